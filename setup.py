@@ -1,0 +1,84 @@
+"""Builds the native engine: each `.pyx` under `_engine/` becomes one extension module of that name.
+
+Everything that is not about compiling lives in pyproject.toml. The environment picks one of three builds:
+
+    SNOW_OWL_BUILD       release (default) | debug | sanitize
+    SNOW_OWL_WITH_PROBE  1 builds the test-only module `probe` too; default 1 for debug and sanitize, 0 for release,
+                         so that a wheel never carries it
+
+The generated C is the same for all three builds (only the C macro SNOW_OWL_DEBUG differs), so it is shared in
+build/cython; objects and modules must not be shared, which is why each build has a build folder of its own.
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ENGINE_DIR = Path("src/snow_owl_tftp/_engine")
+GENERATED_C_DIR = "build/cython"
+TEST_ONLY_MODULES = {"probe"}
+
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    # Cython fills PyTypeObject and PyModuleDef by position and leaves their tails to C's zero initialisation.
+    "-Wno-missing-field-initializers",
+    # METH_FASTCALL and METH_NOARGS functions are stored in a PyMethodDef through casts; CPython asks for that.
+    "-Wno-cast-function-type",
+    # Slots such as tp_new and tp_clear have the signature CPython prescribes, whether or not they need all of it.
+    "-Wno-unused-parameter",
+]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+# Build name -> (compiler flags, linker flags). Ours come after CPython's own flags, so the last -O wins.
+FLAGS: dict[str, tuple[list[str], list[str]]] = {
+    "release": (["-O3", "-g", "-fno-plt"], []),
+    "debug": (["-O1", "-g", "-DSNOW_OWL_DEBUG=1"], []),
+    "sanitize": (["-O1", "-g", "-fno-omit-frame-pointer", "-DSNOW_OWL_DEBUG=1", *SANITIZERS], SANITIZERS),
+}
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+}
+
+
+def chosen_build() -> str:
+    """Returns the build that SNOW_OWL_BUILD names, refusing a name that is none."""
+    build = os.environ.get("SNOW_OWL_BUILD", "release")
+    if build not in FLAGS:
+        raise SystemExit(f"SNOW_OWL_BUILD={build!r}: expected one of {', '.join(FLAGS)}")
+    return build
+
+
+def engine_extensions(build: str) -> list[Extension]:
+    """Returns one extension for each `.pyx` that this build carries."""
+    with_probe = os.environ.get("SNOW_OWL_WITH_PROBE", "0" if build == "release" else "1") == "1"
+    compile_flags, link_flags = FLAGS[build]
+    return [
+        Extension(
+            f"snow_owl_tftp._engine.{source.stem}",
+            sources=[str(source)],
+            include_dirs=[str(ENGINE_DIR)],
+            # cythonize follows cimports by itself; C headers it does not compile, so they are named here.
+            depends=sorted(map(str, ENGINE_DIR.rglob("*.h"))),
+            define_macros=[("_GNU_SOURCE", "1")],
+            extra_compile_args=[*WARNINGS, "-pthread", *compile_flags],
+            extra_link_args=["-pthread", *link_flags],
+        )
+        for source in sorted(ENGINE_DIR.glob("*.pyx"))
+        if with_probe or source.stem not in TEST_ONLY_MODULES
+    ]
+
+
+setup(
+    ext_modules=cythonize(
+        engine_extensions(chosen_build()),
+        include_path=["src"],
+        build_dir=GENERATED_C_DIR,
+        compiler_directives=DIRECTIVES,
+    ),
+)
