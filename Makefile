@@ -1,0 +1,103 @@
+# Everything a checkout needs, on a machine with Python 3.11+, gcc and make. `make run` serves, `make test` proves.
+#
+# Three builds of one engine: release lies in the source tree (editable install, probe included), debug and sanitize
+# are full copies of the package under build/NAME/lib that PYTHONPATH puts in front of it.
+# Stamps make each step happen once; they are older than their sources when there is something to do.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check -q
+STAMPS := build/stamps
+
+# The peers' servers live in sbin folders that an ordinary user's PATH leaves out.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+ENGINE_SOURCES := $(shell find src/snow_owl_tftp/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+PACKAGE_FILES  := $(shell find src/snow_owl_tftp -name '*.py' -o -name '*.pyi' -o -name py.typed)
+
+.PHONY: help venv build debug sanitize run test test-fast test-release test-debug test-sanitize soak lint peers clean
+
+help:
+	@echo 'make run        serve examples/tftpboot on 127.0.0.1:6969'
+	@echo 'make test       the whole suite: release, then the engine tests under the debug and the sanitize build'
+	@echo 'make test-fast  the suite on the release build only, up to the first failure'
+	@echo 'make lint       ruff, mypy --strict, cython-lint'
+	@echo 'make soak       the tests that take minutes'
+	@echo 'make build | debug | sanitize | venv | peers | clean'
+
+# ---- environment -----------------------------------------------------------------------------------------------
+
+$(STAMPS)/base: pyproject.toml constraints.txt scripts/check-toolchain.sh
+	@scripts/check-toolchain.sh $(PYTHON)
+	@mkdir -p $(STAMPS)
+	@[ -x $(PY) ] || { echo 'creating $(VENV)'; $(PYTHON) -m venv $(VENV); }
+	@# Without build isolation, so that the compiler of the engine is the pinned Cython.
+	$(PIP) install -c constraints.txt setuptools cython
+	SNOW_OWL_WITH_PROBE=1 $(PIP) install -c constraints.txt --no-build-isolation -e .
+	@touch $@
+
+$(STAMPS)/tools: $(STAMPS)/base
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint]'
+	@touch $@
+
+venv: $(STAMPS)/tools
+
+# ---- the three builds ------------------------------------------------------------------------------------------
+
+# setup.py itself finds out which modules are stale; the stamp only saves asking it.
+$(STAMPS)/release: $(STAMPS)/base setup.py $(ENGINE_SOURCES)
+	SNOW_OWL_BUILD=release SNOW_OWL_WITH_PROBE=1 $(PY) setup.py -q build_ext --inplace --build-temp build/release/temp
+	@touch $@
+
+# The copies of Python files go first: a module deleted from the source tree must not live on in a build.
+$(STAMPS)/debug $(STAMPS)/sanitize: $(STAMPS)/%: $(STAMPS)/base setup.py $(ENGINE_SOURCES) $(PACKAGE_FILES)
+	@mkdir -p build/$*/lib && find build/$*/lib -name '*.py' -delete
+	SNOW_OWL_BUILD=$* $(PY) setup.py -q build --build-base build/$* --build-lib build/$*/lib
+	@touch $@
+
+build: $(STAMPS)/release
+debug: $(STAMPS)/debug
+sanitize: $(STAMPS)/sanitize
+
+# ---- use -------------------------------------------------------------------------------------------------------
+
+run: build
+	$(VENV)/bin/snow-owl-tftp serve examples/tftpboot --bind 127.0.0.1:6969
+
+# ---- proof -----------------------------------------------------------------------------------------------------
+
+peers:
+	@scripts/install-peers.sh
+
+test-release: venv build peers
+	SNOW_OWL_BUILD=release $(PY) -m pytest $(PYTEST_ARGS)
+
+test-debug: venv debug peers
+	SNOW_OWL_BUILD=debug PYTHONPATH=build/debug/lib $(PY) -m pytest tests/engine $(PYTEST_ARGS)
+
+test-sanitize: venv sanitize peers
+	scripts/with-sanitizers.sh $(PY) -m pytest tests/engine $(PYTEST_ARGS)
+
+# One after the other even under -j: the suites would share the machine's two cores, and each prints a summary.
+test: venv build debug sanitize peers
+	@$(MAKE) --no-print-directory test-release
+	@$(MAKE) --no-print-directory test-debug
+	@$(MAKE) --no-print-directory test-sanitize
+
+test-fast: venv build
+	SNOW_OWL_BUILD=release $(PY) -m pytest -x -q $(PYTEST_ARGS)
+
+soak: venv build peers
+	SNOW_OWL_BUILD=release $(PY) -m pytest -m soak $(PYTEST_ARGS)
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict src
+	$(VENV)/bin/cython-lint src
+
+clean:
+	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(VENV)
+	find src -name '*.so' -delete
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
