@@ -32,13 +32,13 @@ $(STAMPS)/base: pyproject.toml constraints.txt scripts/check-toolchain.sh
 	@scripts/check-toolchain.sh $(PYTHON)
 	@mkdir -p $(STAMPS)
 	@[ -x $(PY) ] || { echo 'creating $(VENV)'; $(PYTHON) -m venv $(VENV); }
-	@# Without build isolation, so that the compiler of the engine is the pinned Cython.
 	$(PIP) install -c constraints.txt setuptools cython
-	SNOW_OWL_WITH_PROBE=1 $(PIP) install -c constraints.txt --no-build-isolation -e .
+	@# Without build isolation: the installed, pinned tools do it. Without an engine: that is built below.
+	SNOW_OWL_BUILD=none $(PIP) install -c constraints.txt --no-build-isolation -e .
 	@touch $@
 
 $(STAMPS)/tools: $(STAMPS)/base
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint]'
+	SNOW_OWL_BUILD=none $(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint]'
 	@touch $@
 
 venv: $(STAMPS)/tools

@@ -2,7 +2,8 @@
 
 Everything that is not about compiling lives in pyproject.toml. The environment picks one of three builds:
 
-    SNOW_OWL_BUILD       release (default) | debug | sanitize
+    SNOW_OWL_BUILD       release (default) | debug | sanitize | none (the Python files alone: the Makefile's editable
+                         install, whose engine `build_ext --inplace` then builds, incrementally as pip cannot)
     SNOW_OWL_WITH_PROBE  1 builds the test-only module `probe` too; default 1 for debug and sanitize, 0 for release,
                          so that a wheel never carries it
 
@@ -49,13 +50,15 @@ DIRECTIVES = {
 def chosen_build() -> str:
     """Returns the build that SNOW_OWL_BUILD names, refusing a name that is none."""
     build = os.environ.get("SNOW_OWL_BUILD", "release")
-    if build not in FLAGS:
-        raise SystemExit(f"SNOW_OWL_BUILD={build!r}: expected one of {', '.join(FLAGS)}")
+    if build not in {*FLAGS, "none"}:
+        raise SystemExit(f"SNOW_OWL_BUILD={build!r}: expected one of {', '.join(FLAGS)}, none")
     return build
 
 
 def engine_extensions(build: str) -> list[Extension]:
     """Returns one extension for each `.pyx` that this build carries."""
+    if build == "none":
+        return []
     with_probe = os.environ.get("SNOW_OWL_WITH_PROBE", "0" if build == "release" else "1") == "1"
     compile_flags, link_flags = FLAGS[build]
     return [

@@ -1,0 +1,54 @@
+"""What every test stands on: which build is under test, and one seed for everything random.
+
+May know: pytest, Hypothesis and where the builds lie. Must not: import the package, so that collecting works, and says
+what is wrong, while the engine does not build.
+Invariants: a run says its seed first, and SNOW_OWL_SEED=N repeats it; a run that names a build (SNOW_OWL_BUILD) tests
+that build or does not start, because a suite that silently tested the release build would prove nothing about the other.
+"""
+
+import importlib.util
+import os
+import random
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE_PARENTS = {
+    "release": REPOSITORY / "src",
+    "debug": REPOSITORY / "build/debug/lib",
+    "sanitize": REPOSITORY / "build/sanitize/lib",
+}
+# A constant, so that two runs of one commit test the same; the nightly soak sets SNOW_OWL_SEED to something else.
+SEED = int(os.environ.get("SNOW_OWL_SEED", "20260101"))
+
+# Deadlines measure the machine, not the code: two busy cores and ASan would make them flake.
+hypothesis.settings.register_profile("snow-owl", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.load_profile("snow-owl")
+
+
+def package_parent() -> Path | None:
+    """Returns the folder that `import snow_owl_tftp` would take the package from."""
+    spec = importlib.util.find_spec("snow_owl_tftp")
+    return Path(spec.origin).resolve().parents[1] if spec and spec.origin else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    build = os.environ.get("SNOW_OWL_BUILD")
+    if build is None:
+        return
+    if build not in PACKAGE_PARENTS:
+        raise pytest.UsageError(f"SNOW_OWL_BUILD={build!r}: expected one of {', '.join(PACKAGE_PARENTS)}")
+    if package_parent() != PACKAGE_PARENTS[build]:
+        raise pytest.UsageError(f"SNOW_OWL_BUILD={build}, but snow_owl_tftp would be imported from {package_parent()}")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [f"snow_owl_tftp: {package_parent()}", f"SNOW_OWL_SEED={SEED}"]
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """A generator of this test's own: what it yields depends on the seed and the test, never on the order of tests."""
+    return random.Random(f"{SEED}:{request.node.nodeid}")
