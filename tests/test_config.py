@@ -1,0 +1,376 @@
+"""The configuration file: what it may say, and what is said to an operator who got it wrong."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from snow_owl_tftp.config import Settings, load, parse_bind, parse_port_range
+from snow_owl_tftp.errors import ConfigError, TftpError
+
+ALL_KEYS = """
+root_dir = "/srv/boot"
+bind_addr = ["192.0.2.1:69", "[::1]:6969"]
+workers = 4
+single_port = false
+tid_ports = "50000-50063"
+tid_sockets = 8
+max_file_size_bytes = 5000000000
+drain_timeout_s = 3
+
+[logging]
+level = "debug"
+format = "json"
+file = "server.log"
+audit_enabled = true
+audit_file = "audit.json"
+
+[options]
+max_blksize_bytes = 1428
+max_windowsize_blocks = 64
+max_window_bytes = 1048576
+
+[limits]
+max_transfers = 10
+max_transfers_per_client = 9
+max_half_open = 8
+max_half_open_per_client = 7
+max_pending_requests = 6
+
+[retransmit]
+floor_ms = 20
+ceiling_ms = 4000
+initial_ms = 500
+give_up_s = 60
+half_open_give_up_s = 5
+half_open_max_datagrams = 2
+
+[write_config]
+enabled = true
+allow_overwrite = true
+allowed_patterns = ["backup/**"]
+create_directories = true
+file_mode = "0600"
+on_existing = "version"
+max_total_bytes = 1000000
+fsync = false
+on_upload = ["/usr/bin/true", "arg"]
+on_upload_timeout_s = 5
+on_upload_max_running = 2
+
+[performance.platform.batch]
+enable_recvmmsg = false
+enable_sendmmsg = false
+enable_gso = false
+enable_flows = false
+max_batch_size = 128
+batch_timeout_us = 50
+enable_adaptive_batching = true
+adaptive_batch_threshold = 7
+
+[performance.platform.socket]
+recv_buffer_kb = 1024
+send_buffer_kb = 2048
+
+[performance.platform.file_io]
+io_threads = 4
+source_linger_s = 0
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "owl.toml"
+    path.write_text(text)
+    return path
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return "\n".join(line.removeprefix(f"{path}: ") for line in lines)
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load(write(tmp_path, "")) == Settings()
+
+
+def test_the_defaults_pass_their_own_check() -> None:
+    assert Settings().with_overrides({}) == Settings()
+
+
+def test_every_key_can_be_set_and_none_keeps_its_default(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, ALL_KEYS))
+    default, changed = leaves(msgspec.to_builtins(Settings())), leaves(msgspec.to_builtins(settings))
+    assert changed.keys() == default.keys()
+    assert [key for key in default if default[key] == changed[key]] == ["single_port"]  # excludes tid_ports
+
+
+def test_single_port_can_be_set(tmp_path: Path) -> None:
+    assert load(write(tmp_path, "single_port = true")).single_port is True
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(AttributeError):
+        Settings().workers = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("key", "low", "high"),
+    [
+        ("workers", 1, 64),
+        ("tid_sockets", 1, 64),
+        ("options.max_blksize_bytes", 8, 65464),
+        ("options.max_windowsize_blocks", 1, 65535),
+        ("options.max_window_bytes", 512, 64 * 1024 * 1024),
+        ("performance.platform.batch.max_batch_size", 1, 1024),
+        ("performance.platform.batch.batch_timeout_us", 0, 10_000),
+        ("performance.platform.file_io.io_threads", 1, 64),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_with_the_range(key: str, low: int, high: int) -> None:
+    for inside in (low, high):
+        assert Settings().with_overrides({key: inside}) is not None
+    for outside in (low - 1, high + 1):
+        with pytest.raises(ConfigError) as caught:
+            Settings().with_overrides({key: outside})
+        assert str(caught.value) == f"command line: {key}: expected {low}..{high}, got {outside}"
+
+
+def test_every_number_has_a_range() -> None:
+    for key, value in leaves(msgspec.to_builtins(Settings())).items():
+        if type(value) is int:
+            with pytest.raises(ConfigError, match=re.escape(key)):
+                Settings().with_overrides({key: -1})
+            with pytest.raises(ConfigError, match=re.escape(key)):
+                Settings().with_overrides({key: 2**63})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workers = '4'", 'workers: expected 1..64, got "4"'),
+        ("workers = 1.5", "workers: expected 1..64, got 1.5"),
+        ("workers = true", "workers: expected 1..64, got true"),
+        ("root_dir = 5", "root_dir: expected a text, got 5"),
+        ("single_port = 'yes'", 'single_port: expected true or false, got "yes"'),
+        ("bind_addr = 69", "bind_addr: expected a text or a list of texts, got 69"),
+        ("logging = 3", "logging: expected a table, got 3"),
+        (
+            "[logging]\nlevel = 'loud'",
+            'logging.level: expected one of "debug", "info", "warning", "error", got "loud"',
+        ),
+        ("[write_config]\nallowed_patterns = '*'", 'write_config.allowed_patterns: expected a list of texts, got "*"'),
+        (
+            "[write_config]\nfile_mode = 644",
+            'write_config.file_mode: expected permissions 0o000..0o777, such as 0o644 or "0644", got 644',
+        ),
+        (
+            "[write_config]\nfile_mode = '4755'",
+            'write_config.file_mode: expected permissions 0o000..0o777, such as 0o644 or "0644", got "4755"',
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(tmp_path, text) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("worker = 4", "worker: unknown key; did you mean workers?"),
+        ("[logging]\nlevle = 'info'", "logging.levle: unknown key; did you mean logging.level?"),
+        (
+            "recv_buffer_kb = 8",
+            "recv_buffer_kb: unknown key; did you mean performance.platform.socket.recv_buffer_kb?",
+        ),
+        ("[write-config]\nenabled = true", "write-config: unknown key; did you mean write_config?"),
+        ("qqq = 1", "qqq: unknown key; remove it"),
+    ],
+)
+def test_an_unknown_key_is_refused_and_the_closest_named(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(tmp_path, text) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("[multicast]\nenabled = true", "no multicast"),
+        ("[web]\nenabled = true", "no web interface"),
+        ("[performance]\ndefault_windowsize = 8", "options.max_windowsize_blocks"),
+        ("[performance]\nbuffer_pool_size = 8", "remove the key"),
+        ("[performance.platform.socket]\nreuse_port = true", "set workers"),
+        ("[performance.platform.worker_pool]\nenabled = true\nworker_count = 4", "workers = N"),
+        ("[performance.platform.zero_copy]\nuse_sendfile = true", "remove the table"),
+    ],
+)
+def test_a_key_of_the_origin_is_refused_with_its_replacement(tmp_path: Path, text: str, remedy: str) -> None:
+    message = refusal(tmp_path, text)
+    assert remedy in message
+    assert "unknown key" not in message
+
+
+def test_replacements_name_no_key_that_exists() -> None:
+    from snow_owl_tftp.config import _REPLACED, _key_paths
+
+    assert not set(_REPLACED) & set(_key_paths(Settings))
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "workers = 0\n[options]\nmax_blksize_bytes = 7\nqqq = 1").splitlines() == [
+        "workers: expected 1..64, got 0",
+        "options.max_blksize_bytes: expected 8..65464, got 7",
+        "options.qqq: unknown key; remove it",
+    ]
+
+
+def test_a_long_bad_value_is_cut_short(tmp_path: Path) -> None:
+    message = refusal(tmp_path, f"workers = '{'x' * 5000}'")
+    assert message.endswith("...")
+    assert len(message) < 120
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bind_addr = []", "bind_addr: the list is empty"),
+        ("bind_addr = ['0.0.0.0:69', ':69']", "bind_addr: expected a numeric address"),
+        ("tid_ports = '9-1'", "tid_ports: expected two ports"),
+        ("tid_ports = '5000-5100'\nsingle_port = true", "tid_ports: has no effect with single_port"),
+        ("tid_ports = '5000-5002'\nworkers = 4", "tid_ports: every worker needs one; widen it to 4 ports"),
+        ("[retransmit]\nfloor_ms = 2000", "retransmit: expected floor_ms <= initial_ms <= ceiling_ms"),
+        ("[retransmit]\ninitial_ms = 9000", "retransmit: expected floor_ms <= initial_ms <= ceiling_ms"),
+        ("[logging]\naudit_enabled = true", "logging.audit_file: audit_enabled = true needs it"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(tmp_path, text).startswith(message)
+
+
+def test_a_file_that_is_no_toml_is_refused_with_the_line(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "workers = 1\nworkers = = 2\n")
+    assert message.startswith("not TOML: ")
+    assert "line 2" in message
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "owl.toml"
+    path.write_bytes(b"\xff\xfe = 1")
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: not TOML")):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(ConfigError, match=re.escape(str(path))):
+        load(path)
+
+
+def test_a_config_error_is_a_value_error_of_ours() -> None:
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(ConfigError, TftpError)
+
+
+def test_flags_lie_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, ALL_KEYS))
+    changed = settings.with_overrides({"workers": 2, "write_config.enabled": False, "root_dir": None})
+    assert (changed.workers, changed.write_config.enabled, changed.root_dir) == (2, False, "/srv/boot")
+    assert changed.write_config.allowed_patterns == ("backup/**",)
+    assert (settings.workers, settings.write_config.enabled) == (4, True)
+
+
+@pytest.mark.parametrize("key", ["nonsense", "workers.count", "logging.nonsense", "no.such.table"])
+def test_a_flag_that_names_no_key_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"^test: {re.escape(key.split('.')[0])}"):
+        Settings().with_overrides({key: 1}, source="test")
+
+
+def test_a_flag_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, ALL_KEYS))
+    with pytest.raises(ConfigError, match="single_port"):
+        settings.with_overrides({"single_port": True})
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("0o640", 0o640), ("'0640'", 0o640), ("'640'", 0o640), ("'0o640'", 0o640)])
+def test_file_mode_is_octal_however_written(tmp_path: Path, mode: str, bits: int) -> None:
+    assert load(write(tmp_path, f"[write_config]\nfile_mode = {mode}")).write_config.file_mode_bits == bits
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0.0.0.0:69", ("0.0.0.0", 69)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("192.0.2.7:65535", ("192.0.2.7", 65535)),
+        ("[::]:69", ("::", 69)),
+        ("[2001:db8::1]:6969", ("2001:db8::1", 6969)),
+        ("[fe80::1%eth0]:69", ("fe80::1%eth0", 69)),
+    ],
+)
+def test_an_address_to_bind_is_split(text: str, address: tuple[str, int]) -> None:
+    assert parse_bind(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "ADDR:PORT"),
+        ("69", "ADDR:PORT"),
+        ("0.0.0.0", "ADDR:PORT"),
+        ("0.0.0.0:", "ADDR:PORT"),
+        ("[::1]", "ADDR:PORT"),
+        ("::1:69", "brackets"),
+        ("[::1:69", "brackets"),
+        ("fe80::1%eth0:69", "brackets"),
+        (":69", "numeric address"),
+        ("[]:69", "numeric address"),
+        ("[192.0.2.1]:69", "numeric address"),
+        ("localhost:69", "numeric address"),
+        ("0.0.0.0\0:69", "numeric address"),
+        ("256.0.0.1:69", "numeric address"),
+        ("[fe80::1%]:69", "zone"),
+        ("127.0.0.1%lo:69", "zone"),
+        ("0.0.0.0:65536", "port 0..65535"),
+        ("0.0.0.0:-1", "port 0..65535"),
+        ("0.0.0.0:tftp", "port 0..65535"),
+        ("0.0.0.0:٦٩", "port 0..65535"),
+    ],
+)
+def test_what_is_no_address_to_bind_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_bind(text)
+    assert why in str(caught.value)
+    assert f'"{text}"' in str(caught.value)
+
+
+def test_bind_addresses_are_one_or_many() -> None:
+    assert Settings(bind_addr="[::]:69").bind_addresses == (("::", 69),)
+    assert Settings(bind_addr=("0.0.0.0:69", "[::1]:70")).bind_addresses == (("0.0.0.0", 69), ("::1", 70))
+
+
+@pytest.mark.parametrize(("text", "ports"), [("50000-50063", (50000, 50063)), ("1-65535", (1, 65535)), ("7-7", (7, 7))])
+def test_a_port_range_is_split(text: str, ports: tuple[int, int]) -> None:
+    assert parse_port_range(text) == ports
+    assert Settings(tid_ports=text).tid_port_range == ports
+
+
+@pytest.mark.parametrize("text", ["", "-", "5", "5-", "-5", "0-5", "5-4", "1-65536", "a-b", "1-2-3", "1 - 2", "٦-٩"])
+def test_what_is_no_port_range_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f'"{text}"')):
+        parse_port_range(text)
+
+
+def test_without_tid_ports_the_kernel_chooses() -> None:
+    assert Settings().tid_port_range is None
