@@ -3,7 +3,7 @@
 May know: pytest, Hypothesis and where the builds lie. Must not: import the package, so that collecting works, and says
 what is wrong, while the engine does not build.
 Invariants: a run says its seed first, and SNOW_OWL_SEED=N repeats it; a run that names a build (SNOW_OWL_BUILD) tests
-that build or does not start, because a suite that silently tested the release build would prove nothing about the other.
+that build or does not start: a suite that silently tested the release build would prove nothing about the other.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ PACKAGE_PARENTS = {
     "debug": REPOSITORY / "build/debug/lib",
     "sanitize": REPOSITORY / "build/sanitize/lib",
 }
-# A constant, so that two runs of one commit test the same; the nightly soak sets SNOW_OWL_SEED to something else.
+# A constant, so that two runs of one commit test the same.
 SEED = int(os.environ.get("SNOW_OWL_SEED", "20260101"))
 
 # Deadlines measure the machine, not the code: two busy cores and ASan would make them flake.
