@@ -45,13 +45,18 @@ venv: $(STAMPS)/tools
 
 # ---- the three builds ------------------------------------------------------------------------------------------
 
-# setup.py itself finds out which modules are stale; the stamp only saves asking it.
-$(STAMPS)/release: $(STAMPS)/base setup.py $(ENGINE_SOURCES)
+# cythonize compares files, not directives: after a change of setup.py every .c is made anew.
+$(STAMPS)/generated: $(STAMPS)/base setup.py
+	rm -rf build/cython
+	@touch $@
+
+# setup.py itself finds out which modules are stale, through .pxd files too; the stamp only saves asking it.
+$(STAMPS)/release: $(STAMPS)/generated $(ENGINE_SOURCES)
 	SNOW_OWL_BUILD=release SNOW_OWL_WITH_PROBE=1 $(PY) setup.py -q build_ext --inplace --build-temp build/release/temp
 	@touch $@
 
 # The copies of Python files go first: a module deleted from the source tree must not live on in a build.
-$(STAMPS)/debug $(STAMPS)/sanitize: $(STAMPS)/%: $(STAMPS)/base setup.py $(ENGINE_SOURCES) $(PACKAGE_FILES)
+$(STAMPS)/debug $(STAMPS)/sanitize: $(STAMPS)/%: $(STAMPS)/generated $(ENGINE_SOURCES) $(PACKAGE_FILES)
 	@mkdir -p build/$*/lib && find build/$*/lib -name '*.py' -delete
 	SNOW_OWL_BUILD=$* $(PY) setup.py -q build --build-base build/$* --build-lib build/$*/lib
 	@touch $@
@@ -74,7 +79,7 @@ test-release: venv build peers
 	SNOW_OWL_BUILD=release $(PY) -m pytest $(PYTEST_ARGS)
 
 test-debug: venv debug peers
-	SNOW_OWL_BUILD=debug PYTHONPATH=build/debug/lib $(PY) -m pytest tests/engine $(PYTEST_ARGS)
+	SNOW_OWL_BUILD=debug PYTHONPATH=$(CURDIR)/build/debug/lib $(PY) -m pytest tests/engine $(PYTEST_ARGS)
 
 test-sanitize: venv sanitize peers
 	scripts/with-sanitizers.sh $(PY) -m pytest tests/engine $(PYTEST_ARGS)
