@@ -2,7 +2,8 @@
 #
 # Three builds of one engine: release lies in the source tree (editable install, probe included), debug and sanitize
 # are full copies of the package under build/NAME/lib that PYTHONPATH puts in front of it.
-# Stamps make each step happen once; they are older than their sources when there is something to do.
+# Stamps make each step happen once; they are older than their sources when there is something to do. The environment's
+# lie inside it, so that deleting .venv is enough to get a new one.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -28,27 +29,26 @@ help:
 
 # ---- environment -----------------------------------------------------------------------------------------------
 
-$(STAMPS)/base: pyproject.toml constraints.txt scripts/check-toolchain.sh
+$(VENV)/.base: pyproject.toml constraints.txt scripts/check-toolchain.sh
 	@scripts/check-toolchain.sh $(PYTHON)
-	@mkdir -p $(STAMPS)
 	@[ -x $(PY) ] || { echo 'creating $(VENV)'; $(PYTHON) -m venv $(VENV); }
 	$(PIP) install -c constraints.txt setuptools cython
 	@# Without build isolation: the installed, pinned tools do it. Without an engine: that is built below.
 	SNOW_OWL_BUILD=none $(PIP) install -c constraints.txt --no-build-isolation -e .
 	@touch $@
 
-$(STAMPS)/tools: $(STAMPS)/base
+$(VENV)/.tools: $(VENV)/.base
 	SNOW_OWL_BUILD=none $(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint]'
 	@touch $@
 
-venv: $(STAMPS)/tools
+venv: $(VENV)/.tools
 
 # ---- the three builds ------------------------------------------------------------------------------------------
 
 # cythonize compares files, not directives: after a change of setup.py every .c is made anew.
-$(STAMPS)/generated: $(STAMPS)/base setup.py
+$(STAMPS)/generated: $(VENV)/.base setup.py
 	rm -rf build/cython
-	@touch $@
+	@mkdir -p $(STAMPS) && touch $@
 
 # setup.py itself finds out which modules are stale, through .pxd files too; the stamp only saves asking it.
 $(STAMPS)/release: $(STAMPS)/generated $(ENGINE_SOURCES)
@@ -100,7 +100,8 @@ lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict src
-	$(VENV)/bin/cython-lint src
+	@# cython-lint starts pycodestyle by name.
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint src
 
 clean:
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis $(VENV)
