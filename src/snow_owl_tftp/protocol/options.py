@@ -1,0 +1,278 @@
+"""What two sides agree on: blksize, timeout, tsize, windowsize.
+
+    RRQ / WRQ ──negotiate──► Negotiated + OACK bytes        (server)
+    OACK ──accept_oack_untrusted──► Negotiated              (client)
+
+Invariants:
+- The server never answers an option that was not asked for, never raises blksize or windowsize,
+  and never refuses a request for an option's sake: RFC 2347 has no ERROR for "I do not know this
+  option" and a boot ROM has no second plan. What cannot be granted is left out of the OACK.
+- The client refuses an OACK that breaks these rules, since it cannot know what the server thinks.
+- An option counts once, at its first mention; its name is compared without regard to case and
+  echoed as the client spelled it.
+
+Knows no packet but the request and the OACK, and no file but its size.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from snow_owl_tftp.errors import BadPacket, ConfigError
+from snow_owl_tftp.protocol.constants import (
+    DEFAULT_BLKSIZE_BYTES,
+    DEFAULT_WINDOW_MAX_BYTES,
+    DEFAULT_WINDOWSIZE_BLOCKS,
+    MAX_BLKSIZE_BYTES,
+    MAX_TIMEOUT_S,
+    MAX_TSIZE_BYTES,
+    MAX_WINDOWSIZE_BLOCKS,
+    MIN_BLKSIZE_BYTES,
+    MIN_TIMEOUT_S,
+    MIN_WINDOWSIZE_BLOCKS,
+    Opcode,
+)
+from snow_owl_tftp.protocol.packets import Option, Request, build_oack, parse_oack_untrusted
+
+__all__ = ["Negotiated", "OptionLimits", "accept_oack_untrusted", "negotiate"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionLimits:
+    """What a server grants at most.
+
+    Attributes:
+        max_blksize_bytes: 8..65464; a tunnel or a broken ROM wants less than the MTU allows.
+        max_windowsize_blocks: 1..65535.
+        max_window_bytes: At least 1; windowsize is lowered until windowsize times blksize fits,
+            but never below one block.
+        allow_blksize: Whether blksize is negotiated at all; the same for the next three.
+        allow_timeout: See allow_blksize.
+        allow_tsize: See allow_blksize.
+        allow_windowsize: See allow_blksize.
+
+    Raises:
+        ConfigError: A number is out of its range.
+    """
+
+    max_blksize_bytes: int = MAX_BLKSIZE_BYTES
+    max_windowsize_blocks: int = MAX_WINDOWSIZE_BLOCKS
+    max_window_bytes: int = DEFAULT_WINDOW_MAX_BYTES
+    allow_blksize: bool = True
+    allow_timeout: bool = True
+    allow_tsize: bool = True
+    allow_windowsize: bool = True
+
+    def __post_init__(self) -> None:
+        if not MIN_BLKSIZE_BYTES <= self.max_blksize_bytes <= MAX_BLKSIZE_BYTES:
+            raise ConfigError(f"max_blksize_bytes out of 8..65464: {self.max_blksize_bytes}")
+        if not MIN_WINDOWSIZE_BLOCKS <= self.max_windowsize_blocks <= MAX_WINDOWSIZE_BLOCKS:
+            raise ConfigError(f"max_windowsize_blocks out of 1..65535: {self.max_windowsize_blocks}")
+        if self.max_window_bytes < 1:
+            raise ConfigError(f"max_window_bytes below 1: {self.max_window_bytes}")
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """What holds for one transfer.
+
+    Attributes:
+        blksize_bytes: 8..65464.
+        windowsize_blocks: 1..65535.
+        timeout_s: 1..255, or None: the sender measures instead.
+        tsize: Size in bytes, or None if unknown or not asked. For an RRQ what the server told,
+            for a WRQ what the client announced, which is a claim and no fact.
+        accepted: The options of the OACK, in its order.
+        oack: The OACK itself, sent or received; empty if there is none, and then an RRQ is
+            answered with DATA 1 and a WRQ with ACK 0.
+    """
+
+    blksize_bytes: int = DEFAULT_BLKSIZE_BYTES
+    windowsize_blocks: int = DEFAULT_WINDOWSIZE_BLOCKS
+    timeout_s: int | None = None
+    tsize: int | None = None
+    accepted: tuple[Option, ...] = ()
+    oack: bytes = b""
+
+
+_NOTHING: Final = Negotiated()
+
+# 20 digits without leading zeros exceed every limit here, the 19 digits of MAX_TSIZE_BYTES too.
+_ENOUGH_DIGITS: Final = 20
+
+
+def negotiate(request: Request, *, size_bytes: int | None, limits: OptionLimits) -> Negotiated:
+    """Decide what a server grants of a request's options.
+
+    Args:
+        request: The RRQ or WRQ.
+        size_bytes: Bytes the transfer will carry (after netascii conversion, if so), or None if
+            nobody knows. Only an RRQ's tsize looks at it.
+        limits: What to grant at most.
+
+    Returns:
+        The values for the transfer and the OACK that announces them. It never fails: an option
+        with a value that makes no sense is ignored as if the client had not sent it.
+
+    Spec: RFC 2347, Negotiation Protocol; RFC 2348, Blocksize Option Specification; RFC 2349, both
+    Option Specifications; RFC 7440 section 3.
+
+    Deviates: blksize and windowsize above the range of their RFC are lowered into it rather than
+    ignored; the answer is still one the client has to accept (test_blksize_is_lowered_to_the_largest_of_the_rfc).
+    """
+    if not request.options:
+        return _NOTHING
+    asked = _by_name(request.options)
+    blksize_bytes = _grant_blksize(asked, limits)
+    # Only now: the cap on the window is in bytes, whichever of the two the client named first.
+    windowsize_blocks = _grant_windowsize(asked, limits, blksize_bytes or DEFAULT_BLKSIZE_BYTES)
+    timeout_s = _grant_timeout(asked, limits)
+    tsize = _grant_tsize(asked, limits, request.kind, size_bytes)
+    granted = {
+        "blksize": blksize_bytes,
+        "windowsize": windowsize_blocks,
+        "timeout": timeout_s,
+        "tsize": tsize,
+    }
+    accepted = tuple(
+        [
+            (name, _spell(number, value))
+            for key, (name, value) in asked.items()
+            if (number := granted.get(key)) is not None
+        ]
+    )
+    if not accepted:
+        return _NOTHING
+    return Negotiated(
+        blksize_bytes=blksize_bytes or DEFAULT_BLKSIZE_BYTES,
+        windowsize_blocks=windowsize_blocks or DEFAULT_WINDOWSIZE_BLOCKS,
+        timeout_s=timeout_s,
+        tsize=tsize,
+        accepted=accepted,
+        oack=build_oack(accepted),
+    )
+
+
+def accept_oack_untrusted(asked: Sequence[Option], oack_bytes: bytes) -> Negotiated:
+    """Read a server's OACK as the client that sent the request.
+
+    Args:
+        asked: The options of our request; one that this module does not know is accepted with
+            whatever value it is answered.
+        oack_bytes: The datagram.
+
+    Returns:
+        What holds for the transfer: the default for everything the server left out.
+
+    Raises:
+        BadPacket: It is no OACK, or it answers what was not asked, answers twice, or with a value
+            the RFCs forbid: a larger blksize or windowsize, another timeout, no number. The
+            client then sends ERROR 8 (ErrorCode.OPTION_REFUSED) and gives up.
+
+    Spec: as `negotiate`.
+    """
+    wanted = _by_name(asked)
+    oack = parse_oack_untrusted(oack_bytes)
+    answered = _by_name(oack.options)
+    if len(answered) < len(oack.options):
+        raise BadPacket("OACK answers an option twice")
+    if not answered.keys() <= wanted.keys():
+        raise BadPacket("OACK answers an option never asked for")
+    numbers = {
+        key: _check_answer_untrusted(key, wanted[key][1], value)
+        for key, (_, value) in answered.items()
+        if key in _ANSWER_LIMITS
+    }
+    return Negotiated(
+        blksize_bytes=numbers.get("blksize", DEFAULT_BLKSIZE_BYTES),
+        windowsize_blocks=numbers.get("windowsize", DEFAULT_WINDOWSIZE_BLOCKS),
+        timeout_s=numbers.get("timeout"),
+        tsize=numbers.get("tsize"),
+        accepted=oack.options,
+        oack=oack_bytes,
+    )
+
+
+def _grant_blksize(asked: Mapping[str, Option], limits: OptionLimits) -> int | None:
+    number = _asked_number(asked, "blksize") if limits.allow_blksize else None
+    if number is None or number < MIN_BLKSIZE_BYTES:
+        return None
+    return min(number, limits.max_blksize_bytes)
+
+
+def _grant_windowsize(asked: Mapping[str, Option], limits: OptionLimits, blksize_bytes: int) -> int | None:
+    number = _asked_number(asked, "windowsize") if limits.allow_windowsize else None
+    if number is None or number < MIN_WINDOWSIZE_BLOCKS:
+        return None
+    fitting_blocks = max(MIN_WINDOWSIZE_BLOCKS, limits.max_window_bytes // blksize_bytes)
+    return min(number, limits.max_windowsize_blocks, fitting_blocks)
+
+
+def _grant_timeout(asked: Mapping[str, Option], limits: OptionLimits) -> int | None:
+    number = _asked_number(asked, "timeout") if limits.allow_timeout else None
+    if number is None or not MIN_TIMEOUT_S <= number <= MAX_TIMEOUT_S:
+        # RFC 2349: the answer must equal the question, so there is nothing to lower it to.
+        return None
+    return number
+
+
+def _grant_tsize(asked: Mapping[str, Option], limits: OptionLimits, kind: Opcode, size_bytes: int | None) -> int | None:
+    number = _asked_number(asked, "tsize") if limits.allow_tsize else None
+    if number is None:
+        return None
+    if kind == Opcode.RRQ:
+        # The RFC has the client send 0; whatever number it is, the question is the same.
+        return size_bytes
+    return number if number <= MAX_TSIZE_BYTES else None
+
+
+def _spell(number: int, asked_value: str) -> str:
+    # RFC 2349: the timeout of the answer "must match", and a client may compare text.
+    return asked_value if _number(asked_value) == number else str(number)
+
+
+# Option to (smallest, largest) value of a legal answer; None stands for what the client asked.
+_ANSWER_LIMITS: Final[Mapping[str, tuple[int | None, int | None]]] = {
+    "blksize": (MIN_BLKSIZE_BYTES, None),
+    "windowsize": (MIN_WINDOWSIZE_BLOCKS, None),
+    "timeout": (None, None),
+    "tsize": (0, MAX_TSIZE_BYTES),
+}
+
+
+def _check_answer_untrusted(key: str, asked_value: str, value: str) -> int:
+    number = _number(value)
+    # A client that asked for what is no number deserves no answer; 0 permits none.
+    asked = _number(asked_value) or 0
+    smallest, largest = _ANSWER_LIMITS[key]
+    low = asked if smallest is None else smallest
+    high = asked if largest is None else largest
+    if number is None or not low <= number <= high:
+        raise BadPacket(f"OACK answers {key} with a value never offered")
+    return number
+
+
+def _by_name(options: Sequence[Option]) -> dict[str, Option]:
+    """Index options by lower-case name, first mention first, later mentions dropped."""
+    named: dict[str, Option] = {}
+    for option in options:
+        name = option[0]
+        # Only ASCII has a lower case here: the Kelvin sign would become the k of blksize.
+        named.setdefault(name.lower() if name.isascii() else name, option)
+    return named
+
+
+def _asked_number(asked: Mapping[str, Option], key: str) -> int | None:
+    option = asked.get(key)
+    return None if option is None else _number(option[1])
+
+
+def _number(value: str) -> int | None:
+    """Read an option's value, or None if it is not a plain run of ASCII digits.
+
+    int() alone would also take signs, blanks, underscores and the digits of other scripts. A
+    number beyond every limit is cut to 20 digits, which leaves it beyond every limit.
+    """
+    if not (value.isascii() and value.isdigit()):
+        return None
+    return int(value.lstrip("0")[:_ENOUGH_DIGITS] or "0")
