@@ -1,0 +1,80 @@
+"""Globs for paths below the root, compiled once to one regular expression.
+
+    *       any run of characters within a part      ?       one character, never "/"
+    **      any run of parts, "/" included           [a-z]   one of these; [!a-z] none of these
+
+May know: text only. Invariants: case counts; a pattern matches a whole path or nothing; no pattern
+matches nothing at all, so to allow everything somebody must write `**`.
+"""
+
+import re
+from collections.abc import Iterable
+
+from snow_owl_tftp.errors import ConfigError
+
+__all__ = ["PathPatterns"]
+
+# Longest first. "**/" also stands for no directory at all: "**/x" allows "x".
+_TOKEN = re.compile(
+    r"(?P<any_directories>(?:(?<=/)|^)\*\*/)|(?P<anything>\*\*)|(?P<within_part>\*)|(?P<one>\?)"
+    r"|\[(?P<not>!?)(?P<set>\]?[^\]/]*)\]|(?P<literal>.)",
+    re.DOTALL,
+)
+_SET_ITEM = re.compile("(.)-(.)|(.)", re.DOTALL)
+
+
+class PathPatterns:
+    """A list of globs, of which one must match."""
+
+    __slots__ = ("_match",)
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        r"""Compile the globs.
+
+        Args:
+            patterns: Relative to the root; one leading "/" is ignored, since peers write it too.
+
+        Raises:
+            ConfigError: A pattern is empty, or can match no path: it has an open "[", an empty or
+                "." or ".." part, or a backslash, which paths never hold.
+        """
+        expressions = [_expression_of(pattern) for pattern in patterns]
+        self._match = re.compile("|".join(expressions), re.DOTALL).fullmatch if expressions else None
+
+    def match(self, path: bytes) -> bool:
+        """Tell whether a normalised path matches any of the patterns."""
+        return self._match is not None and self._match(path.decode("utf-8", "surrogateescape")) is not None
+
+
+def _expression_of(pattern: str) -> str:
+    text = pattern.removeprefix("/")
+    if not text or "\\" in text or any(part in ("", ".", "..") for part in text.split("/")):
+        raise ConfigError(f'"{pattern}" matches no path; write it like "backup/*.cfg", or "**" for everything')
+    try:
+        expression = "".join(_expression_of_token(token) for token in _TOKEN.finditer(text))
+        re.compile(expression)
+    except re.error as error:
+        raise ConfigError(f'"{pattern}" is no pattern: {error.msg}') from error
+    return f"(?:{expression})"
+
+
+def _expression_of_token(token: re.Match[str]) -> str:
+    kind = token.lastgroup
+    if kind == "any_directories":
+        return "(?:.*/)?"
+    if kind == "anything":
+        return ".*"
+    if kind == "within_part":
+        return "[^/]*"
+    if kind == "one":
+        return "[^/]"
+    if kind == "set":
+        # "/" stays out, whether by negation or by a range around it.
+        return f"(?!/)[{'^' if token['not'] else ''}{_SET_ITEM.sub(_escaped_item, token['set'])}]"
+    if token["literal"] == "[":
+        raise re.error('"[" without "]"')
+    return re.escape(token["literal"])
+
+
+def _escaped_item(item: re.Match[str]) -> str:
+    return "-".join(re.escape(end) for end in item.groups() if end)
