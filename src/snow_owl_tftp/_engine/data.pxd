@@ -1,0 +1,173 @@
+# The engine's data layout: what a transfer is made of, and who owns which part.
+#
+#   Transfer   one per transfer, in the slab of its worker; only that worker touches it
+#   Recipe     what Python decided (TransferPlan), frozen; shared by the transfers of one flow; counted
+#   Source     an open file being sent, mapped; shared by every transfer of the file; counted
+#   Sink       a file being received; belongs to one transfer
+#   Message    what goes between threads: events up, commands down, finished I/O; belongs to its queue
+#
+# References are counted with atomics because Python, workers and I/O threads drop them; who drops the
+# last one frees.  Nothing here calls anything.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from cpython.ref cimport PyObject
+from snow_owl_tftp._engine.window cimport Flight
+
+cdef enum:
+    CHUNK_BYTES = 524288          # what one I/O job makes resident; 366 blocks of 1428
+    CHUNK_ABSENT = 0
+    CHUNK_ASKED = 1
+    CHUNK_READY = 2
+    CHUNK_FAILED = 3
+
+cdef enum:                        # Transfer.state
+    T_FREE = 0
+    T_REQUESTED = 1               # server: Python is deciding
+    T_ASKING = 2                  # client: the request is in flight
+    T_ANSWERED = 3                # client: the OACK is with Python
+    T_ACTIVE = 4
+    T_FLUSHING = 5                # receiver: all there, the I/O threads are writing
+    T_COMMITTING = 6              # receiver: Python makes it durable and visible
+    T_DALLY = 7                   # receiver: the last ACK is sent; it is repeated on demand
+    T_ENDING = 8                  # ended, but I/O threads still hold buffers of it
+
+cdef enum:                        # Completion.outcome, docs/engine-contract.md
+    OUT_OK = 0
+    OUT_TIMED_OUT = 1
+    OUT_PEER_ERROR = 2
+    OUT_LOCAL_IO_ERROR = 3
+    OUT_CHANGED = 4
+    OUT_ABORTED = 5
+
+cdef enum:                        # Message.kind
+    M_REQUEST = 1                 # up: a datagram that may be a request
+    M_COMPLETION = 2              # up: a transfer ended
+    M_ANSWER = 3                  # up: an OACK for a transfer that we asked for
+    M_RECEIVED = 4                # up: every byte of an upload is written
+    M_RETIRED = 5                 # up: a Recipe lost its last reference on a worker
+    M_MODE = 6                    # up: the batching mode of a worker changed
+    M_START = 16                  # down: a TransferPlan for a request
+    M_ASK = 17                    # down: a TransferPlan of our own, on a socket of its own
+    M_REFUSE = 18                 # down: the ERROR for a request, or silence
+    M_RESUME = 19                 # down: how to go on after an OACK
+    M_COMMIT = 20                 # down: the upload is visible, or the ERROR
+    M_ABORT = 21                  # down: end one transfer
+    M_DRAIN = 22                  # down: no more requests
+    M_ABORT_ALL = 23              # down: end every transfer
+    M_FORGET_FLOWS = 24           # down: policy or content changed
+    M_STOP = 25                   # down: leave the loop
+    M_LOADED = 32                 # from I/O: a chunk is resident (or failed)
+    M_WRITTEN = 33                # from I/O: a buffer is written (or failed)
+
+cdef union Address:
+    uint8_t raw[28]               # sockaddr_in or sockaddr_in6 as the kernel gave it
+    uint16_t family
+    uint64_t align
+
+cdef struct Peer:
+    Address address
+    uint32_t size                 # of the sockaddr: 16 or 28
+
+cdef struct Local:
+    uint8_t address[16]           # where the request was sent to; v4 in the first 4 bytes
+    uint32_t ifindex
+    uint32_t family               # 0: the socket is bound to one address, nothing to say
+
+cdef struct Source:
+    int fd
+    uint32_t refs
+    uint8_t *map                  # NULL for an empty file; NEVER read by us: the kernel copies from it
+    uint64_t size_bytes
+    uint64_t device, inode
+    int64_t mtime_ns
+    uint8_t *chunks               # CHUNK_ state per CHUNK_BYTES, atomic
+    uint32_t chunk_count
+    int failed_errno              # of the first chunk that failed
+    uint64_t idle_since_ns        # 0 while referenced
+    uint64_t checked              # token (worker and round) of the last fstat that found it unchanged
+    uint32_t changed              # 1: not the file that was opened any more
+    Source *next                  # list of the store
+
+cdef struct Recipe:
+    uint32_t refs
+    Source *source                # sender
+    PyObject *context             # Python's own object for this decision; returned in the Completion
+    uint64_t fixed_ns             # negotiated timeout, 0: measured
+    uint32_t blksize_bytes
+    uint32_t windowsize
+    uint32_t first_bytes          # length of `first`
+    uint8_t role
+    uint8_t shared                # a flow's recipe
+    uint8_t *first                # ready-made OACK or request; lies behind the struct
+
+cdef struct Buffer:
+    Buffer *next
+    uint64_t offset
+    uint32_t used, capacity       # bytes
+    uint8_t *bytes                # lies behind the struct
+
+cdef struct Sink:
+    int fd
+    int error                     # errno of the first write that failed
+    uint64_t received_bytes       # payload accepted so far
+    uint64_t limit_bytes          # more than this is refused; 0: no limit
+    uint64_t declared_bytes       # tsize, or UINT64_MAX: not declared
+    uint32_t jobs                 # buffers that are with the I/O threads
+    uint32_t buffer_bytes
+    Buffer *filling
+    uint8_t ack_owed              # an ACK waits until a buffer is written
+    uint32_t *live                # the engine's count of sinks
+
+cdef struct Transfer:
+    Flight flight
+    uint64_t id                   # worker, slot and generation; see worker.pxd
+    Transfer *timer_next
+    Transfer **timer_link         # what points at us; NULL: in no slot
+    Transfer *queue_next          # run, blocked or waiting queue
+    Recipe *recipe
+    Sink *sink
+    uint64_t started_ns
+    uint64_t wheel_ns             # the deadline under which we stand in the wheel
+    uint64_t payload_bytes
+    uint64_t request_hash
+    uint32_t datagrams_in, datagrams_out
+    uint32_t duplicate_acks, peak_window
+    uint32_t hash_tid, hash_request
+    int32_t socket                # index in the worker, -1: none yet
+    int32_t client                # index of the client's counters, -1: none
+    Peer peer
+    Local local
+    int32_t end_error             # T_ENDING: the Completion's error ...
+    uint8_t end_outcome           # ... and outcome, kept until the I/O threads are done
+    uint8_t state
+    uint8_t queued                # which queue holds us: 0 none, 1 run, 2 blocked, 3 waiting
+    uint8_t no_gso                # the kernel refused a train of this transfer
+    uint8_t doomed                # the kernel could not read the file: look at it in the next turn
+    uint8_t counted_half_open
+    uint8_t in_tids, in_requests  # which index knows us
+    uint8_t owes_first            # the first packet could not be sent yet
+    uint8_t flow_hit
+
+cdef struct Message:
+    Message *next
+    uint32_t kind
+    uint32_t worker
+    uint64_t id
+    Recipe *recipe
+    Source *source
+    Sink *sink
+    Buffer *buffer
+    Flight flight                 # completion: the final figures
+    Peer peer
+    Local local
+    uint64_t started_ns, ended_ns, payload_bytes
+    uint32_t datagrams_in, datagrams_out, duplicate_acks, peak_window
+    int32_t socket
+    int32_t error                 # outcome's errno or TFTP code
+    int32_t flow_dir              # START: directory of the flow check, -1: no flow
+    int64_t flow_ctime_ns         # START: of the file when Python decided
+    uint64_t hash                 # START: of the request
+    uint8_t outcome, flow_hit, state
+    uint32_t bytes_used           # of `bytes`
+    uint32_t split                # START: where in `bytes` the request follows the path of the flow
+    uint8_t *bytes                # datagram, error text, flow path; lies behind the struct

@@ -1,0 +1,44 @@
+# What the engine borrows from C for threads: mutexes, condition variables, atomic integers.
+#
+# The atomics are the compiler's own (__atomic_*), wrapped because Cython cannot call a type-generic
+# builtin.  Memory order: release on the writer's side, acquire on the reader's, unless said otherwise.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.includes.net cimport timespec
+
+
+cdef extern from * nogil:
+    """
+    #include <pthread.h>
+    #include <stdint.h>
+    static inline uint32_t so_add32(uint32_t *p, int32_t d) { return __atomic_add_fetch(p, (uint32_t)d, __ATOMIC_ACQ_REL); }
+    static inline uint32_t so_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void so_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline uint8_t so_load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void so_store8(uint8_t *p, uint8_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline int so_swap8(uint8_t *p, uint8_t old, uint8_t v) {
+        return __atomic_compare_exchange_n(p, &old, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    }
+    """
+    uint32_t so_add32(uint32_t *, int)
+    uint32_t so_load32(const uint32_t *)
+    void so_store32(uint32_t *, uint32_t)
+    uint8_t so_load8(const uint8_t *)
+    void so_store8(uint8_t *, uint8_t)
+    int so_swap8(uint8_t *, uint8_t, uint8_t)
+
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    ctypedef unsigned long pthread_t
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_cond_init(pthread_cond_t *, void *)
+    int pthread_cond_destroy(pthread_cond_t *)
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_timedwait(pthread_cond_t *, pthread_mutex_t *, const timespec *)
+    int pthread_cond_signal(pthread_cond_t *)
+    int pthread_cond_broadcast(pthread_cond_t *)

@@ -1,0 +1,62 @@
+# The retransmission timer of one transfer: RFC 6298, in integer nanoseconds.
+#
+# srtt_ns == 0 means that nothing was measured yet.  The clock granularity G of RFC 6298 section 2 is
+# covered by the floor of the policy.  The caller keeps Karn's rule: no sample from a repeated packet.
+
+from libc.stdint cimport uint64_t, int64_t
+
+
+cdef struct Retransmit:
+    # The retransmission policy of an engine; owner: Engine, read-only after start.
+    uint64_t initial_ns            # RTO before the first sample (RFC 6298 (2.1): one second)
+    uint64_t floor_ns              # the least RTO
+    uint64_t ceiling_ns            # the greatest RTO that back-off reaches
+    uint64_t give_up_ns            # without progress for so long a proven transfer ends
+    uint64_t half_open_give_up_ns  # the same for a peer that never acknowledged
+    unsigned int half_open_datagrams   # first answers sent to an unproven peer by timer, the first included
+    unsigned int min_retries           # retransmissions before giving up, however long they take
+
+
+cdef struct Rtt:
+    uint64_t srtt_ns
+    uint64_t rttvar_ns
+    uint64_t rto_ns
+    uint64_t fixed_ns              # `timeout` as negotiated (RFC 2349), 0: measured
+
+
+cdef inline void rtt_init(Rtt *r, const Retransmit *policy, uint64_t fixed_ns) noexcept nogil:
+    r.srtt_ns = 0
+    r.rttvar_ns = 0
+    r.fixed_ns = fixed_ns
+    r.rto_ns = fixed_ns if fixed_ns else policy.initial_ns
+
+
+cdef inline void rtt_sample(Rtt *r, const Retransmit *policy, uint64_t rtt_ns) noexcept nogil:
+    """RFC 6298 (2.2) and (2.3): alpha = 1/8, beta = 1/4, K = 4."""
+    cdef uint64_t error_ns, rto_ns
+    if r.srtt_ns == 0:
+        r.srtt_ns = rtt_ns if rtt_ns else 1
+        r.rttvar_ns = rtt_ns // 2
+    else:
+        error_ns = r.srtt_ns - rtt_ns if r.srtt_ns > rtt_ns else rtt_ns - r.srtt_ns
+        r.rttvar_ns = (3 * r.rttvar_ns + error_ns) // 4
+        r.srtt_ns = (7 * r.srtt_ns + rtt_ns) // 8
+        if r.srtt_ns == 0:
+            r.srtt_ns = 1
+    if r.fixed_ns:
+        return
+    rto_ns = r.srtt_ns + 4 * r.rttvar_ns
+    if rto_ns < policy.floor_ns:
+        rto_ns = policy.floor_ns
+    if rto_ns > policy.ceiling_ns:
+        rto_ns = policy.ceiling_ns
+    r.rto_ns = rto_ns
+
+
+cdef inline void rtt_back_off(Rtt *r, const Retransmit *policy) noexcept nogil:
+    """RFC 6298 (5.5).  A negotiated timeout is honoured as asked and never grows."""
+    if r.fixed_ns:
+        return
+    r.rto_ns *= 2
+    if r.rto_ns > policy.ceiling_ns:
+        r.rto_ns = policy.ceiling_ns

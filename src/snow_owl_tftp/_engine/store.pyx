@@ -1,0 +1,343 @@
+# Files being sent and received, and the I/O threads.
+#
+# A Source is one open, mapped file for all transfers of it.  Its pages are made resident chunk by chunk
+# by madvise(MADV_POPULATE_READ) on an I/O thread: unlike a page fault in sendmmsg it cannot stall a
+# worker, and unlike preadv2(RWF_NOWAIT) it works on tmpfs too.  The mapping is read by the kernel alone
+# (sendmmsg copies from it): a page behind a new end of file is EFAULT there, and would be SIGBUS here.
+#
+# Must not: block a worker (store_load and store_write only append to a list), close a file or unmap on
+# a worker (I/O threads do), or touch the GIL.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from snow_owl_tftp._engine.data cimport (
+    CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_READY, M_LOADED, M_RETIRED, M_WRITTEN)
+from snow_owl_tftp._engine.includes.files cimport (
+    MADV_POPULATE_READ, MAP_FAILED, MAP_SHARED, PROT_READ, fstat, madvise, mmap, munmap, pwrite,
+    so_mtime_ns, stat_t)
+from snow_owl_tftp._engine.includes.net cimport (
+    CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, timespec)
+from snow_owl_tftp._engine.includes.threads cimport (
+    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
+    pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
+    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load32, so_load8, so_store8, so_swap8)
+from snow_owl_tftp._engine.queue cimport message_new, queue_push
+
+cdef extern from * nogil:
+    """
+    #include <pthread.h>
+    static inline int so_monotonic_cond(pthread_cond_t *cond) {
+        pthread_condattr_t attr;
+        pthread_condattr_init(&attr);                        /* cannot fail on Linux */
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        return pthread_cond_init(cond, &attr);
+    }
+    """
+    int so_monotonic_cond(pthread_cond_t *)
+
+
+cdef uint64_t now_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)           # cannot fail: the clock exists
+    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+
+
+cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns) noexcept nogil:
+    memset(store, 0, sizeof(Store))
+    pthread_mutex_init(&store.mutex, NULL)       # cannot fail: default attributes on Linux
+    store.workers = inboxes
+    store.worker_count = workers
+    store.linger_ns = linger_ns
+    return so_monotonic_cond(&store.work)
+
+
+cdef void store_stop(Store *store) noexcept nogil:
+    """The I/O threads finish what is queued and leave."""
+    pthread_mutex_lock(&store.mutex)
+    store.stopping = 1
+    pthread_cond_broadcast(&store.work)
+    pthread_mutex_unlock(&store.mutex)
+
+
+cdef void source_free(Source *source) noexcept nogil:
+    if source.map != NULL:
+        munmap(source.map, source.size_bytes)    # cannot fail: it is our mapping
+    close(source.fd)
+    free(source.chunks)
+    free(source)
+
+
+cdef void store_close(Store *store) noexcept nogil:
+    """After every thread has left."""
+    cdef Source *source = store.sources
+    cdef Source *following
+    while source != NULL:
+        following = source.next
+        source_free(source)
+        source = following
+    store.sources = NULL
+    store.source_count = 0
+    pthread_cond_destroy(&store.work)
+    pthread_mutex_destroy(&store.mutex)
+
+
+# --- sources -----------------------------------------------------------------------------------------
+
+cdef int source_map(Source *source, int fd, const stat_t *status) noexcept nogil:
+    """Fills `source`; 0 or an errno."""
+    source.fd = fd
+    source.refs = 1
+    source.size_bytes = <uint64_t>status.st_size
+    source.device = status.st_dev
+    source.inode = status.st_ino
+    source.mtime_ns = so_mtime_ns(status)
+    if source.size_bytes == 0:
+        return 0
+    source.chunk_count = <uint32_t>((source.size_bytes + CHUNK_BYTES - 1) // CHUNK_BYTES)
+    source.chunks = <uint8_t *>calloc(source.chunk_count, 1)
+    if source.chunks == NULL:
+        return ENOMEM
+    source.map = <uint8_t *>mmap(NULL, source.size_bytes, PROT_READ, MAP_SHARED, fd, 0)
+    if source.map == <uint8_t *>MAP_FAILED:
+        source.map = NULL
+        free(source.chunks)
+        return errno
+    return 0
+
+
+cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noexcept nogil:
+    """A counted reference to the source of `fd`; takes the descriptor over, also when it fails.
+
+    Returns 0 or an errno; EINVAL: the file has not `size_bytes` any more.
+    """
+    cdef stat_t status
+    cdef Source *source
+    cdef int error
+    if fstat(fd, &status) < 0:
+        error = errno
+        close(fd)
+        return error
+    if <uint64_t>status.st_size != size_bytes:
+        close(fd)
+        return EINVAL
+    pthread_mutex_lock(&store.mutex)
+    source = store.sources
+    while source != NULL:
+        if (source.inode == status.st_ino and source.device == status.st_dev and source.size_bytes == size_bytes
+                and source.mtime_ns == so_mtime_ns(&status) and not source.changed and not source.failed_errno):
+            so_add32(&source.refs, 1)
+            source.idle_since_ns = 0
+            pthread_mutex_unlock(&store.mutex)
+            close(fd)
+            out[0] = source
+            return 0
+        source = source.next
+    source = <Source *>calloc(1, sizeof(Source))
+    error = source_map(source, fd, &status) if source != NULL else ENOMEM
+    if error == 0:
+        source.next = store.sources
+        store.sources = source
+        store.source_count += 1
+        pthread_cond_signal(&store.work)         # somebody must watch the lingering ones
+    pthread_mutex_unlock(&store.mutex)
+    if error:
+        free(source)
+        close(fd)
+        return error
+    out[0] = source
+    return 0
+
+
+cdef void store_release(Store *store, Source *source) noexcept nogil:
+    """Drops a reference; an I/O thread closes the file after linger_ns.
+
+    Under the mutex: store_open may be taking a new reference to the same source at this moment.
+    """
+    if source == NULL:
+        return
+    pthread_mutex_lock(&store.mutex)
+    if so_add32(&source.refs, -1) == 0:
+        source.idle_since_ns = now_ns()
+    pthread_mutex_unlock(&store.mutex)
+
+
+cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcept nogil:
+    """One source that nobody used for linger_ns, out of the list; sets when the next one may be due."""
+    cdef Source **link = &store.sources
+    cdef Source *source
+    while link[0] != NULL:
+        source = link[0]
+        if so_load32(&source.refs) == 0:
+            if source.idle_since_ns + store.linger_ns <= now or source.changed:
+                link[0] = source.next
+                store.source_count -= 1
+                return source
+            if source.idle_since_ns + store.linger_ns < next_ns[0]:
+                next_ns[0] = source.idle_since_ns + store.linger_ns
+        link = &source.next
+    return NULL
+
+
+cdef bint source_is_changed(Source *source) noexcept nogil:
+    """True once the file is not what it was when it was opened.  A rename or unlink changes nothing here."""
+    cdef stat_t status
+    if source.changed:
+        return True
+    if (fstat(source.fd, &status) < 0 or <uint64_t>status.st_size != source.size_bytes
+            or so_mtime_ns(&status) != source.mtime_ns):
+        source.changed = 1
+        return True
+    return False
+
+
+cdef void recipe_release(Store *store, Recipe *recipe, Queue *outbox) noexcept nogil:
+    """Drops a reference; the last one on a worker goes up to Python, which owns `context`."""
+    cdef Message *message
+    if recipe == NULL or so_add32(&recipe.refs, -1) != 0:
+        return
+    message = message_new(M_RETIRED, 0, NULL, 0)
+    if message == NULL:
+        return                                   # no memory for 500 bytes: the recipe leaks, nothing breaks
+    message.recipe = recipe
+    queue_push(outbox, message)
+
+
+# --- jobs --------------------------------------------------------------------------------------------
+
+cdef void append(Store *store, Job *job) noexcept nogil:
+    job.next = NULL
+    pthread_mutex_lock(&store.mutex)
+    if store.head == NULL:
+        store.head = job
+    else:
+        store.tail.next = job
+    store.tail = job
+    pthread_cond_signal(&store.work)
+    pthread_mutex_unlock(&store.mutex)
+
+
+cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worker) noexcept nogil:
+    """Asks for a chunk once; every worker hears when it is there.  Returns -1 when there is no memory."""
+    cdef Job *job
+    if not so_swap8(&source.chunks[chunk], CHUNK_ABSENT, CHUNK_ASKED):
+        return 0
+    job = <Job *>calloc(1, sizeof(Job))
+    if job == NULL:
+        so_store8(&source.chunks[chunk], CHUNK_ABSENT)
+        return -1
+    so_add32(&source.refs, 1)                    # the job's; store_release gives it back
+    job.source = source
+    job.chunk = chunk
+    job.worker = worker
+    append(store, job)
+    return 0
+
+
+cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer_id, uint32_t worker) noexcept nogil:
+    """Hands a buffer over to be written; M_WRITTEN brings it back.  Returns -1 when there is no memory."""
+    cdef Job *job = <Job *>calloc(1, sizeof(Job))
+    if job == NULL:
+        return -1
+    job.buffer = buffer
+    job.fd = sink.fd
+    job.transfer_id = transfer_id
+    job.worker = worker
+    append(store, job)
+    return 0
+
+
+cdef void run_load(Store *store, Job *job) noexcept nogil:
+    """Makes a chunk resident.  EFAULT (the file became shorter, or the disk failed) marks it failed."""
+    cdef Source *source = job.source
+    cdef uint64_t start = <uint64_t>job.chunk * CHUNK_BYTES
+    cdef uint64_t size = source.size_bytes - start
+    cdef uint8_t state = CHUNK_READY
+    cdef Message *message
+    cdef uint32_t worker
+    if size > CHUNK_BYTES:
+        size = CHUNK_BYTES
+    while madvise(source.map + start, size, MADV_POPULATE_READ) < 0:
+        if errno == EINTR or errno == EAGAIN:
+            continue
+        if errno == EINVAL:
+            break                                # before Linux 5.14: the pages come by faults, as they always did
+        source.failed_errno = EIO
+        state = CHUNK_FAILED
+        break
+    so_store8(&source.chunks[job.chunk], state)
+    for worker in range(store.worker_count):
+        message = message_new(M_LOADED, 0, NULL, 0)
+        if message == NULL:
+            continue                             # the waiting transfers look again on their timers
+        queue_push(&store.workers[worker], message)
+    store_release(store, source)
+
+
+cdef void run_write(Store *store, Job *job) noexcept nogil:
+    """Writes a buffer; the errno of a failure travels with it."""
+    cdef Message *message = message_new(M_WRITTEN, job.transfer_id, NULL, 0)
+    cdef uint32_t done = 0
+    cdef ssize_t n
+    cdef int error = 0
+    while done < job.buffer.used:
+        n = pwrite(job.fd, job.buffer.bytes + done, job.buffer.used - done, <int64_t>(job.buffer.offset + done))
+        if n > 0:
+            done += <uint32_t>n
+        elif n == 0:
+            error = EIO
+            break
+        elif errno != EINTR:
+            error = errno
+            break
+    if message == NULL:
+        free(job.buffer)                         # the transfer ends by its timer: it can never be acknowledged
+        return
+    message.buffer = job.buffer
+    message.error = error
+    queue_push(&store.workers[job.worker], message)
+
+
+cdef void store_io_thread(Store *store) noexcept nogil:
+    """The loop of one I/O thread."""
+    cdef Job *job
+    cdef Source *expired
+    cdef uint64_t next_ns, now
+    cdef timespec until
+    pthread_mutex_lock(&store.mutex)
+    while True:
+        job = store.head
+        if job != NULL:
+            store.head = job.next
+            if job.source != NULL:
+                store.loads_total += 1
+            else:
+                store.writes_total += 1
+            pthread_mutex_unlock(&store.mutex)
+            if job.source != NULL:
+                run_load(store, job)
+            else:
+                run_write(store, job)
+            free(job)
+            pthread_mutex_lock(&store.mutex)
+            continue
+        if store.stopping:
+            break
+        now = now_ns()
+        next_ns = <uint64_t>-1
+        expired = take_expired(store, now, &next_ns)
+        if expired != NULL:
+            pthread_mutex_unlock(&store.mutex)
+            source_free(expired)
+            pthread_mutex_lock(&store.mutex)
+            continue
+        if store.source_count == 0:
+            pthread_cond_wait(&store.work, &store.mutex)
+        else:
+            # Sources that are in use now become idle without a signal, so look again within a linger.
+            if next_ns > now + store.linger_ns + 1000000000:
+                next_ns = now + store.linger_ns + 1000000000
+            until.tv_sec = <long>(next_ns // 1000000000)
+            until.tv_nsec = <long>(next_ns % 1000000000)
+            pthread_cond_timedwait(&store.work, &store.mutex, &until)
+    pthread_mutex_unlock(&store.mutex)

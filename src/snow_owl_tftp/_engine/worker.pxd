@@ -1,0 +1,136 @@
+# A worker: one thread's sockets, transfers, timers and buffers.  The struct and what engine.pyx calls.
+#
+# Everything in Worker belongs to the worker's thread, except: inbox and outbox (queues), counters (read
+# by anybody), tuning (written by Python, read here), and what stands before `run` is called.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.batch cimport ReceiveBatch, SendBatch, Tuning
+from snow_owl_tftp._engine.counters cimport Counters
+from snow_owl_tftp._engine.data cimport Message, Peer, Recipe, Transfer
+from snow_owl_tftp._engine.index cimport Index
+from snow_owl_tftp._engine.queue cimport Queue
+from snow_owl_tftp._engine.rtt cimport Retransmit
+from snow_owl_tftp._engine.store cimport Store
+from snow_owl_tftp._engine.timers cimport Wheel
+
+cdef enum:
+    S_FREE = 0
+    S_LISTENER = 1                # requests; in single-port mode also transfers
+    S_TID = 2                     # shared by transfers
+    S_PRIVATE = 3                 # one transfer of our own asking
+
+cdef enum:
+    Q_NONE = 0
+    Q_RUN = 1                     # has more to send in the next turn
+    Q_BLOCKED = 2                 # waits until its socket takes more
+    Q_WAITING = 3                 # waits for a chunk from the disk
+
+cdef enum:
+    SLAB_CHUNK = 256
+    TID_HISTORY = 65536
+    ENDED_MEMORY = 4096
+    MAX_GROUPS = 64
+    FINALS = 128
+    EVENTS = 128
+
+cdef struct Socket:
+    int fd
+    uint8_t kind
+    uint8_t wants_control         # PKTINFO or GRO: receive with control data
+    uint8_t awaits_writable       # EPOLLOUT is armed
+    uint8_t wildcard              # answers must say their source address
+    int32_t group
+    int32_t next_free             # list of unused entries
+    uint64_t owner                # S_PRIVATE: its transfer's id
+
+cdef struct Group:
+    # A bound address: one listener and its TID sockets (consecutive entries of `sockets`).
+    int32_t listener
+    int32_t first_tid, tid_count  # tid_count 0: single-port
+
+cdef struct Client:
+    uint8_t address[16]
+    uint32_t hash
+    uint32_t live, half_open
+    int32_t next_free
+
+cdef struct Flow:
+    # A decision of Python's that the worker repeats by itself for the same request.
+    uint8_t *request              # the datagram; path behind it
+    uint32_t request_bytes
+    char *path                    # beneath `dir`
+    int dir
+    uint32_t hash
+    int32_t group
+    Recipe *recipe                # NULL: free entry
+    uint64_t device, inode, size
+    int64_t mtime_ns, ctime_ns
+    uint64_t checked_turn         # the turn of the loop in which the file was last found the same
+
+cdef struct Limits:
+    uint32_t transfers            # of this worker
+    uint32_t transfers_per_client
+    uint32_t half_open
+    uint32_t half_open_per_client
+    uint32_t pending_requests     # with Python
+    uint32_t flows
+
+cdef struct Final:
+    Transfer *transfer
+    uint64_t id
+
+cdef struct Worker:
+    uint32_t number
+    int epoll_fd
+    uint32_t stopping, draining
+    Queue *inbox                  # of the engine, which owns it
+    Queue *outbox                 # all workers' events to Python
+    Store *store
+    const Tuning *tuning
+    Retransmit retransmit
+    Limits limits
+    Counters counters
+    Socket *sockets
+    int32_t socket_count, socket_capacity, free_socket
+    Group groups[64]
+    int32_t group_count
+    Transfer **slab               # chunks of SLAB_CHUNK
+    uint32_t slab_chunks, slab_capacity
+    Transfer *free_transfers      # linked by queue_next
+    Client *clients
+    uint32_t client_count, client_capacity
+    int32_t free_client
+    Flow *flow_entries
+    uint32_t flow_used
+    uint32_t flow_hand            # the entry that makes room next
+    Index by_tid, by_request, by_client, by_flow
+    Wheel wheel
+    SendBatch out
+    ReceiveBatch received
+    Transfer *run_head
+    Transfer *run_tail
+    Transfer *waiting
+    Transfer *blocked
+    Final finals[128]
+    uint32_t final_count
+    uint64_t now_ns
+    uint64_t turn
+    uint64_t secret               # of the hashes
+    uint64_t check_round
+    uint64_t stray_tokens, stray_refill_ns
+    uint8_t *tid_history          # by hash of the peer: 1 + the TID socket of its last transfer
+    uint64_t *ended               # by hash: transfers that ended a moment ago (their echoes are no strays)
+    uint32_t pending              # requests with Python
+    uint32_t undelivered          # completions that Python has not seen yet (atomic)
+    double rate_per_ns            # datagrams, smoothed: the adaptive law's input
+    uint64_t rate_at_ns, rate_seen
+    uint8_t mode                  # 0 at once, 1 batching, 2 lingering
+
+cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, Store *store,
+                     const Tuning *tuning, const Retransmit *retransmit, const Limits *limits, uint32_t max_batch,
+                     uint32_t slot_bytes, uint64_t secret) noexcept nogil
+cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard, bint wants_control) noexcept nogil
+cdef void worker_run(Worker *w) noexcept nogil
+cdef void worker_free(Worker *w) noexcept nogil
+cdef Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t windowsize, uint64_t fixed_ns,
+                        const uint8_t *first, uint32_t first_bytes) noexcept nogil

@@ -1,0 +1,1160 @@
+# A worker: one thread that owns sockets, transfers and timers, and never waits for anything but epoll.
+#
+# A turn of the loop: what Python and the disk sent (inbox) - what the peers sent, socket by socket, in
+# batches - transfers with more to send - timers - flush.  Requests go up to Python unless a flow answers
+# them; everything else ends here.
+#
+# Must not: take the GIL, take a lock on the packet path, touch a disk, loop on a full socket.
+# Every transfer that was started gets exactly one M_COMPLETION, also when the engine stops.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset, strlen
+from snow_owl_tftp._engine.batch cimport (
+    receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
+from snow_owl_tftp._engine.data cimport *
+from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
+from snow_owl_tftp._engine.includes.net cimport *
+from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
+from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
+from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
+from snow_owl_tftp._engine.send cimport (
+    flush, flush_finals, pump, run_later, send_ack, send_bytes, send_error, send_first)
+from snow_owl_tftp._engine.sink cimport SINK_JOBS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit
+from snow_owl_tftp._engine.slab cimport (
+    add_by_request, add_by_tid, client_leave, client_of, find_by_request, find_by_tid, peer_equal, peer_hash,
+    peer_same_host, remove_by_request, remove_by_tid, slot, transfer_by_id, transfer_new, transfer_slot_free)
+from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_release
+from snow_owl_tftp._engine.timers cimport (
+    wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
+from snow_owl_tftp._engine.window cimport *
+
+cdef extern from "errno.h" nogil:
+    int EDQUOT, ENOSPC, EFBIG
+
+cdef extern from * nogil:
+    """
+    #ifdef SNOW_OWL_DEBUG
+    #include <stdio.h>
+    #include <stdlib.h>
+    #define SO_INVARIANT(what) do { if (!(what)) { fprintf(stderr, "invariant broken: %s\\n", #what); abort(); } } while (0)
+    #else
+    #define SO_INVARIANT(what) ((void)0)
+    #endif
+    """
+    void SO_INVARIANT(bint)
+
+cdef enum:
+    OP_RRQ = 1                    # RFC 1350 section 5
+    OP_WRQ = 2
+    OP_DATA = 3
+    OP_ACK = 4
+    OP_ERROR = 5
+    OP_OACK = 6                   # RFC 2347
+    RECEIVES_A_TURN = 8           # batches from one socket before the others have their turn
+    INBOX = 0x7fffffff            # epoll data of the inbox
+    STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most
+    DALLY_NS = 5000000000         # how long the last ACK is repeated: longer than a peer's usual timeout
+    TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID socket
+    COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
+    RATE_WINDOW_NS = 1000000      # the arrival rate is measured over a millisecond
+
+
+cdef uint64_t clock_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)           # cannot fail: the clock exists
+    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+
+
+# --- life and death of a transfer ----------------------------------------------------------------------
+
+cdef Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t windowsize, uint64_t fixed_ns,
+                        const uint8_t *first, uint32_t first_bytes) noexcept nogil:
+    """A recipe with one reference; NULL when there is no memory."""
+    cdef Recipe *recipe = <Recipe *>calloc(1, sizeof(Recipe) + first_bytes + 1)
+    if recipe == NULL:
+        return NULL
+    recipe.refs = 1
+    recipe.role = role
+    recipe.blksize_bytes = blksize_bytes
+    recipe.windowsize = windowsize
+    recipe.fixed_ns = fixed_ns
+    recipe.first = <uint8_t *>(recipe + 1)
+    recipe.first_bytes = first_bytes
+    if first_bytes:
+        memcpy(recipe.first, first, first_bytes)
+    return recipe
+
+
+cdef void count_half_open(Worker *w, Transfer *t) noexcept nogil:
+    t.counted_half_open = 1
+    w.counters.half_open_transfers += 1
+    if t.client >= 0:
+        w.clients[t.client].half_open += 1
+
+
+cdef void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
+    """The peer answered, or the transfer is over."""
+    if not t.counted_half_open:
+        return
+    t.counted_half_open = 0
+    w.counters.half_open_transfers -= 1
+    if t.client >= 0:
+        w.clients[t.client].half_open -= 1
+    remove_by_request(w, t)
+
+
+cdef void close_private(Worker *w, Transfer *t) noexcept nogil:
+    """The socket of a transfer that we asked for goes with it."""
+    cdef Socket *s
+    if t.socket < 0 or w.sockets[t.socket].kind != S_PRIVATE:
+        return
+    flush(w)                                     # what is still in the batch leaves from it
+    s = &w.sockets[t.socket]
+    close(s.fd)                                  # takes it out of epoll
+    s.kind = S_FREE
+    s.next_free = w.free_socket
+    w.free_socket = t.socket
+    t.socket = -1
+
+
+cdef void remember_ended(Worker *w, Transfer *t) noexcept nogil:
+    """So that a late echo of this transfer is not answered as a stranger's."""
+    if t.in_tids:
+        w.ended[t.hash_tid & (ENDED_MEMORY - 1)] = <uint64_t>t.hash_tid << 32 | <uint32_t>(w.now_ns >> 30)
+
+
+cdef void release(Worker *w, Transfer *t) noexcept nogil:
+    """The slot becomes free: every index, queue and count forgets the transfer."""
+    remember_ended(w, t)
+    uncount_half_open(w, t)
+    remove_by_request(w, t)
+    remove_by_tid(w, t)
+    wheel_remove(&w.wheel, t)
+    close_private(w, t)
+    client_leave(w, t.client)
+    t.client = -1
+    w.counters.live_transfers -= 1
+    recipe_release(w.store, t.recipe, w.outbox)
+    t.recipe = NULL
+    sink_free(t.sink)
+    t.sink = NULL
+    t.state = T_FREE
+    if t.queued == Q_NONE:
+        transfer_slot_free(w, t)                 # else the queue does when it comes to it
+
+
+cdef void complete(Worker *w, Transfer *t, int outcome, int error, const uint8_t *text, uint32_t size) noexcept nogil:
+    """The Completion of a started transfer goes up, and takes its recipe along."""
+    cdef Message *m = message_new(M_COMPLETION, t.id, text, size)
+    w.counters.transfers_ended += 1
+    w.counters.retransmits += t.flight.retransmits
+    w.counters.duplicate_acks += t.duplicate_acks
+    if m == NULL:
+        return                                   # no memory for 500 bytes: nothing that we could still say
+    m.recipe = t.recipe
+    t.recipe = NULL
+    m.worker = w.number
+    m.outcome = outcome
+    m.error = error
+    m.flight = t.flight
+    m.peer = t.peer
+    m.local = t.local
+    m.started_ns = t.started_ns
+    m.ended_ns = w.now_ns
+    m.payload_bytes = t.sink.received_bytes if t.sink != NULL else t.payload_bytes
+    m.datagrams_in = t.datagrams_in
+    m.datagrams_out = t.datagrams_out
+    m.duplicate_acks = t.duplicate_acks
+    m.peak_window = t.peak_window
+    m.flow_hit = t.flow_hit
+    so_add32(&w.undelivered, 1)
+    queue_push(w.outbox, m)
+
+
+cdef uint64_t payload_acknowledged(const Transfer *t) noexcept nogil:
+    """Sender: bytes that the peer has confirmed."""
+    cdef uint64_t bytes
+    if t.flight.window_base <= 1 or t.recipe == NULL or t.recipe.source == NULL:
+        return 0
+    bytes = <uint64_t>(t.flight.window_base - 1) * t.flight.blksize_bytes
+    return bytes if bytes < t.recipe.source.size_bytes else t.recipe.source.size_bytes
+
+
+cdef void end(Worker *w, Transfer *t, int outcome, int error, const uint8_t *text, uint32_t size) noexcept nogil:
+    """The transfer is over.  Its buffers may still be with the I/O threads: then the rest waits for them."""
+    if t.state == T_DALLY or t.recipe == NULL:
+        release(w, t)                            # its Completion has gone up already
+        return
+    t.payload_bytes = payload_acknowledged(t)
+    if t.sink != NULL and t.sink.jobs:
+        t.state = T_ENDING
+        t.end_outcome = outcome
+        t.end_error = error
+        wheel_remove(&w.wheel, t)
+        return
+    complete(w, t, outcome, error, text, size)
+    release(w, t)
+
+
+cdef void fail(Worker *w, Transfer *t, int outcome, int error, int code, const char *text) noexcept nogil:
+    """Ends the transfer and tells the peer why: RFC 1350 section 7, premature termination."""
+    if t.socket >= 0:
+        send_error(w, t.socket, &t.peer, &t.local, code, text)
+    end(w, t, outcome, error, <const uint8_t *>text, <uint32_t>strlen(text))
+
+
+cdef void fail_source(Worker *w, Transfer *t) noexcept nogil:
+    """The kernel could not read the file, or it is not the file that was opened."""
+    cdef Source *source = t.recipe.source
+    if source.failed_errno and not source_is_changed(source):
+        fail(w, t, OUT_LOCAL_IO_ERROR, source.failed_errno, 0, b"I/O error while reading the file")
+    else:
+        fail(w, t, OUT_CHANGED, 0, 0, b"file changed during the transfer")
+
+
+
+# --- requests ------------------------------------------------------------------------------------------
+
+cdef int32_t reply_socket(Worker *w, int32_t group) noexcept nogil:
+    """Where an ERROR to a request leaves from: any TID, or the listener in single-port mode."""
+    cdef Group *g = &w.groups[group]
+    return g.first_tid if g.tid_count else g.listener
+
+
+cdef int32_t choose_socket(Worker *w, const Peer *peer, uint32_t of_peer, int32_t group) noexcept nogil:
+    """The TID socket of a new transfer; -1 when the peer has a live transfer on each of them.
+
+    Never the one of the peer's last transfer: boot ROMs keep their port for every file, and a stale
+    packet must not be taken for the new transfer's (RFC 1350 section 4).  Otherwise all new transfers
+    go to the same one, so that one recvmmsg finds the ACKs of many; which one changes every ten seconds.
+    """
+    cdef Group *g = &w.groups[group]
+    cdef uint8_t *last = &w.tid_history[of_peer & (TID_HISTORY - 1)]
+    cdef int32_t at, i
+    if g.tid_count == 0:
+        return g.listener
+    at = <int32_t>((w.now_ns // TID_EPOCH_NS) % <uint64_t>g.tid_count)
+    for i in range(g.tid_count):
+        if (at + 1 != last[0] or g.tid_count == 1) and find_by_tid(w, peer, of_peer, g.first_tid + at) == NULL:
+            last[0] = <uint8_t>(at + 1)
+            return g.first_tid + at
+        at = (at + 1) % g.tid_count
+    return -1
+
+
+cdef const char *over_limit(Worker *w, int32_t client) noexcept nogil:
+    """Why no further transfer may begin now; NULL: it may."""
+    if w.counters.live_transfers + so_load32(&w.undelivered) >= w.limits.transfers:
+        return b"server busy: too many transfers, try again later"
+    if w.counters.half_open_transfers >= w.limits.half_open:
+        return b"server busy: too many unanswered requests, try again later"
+    if so_load32(&w.undelivered) > COMPLETIONS_BEHIND or w.pending >= w.limits.pending_requests:
+        return b"server busy: requests are queueing, try again later"
+    if client >= 0 and w.clients[client].live >= w.limits.transfers_per_client:
+        return b"too many transfers from your address, try again later"
+    if client >= 0 and w.clients[client].half_open >= w.limits.half_open_per_client:
+        return b"too many unanswered requests from your address, try again later"
+    return NULL
+
+
+cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local *local, uint32_t of_peer,
+                     uint64_t hash) noexcept nogil:
+    """A slot for a new request, counted as half-open; NULL when it was refused or dropped."""
+    cdef int32_t client = client_of(w, peer), group = w.sockets[listener].group
+    cdef const char *reason = over_limit(w, client)
+    cdef Transfer *t = NULL
+    if reason == NULL:
+        t = transfer_new(w)
+        if t == NULL:
+            reason = b"server busy: out of memory"
+    if t == NULL:
+        w.counters.requests_refused_busy += 1
+        if client >= 0 and w.clients[client].live == 0:
+            w.clients[client].live = 1           # an entry nobody uses goes back
+            client_leave(w, client)
+        send_error(w, reply_socket(w, group), peer, local, 0, reason)
+        return NULL
+    t.state = T_REQUESTED
+    t.peer = peer[0]
+    t.local = local[0]
+    t.request_hash = hash
+    t.client = client
+    t.started_ns = w.now_ns
+    t.flight.progress_ns = w.now_ns
+    t.socket = -1
+    t.end_error = group                          # until it begins: which address was asked
+    if client >= 0:
+        w.clients[client].live += 1
+    w.counters.live_transfers += 1
+    count_half_open(w, t)
+    if add_by_request(w, t, of_peer) < 0:
+        release(w, t)
+        return NULL
+    return t
+
+
+cdef bint is_repeated(Worker *w, const Peer *peer, uint32_t of_peer, int32_t listener, uint64_t hash) noexcept nogil:
+    """A request of a peer that we know: answered again, or the sign that the peer has moved on."""
+    cdef Transfer *t = find_by_request(w, peer, of_peer)
+    if t == NULL and w.groups[w.sockets[listener].group].tid_count == 0:
+        t = find_by_tid(w, peer, of_peer, listener)
+    if t == NULL:
+        return False
+    if t.request_hash == hash:
+        if t.state == T_REQUESTED:
+            w.counters.requests_repeated += 1
+            return True
+        if t.state == T_ACTIVE and not t.flight.proven:
+            w.counters.requests_repeated += 1
+            repeat_first(w, t)
+            return True
+        if t.state == T_ACTIVE and w.now_ns - t.flight.progress_ns < t.flight.rtt.rto_ns:
+            w.counters.requests_repeated += 1
+            return True                          # a copy that was long under way: the peer is busy receiving
+    if t.state == T_REQUESTED:
+        # Python is deciding about the old one; its answer will find nobody.
+        w.pending -= 1
+        release(w, t)
+    else:
+        end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
+    return False
+
+
+cdef void repeat_first(Worker *w, Transfer *t) noexcept nogil:
+    if t.flight.opening:
+        t.flight.retransmits += 1
+        t.flight.timed_block = -1
+        send_first(w, t)
+    elif t.recipe.role == SENDER:
+        t.flight.next = t.flight.window_base
+        pump(w, t)
+
+
+cdef void on_request(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size, const Peer *peer,
+                     const Local *local) noexcept nogil:
+    """A datagram on a listener: a flow's, a repeated one, or a question for Python."""
+    cdef int32_t group = w.sockets[listener].group
+    cdef uint32_t of_peer = peer_hash(peer, w.secret)
+    cdef uint64_t hash = hash_bytes(bytes, size, w.secret) + <uint32_t>group
+    cdef Recipe *recipe = NULL
+    cdef Transfer *t
+    cdef Message *m
+    w.counters.requests += 1
+    # ERROR, DATA, ACK and OACK are answers: to answer them would set two servers on each other for ever.
+    if w.draining or size < 2 or (bytes[0] == 0 and OP_DATA <= bytes[1] <= OP_OACK):
+        w.counters.requests_dropped += 1
+        return
+    if is_repeated(w, peer, of_peer, listener, hash):
+        return
+    if w.tuning.flows:
+        recipe = flow_find(w, bytes, size, <uint32_t>hash, group)
+    t = admit(w, listener, peer, local, of_peer, hash)
+    if t == NULL:
+        return
+    if recipe != NULL:
+        w.counters.flow_hits += 1
+        so_add32(&recipe.refs, 1)
+        t.flow_hit = 1
+        begin(w, t, recipe, NULL)
+        return
+    w.counters.flow_misses += 1
+    m = message_new(M_REQUEST, t.id, bytes, size)
+    if m == NULL:
+        w.counters.requests_dropped += 1
+        release(w, t)
+        return
+    m.worker = w.number
+    m.peer = peer[0]
+    m.local = local[0]
+    m.socket = group
+    m.hash = hash
+    m.started_ns = w.now_ns
+    w.pending += 1
+    queue_push(w.outbox, m)
+
+
+cdef int64_t final_block(const Recipe *recipe, uint32_t blksize_bytes) noexcept nogil:
+    if recipe.role == RECEIVER:
+        return -1
+    return <int64_t>(recipe.source.size_bytes // blksize_bytes) + 1
+
+
+cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nogil:
+    """The request was accepted: a TID, a window, the first packet.  Takes over the references."""
+    cdef uint32_t of_peer = peer_hash(&t.peer, w.secret)
+    cdef int32_t group = t.end_error
+    t.recipe = recipe
+    t.sink = sink
+    t.end_error = 0
+    t.state = T_ACTIVE
+    w.counters.transfers_started += 1
+    flight_init(&t.flight, &w.retransmit, recipe.role, recipe.blksize_bytes, recipe.windowsize,
+                final_block(recipe, recipe.blksize_bytes), recipe.first_bytes > 0 or recipe.role == RECEIVER,
+                False, recipe.fixed_ns, w.now_ns)
+    t.socket = choose_socket(w, &t.peer, of_peer, group)
+    if t.socket < 0 or add_by_tid(w, t, of_peer) < 0:
+        send_error(w, reply_socket(w, group), &t.peer, &t.local, 0, b"too many transfers from your port")
+        end(w, t, OUT_ABORTED, 0, b"too many transfers from one port", 32)
+        return
+    if t.flight.opening:
+        send_first(w, t)
+    else:
+        pump(w, t)
+    wheel_update(&w.wheel, t)
+
+
+# --- packets of transfers --------------------------------------------------------------------------------
+
+cdef bint is_echo(Worker *w, uint32_t hash) noexcept nogil:
+    """A packet of a transfer that ended within the last seconds."""
+    cdef uint64_t entry = w.ended[hash & (ENDED_MEMORY - 1)]
+    return <uint32_t>(entry >> 32) == hash and <uint32_t>(w.now_ns >> 30) - <uint32_t>entry < 8
+
+
+cdef void reject_stray(Worker *w, int32_t socket, const Peer *peer, const Local *local, uint8_t opcode,
+                       uint32_t hash) noexcept nogil:
+    """ERROR 5 to a stranger: never to an ERROR, never to an echo, once, and not many a second."""
+    cdef uint64_t slot = hash & (ENDED_MEMORY - 1)
+    w.counters.strays += 1
+    if (opcode != OP_DATA and opcode != OP_ACK and opcode != OP_OACK) or is_echo(w, hash):
+        return
+    if w.now_ns - w.stray_refill_ns >= 1000000000:
+        w.stray_refill_ns = w.now_ns
+        w.stray_tokens = STRAYS_PER_SECOND
+    if w.stray_tokens == 0:
+        return
+    w.stray_tokens -= 1
+    w.counters.strays_answered += 1
+    w.ended[slot] = <uint64_t>hash << 32 | <uint32_t>(w.now_ns >> 30)
+    send_error(w, socket, peer, local, 5, b"unknown transfer ID")
+
+
+cdef void on_proven(Worker *w, Transfer *t) noexcept nogil:
+    if t.counted_half_open and t.flight.proven:
+        uncount_half_open(w, t)
+
+
+cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
+    cdef int act
+    if t.state != T_ACTIVE or t.flight.role != SENDER:
+        return
+    act = sender_on_ack(&t.flight, &w.retransmit, block, w.now_ns)
+    SO_INVARIANT(flight_check(&t.flight))
+    on_proven(w, t)
+    if act & (ACT_DUPLICATE | ACT_STRAY):
+        t.duplicate_acks += 1
+    if act & ACT_DONE:
+        end(w, t, OUT_OK, 0, NULL, 0)
+    elif act & ACT_SEND:
+        pump(w, t)
+    elif not act & (ACT_DUPLICATE | ACT_STRAY):
+        wheel_update(&w.wheel, t)
+
+
+cdef void acknowledge(Worker *w, Transfer *t) noexcept nogil:
+    """The ACK that is due, unless the disk is behind."""
+    if t.sink.jobs >= SINK_JOBS:
+        t.sink.ack_owed = 1
+        return
+    send_ack(w, t, t.flight.next - 1)
+
+
+cdef void flush_sink(Worker *w, Transfer *t) noexcept nogil:
+    """The last block is here: write what is left, then let Python commit."""
+    cdef Message *m
+    if sink_submit(w, t) != SINK_OK:
+        fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
+        return
+    t.state = T_FLUSHING
+    wheel_remove(&w.wheel, t)
+    if t.sink.jobs:
+        return
+    t.state = T_COMMITTING
+    m = message_new(M_RECEIVED, t.id, NULL, 0)
+    if m == NULL:
+        fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
+        return
+    m.worker = w.number
+    m.payload_bytes = t.sink.received_bytes
+    m.recipe = t.recipe                          # borrowed: the transfer keeps its reference until the commit
+    queue_push(w.outbox, m)
+
+
+cdef void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *payload, uint32_t size) noexcept nogil:
+    cdef int act, result
+    if t.flight.role != RECEIVER:
+        return
+    if t.state == T_DALLY:
+        if block == seq_block(t.flight.last, t.flight.rollover):
+            send_ack(w, t, t.flight.last)
+        return
+    if t.state != T_ACTIVE:
+        return
+    if size > t.flight.blksize_bytes:
+        fail(w, t, OUT_ABORTED, 0, 4, b"DATA longer than the block size")
+        return
+    act = receiver_on_data(&t.flight, &w.retransmit, block, size, w.now_ns)
+    SO_INVARIANT(flight_check(&t.flight))
+    on_proven(w, t)
+    if act & ACT_DUPLICATE:
+        t.duplicate_acks += 1
+    if act & ACT_DELIVER:
+        w.counters.blocks_received += 1
+        result = sink_deliver(w, t, payload, size)
+        if result == SINK_TOO_LARGE:
+            fail(w, t, OUT_ABORTED, EFBIG, 3, b"more data than announced or allowed")
+            return
+        if result != SINK_OK:
+            fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
+            return
+    if act & ACT_FINAL:
+        flush_sink(w, t)
+        return
+    if act & ACT_ACK:
+        acknowledge(w, t)
+    wheel_update(&w.wheel, t)
+
+
+cdef void on_oack(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t size) noexcept nogil:
+    """The answer to our own request: Python reads the options."""
+    cdef Message *m
+    if t.state == T_ACTIVE and t.flight.role == RECEIVER and t.flight.next == 1:
+        send_ack(w, t, 0)                        # our ACK 0 was lost
+        return
+    if t.state != T_ASKING:
+        return
+    m = message_new(M_ANSWER, t.id, bytes, size)
+    if m == NULL:
+        return                                   # the server repeats its OACK
+    flight_opened(&t.flight, &w.retransmit, w.now_ns)
+    t.state = T_ANSWERED
+    wheel_remove(&w.wheel, t)
+    m.worker = w.number
+    m.peer = t.peer
+    queue_push(w.outbox, m)
+
+
+cdef void on_error(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t size) noexcept nogil:
+    """The peer ends the transfer; the text is its own, at most 511 bytes of it."""
+    cdef uint32_t length = 0
+    cdef int code = bytes[2] << 8 | bytes[3]
+    while 4 + length < size and length < 511 and bytes[4 + length]:
+        length += 1
+    end(w, t, OUT_PEER_ERROR, code, bytes + 4, length)
+
+
+cdef void on_packet(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t size) noexcept nogil:
+    """A datagram from the peer of `t`.  What is no packet of its phase is dropped: it may be forged."""
+    cdef uint16_t block
+    t.datagrams_in += 1
+    if size < 4 or bytes[0] != 0:
+        w.counters.malformed += 1
+        return
+    block = <uint16_t>(bytes[2] << 8 | bytes[3])
+    if t.state == T_ASKING and ((bytes[1] == OP_DATA and t.flight.role == RECEIVER)
+                                or (bytes[1] == OP_ACK and t.flight.role == SENDER)):
+        t.state = T_ACTIVE                       # a server without options: RFC 1350 as it is
+    if bytes[1] == OP_ACK:
+        on_ack(w, t, block)
+    elif bytes[1] == OP_DATA:
+        on_data(w, t, block, bytes + 4, size - 4)
+    elif bytes[1] == OP_ERROR:
+        on_error(w, t, bytes, size)
+    elif bytes[1] == OP_OACK:
+        on_oack(w, t, bytes, size)
+    else:
+        w.counters.malformed += 1
+
+
+cdef Transfer *private_owner(Worker *w, Socket *s, const Peer *peer) noexcept nogil:
+    """The transfer of a private socket, when `peer` may speak to it: RFC 1350 section 4 fixes the TID
+    with the first answer; another address than the one that was asked is a stranger."""
+    cdef Transfer *t = transfer_by_id(w, s.owner)
+    if t == NULL:
+        return NULL
+    if t.state == T_ASKING and peer_same_host(&t.peer, peer):
+        t.peer = peer[0]
+        return t
+    return t if peer_equal(&t.peer, peer) else NULL
+
+
+cdef void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, uint32_t size, const Peer *peer,
+                      const Local *local) noexcept nogil:
+    cdef Socket *s = &w.sockets[socket]
+    cdef uint32_t of_peer
+    cdef Transfer *t
+    if s.kind == S_PRIVATE:
+        t = private_owner(w, s, peer)
+        of_peer = 0 if t != NULL else peer_hash(peer, w.secret)
+    elif s.kind == S_LISTENER and (w.groups[s.group].tid_count or size < 2 or bytes[1] <= OP_WRQ):
+        on_request(w, socket, bytes, size, peer, local)
+        return
+    else:
+        of_peer = peer_hash(peer, w.secret)
+        t = find_by_tid(w, peer, of_peer, socket)
+    if t != NULL:
+        on_packet(w, t, bytes, size)
+    elif s.kind == S_LISTENER:
+        on_request(w, socket, bytes, size, peer, local)
+    elif size >= 2 and bytes[0] == 0:
+        reject_stray(w, socket, peer, local, bytes[1], of_peer ^ (<uint32_t>socket * <uint32_t>0x9E3779B1))
+
+
+cdef void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
+    """One received message: a datagram, or several joined by UDP_GRO."""
+    cdef Socket *s = &w.sockets[socket]
+    cdef uint8_t *bytes = w.received.buffers + <size_t>i * w.received.slot_bytes
+    cdef uint32_t size = w.received.messages[i].msg_len, segment = 0, part
+    cdef Local local
+    local.family = 0
+    if w.received.messages[i].msg_hdr.msg_flags & MSG_TRUNC:
+        # Longer than anything that we negotiated; the beginning is enough to refuse it.
+        w.counters.malformed += 1
+        if s.kind != S_LISTENER:
+            return
+    if s.wants_control:
+        segment = received_segment(&w.received, i)
+        if s.wildcard:
+            received_local(&w.received, i, &local)
+    if segment == 0:
+        segment = size
+    while True:
+        part = segment if segment < size else size
+        on_datagram(w, socket, bytes, part, &w.received.peers[i], &local)
+        bytes += part
+        size -= part
+        if size == 0 or w.sockets[socket].kind == S_FREE:
+            return
+        w.counters.datagrams_received += 1
+
+
+cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
+    """Takes what is queued, a batch at a time; a socket that never empties waits for its next turn."""
+    cdef int n, i, round
+    cdef uint32_t asked
+    for round in range(RECEIVES_A_TURN):
+        if w.sockets[socket].kind == S_FREE:
+            return
+        asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
+        n = receive(&w.received, w.sockets[socket].fd, w.sockets[socket].wants_control, w.tuning, &w.counters)
+        if n == -EINTR:
+            continue
+        if n <= 0:
+            return                               # empty, or an error that belonged to somebody else's datagram
+        for i in range(n):
+            on_slot(w, socket, <uint32_t>i)
+        if w.tuning.recvmmsg:
+            if w.final_count:
+                flush_finals(w)
+            flush(w)
+            if <uint32_t>n < asked:
+                return                           # a short batch: the queue was empty
+
+
+# --- what comes from Python and from the disk --------------------------------------------------------------
+
+cdef void on_start(Worker *w, Message *m) noexcept nogil:
+    """A plan for a request that is waiting."""
+    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Message *gone
+    if t == NULL or t.state != T_REQUESTED:
+        # The client gave up or moved on: the plan ends before it began, with its one Completion.
+        sink_free(m.sink)
+        gone = message_new(M_COMPLETION, m.id, b"the client sent another request", 31)
+        if gone != NULL:
+            gone.recipe = m.recipe
+            gone.outcome = OUT_ABORTED
+            gone.started_ns = w.now_ns
+            gone.ended_ns = w.now_ns
+            gone.worker = w.number
+            so_add32(&w.undelivered, 1)
+            queue_push(w.outbox, gone)
+        return
+    w.pending -= 1
+    if m.flow_dir >= 0 and w.tuning.flows:
+        flow_keep(w, m.recipe, m.flow_dir, m.bytes, m.split, m.bytes + m.split, m.bytes_used - m.split,
+                  <uint32_t>t.request_hash, t.end_error, m.flow_ctime_ns)
+    begin(w, t, m.recipe, m.sink)
+
+
+cdef void on_refuse(Worker *w, Message *m) noexcept nogil:
+    """Python's ERROR to a request, or silence."""
+    cdef Transfer *t = transfer_by_id(w, m.id)
+    if t == NULL or t.state != T_REQUESTED:
+        return
+    w.pending -= 1
+    if m.bytes_used:
+        send_bytes(w, reply_socket(w, t.end_error), &t.peer, &t.local, NULL, m.bytes, m.bytes_used)
+    release(w, t)
+
+
+cdef void on_ask(Worker *w, Message *m) noexcept nogil:
+    """A transfer of our own asking, on a socket of its own (m.socket: its descriptor)."""
+    cdef Transfer *t = transfer_new(w)
+    cdef int32_t socket = worker_add_socket(w, m.socket, S_PRIVATE, -1, False, m.state)
+    if t == NULL or socket < 0:
+        # Without a slot there is no id: the client's own limit of transfers keeps this from happening.
+        close(m.socket)
+        if t != NULL:
+            transfer_slot_free(w, t)
+        sink_free(m.sink)
+        on_ask_failed(w, m)
+        return
+    t.peer = m.peer
+    t.recipe = m.recipe
+    t.sink = m.sink
+    t.socket = socket
+    t.state = T_ASKING
+    t.started_ns = w.now_ns
+    w.sockets[socket].owner = t.id
+    w.counters.live_transfers += 1
+    w.counters.transfers_started += 1
+    flight_init(&t.flight, &w.retransmit, m.recipe.role, 512, 1, final_block(m.recipe, 512), True, True,
+                m.recipe.fixed_ns, w.now_ns)
+    send_first(w, t)
+    wheel_update(&w.wheel, t)
+
+
+cdef void on_ask_failed(Worker *w, Message *m) noexcept nogil:
+    cdef Message *gone = message_new(M_COMPLETION, 0, b"out of memory", 13)
+    if gone == NULL:
+        return
+    gone.recipe = m.recipe
+    gone.outcome = OUT_LOCAL_IO_ERROR
+    gone.error = ENOMEM
+    gone.worker = w.number
+    so_add32(&w.undelivered, 1)
+    queue_push(w.outbox, gone)
+
+
+cdef void on_resume(Worker *w, Message *m) noexcept nogil:
+    """Python has read the OACK: m.recipe carries what was granted (a reference of ours)."""
+    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef uint64_t fixed_ns = m.recipe.fixed_ns
+    cdef Rtt measured
+    if t == NULL or t.state != T_ANSWERED:
+        recipe_release(w.store, m.recipe, w.outbox)
+        return
+    m.recipe.source = t.recipe.source            # moves over; the context is the same object on both
+    t.recipe.source = NULL
+    recipe_release(w.store, t.recipe, w.outbox)
+    t.recipe = m.recipe
+    measured = t.flight.rtt
+    flight_init(&t.flight, &w.retransmit, t.recipe.role, t.recipe.blksize_bytes, t.recipe.windowsize,
+                final_block(t.recipe, t.recipe.blksize_bytes), False, True, fixed_ns, w.now_ns)
+    if not fixed_ns:
+        t.flight.rtt = measured
+        t.flight.deadline_ns = w.now_ns + flight_patience_ns(&t.flight, &w.retransmit)
+    t.state = T_ACTIVE
+    if m.payload_bytes and t.sink != NULL:
+        t.sink.declared_bytes = m.payload_bytes - 1
+    if t.flight.role == RECEIVER:
+        send_ack(w, t, 0)                        # RFC 2347: the ACK of an OACK
+        wheel_update(&w.wheel, t)
+    else:
+        pump(w, t)
+
+
+cdef void on_commit(Worker *w, Message *m) noexcept nogil:
+    """The upload is durable and visible (m.error < 0), or could not be made so (the TFTP error code)."""
+    cdef Transfer *t = transfer_by_id(w, m.id)
+    if t == NULL or t.state != T_COMMITTING:
+        return
+    if m.error >= 0:
+        m.bytes[m.bytes_used] = 0
+        fail(w, t, OUT_LOCAL_IO_ERROR, m.socket, m.error, <char *>m.bytes)
+        return
+    send_ack(w, t, t.flight.last)
+    complete(w, t, OUT_OK, 0, NULL, 0)
+    t.state = T_DALLY
+    t.flight.deadline_ns = w.now_ns + DALLY_NS
+    wheel_update(&w.wheel, t)
+
+
+cdef void on_abort(Worker *w, Message *m) noexcept nogil:
+    cdef Transfer *t = transfer_by_id(w, m.id)
+    if t == NULL or t.state == T_REQUESTED:
+        return
+    m.bytes[m.bytes_used] = 0
+    if t.state == T_ENDING or t.state == T_DALLY:
+        return
+    fail(w, t, OUT_ABORTED, 0, m.error, <char *>m.bytes)
+
+
+cdef void abort_all(Worker *w) noexcept nogil:
+    """Every live transfer is told; those whose buffers are with the disk follow when they are back."""
+    cdef uint32_t i
+    cdef Transfer *t
+    for i in range(w.slab_chunks * <uint32_t>SLAB_CHUNK):
+        t = slot(w, i)
+        if t.state == T_FREE or t.state == T_ENDING:
+            continue
+        if t.state == T_REQUESTED:
+            w.pending -= 1
+            release(w, t)
+        else:
+            fail(w, t, OUT_ABORTED, 0, 0, b"server is shutting down")
+
+
+cdef void on_written(Worker *w, Message *m) noexcept nogil:
+    """A buffer came back from the disk."""
+    cdef Transfer *t = transfer_by_id(w, m.id)
+    free(m.buffer)
+    if t == NULL or t.sink == NULL:
+        return
+    t.sink.jobs -= 1
+    if m.error and not t.sink.error:
+        t.sink.error = m.error
+    if t.state == T_ENDING:
+        if t.sink.jobs == 0:
+            complete(w, t, t.end_outcome, t.end_error, NULL, 0)
+            release(w, t)
+    elif t.sink.error:
+        fail_sink(w, t)
+    elif t.state == T_FLUSHING:
+        if t.sink.jobs == 0:
+            flush_sink(w, t)
+    elif t.sink.ack_owed and t.state == T_ACTIVE:
+        t.sink.ack_owed = 0
+        acknowledge(w, t)
+
+
+cdef void fail_sink(Worker *w, Transfer *t) noexcept nogil:
+    cdef int error = t.sink.error
+    if error == ENOSPC or error == EDQUOT or error == EFBIG:
+        fail(w, t, OUT_LOCAL_IO_ERROR, error, 3, b"disk full or allocation exceeded")
+    else:
+        fail(w, t, OUT_LOCAL_IO_ERROR, error, 0, b"I/O error while writing the file")
+
+
+cdef void resume_list(Worker *w, Transfer *t) noexcept nogil:
+    """Transfers that waited: each looks again whether it may send."""
+    cdef Transfer *following
+    while t != NULL:
+        following = t.queue_next
+        t.queued = Q_NONE
+        if t.state == T_FREE:
+            transfer_slot_free(w, t)
+        elif t.doomed:
+            fail_source(w, t)
+        elif t.state != T_ACTIVE:
+            if t.owes_first and t.state == T_ASKING:
+                t.owes_first = 0
+                send_first(w, t)
+        elif t.owes_first:
+            t.owes_first = 0
+            if t.flight.role == RECEIVER and not t.flight.opening:
+                send_ack(w, t, t.flight.next - 1)
+            elif t.flight.opening:
+                send_first(w, t)
+        elif t.flight.role == SENDER and not t.flight.opening:
+            pump(w, t)
+        t = following
+
+
+cdef void on_loaded(Worker *w) noexcept nogil:
+    cdef Transfer *t = w.waiting
+    w.waiting = NULL
+    resume_list(w, t)
+
+
+cdef void on_message(Worker *w, Message *m) noexcept nogil:
+    if m.kind == M_START:
+        on_start(w, m)
+    elif m.kind == M_REFUSE:
+        on_refuse(w, m)
+    elif m.kind == M_LOADED:
+        on_loaded(w)
+    elif m.kind == M_WRITTEN:
+        on_written(w, m)
+    elif m.kind == M_ASK:
+        on_ask(w, m)
+    elif m.kind == M_RESUME:
+        on_resume(w, m)
+    elif m.kind == M_COMMIT:
+        on_commit(w, m)
+    elif m.kind == M_ABORT:
+        on_abort(w, m)
+    elif m.kind == M_DRAIN:
+        w.draining = 1
+        flows_forget(w)
+    elif m.kind == M_ABORT_ALL:
+        abort_all(w)
+    elif m.kind == M_FORGET_FLOWS:
+        flows_forget(w)
+    elif m.kind == M_STOP:
+        w.stopping = 1
+
+
+cdef void read_inbox(Worker *w) noexcept nogil:
+    cdef Message *m = queue_take_all(w.inbox)
+    cdef Message *following
+    while m != NULL:
+        following = m.next
+        on_message(w, m)
+        free(m)
+        m = following
+
+
+# --- the loop ------------------------------------------------------------------------------------------------
+
+cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
+    """The deadline of a transfer has passed."""
+    cdef int act
+    if t.state == T_DALLY:
+        release(w, t)
+        return
+    if t.state != T_ACTIVE and t.state != T_ASKING:
+        return
+    act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
+    SO_INVARIANT(flight_check(&t.flight))
+    if act & ACT_GIVE_UP:
+        fail(w, t, OUT_TIMED_OUT, 0, 0, b"timed out: no answer")
+        return
+    if act:
+        w.counters.timeouts += 1
+    if act & ACT_FIRST:
+        send_first(w, t)
+    elif act & ACT_ACK:
+        acknowledge(w, t)
+    elif act & ACT_SEND:
+        pump(w, t)
+    wheel_update(&w.wheel, t)
+
+
+cdef void run_timers(Worker *w) noexcept nogil:
+    cdef Transfer *t
+    while True:
+        t = wheel_take_due(&w.wheel, w.now_ns)
+        if t == NULL:
+            return
+        on_due(w, t)
+
+
+cdef void run_queue(Worker *w) noexcept nogil:
+    """One quantum for every transfer that had more to send than its last turn allowed."""
+    cdef Transfer *t = w.run_head
+    w.run_head = NULL
+    w.run_tail = NULL
+    resume_list(w, t)
+
+
+cdef void on_writable(Worker *w, int32_t socket) noexcept nogil:
+    cdef epoll_event event
+    cdef Transfer *t = w.blocked
+    event.events = EPOLLIN
+    event.data.u64 = <uint64_t>socket
+    w.sockets[socket].awaits_writable = 0
+    epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.sockets[socket].fd, &event)   # cannot fail: it is registered
+    w.blocked = NULL
+    resume_list(w, t)                            # those of other sockets find out and wait again
+
+
+cdef int wait_ms(Worker *w) noexcept nogil:
+    cdef uint64_t due
+    if w.run_head != NULL:
+        return 0
+    due = wheel_next_ns(&w.wheel)
+    if due == <uint64_t>-1:
+        return -1
+    if due <= w.now_ns:
+        return 0
+    due = (due - w.now_ns + 999999) // 1000000
+    return <int>due if due < 60000 else 60000
+
+
+cdef void measure_rate(Worker *w) noexcept nogil:
+    """Datagrams per nanosecond over the last milliseconds, smoothed by a quarter a step."""
+    cdef uint64_t elapsed = w.now_ns - w.rate_at_ns
+    cdef double rate
+    if elapsed < RATE_WINDOW_NS:
+        return
+    rate = <double>(w.counters.datagrams_received - w.rate_seen) / <double>elapsed
+    w.rate_per_ns += (rate - w.rate_per_ns) / 4
+    w.rate_seen = w.counters.datagrams_received
+    w.rate_at_ns = w.now_ns
+
+
+cdef uint64_t linger_law_ns(Worker *w, uint8_t *mode) noexcept nogil:
+    """How long to let datagrams gather before this drain; docs/batching.md explains the law."""
+    cdef uint64_t most = <uint64_t>w.tuning.linger_us * 1000, fill
+    mode[0] = 1 if w.tuning.recvmmsg else 0
+    if w.tuning.adaptive and w.counters.live_transfers < w.tuning.adaptive_threshold:
+        mode[0] = 0
+        return 0
+    if most == 0 or not w.tuning.recvmmsg:
+        return 0
+    if w.tuning.adaptive:
+        if w.rate_per_ns * <double>most < 2:
+            return 0                             # nothing would gather
+        fill = <uint64_t>(w.tuning.max_batch / w.rate_per_ns)
+        most = fill if fill < most else most
+    mode[0] = 2
+    return most
+
+
+cdef void tell_mode(Worker *w, uint8_t mode, uint64_t linger_ns) noexcept nogil:
+    """Every change of mode goes up, with what it was decided from."""
+    cdef Message *m = message_new(M_MODE, 0, NULL, 0)
+    w.mode = mode
+    if m == NULL:
+        return
+    m.worker = w.number
+    m.state = mode
+    m.payload_bytes = w.counters.live_transfers
+    m.started_ns = linger_ns
+    m.ended_ns = <uint64_t>(w.rate_per_ns * 1e9)
+    queue_push(w.outbox, m)
+
+
+cdef void linger(Worker *w) noexcept nogil:
+    cdef uint8_t mode = 0
+    cdef uint64_t ns
+    cdef timespec pause
+    measure_rate(w)
+    ns = linger_law_ns(w, &mode)
+    if mode != w.mode:
+        tell_mode(w, mode, ns)
+    if ns:
+        pause.tv_sec = 0
+        pause.tv_nsec = <long>ns
+        nanosleep(&pause, NULL)                  # a signal may cut it short: harmless
+        w.counters.lingers += 1
+        w.counters.linger_ns += ns
+        w.now_ns = clock_ns()
+
+
+cdef void turn(Worker *w) noexcept nogil:
+    cdef epoll_event events[128]
+    cdef int n, i
+    w.counters.epoll_wait_calls += 1
+    n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
+    w.now_ns = clock_ns()
+    w.turn += 1
+    if n > 0 and (n > 1 or events[0].data.u64 != INBOX):
+        linger(w)
+    for i in range(n):
+        if events[i].data.u64 == INBOX:
+            read_inbox(w)
+            continue
+        if events[i].events & EPOLLOUT:
+            on_writable(w, <int32_t>events[i].data.u64)
+        if events[i].events & ~<uint32_t>EPOLLOUT:
+            drain_socket(w, <int32_t>events[i].data.u64)
+    if w.run_head != NULL:
+        run_queue(w)
+    run_timers(w)
+    if w.final_count:
+        flush_finals(w)
+    flush(w)
+
+
+cdef void worker_run(Worker *w) noexcept nogil:
+    """Until M_STOP."""
+    w.now_ns = clock_ns()
+    wheel_init(&w.wheel, w.now_ns)
+    while not w.stopping:
+        turn(w)
+
+
+# --- set-up ----------------------------------------------------------------------------------------------------
+
+cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, Store *store,
+                     const Tuning *tuning, const Retransmit *retransmit, const Limits *limits, uint32_t max_batch,
+                     uint32_t slot_bytes, uint64_t secret) noexcept nogil:
+    """`w` is zeroed.  Returns -1 when memory or descriptors are missing (errno says which)."""
+    cdef epoll_event event
+    w.number = number
+    w.inbox = inbox
+    w.outbox = outbox
+    w.store = store
+    w.tuning = tuning
+    w.retransmit = retransmit[0]
+    w.limits = limits[0]
+    w.secret = secret
+    w.free_socket = -1
+    w.free_client = -1
+    w.mode = 255
+    w.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+    w.tid_history = <uint8_t *>calloc(TID_HISTORY, 1)
+    w.ended = <uint64_t *>calloc(ENDED_MEMORY, sizeof(uint64_t))
+    w.flow_entries = <Flow *>calloc(limits.flows + 1, sizeof(Flow))
+    if (w.epoll_fd < 0 or w.tid_history == NULL or w.ended == NULL or w.flow_entries == NULL
+            or index_init(&w.by_tid, 1024) < 0 or index_init(&w.by_request, 1024) < 0
+            or index_init(&w.by_client, 1024) < 0 or index_init(&w.by_flow, 1024) < 0
+            or send_init(&w.out) < 0 or receive_init(&w.received, max_batch, slot_bytes) < 0):
+        return -1
+    event.events = EPOLLIN
+    event.data.u64 = INBOX
+    return epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, w.inbox.wake_fd, &event)
+
+
+cdef int32_t socket_entry(Worker *w) noexcept nogil:
+    cdef void *larger
+    cdef int32_t i = w.free_socket
+    if i >= 0:
+        w.free_socket = w.sockets[i].next_free
+        return i
+    if w.socket_count == w.socket_capacity:
+        larger = realloc(w.sockets, (w.socket_capacity * 2 + 32) * sizeof(Socket))
+        if larger == NULL:
+            return -1
+        w.sockets = <Socket *>larger
+        w.socket_capacity = w.socket_capacity * 2 + 32
+    w.socket_count += 1
+    return w.socket_count - 1
+
+
+cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard, bint wants_control) noexcept nogil:
+    """Its index; -1 when there is no memory or epoll refuses it (the descriptor stays the caller's)."""
+    cdef epoll_event event
+    cdef int32_t i = socket_entry(w)
+    if i < 0:
+        return -1
+    memset(&w.sockets[i], 0, sizeof(Socket))
+    event.events = EPOLLIN
+    event.data.u64 = <uint64_t>i
+    if epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0:
+        w.sockets[i].next_free = w.free_socket
+        w.free_socket = i
+        return -1
+    w.sockets[i].fd = fd
+    w.sockets[i].kind = kind
+    w.sockets[i].group = group
+    w.sockets[i].wildcard = wildcard
+    w.sockets[i].wants_control = wants_control
+    if kind == S_LISTENER:
+        w.groups[group].listener = i
+        if group >= w.group_count:
+            w.group_count = group + 1
+    elif kind == S_TID:
+        if w.groups[group].tid_count == 0:
+            w.groups[group].first_tid = i
+        w.groups[group].tid_count += 1
+    return i
+
+
+cdef void worker_free(Worker *w) noexcept nogil:
+    """After its thread has left.  Transfers were ended by M_ABORT_ALL; what is left is memory."""
+    cdef int32_t i
+    cdef uint32_t chunk
+    for i in range(w.socket_count):
+        if w.sockets[i].kind != S_FREE:
+            close(w.sockets[i].fd)
+    for chunk in range(w.slab_chunks):
+        free(w.slab[chunk])
+    free(w.slab)
+    free(w.sockets)
+    free(w.clients)
+    free(w.flow_entries)
+    free(w.tid_history)
+    free(w.ended)
+    index_free(&w.by_tid)
+    index_free(&w.by_request)
+    index_free(&w.by_client)
+    index_free(&w.by_flow)
+    send_free(&w.out)
+    receive_free(&w.received)
+    if w.epoll_fd >= 0:
+        close(w.epoll_fd)

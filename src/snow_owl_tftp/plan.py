@@ -1,0 +1,66 @@
+"""What crosses the border between Python and the engine: the frozen plan of one transfer.
+
+Python decides everything about a transfer before it starts and writes it down here; the engine repeats
+nothing of that thinking.  Ints, bytes and descriptors only, but for `context`, an object that the engine
+hands back unread with the events of the transfer.  docs/engine-contract.md is the specification.
+
+This module knows no socket, no file and no engine; the engine's own constants are compared with these
+by a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS
+
+CONTRACT_VERSION = 1
+
+
+class Role(IntEnum):
+    """Who sends the data: the sender answers ACKs with DATA, the receiver the other way round."""
+
+    SENDER = 0
+    RECEIVER = 1
+
+
+class Outcome(IntEnum):
+    """How a transfer ended; the numbers are the engine's."""
+
+    OK = 0
+    TIMED_OUT = 1
+    PEER_ERROR = 2
+    LOCAL_IO_ERROR = 3
+    CHANGED = 4
+    ABORTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPlan:
+    """One transfer, decided.
+
+    Args:
+        transfer_id: of the engine's Request; 0 for a transfer of our own asking.
+        role: SENDER (we have the file) or RECEIVER.
+        fd: source (taken over by the engine) or sink (the caller's; closed after the Completion).
+        size_bytes: source: its exact size; sink: the most that is accepted, 0: no limit.
+        blksize_bytes: 8..65464, as negotiated (RFC 2348).
+        windowsize_blocks: 1..65535, as negotiated (RFC 7440).
+        timeout_ns: the negotiated timeout (RFC 2349), kept as asked; 0: the timer follows the measured RTT.
+        first_packet: the ready-made OACK or request; b"" where DATA 1 or ACK 0 begins.
+        declared_bytes: sink: the tsize that the sender announced; None: it did not.
+        context: any object; comes back in the Completion.
+    """
+
+    transfer_id: int
+    role: int
+    fd: int
+    size_bytes: int
+    blksize_bytes: int = DEFAULT_BLKSIZE_BYTES
+    windowsize_blocks: int = DEFAULT_WINDOWSIZE_BLOCKS
+    timeout_ns: int = 0
+    first_packet: bytes = b""
+    declared_bytes: int | None = None
+    context: Any = None
