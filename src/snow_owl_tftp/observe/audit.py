@@ -1,0 +1,220 @@
+"""The audit log: one JSON object a line for everything that was asked, granted or refused.
+
+May know plain values. Must not know transfers, settings or the engine: every builder below takes
+what it writes as arguments.
+
+Invariants:
+- Events wait in memory until `flush`, which the server calls once per batch: one write(2) for all.
+- Nothing here raises once the log is open. What a full disk or a full buffer costs is counted in
+  `lost_events_total`, and lines that are written stay whole: the rest of a line that was cut off by
+  a full disk is written first when there is room again.
+- Text of peers goes in as it came; see `lines` for why it can neither end a line nor forge one.
+
+Used by one thread.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.observe.lines import json_line, utc_timestamp
+
+__all__ = ["AuditLog"]
+
+_SERVICE: Final = "snow-owl-tftp"
+_MAX_BUFFERED_EVENTS: Final = 20_000
+"""About 6 MB. A batch of the server is far smaller; this bounds a flood between two flushes."""
+
+
+class AuditLog:
+    """Events on their way to a file; without a file every call does nothing.
+
+    Attributes:
+        lost_events_total: Events that never reached the file.
+    """
+
+    def __init__(self, path: str = "", *, clock: Callable[[], float] = time.time) -> None:
+        """Open for appending.
+
+        Args:
+            path: Empty: auditing is off.
+            clock: Seconds since 1970.
+
+        Raises:
+            ConfigError: The file cannot be opened.
+        """
+        self.lost_events_total = 0
+        self._clock = clock
+        self._hostname = os.uname().nodename
+        self._lines: list[bytes] = []
+        self._cut_off = b""  # what a full disk has left to write of the last line
+        try:
+            # O_NONBLOCK: a FIFO whose reader is stuck must cost events, not the server.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+            self._fd = os.open(path, flags, 0o640) if path else -1
+        except OSError as error:
+            message = f"logging.audit_file: {path}: {error.strerror}; name a file in a writable directory"
+            raise ConfigError(message) from error
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether events go anywhere; ask before preparing expensive arguments."""
+        return self._fd >= 0
+
+    def flush(self) -> None:
+        """Write what was recorded since the last flush."""
+        if not self._lines and not self._cut_off:
+            return
+        lines, self._lines = self._lines, []
+        pending = [self._cut_off, *lines]
+        data = b"".join(pending)
+        self._note_unwritten(pending, self._write(data))
+
+    def close(self) -> None:
+        """Flush and close; later events are ignored."""
+        self.flush()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _write(self, data: bytes) -> int:
+        written_bytes = 0
+        try:
+            while written_bytes < len(data):
+                written_bytes += os.write(self._fd, data[written_bytes:])
+        except OSError:
+            pass  # disk full, quota, FIFO full: what is missing is counted by the caller
+        return written_bytes
+
+    def _note_unwritten(self, pending: list[bytes], written_bytes: int) -> None:
+        """Keep the rest of the line that was cut, so that no line is ever torn; count the others."""
+        self._cut_off = b""
+        for number, line in enumerate(pending):
+            if written_bytes < len(line):
+                # The first entry is itself such a rest, and stays one even if none of it was written.
+                is_begun = written_bytes > 0 or number == 0
+                self._cut_off = line[written_bytes:] if is_begun else b""
+                self.lost_events_total += len(pending) - number - is_begun
+                return
+            written_bytes -= len(line)
+
+    def _record(self, event_type: str, severity: str, correlation_id: str, fields: Mapping[str, object]) -> None:
+        if self._fd < 0:
+            return
+        if len(self._lines) >= _MAX_BUFFERED_EVENTS:
+            self.lost_events_total += 1
+            return
+        event = {
+            "timestamp": utc_timestamp(self._clock()),
+            "hostname": self._hostname,
+            "service": _SERVICE,
+            "severity": severity,
+            "event_type": event_type,
+            "correlation_id": correlation_id,
+        }
+        self._lines.append(json_line({**event, **fields}))
+
+    # ---- the server itself
+
+    def server_started(self, *, version: str, bind_addresses: Sequence[str], root_dir: str, workers: int) -> None:
+        """Record that the sockets are open and requests are answered from now on."""
+        where = {"bind_addresses": bind_addresses, "root_dir": root_dir}
+        self._record("server_started", "info", "", {"version": version, "workers": workers, **where})
+
+    def server_shutdown(self, *, reason: str, transfers_total: int, aborted_transfers: int) -> None:
+        """Record the end; `aborted_transfers` were cut off by it."""
+        counts = {"transfers_total": transfers_total, "aborted_transfers": aborted_transfers}
+        self._record("server_shutdown", "info", "", {"reason": reason, **counts})
+
+    # ---- requests: `correlation_id` joins all events of one request, `peer` is "address:port"
+
+    def request(
+        self, correlation_id: str, peer: str, filename: str, *, is_write: bool, mode: str, options: Mapping[str, str]
+    ) -> None:
+        """Record read_request or write_request: what was asked, before anything was decided."""
+        event = "write_request" if is_write else "read_request"
+        asked = {"mode": mode, "options": options}
+        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **asked})
+
+    def request_denied(
+        self, correlation_id: str, peer: str, filename: str, *, is_write: bool, error_code: int, reason: str
+    ) -> None:
+        """Record read_denied or write_request_denied: the ERROR that was the answer."""
+        event = "write_request_denied" if is_write else "read_denied"
+        answer = {"error_code": int(error_code), "reason": reason}
+        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **answer})
+
+    def path_traversal_attempt(self, correlation_id: str, peer: str, filename: str) -> None:
+        """Record a name whose own `..` lead out of the root."""
+        self._record("path_traversal_attempt", "warning", correlation_id, {"peer": peer, "filename": filename})
+
+    def symlink_access_denied(self, correlation_id: str, peer: str, filename: str) -> None:
+        """Record a name that a symbolic link leads out of the root, or nowhere."""
+        self._record("symlink_access_denied", "warning", correlation_id, {"peer": peer, "filename": filename})
+
+    def file_size_limit_exceeded(
+        self, correlation_id: str, peer: str, filename: str, *, size_bytes: int, max_bytes: int
+    ) -> None:
+        """Record a file, or an upload, that is larger than allowed."""
+        sizes = {"size_bytes": size_bytes, "max_bytes": max_bytes}
+        event = "file_size_limit_exceeded"
+        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **sizes})
+
+    def protocol_violation(self, peer: str, *, reason: str) -> None:
+        """Record a datagram that is no packet, or not one for where it came."""
+        self._record("protocol_violation", "warning", "", {"peer": peer, "reason": reason})
+
+    # ---- transfers
+
+    def transfer_started(
+        self,
+        correlation_id: str,
+        peer: str,
+        filename: str,
+        *,
+        is_write: bool,
+        size_bytes: int | None,
+        blksize_bytes: int,
+        windowsize_blocks: int,
+    ) -> None:
+        """Record transfer_started or write_started; an upload may not say its size."""
+        event = "write_started" if is_write else "transfer_started"
+        agreed = {"size_bytes": size_bytes, "blksize_bytes": blksize_bytes, "windowsize_blocks": windowsize_blocks}
+        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed})
+
+    def transfer_completed(
+        self,
+        correlation_id: str,
+        peer: str,
+        filename: str,
+        *,
+        is_write: bool,
+        payload_bytes: int,
+        retransmits: int,
+        duration_ns: int,
+    ) -> None:
+        """Record transfer_completed or write_completed: all is acknowledged, and an upload is in place."""
+        event = "write_completed" if is_write else "transfer_completed"
+        figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
+        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **figures})
+
+    def transfer_failed(
+        self,
+        correlation_id: str,
+        peer: str,
+        filename: str,
+        *,
+        is_write: bool,
+        outcome: str,
+        reason: str,
+        payload_bytes: int,
+        retransmits: int,
+        duration_ns: int,
+    ) -> None:
+        """Record transfer_failed or write_failed: how it ended, and how far it came."""
+        event = "write_failed" if is_write else "transfer_failed"
+        why = {"outcome": outcome, "reason": reason}
+        figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
+        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **why, **figures})

@@ -1,0 +1,205 @@
+"""Log lines: one per event, in both formats, and none that a peer could forge."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from snow_owl_tftp.config import LoggingSettings
+from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.observe.log import LogFile, make_logger
+
+FORGED = "x\n2026-01-01T00:00:00.000Z ERROR   forged line"
+Format = Literal["text", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+
+def logged(tmp_path: Path, event: str, log_format: Format = "text", level: Level = "info", **fields: object) -> str:
+    path = tmp_path / "log"
+    file = LogFile(str(path))
+    make_logger(LoggingSettings(format=log_format, level=level), file).info(event, **fields)
+    file.close()
+    return path.read_text()
+
+
+def test_text_line_is_for_people(tmp_path: Path) -> None:
+    line = logged(tmp_path, "transfer completed", peer="192.0.2.7:2070", blocks=12, name="two words")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    transfer completed       "
+        r'peer=192\.0\.2\.7:2070 blocks=12 name="two words"\n',
+        line,
+    )
+
+
+def test_text_line_without_fields_has_no_trailing_spaces(tmp_path: Path) -> None:
+    assert logged(tmp_path, "ready").endswith("INFO    ready\n")
+
+
+def test_json_line_is_one_object(tmp_path: Path) -> None:
+    event = json.loads(logged(tmp_path, "transfer completed", "json", peer="[::1]:9", blocks=12))
+    assert list(event) == ["timestamp", "level", "event", "peer", "blocks"]
+    assert (event["level"], event["event"], event["blocks"]) == ("info", "transfer completed", 12)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\v", "\x85", "\u2028", "\u2029"])
+def test_line_break_in_a_name_does_not_forge_a_line(tmp_path: Path, log_format: Format, line_break: str) -> None:
+    name = FORGED.replace("\n", line_break)
+    text = logged(tmp_path, "read request", log_format, name=name, path=name.encode())
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_control_sequence_in_a_name_does_not_reach_the_terminal(tmp_path: Path, log_format: Format) -> None:
+    text = logged(tmp_path, "read request", log_format, name="\x1b[2J\x9b2J\x08\x7f\u202e")
+    assert text.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("name", ['x" code=0 y="', "x code=0", "x=1", "x\\", ""])
+def test_name_cannot_forge_a_second_field(tmp_path: Path, name: str) -> None:
+    text = logged(tmp_path, "read request", name=name)
+    quoted = '"' + name.replace("\\", r"\\").replace('"', r"\"") + '"'
+    assert text.endswith(f" name={quoted}\n")
+
+
+@pytest.mark.parametrize(
+    ("level", "written"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_level_lets_through_what_is_as_grave(tmp_path: Path, level: Level, written: list[str]) -> None:
+    file = LogFile(str(tmp_path / "log"))
+    log = make_logger(LoggingSettings(format="json", level=level), file)
+    for name in ("debug", "info", "warning", "error"):
+        getattr(log, name)("event")
+    file.close()
+    assert [json.loads(line)["level"] for line in (tmp_path / "log").read_text().splitlines()] == written
+
+
+class NeverShown:
+    def __str__(self) -> str:
+        raise AssertionError("a filtered line was rendered")
+
+    __repr__ = __str__
+
+
+def test_filtered_line_is_not_even_rendered(tmp_path: Path) -> None:
+    assert logged(tmp_path, "event", level="warning", value=NeverShown()) == ""
+
+
+def test_bound_fields_come_with_every_line(tmp_path: Path) -> None:
+    file = LogFile(str(tmp_path / "log"))
+    log = make_logger(LoggingSettings(), file).bind(peer="192.0.2.7:2070")
+    log.info("one")
+    log.warning("two")
+    file.close()
+    assert (tmp_path / "log").read_text().count("peer=192.0.2.7:2070") == 2
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_traceback_stays_within_its_line(tmp_path: Path, log_format: Format) -> None:
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        text = logged(tmp_path, "internal error", log_format, exc_info=True)
+    assert len(text.splitlines()) == 1
+    assert "ValueError" in text
+
+
+def test_file_is_appended_to_and_readable_by_its_group_only(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("before\n")
+    assert logged(tmp_path, "ready").startswith("before\n")
+    file = LogFile(str(tmp_path / "new"))
+    file.close()
+    assert (tmp_path / "new").stat().st_mode & 0o137 == 0
+
+
+def test_file_that_cannot_be_opened_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^logging\.file: .*missing/log: No such file"):
+        LogFile(str(tmp_path / "missing/log"))
+
+
+def test_standard_error_is_used_without_a_file_and_stays_open(capfd: pytest.CaptureFixture[str]) -> None:
+    file = LogFile()
+    make_logger(LoggingSettings(), file).info("ready")
+    file.close()
+    os.fstat(2)
+    assert capfd.readouterr().err.endswith("ready\n")
+
+
+def test_full_disk_costs_lines_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    file = LogFile(str(tmp_path / "log"))
+    log = make_logger(LoggingSettings(), file)
+    monkeypatch.setattr(os, "write", fail)
+    log.info("one")
+    log.info("two")
+    monkeypatch.undo()
+    log.info("three")
+    file.close()
+    assert file.lost_lines_total == 2
+    assert (tmp_path / "log").read_text().endswith("three\n")
+
+
+def line_on_a_terminal() -> str:
+    leader, follower = os.openpty()
+    file = LogFile(os.ttyname(follower))
+    make_logger(LoggingSettings(), file).error("ready", name="\x1b[2J")
+    text = os.read(leader, 1000).decode()
+    for fd in (leader, follower):
+        os.close(fd)
+    file.close()
+    return text
+
+
+def test_colours_are_for_terminals_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert " \x1b[31mERROR  \x1b[0m ready " in line_on_a_terminal()
+    assert "\x1b" not in logged(tmp_path, "ready")
+
+
+def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in line_on_a_terminal()
+
+
+def in_new_interpreter(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_logging_needs_no_rich_and_leaves_it_importable() -> None:
+    code = (
+        "import sys\n"
+        "from snow_owl_tftp.config import LoggingSettings\n"
+        "from snow_owl_tftp.observe.log import LogFile, make_logger\n"
+        "make_logger(LoggingSettings(), LogFile('/dev/null'))\n"
+        "print('rich' in sys.modules)\n"
+        "import rich\n"
+        "print(rich.__name__)\n"
+    )
+    assert in_new_interpreter(code).split() == ["False", "rich"]
+
+
+def test_module_alone_does_not_import_structlog() -> None:
+    assert in_new_interpreter("import sys, snow_owl_tftp.observe.log; print('structlog' in sys.modules)") == "False"
+
+
+def test_structlog_of_an_embedding_program_stays_as_it_was(tmp_path: Path) -> None:
+    import structlog
+
+    before = structlog.get_config()
+    logged(tmp_path, "ready", "json", "debug")
+    assert structlog.get_config() == before
+    assert not structlog.is_configured()
