@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snow_owl_tftp.observe import lines
 from snow_owl_tftp.observe.lines import escape_name, json_line, utc_timestamp
 
 LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -79,6 +80,7 @@ def test_json_line_writes_the_unknown_as_text() -> None:
     ],
 )
 def test_timestamp_is_utc_with_milliseconds(now_s: float, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines._utc_second.cache_clear()
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:

@@ -10,6 +10,7 @@ must not read as a second event.
 import re
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -59,7 +60,12 @@ def json_line(fields: Mapping[str, Any]) -> bytes:
 def utc_timestamp(now_s: float) -> str:
     """Write seconds since 1970 as "2026-01-31T12:00:00.123Z"."""
     whole_s = int(now_s)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole_s))}.{int((now_s - whole_s) * 1000):03d}Z"
+    return f"{_utc_second(whole_s)}.{int((now_s - whole_s) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)  # thousands of events share a second
+def _utc_second(whole_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole_s))
 
 
 def _escape_character(character: str) -> str:
