@@ -4,19 +4,21 @@ import errno
 import os
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp.content import beneath
+from snow_owl_tftp.content import beneath, files
 from snow_owl_tftp.content.beneath import KernelResolver, Resolver, WalkResolver, choose_resolver
 from snow_owl_tftp.content.files import FileTooLargeError, FileTree, OpenFile, OutsideRootError, WouldBlock
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 SECRET = b"outside"
+TMPFS_MAGIC = 0x01021994
 UNPRIVILEGED_ID = 65534
 """nobody; any id that owns nothing will do."""
 
@@ -407,6 +409,8 @@ def test_cached_name_is_opened_at_once(kernel_tree: FileTree) -> None:
 
 
 def test_name_known_to_be_missing_is_refused_at_once(kernel_tree: FileTree) -> None:
+    if files._file_system_type(kernel_tree._root_fd) == TMPFS_MAGIC:
+        pytest.skip("tmpfs remembers no missing names")
     refused(kernel_tree, "missing")
     with pytest.raises(RefusedError) as caught:
         kernel_tree.open_cached("missing")
@@ -426,22 +430,43 @@ def test_cached_name_outside_is_never_opened(kernel_tree: FileTree, root: Path, 
         kernel_tree.open_cached(name)
 
 
-def test_other_mount_would_block(tmp_path: Path) -> None:
-    if not kernel_has_openat2() or not os.path.ismount("/proc"):
-        pytest.skip("no openat2, or no /proc to cross into")
+def test_other_mount_would_block() -> None:
+    """A tmpfs within the tree: local and cached, so that only the mount itself stands in the way."""
+    other = Path("/dev/shm")
+    if not kernel_has_openat2() or not other.is_mount() or not os.access(other, os.W_OK):
+        pytest.skip("no openat2, or no /dev/shm to cross into")
     tree = FileTree("/")
-    tree.open_for_reading("proc/version").close()
-    with pytest.raises(WouldBlock):
-        tree.open_cached("proc/version")
+    tree._is_local = True
+    with tempfile.NamedTemporaryFile(dir=other) as file:
+        tree.open_for_reading(file.name).close()
+        with pytest.raises(WouldBlock):
+            tree.open_cached(file.name)
     tree.close()
 
 
-def test_root_on_no_local_file_system_would_block() -> None:
+@pytest.mark.parametrize(("f_type", "is_answered"), [(0xEF53, True), (0x6969, False), (0x65735546, False), (0, False)])
+def test_only_local_file_systems_answer_from_the_cache(
+    root: Path, monkeypatch: pytest.MonkeyPatch, f_type: int, is_answered: bool
+) -> None:
+    if not kernel_has_openat2():
+        pytest.skip("this kernel has no openat2, or a filter hides it")
+    monkeypatch.setattr(files, "_file_system_type", lambda _: f_type)
+    tree = FileTree(root)
+    tree.open_for_reading("file").close()
+    try:
+        tree.open_cached("file").close()
+        answered = True
+    except WouldBlock:
+        answered = False
+    tree.close()
+    assert answered is is_answered
+
+
+def test_type_of_a_file_system_is_read() -> None:
     tree = FileTree("/proc")
-    tree.open_for_reading("version").close()
-    with pytest.raises(WouldBlock):
-        tree.open_cached("version")
+    assert files._file_system_type(tree._root_fd) == 0x9FA0
     tree.close()
+    assert files._file_system_type(-1) == 0
 
 
 def test_walk_never_answers_from_the_cache(root: Path) -> None:
@@ -535,6 +560,24 @@ def test_directory_moved_out_during_a_walk_takes_nobody_along(root: Path, monkey
     monkeypatch.setattr(os, "open", open_and_move)
     assert read(tree, "sub/deep/../file") == b"inner file"
     assert moved.exists()
+    monkeypatch.undo()
+    tree.close()
+
+
+def test_file_swapped_for_a_link_during_a_walk_is_not_followed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
+
+    def open_and_swap(path: bytes | str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        fd = real_open(path, flags, mode, dir_fd=dir_fd)
+        if path == b"file" and flags & os.O_PATH:
+            (root / "file").unlink()
+            (root / "file").symlink_to(root.parent / "secret")
+        return fd
+
+    tree = FileTree(root, make_resolver=WalkResolver)
+    monkeypatch.setattr(os, "open", open_and_swap)
+    assert isinstance(refused(tree, "file"), OutsideRootError)
+    assert (root / "file").is_symlink()
     monkeypatch.undo()
     tree.close()
 

@@ -147,6 +147,16 @@ def test_file_that_changes_gives_no_copy(cache: NetasciiCache, source: OpenFile,
     assert cache.cached(source) is None
 
 
+def test_file_that_never_ends_is_given_up(
+    cache: NetasciiCache, source: OpenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = iter([b"x" * CHUNK_BYTES] * 3)
+    monkeypatch.setattr(os, "pread", lambda *_: next(chunks))
+    with pytest.raises(RefusedError, match="being changed"):
+        cache.translate(source)
+    assert len(list(chunks)) == 2
+
+
 def test_file_too_large_for_memory_is_refused_unread(source: OpenFile, conversions: list[bytes]) -> None:
     cache = NetasciiCache(max_source_bytes=source.size_bytes - 1)
     with pytest.raises(RefusedError, match="too large"):
