@@ -147,6 +147,7 @@ cdef struct Transfer:
     uint8_t in_tids, in_requests  # which index knows us
     uint8_t owes_first            # the first packet could not be sent yet
     uint8_t flow_hit
+    uint8_t superseded            # the peer has sent another request: no more retransmission
 
 cdef struct Message:
     Message *next

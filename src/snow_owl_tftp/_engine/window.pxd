@@ -252,7 +252,10 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
         f.retransmits += 1
         return ACT_FIRST
     if f.role == SENDER:
-        f.next = f.window_base
+        # First only the newest block of a window: whatever the receiver has, it answers with the ACK that
+        # tells (a gap, or the last block again).  The whole window at once would make it acknowledge in
+        # the middle of what it is receiving, and both sides would be out of step from then on.
+        f.next = f.sent_end - 1 if f.retries == 1 and f.sent_end > f.window_base else f.window_base
         return ACT_SEND
     f.retransmits += 1
     return ACT_ACK

@@ -28,7 +28,9 @@ cdef enum:
 cdef enum:
     SLAB_CHUNK = 256
     TID_HISTORY = 65536
-    ENDED_MEMORY = 4096
+    ENDED_SETS = 16384            # TID pairs of ended transfers and of strangers, in sets of ...
+    ENDED_WAYS = 4
+    ENDED_SECONDS = 8             # ... remembered so long (of 2^30 ns)
     MAX_GROUPS = 64
     FINALS = 128
     EVENTS = 128

@@ -101,7 +101,6 @@ cdef void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
     w.counters.half_open_transfers -= 1
     if t.client >= 0:
         w.clients[t.client].half_open -= 1
-    remove_by_request(w, t)
 
 
 cdef void close_private(Worker *w, Transfer *t) noexcept nogil:
@@ -118,15 +117,32 @@ cdef void close_private(Worker *w, Transfer *t) noexcept nogil:
     t.socket = -1
 
 
-cdef void remember_ended(Worker *w, Transfer *t) noexcept nogil:
-    """So that a late echo of this transfer is not answered as a stranger's."""
-    if t.in_tids:
-        w.ended[t.hash_tid & (ENDED_MEMORY - 1)] = <uint64_t>t.hash_tid << 32 | <uint32_t>(w.now_ns >> 30)
+cdef void remember(Worker *w, uint32_t hash) noexcept nogil:
+    """A TID pair whose packets are not answered with ERROR 5 for a while; the oldest of its set gives way."""
+    cdef uint64_t *entries = w.ended + (hash & (ENDED_SETS - 1)) * ENDED_WAYS
+    cdef uint32_t second = <uint32_t>(w.now_ns >> 30), i, oldest = 0
+    for i in range(<uint32_t>ENDED_WAYS):
+        if <uint32_t>(entries[i] >> 32) == hash:
+            oldest = i
+            break
+        if <uint32_t>entries[i] < <uint32_t>entries[oldest]:
+            oldest = i
+    entries[oldest] = <uint64_t>hash << 32 | second
+
+
+cdef bint is_remembered(Worker *w, uint32_t hash) noexcept nogil:
+    cdef uint64_t *entries = w.ended + (hash & (ENDED_SETS - 1)) * ENDED_WAYS
+    cdef uint32_t i
+    for i in range(<uint32_t>ENDED_WAYS):
+        if <uint32_t>(entries[i] >> 32) == hash:
+            return <uint32_t>(w.now_ns >> 30) - <uint32_t>entries[i] < ENDED_SECONDS
+    return False
 
 
 cdef void release(Worker *w, Transfer *t) noexcept nogil:
     """The slot becomes free: every index, queue and count forgets the transfer."""
-    remember_ended(w, t)
+    if t.in_tids:
+        remember(w, t.hash_tid)                  # a late echo of it is no stranger's
     uncount_half_open(w, t)
     remove_by_request(w, t)
     remove_by_tid(w, t)
@@ -295,30 +311,39 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
 
 
 cdef bint is_repeated(Worker *w, const Peer *peer, uint32_t of_peer, int32_t listener, uint64_t hash) noexcept nogil:
-    """A request of a peer that we know: answered again, or the sign that the peer has moved on."""
+    """A request from a TID that we know: the same one again, or the sign that the peer has moved on."""
     cdef Transfer *t = find_by_request(w, peer, of_peer)
-    if t == NULL and w.groups[w.sockets[listener].group].tid_count == 0:
-        t = find_by_tid(w, peer, of_peer, listener)
     if t == NULL:
         return False
-    if t.request_hash == hash:
-        if t.state == T_REQUESTED:
-            w.counters.requests_repeated += 1
-            return True
-        if t.state == T_ACTIVE and not t.flight.proven:
-            w.counters.requests_repeated += 1
-            repeat_first(w, t)
-            return True
-        if t.state == T_ACTIVE and w.now_ns - t.flight.progress_ns < t.flight.rtt.rto_ns:
-            w.counters.requests_repeated += 1
-            return True                          # a copy that was long under way: the peer is busy receiving
+    if t.request_hash == hash and is_same_request(w, t):
+        w.counters.requests_repeated += 1
+        return True
     if t.state == T_REQUESTED:
-        # Python is deciding about the old one; its answer will find nobody.
-        w.pending -= 1
+        w.pending -= 1                           # Python's answer to the old one will find nobody
         release(w, t)
-    else:
+    elif t.socket == listener:
         end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
+    else:
+        # A TID carries one transfer at a time.  The ACK of the last block may still be under way, so the
+        # old transfer may end well, but it never speaks again by itself: a boot ROM that waits for its
+        # next file takes whatever comes first for the answer.
+        remove_by_request(w, t)
+        t.superseded = 1
     return False
+
+
+cdef bint is_same_request(Worker *w, Transfer *t) noexcept nogil:
+    """The same bytes again: answered or dropped here, unless the transfer looks finished or dead."""
+    if t.state == T_REQUESTED:
+        return True
+    if t.state != T_ACTIVE:
+        return False
+    if not t.flight.proven:
+        repeat_first(w, t)
+        return True
+    # The copy of a request that was long under way, while the peer is busy with the transfer.
+    return ((t.flight.role == RECEIVER or t.flight.next <= t.flight.last)
+            and w.now_ns - t.flight.progress_ns < t.flight.rtt.rto_ns)
 
 
 cdef void repeat_first(Worker *w, Transfer *t) noexcept nogil:
@@ -406,18 +431,11 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
 
 # --- packets of transfers --------------------------------------------------------------------------------
 
-cdef bint is_echo(Worker *w, uint32_t hash) noexcept nogil:
-    """A packet of a transfer that ended within the last seconds."""
-    cdef uint64_t entry = w.ended[hash & (ENDED_MEMORY - 1)]
-    return <uint32_t>(entry >> 32) == hash and <uint32_t>(w.now_ns >> 30) - <uint32_t>entry < 8
-
-
 cdef void reject_stray(Worker *w, int32_t socket, const Peer *peer, const Local *local, uint8_t opcode,
                        uint32_t hash) noexcept nogil:
     """ERROR 5 to a stranger: never to an ERROR, never to an echo, once, and not many a second."""
-    cdef uint64_t slot = hash & (ENDED_MEMORY - 1)
     w.counters.strays += 1
-    if (opcode != OP_DATA and opcode != OP_ACK and opcode != OP_OACK) or is_echo(w, hash):
+    if (opcode != OP_DATA and opcode != OP_ACK and opcode != OP_OACK) or is_remembered(w, hash):
         return
     if w.now_ns - w.stray_refill_ns >= 1000000000:
         w.stray_refill_ns = w.now_ns
@@ -426,7 +444,7 @@ cdef void reject_stray(Worker *w, int32_t socket, const Peer *peer, const Local 
         return
     w.stray_tokens -= 1
     w.counters.strays_answered += 1
-    w.ended[slot] = <uint64_t>hash << 32 | <uint32_t>(w.now_ns >> 30)
+    remember(w, hash)
     send_error(w, socket, peer, local, 5, b"unknown transfer ID")
 
 
@@ -907,6 +925,9 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
         return
     if t.state != T_ACTIVE and t.state != T_ASKING:
         return
+    if t.superseded:
+        end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
+        return
     act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
     if act & ACT_GIVE_UP:
@@ -1040,7 +1061,11 @@ cdef void turn(Worker *w) noexcept nogil:
             continue
         if events[i].events & EPOLLOUT:
             on_writable(w, <int32_t>events[i].data.u64)
-        if events[i].events & ~<uint32_t>EPOLLOUT:
+        if events[i].events & ~<uint32_t>EPOLLOUT and w.sockets[events[i].data.u64].kind != S_LISTENER:
+            drain_socket(w, <int32_t>events[i].data.u64)
+    # Requests last: the ACK that ended the peer's transfer was sent before its next request.
+    for i in range(n):
+        if events[i].data.u64 != INBOX and w.sockets[events[i].data.u64].kind == S_LISTENER:
             drain_socket(w, <int32_t>events[i].data.u64)
     if w.run_head != NULL:
         run_queue(w)
@@ -1078,7 +1103,7 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.mode = 255
     w.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     w.tid_history = <uint8_t *>calloc(TID_HISTORY, 1)
-    w.ended = <uint64_t *>calloc(ENDED_MEMORY, sizeof(uint64_t))
+    w.ended = <uint64_t *>calloc(ENDED_SETS * ENDED_WAYS, sizeof(uint64_t))
     w.flow_entries = <Flow *>calloc(limits.flows + 1, sizeof(Flow))
     if (w.epoll_fd < 0 or w.tid_history == NULL or w.ended == NULL or w.flow_entries == NULL
             or index_init(&w.by_tid, 1024) < 0 or index_init(&w.by_request, 1024) < 0
