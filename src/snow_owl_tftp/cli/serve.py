@@ -1,0 +1,52 @@
+"""`snow-owl-tftp serve`: flags laid over a configuration file, then the server.
+
+May know: flags and settings. Must not check what settings check: ranges are written once, in `config`.
+"""
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("serve")
+@click.argument("root", required=False)
+@click.option("--bind", "binds", metavar="ADDR:PORT", multiple=True, help="Where to listen; may be given again.")
+@click.option("--workers", type=int, help="Native threads that answer; one per core.")
+@click.option("--single-port", is_flag=True, default=None, help="Serve everything from the listening port.")
+@click.option("--tid-ports", metavar="A-B", help="UDP ports of transfers, for firewalls.")
+@click.option("--config", "config_path", metavar="FILE", type=click.Path(path_type=Path), help="Settings, in TOML.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--log-format", metavar="FORMAT", help="text or json.")
+def command(
+    root: str | None,
+    binds: tuple[str, ...],
+    workers: int | None,
+    single_port: bool | None,
+    tid_ports: str | None,
+    config_path: Path | None,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Serve the files below ROOT until SIGTERM or SIGINT.
+
+    A flag wins over the configuration file. A line "listening on ADDR:PORT" a bound address on standard
+    output says that requests are answered; port 0 lets the kernel choose.
+    """
+    from snow_owl_tftp.config import Settings, load
+    from snow_owl_tftp.server.run import serve
+
+    settings = load(config_path) if config_path else Settings()
+    settings = settings.with_overrides(
+        {
+            "root_dir": root,
+            "bind_addr": binds or None,
+            "workers": workers,
+            "single_port": single_port,
+            "tid_ports": tid_ports,
+            "logging.level": log_level,
+            "logging.format": log_format,
+        }
+    )
+    serve(settings, lambda address: print(f"listening on {address}", flush=True))

@@ -1,0 +1,16 @@
+"""The loop that joins all parts: a request comes up, a plan goes down, a Completion ends it.
+
+    engine.poll() ──Request──► core ──► decide ──Accepted(plan)──► engine.start()
+                                  │        └────Refused(ERROR)───► engine.refuse()
+                  ──Completion─►  └──► report ──► log, audit
+
+    sockets    which ports are bound, by whom, with which buffers
+    assemble   settings to an Engine with its sockets
+    decide     one request to one Verdict; knows no engine
+    core       Server: whose turn it is; knows neither files nor log formats
+    report     what is told about it, and at what cost
+    run        the process around one Server: signals, files, exit status
+
+Python sees a transfer twice, at its request and at its Completion, and no datagram of it.
+Import the module that defines a name; this one re-exports none.
+"""

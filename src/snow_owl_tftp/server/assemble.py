@@ -1,0 +1,96 @@
+"""Settings to an Engine: every number that the engine takes comes from here, with its unit changed on the way.
+
+May know: settings, sockets and the engine's constructor. Must not start it, decide or log.
+"""
+
+from typing import Any, Final
+
+from snow_owl_tftp._engine.engine import Engine
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.server.sockets import BoundAddress
+
+__all__ = ["hand_over", "make_engine"]
+
+_NS_PER_MS: Final = 1_000_000
+_NS_PER_S: Final = 1_000_000_000
+
+_REQUEST_SLOT_BYTES: Final = 2048
+"""Room for one received datagram where only requests, ACKs and ERRORs arrive: four times the longest request."""
+_HEADER_BYTES: Final = 4
+
+
+def make_engine(settings: Settings) -> Engine:
+    """Build an engine that has no sockets yet and does not run.
+
+    Raises:
+        OSError: Memory or descriptors are short.
+    """
+    return Engine(
+        workers=settings.workers,
+        slot_bytes=_slot_bytes(settings),
+        **_batching(settings),
+        **_limits(settings),
+        **_timers(settings),
+    )
+
+
+def hand_over(engine: Engine, addresses: list[BoundAddress]) -> None:
+    """Give every socket to the engine, which closes it from now on.
+
+    Raises:
+        OSError: The engine could not take one; what it did not take stays open and the caller's.
+    """
+    for group, address in enumerate(addresses):
+        how = {"wildcard": address.is_wildcard, "wants_control": address.is_wildcard}
+        for worker, listener in enumerate(address.listeners):
+            engine.add_listener(worker, group, listener.fileno(), **how)
+            listener.detach()
+        for worker, pool in enumerate(address.tids):
+            for tid in pool:
+                engine.add_tid(worker, group, tid.fileno(), **how)
+                tid.detach()
+
+
+def _slot_bytes(settings: Settings) -> int:
+    if not settings.write_config.enabled:
+        return _REQUEST_SLOT_BYTES
+    return max(_REQUEST_SLOT_BYTES, settings.options.max_blksize_bytes + _HEADER_BYTES)
+
+
+def _batching(settings: Settings) -> dict[str, Any]:
+    batch, file_io = settings.performance.platform.batch, settings.performance.platform.file_io
+    return {
+        "io_threads": file_io.io_threads,
+        "source_linger_ns": file_io.source_linger_s * _NS_PER_S,
+        "max_batch": batch.max_batch_size,
+        "linger_us": batch.batch_timeout_us,
+        "adaptive": batch.enable_adaptive_batching,
+        "adaptive_threshold": batch.adaptive_batch_threshold,
+        "recvmmsg": batch.enable_recvmmsg,
+        "sendmmsg": batch.enable_sendmmsg,
+        "gso": batch.enable_gso,
+        "flows": batch.enable_flows,
+    }
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    limits = settings.limits
+    return {
+        "max_transfers": limits.max_transfers,
+        "max_transfers_per_client": limits.max_transfers_per_client,
+        "max_half_open": limits.max_half_open,
+        "max_half_open_per_client": limits.max_half_open_per_client,
+        "max_pending_requests": limits.max_pending_requests,
+    }
+
+
+def _timers(settings: Settings) -> dict[str, Any]:
+    timer = settings.retransmit
+    return {
+        "initial_ns": timer.initial_ms * _NS_PER_MS,
+        "floor_ns": timer.floor_ms * _NS_PER_MS,
+        "ceiling_ns": timer.ceiling_ms * _NS_PER_MS,
+        "give_up_ns": timer.give_up_s * _NS_PER_S,
+        "half_open_give_up_ns": timer.half_open_give_up_s * _NS_PER_S,
+        "half_open_datagrams": timer.half_open_max_datagrams,
+    }

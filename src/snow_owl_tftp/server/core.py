@@ -1,0 +1,221 @@
+"""Server: takes the engine's events in turn and carries out what was decided.
+
+    async with Server(settings, decider, report) as server:
+        print(server.addresses)          # requests are answered from here on
+        await server.drain(timeout_s=10)
+
+May know: the engine's events, the Decider protocol, the report. Must not know files, rules, log
+formats, signals or the process around it; several servers live in one process, in any thread that
+runs an event loop.
+
+Invariants:
+- Every Request is answered once, by start() or refuse(), whatever a Decider does: an exception in
+  it becomes ERROR 0 and a traceback in the log, and the server lives on.
+- Nothing here waits: one turn takes what poll() has and returns to the event loop.
+- Every accepted plan reaches the engine or is discarded; no descriptor is left behind.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Request
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
+from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.server.assemble import hand_over, make_engine
+from snow_owl_tftp.server.decide import Accepted, Decider, Refused, Verdict, refuse
+from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.sockets import open_addresses
+
+__all__ = ["Server"]
+
+_DRAIN_LOOK_S: Final = 0.02
+"""How often a draining server looks whether it is done; no event says so, and nobody notices 20 ms at a shutdown."""
+
+
+class Server:
+    """One TFTP server: its sockets, its engine, and the loop that serves them."""
+
+    def __init__(self, settings: Settings, decider: Decider, report: Report) -> None:
+        """Prepare; nothing is opened before `start`.
+
+        Args:
+            settings: Addresses, limits, batching. `root_dir` is not looked at: content is the decider's affair.
+            decider: Answers requests; stays the caller's.
+            report: Told what happens; stays the caller's.
+        """
+        self._settings = settings
+        self._decider = decider
+        self._report = report
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._deciding: set[asyncio.Future[Verdict]] = set()
+        self._addresses: tuple[tuple[str, int], ...] = ()
+        self.transfers_total = 0
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """(host, port) of every bound address, with the real port where 0 was asked; empty before start."""
+        return self._addresses
+
+    async def start(self) -> None:
+        """Bind, start the engine's threads and answer requests.
+
+        Raises:
+            ConfigError: The settings name what this machine does not have.
+            EngineError: The operating system refused a socket, memory or a thread.
+        """
+        addresses = open_addresses(self._settings, self._report.log.warning)
+        try:
+            engine = make_engine(self._settings)
+            hand_over(engine, addresses)
+            engine.run()
+        except OSError as error:
+            raise EngineError(error.errno, f"the engine cannot start: {error.strerror}") from error
+        finally:
+            for address in addresses:
+                address.close()
+        self._engine = engine
+        self._addresses = tuple((address.host, address.port) for address in addresses)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(engine.fileno(), self._on_events)
+        self._report.log.debug("engine runs", workers=self._settings.workers, addresses=len(addresses))
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more requests and wait for the running transfers.
+
+        Args:
+            timeout_s: How long to wait at most.
+
+        Returns:
+            True when all have ended.
+        """
+        engine = self._engine
+        if engine is None:
+            return True
+        engine.drain()
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        quiet_looks = 0
+        # Two looks: the workers count while we read, so one alone can miss a transfer that just began.
+        while quiet_looks < 2:
+            if asyncio.get_running_loop().time() > deadline_s:
+                return False
+            await asyncio.sleep(_DRAIN_LOOK_S)
+            quiet_looks = quiet_looks + 1 if self._is_quiet(engine) else 0
+        return True
+
+    async def stop(self) -> None:
+        """End what still runs, tell its peers, and release every socket and thread."""
+        engine, self._engine = self._engine, None
+        if engine is None or self._loop is None:
+            return
+        self._loop.remove_reader(engine.fileno())
+        for future in list(self._deciding):
+            future.cancel()
+        # In a thread: it waits for the I/O threads, and those for a disk.
+        await self._loop.run_in_executor(None, engine.stop)
+        self._take(engine)
+        self._report.flush()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def counters(self) -> Mapping[str, object]:
+        """What the engine counts (docs/engine-contract.md), summed over workers; empty while it does not run."""
+        return self._engine.counters() if self._engine is not None else {}
+
+    @property
+    def live_transfers(self) -> int:
+        """Requests being decided and transfers that have not ended."""
+        return self._engine.counters()["live_transfers"] if self._engine is not None else 0
+
+    # ---- events
+
+    def _on_events(self) -> None:
+        if self._engine is not None:
+            self._take(self._engine)
+            self._report.flush()
+
+    def _take(self, engine: Engine) -> None:
+        hears_successes = self._report.hears_successes
+        for event in engine.poll():
+            # The most frequent first: with flows, Completions arrive without their Requests.
+            if isinstance(event, Completion):
+                self.transfers_total += 1
+                if hears_successes or event.outcome != Outcome.OK:
+                    self._report.completed(event)
+            elif isinstance(event, Request):
+                self._on_request(event)
+            elif isinstance(event, ModeChange):
+                self._report.mode_changed(event)
+
+    def _on_request(self, asked: Request) -> None:
+        try:
+            verdict = self._decider.decide(asked)
+        except Exception as error:  # a bug must cost one request, not the server
+            verdict = _internal_error(error)
+        if isinstance(verdict, (Accepted, Refused)):
+            self._carry_out(asked, verdict)
+        else:
+            self._carry_out_later(asked, verdict)
+
+    def _carry_out_later(self, asked: Request, awaitable: Awaitable[Verdict]) -> None:
+        future = asyncio.ensure_future(awaitable)
+        self._deciding.add(future)
+
+        def on_done(done: asyncio.Future[Verdict]) -> None:
+            self._deciding.discard(done)
+            if not done.cancelled():
+                error = done.exception()
+                self._carry_out(asked, _internal_error(error) if error else done.result())
+                self._report.flush()
+
+        future.add_done_callback(on_done)
+
+    def _carry_out(self, asked: Request, verdict: Verdict) -> None:
+        engine = self._engine
+        if engine is None:
+            verdict.discard()
+        elif isinstance(verdict, Accepted):
+            self._start(engine, asked, verdict)
+        else:
+            engine.refuse(asked.transfer_id, verdict.datagram)
+            self._report.refused(asked, verdict)
+
+    def _start(self, engine: Engine, asked: Request, accepted: Accepted) -> None:
+        try:
+            engine.start(accepted.plan, accepted.flow)
+        except OSError:
+            # The file shrank or grew since it was opened, or memory for its mapping is short.
+            context = accepted.plan.context
+            error = RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
+            self._carry_out(asked, refuse(context.request, error))
+        except ValueError as error:
+            self._carry_out(asked, _internal_error(error))
+        else:
+            self._report.accepted(asked, accepted)
+
+    def _is_quiet(self, engine: Engine) -> bool:
+        """Nothing is being decided or transferred; a receiver that merely repeats its last ACK does not count."""
+        figures = engine.counters()
+        return (
+            not self._deciding
+            and figures["transfers_started"] == figures["transfers_ended"]
+            and figures["half_open_transfers"] == 0
+        )
+
+
+def _internal_error(cause: BaseException) -> Refused:
+    error = InternalError("a request could not be decided")
+    error.__cause__ = cause
+    refused = refuse(None, RefusedError(ErrorCode.NOT_DEFINED, "Internal error"))
+    return Refused(refused.datagram, error, None)

@@ -1,0 +1,274 @@
+"""One request to one Verdict: parse, policy, content, negotiate, plan.
+
+    datagram ─parse─► Request ─policy─► path ─content─► fd, size ─negotiate─► OACK ─► TransferPlan
+
+May know: protocol, policy, content and the plan. Must not know the engine, sockets, the log or the
+loop's business; what it decides is carried out by `core` and told by `report`.
+
+Invariants:
+- `decide` never waits for a disk: what cannot be answered from the kernel's caches goes to a small
+  pool of threads, and comes back as a future. At most `_MAX_SLOW_OPENS` wait there; a request beyond
+  them is told that the server is busy, and its client asks again.
+- A Verdict that is not carried out must be discarded, since it may hold a descriptor.
+- A peer's bytes end here as BadPacket or RefusedError. Any other exception is our bug and rises.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
+from snow_owl_tftp.content.names import normalise_name
+from snow_owl_tftp.content.translate import NetasciiCache
+from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
+from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.policy.rules import Policy
+from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
+from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
+from snow_owl_tftp.protocol.packets import (
+    Request,
+    build_error,
+    parse_request_untrusted,
+    refuse_malformed_untrusted,
+)
+
+__all__ = ["Accepted", "Asked", "Decider", "FileDecider", "Flow", "Refused", "TransferContext", "Verdict", "refuse"]
+
+Flow: TypeAlias = tuple[int, bytes, bytes]
+"""Directory descriptor, path beneath it, the request's datagram: lets the engine repeat this decision by itself."""
+
+_SLOW_OPEN_THREADS: Final = 8
+"""A stuck network mount holds a thread per request; the others still serve what is on another disk."""
+_MAX_SLOW_OPENS: Final = 1024
+"""Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
+_NS_PER_S: Final = 1_000_000_000
+
+
+class Asked(Protocol):
+    """What a decision may look at; the engine's Request has this shape."""
+
+    @property
+    def transfer_id(self) -> int:
+        """Names the request to the engine."""
+
+    @property
+    def datagram(self) -> bytes:
+        """The RRQ or WRQ, unparsed."""
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Host and TID of the client."""
+
+    @property
+    def local_address(self) -> str | None:
+        """The address that was asked, or None where only one is bound."""
+
+
+class TransferContext:
+    """What Python remembers of a transfer; the engine hands it back with the Completion.
+
+    One context may serve many transfers, when the engine repeats a decision: nothing here may differ
+    from client to client.
+
+    Attributes:
+        request: As parsed.
+        size_bytes: Of the content sent.
+        negotiated: The options granted.
+    """
+
+    __slots__ = ("negotiated", "request", "size_bytes")
+
+    def __init__(self, request: Request, size_bytes: int, negotiated: Negotiated) -> None:
+        self.request = request
+        self.size_bytes = size_bytes
+        self.negotiated = negotiated
+
+
+class Accepted:
+    """The request becomes a transfer.
+
+    Attributes:
+        plan: For engine.start, which takes its source descriptor over; `context` is a TransferContext.
+        flow: None where the decision must be made anew for every client.
+    """
+
+    __slots__ = ("flow", "plan")
+
+    def __init__(self, plan: TransferPlan, flow: Flow | None) -> None:
+        self.plan = plan
+        self.flow = flow
+
+    def discard(self) -> None:
+        """Close what the plan holds, since nobody will start it."""
+        os.close(self.plan.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request gets an ERROR, or silence.
+
+    Attributes:
+        datagram: The ERROR; empty: silence.
+        cause: What was wrong.
+        request: None where the datagram did not parse.
+    """
+
+    datagram: bytes
+    cause: TftpError
+    request: Request | None
+
+    def discard(self) -> None:
+        """Nothing is held."""
+
+
+Verdict: TypeAlias = Accepted | Refused
+
+
+class Decider(Protocol):
+    """Decides about requests, at once or later."""
+
+    def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
+        """Decide; called by the loop, so whoever must wait returns an awaitable.
+
+        Args:
+            asked: The request.
+
+        Returns:
+            The Verdict, or an awaitable of it: a future, or the coroutine of an `async def`.
+        """
+
+
+def refuse(request: Request | None, error: RefusedError) -> Refused:
+    """Answer with the ERROR that an exception carries."""
+    return Refused(build_error(error.code, error.text), error, request)
+
+
+class FileDecider:
+    """Serves the files below `root_dir`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the root and compile the rules.
+
+        Raises:
+            ConfigError: The root is no directory that may be entered, or a pattern is none.
+        """
+        self._policy = Policy(settings.write_config)
+        self._limits = OptionLimits(
+            max_blksize_bytes=settings.options.max_blksize_bytes,
+            max_windowsize_blocks=settings.options.max_windowsize_blocks,
+            max_window_bytes=settings.options.max_window_bytes,
+        )
+        self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes)
+        self._netascii = NetasciiCache()
+        # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
+        # here, to the very inode that was opened.
+        self._flow_dir_fd = -1
+        if settings.performance.platform.batch.enable_flows:
+            self._flow_dir_fd = os.open(settings.root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._slow_opens = 0
+        self._threads = ThreadPoolExecutor(_SLOW_OPEN_THREADS, "tftp-open")
+
+    def close(self) -> None:
+        """Close the root; call it when no server uses this decider any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._tree.close()
+        self._netascii.close()
+        if self._flow_dir_fd >= 0:
+            os.close(self._flow_dir_fd)
+            self._flow_dir_fd = -1
+
+    def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
+        """See Decider.decide."""
+        datagram = asked.datagram
+        try:
+            request = parse_request_untrusted(datagram)
+        except BadPacket as error:
+            return Refused(refuse_malformed_untrusted(datagram, error.reason) or b"", error, None)
+        try:
+            if request.kind is Opcode.WRQ:
+                return self._decide_write(request)
+            return self._accept(asked.transfer_id, datagram, request, self._open_now(request))
+        except WouldBlock:
+            return self._decide_later(asked.transfer_id, datagram, request)
+        except RefusedError as error:
+            return refuse(request, error)
+
+    def _decide_write(self, request: Request) -> Verdict:
+        """A WRQ that the rules allow has nowhere to go while no upload can be committed."""
+        self._policy.decide_write(normalise_name(request.filename))
+        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed")
+
+    def _open_now(self, request: Request) -> OpenFile:
+        """Raises: WouldBlock, RefusedError."""
+        self._policy.decide(request.kind, normalise_name(request.filename))
+        file = self._tree.open_cached(request.filename)
+        if request.mode == "octet":
+            return file
+        try:
+            copy = self._netascii.cached(file)
+        finally:
+            file.close()
+        if copy is None:
+            raise WouldBlock
+        return copy
+
+    def _accept(self, transfer_id: int, datagram: bytes, request: Request, file: OpenFile) -> Accepted:
+        """Takes the file over."""
+        try:
+            plan = self._plan(transfer_id, request, file)
+        except BaseException:
+            file.close()
+            raise
+        # A netascii copy lies under no path, so the engine could not look whether it still holds.
+        is_plain = self._flow_dir_fd >= 0 and request.mode == "octet"
+        return Accepted(plan, (self._flow_dir_fd, file.relative_path, datagram) if is_plain else None)
+
+    def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:
+        size_bytes = file.size_bytes
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
+        timeout_s = negotiated.timeout_s
+        return TransferPlan(
+            transfer_id,
+            Role.SENDER,
+            file.fd,
+            size_bytes,
+            negotiated.blksize_bytes,
+            negotiated.windowsize_blocks,
+            timeout_s * _NS_PER_S if timeout_s else 0,
+            negotiated.oack,
+            None,
+            TransferContext(request, size_bytes, negotiated),
+        )
+
+    def _decide_later(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict | Awaitable[Verdict]:
+        if self._slow_opens >= _MAX_SLOW_OPENS:
+            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
+        self._slow_opens += 1
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._decide_slowly, transfer_id, datagram, request
+        )
+        future.add_done_callback(self._note_opened)
+        return future
+
+    def _note_opened(self, _: object) -> None:
+        self._slow_opens -= 1
+
+    def _decide_slowly(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict:
+        """Runs in a thread of the pool."""
+        try:
+            return self._accept(transfer_id, datagram, request, self._open_slowly(request))
+        except RefusedError as error:
+            return refuse(request, error)
+
+    def _open_slowly(self, request: Request) -> OpenFile:
+        file = self._tree.open_for_reading(request.filename)
+        if request.mode == "octet":
+            return file
+        try:
+            return self._netascii.translate(file)
+        finally:
+            file.close()

@@ -1,0 +1,217 @@
+"""What is told about requests and transfers: to people (log), to machines (audit).
+
+May know: Verdicts, Completions, the log and the audit log. Must not decide, or touch the engine.
+
+Invariants:
+- What nobody reads costs nothing: `hears_successes` is asked before a Completion is looked at, and no
+  text is made before a level is known to be on. 40,000 transfers a second pass here.
+- `correlation_id` is the engine's transfer id in hexadecimal. It joins all events of one request; a
+  request that the engine answered by itself (a flow) has one event only, its end, which says all.
+
+Size probes: firmware asks for `tsize`, reads the OACK and sends ERROR 0 or 8, because the size was all
+it wanted; the real RRQ follows. That is no failure: the log says "size probe" (debug) and the audit log
+transfer_completed with 0 payload bytes, because a failure there would page somebody at every boot.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from snow_owl_tftp._engine.engine import OUTCOMES, Completion, ModeChange
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
+from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
+from snow_owl_tftp.observe.audit import AuditLog
+from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
+from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext
+from snow_owl_tftp.server.sockets import format_address
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["Report"]
+
+_PROBE_ERRORS: Final = (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED)
+"""What clients say that wanted the size only: PXE ROMs 8 ("aborted"), others 0."""
+_MODES: Final = ("at once", "batching", "lingering")
+"""ModeChange.mode, docs/engine-contract.md."""
+
+
+class Report:
+    """Tells the log and the audit log.
+
+    Attributes:
+        log: For whoever has something else to say.
+        hears_successes: Whether anybody reads about transfers that ended well.
+    """
+
+    def __init__(self, settings: Settings, log: "FilteringBoundLogger", audit: AuditLog) -> None:
+        """Find out what is on.
+
+        Args:
+            settings: Those that `log` was made with.
+            log: Where lines go.
+            audit: Where events go.
+        """
+        self.log = log
+        self._audit = audit
+        self._is_audited = audit.is_enabled
+        self._max_file_size_bytes = settings.max_file_size_bytes
+        self._hears_debug = settings.logging.level == "debug"
+        self.hears_successes = settings.logging.level in ("debug", "info") or self._is_audited
+
+    def flush(self) -> None:
+        """Write out what one batch of events has gathered."""
+        if self._is_audited:
+            self._audit.flush()
+
+    # ---- requests
+
+    def accepted(self, asked: Asked, verdict: Accepted) -> None:
+        """A transfer begins."""
+        if not (self._hears_debug or self._is_audited):
+            return
+        context: TransferContext = verdict.plan.context
+        request, peer, plan = context.request, format_address(*asked.peer), verdict.plan
+        is_write = request.kind == Opcode.WRQ
+        agreed = {"blksize_bytes": plan.blksize_bytes, "windowsize_blocks": plan.windowsize_blocks}
+        self.log.debug("transfer started", peer=peer, file=request.filename, bytes=context.size_bytes, **agreed)
+        if self._is_audited:
+            correlation_id = _correlation_id(asked.transfer_id)
+            self._audit.request(
+                correlation_id,
+                peer,
+                request.filename,
+                is_write=is_write,
+                mode=request.mode,
+                options=dict(request.options),
+            )
+            self._audit.transfer_started(
+                correlation_id, peer, request.filename, is_write=is_write, size_bytes=context.size_bytes, **agreed
+            )
+
+    def refused(self, asked: Asked, verdict: Refused) -> None:
+        """A request got an ERROR, or silence."""
+        peer = format_address(*asked.peer)
+        cause, request = verdict.cause, verdict.request
+        if isinstance(cause, BadPacket):
+            self.log.info("malformed request", peer=peer, reason=cause.reason)
+            self._audit.protocol_violation(peer, reason=cause.reason)
+        elif isinstance(cause, RefusedError) and request is not None:
+            self._tell_refusal(asked, peer, request.filename, request.kind == Opcode.WRQ, cause)
+        elif isinstance(cause, InternalError):
+            # The traceback is the one way to find our bug; the peer is told nothing of it.
+            file = request.filename if request else ""
+            self.log.error("internal error", peer=peer, file=file, exc_info=cause.__cause__ or cause)
+
+    def _tell_refusal(self, asked: Asked, peer: str, filename: str, is_write: bool, cause: RefusedError) -> None:
+        kind = "WRQ" if is_write else "RRQ"
+        # Boot loaders probe for dozens of files that are not there: nothing to warn of.
+        tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
+        tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text)
+        if not self._is_audited:
+            return
+        correlation_id = _correlation_id(asked.transfer_id)
+        if isinstance(cause, OutsideRootError) and cause.by_link:
+            self._audit.symlink_access_denied(correlation_id, peer, filename)
+        elif isinstance(cause, OutsideRootError):
+            self._audit.path_traversal_attempt(correlation_id, peer, filename)
+        elif isinstance(cause, FileTooLargeError):
+            self._audit.file_size_limit_exceeded(
+                correlation_id, peer, filename, size_bytes=cause.size_bytes, max_bytes=self._max_file_size_bytes
+            )
+        self._audit.request_denied(
+            correlation_id, peer, filename, is_write=is_write, error_code=cause.code, reason=cause.text
+        )
+
+    # ---- transfers
+
+    def completed(self, completion: Completion) -> None:
+        """A transfer ended; ask `hears_successes` before you report one that ended well."""
+        if completion.outcome == Outcome.OK:
+            self._tell_success(completion, "transfer completed")
+        elif _is_size_probe(completion):
+            if self._hears_debug or self._is_audited:
+                self._tell_success(completion, "size probe")
+        else:
+            self._tell_failure(completion)
+
+    def _tell_success(self, completion: Completion, event: str) -> None:
+        context: TransferContext = completion.context
+        peer, filename = format_address(*completion.peer), context.request.filename
+        tell = self.log.info if completion.outcome == Outcome.OK else self.log.debug
+        tell(
+            event,
+            peer=peer,
+            file=filename,
+            bytes=completion.payload_bytes,
+            blocks=completion.blocks,
+            retransmits=completion.retransmits,
+            ms=completion.duration_ns // 1_000_000,
+        )
+        if self._is_audited:
+            self._audit.transfer_completed(
+                _correlation_id(completion.transfer_id),
+                peer,
+                filename,
+                is_write=completion.role == Role.RECEIVER,
+                payload_bytes=completion.payload_bytes,
+                retransmits=completion.retransmits,
+                duration_ns=completion.duration_ns,
+            )
+
+    def _tell_failure(self, completion: Completion) -> None:
+        context: TransferContext = completion.context
+        peer, filename = format_address(*completion.peer), context.request.filename
+        outcome, reason = OUTCOMES[completion.outcome], completion.text.decode("utf-8", "replace")
+        figures = {"bytes": completion.payload_bytes, "of_bytes": context.size_bytes}
+        self.log.warning(
+            "transfer failed",
+            peer=peer,
+            file=filename,
+            outcome=outcome,
+            error=completion.error,
+            reason=reason,
+            retransmits=completion.retransmits,
+            ms=completion.duration_ns // 1_000_000,
+            **figures,
+        )
+        if self._is_audited:
+            self._audit.transfer_failed(
+                _correlation_id(completion.transfer_id),
+                peer,
+                filename,
+                is_write=completion.role == Role.RECEIVER,
+                outcome=outcome,
+                reason=reason,
+                payload_bytes=completion.payload_bytes,
+                retransmits=completion.retransmits,
+                duration_ns=completion.duration_ns,
+            )
+
+    # ---- the engine
+
+    def mode_changed(self, change: ModeChange) -> None:
+        """A worker gathers more, or less, into one call than before."""
+        if self._hears_debug:
+            self.log.debug(
+                "batching mode changed",
+                worker=change.worker,
+                mode=_MODES[change.mode],
+                live_transfers=change.live_transfers,
+                linger_ns=change.linger_ns,
+                datagrams_per_s=change.datagrams_per_s,
+            )
+
+
+def _is_size_probe(completion: Completion) -> bool:
+    context: TransferContext = completion.context
+    return (
+        completion.outcome == Outcome.PEER_ERROR
+        and completion.blocks == 0
+        and completion.error in _PROBE_ERRORS
+        and context.negotiated.tsize is not None
+    )
+
+
+def _correlation_id(transfer_id: int) -> str:
+    return f"{transfer_id:016x}"

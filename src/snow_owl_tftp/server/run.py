@@ -1,0 +1,96 @@
+"""The process around one Server: descriptors, log, signals, and how it ends.
+
+    SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0
+    a second one      exit at once with 128 + its number, as a shell counts a process that was killed
+
+May know: the process. Must not know requests or transfers. It runs in the main thread of a process
+of its own, since signals and the limit of descriptors belong to the process.
+"""
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from snow_owl_tftp import __version__
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.observe.audit import AuditLog
+from snow_owl_tftp.observe.log import LogFile, make_logger
+from snow_owl_tftp.server.core import Server
+from snow_owl_tftp.server.decide import FileDecider
+from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.sockets import format_address
+
+__all__ = ["serve"]
+
+
+def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        settings: All of them.
+        announce: Told every bound address, once requests to it are answered.
+
+    Raises:
+        ConfigError: The root, a log file or an address is not what the settings say.
+        EngineError: The operating system refused a socket, memory or a thread.
+    """
+    raise_descriptor_limit()
+    with ExitStack() as closing:
+        decider = FileDecider(settings)
+        closing.callback(decider.close)
+        if not os.access(settings.root_dir, os.X_OK):
+            raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
+        log_file = LogFile(settings.logging.file)
+        closing.callback(log_file.close)
+        audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
+        closing.callback(audit.close)
+        report = Report(settings, make_logger(settings.logging, log_file), audit)
+        asyncio.run(_serve(settings, Server(settings, decider, report), report, audit, announce))
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many files as the system permits it: every file being sent takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # cannot fail: the hard limit is always allowed
+
+
+async def _serve(
+    settings: Settings, server: Server, report: Report, audit: AuditLog, announce: Callable[[str], None]
+) -> None:
+    ended_by = _catch_signals()
+    async with server:
+        texts = [format_address(host, port) for host, port in server.addresses]
+        # What start-up made lives as long as the process: not worth a look at every collection.
+        gc.freeze()
+        for text in texts:
+            announce(text)
+        audit.server_started(
+            version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.workers
+        )
+        audit.flush()
+        report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
+        reason = await ended_by
+        report.log.info("draining", reason=reason, timeout_s=settings.drain_timeout_s)
+        is_drained = await server.drain(settings.drain_timeout_s)
+        aborted = server.live_transfers
+    report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
+    audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
+
+
+def _catch_signals() -> asyncio.Future[str]:
+    loop = asyncio.get_running_loop()
+    ended_by: asyncio.Future[str] = loop.create_future()
+
+    def on_signal(number: signal.Signals) -> None:
+        if ended_by.done():
+            os._exit(128 + number)
+        ended_by.set_result(number.name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return ended_by

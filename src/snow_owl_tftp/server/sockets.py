@@ -1,0 +1,247 @@
+"""Binds what the engine will own: per address and worker one listener and a pool of TID sockets.
+
+    bind_addr "[::]:69", 2 workers, 16 TID sockets
+        worker 0: listener [::]:69 (SO_REUSEPORT), 16 × [::]:ephemeral
+        worker 1: listener [::]:69 (SO_REUSEPORT), 16 × [::]:ephemeral
+
+May know: settings and the kernel's socket calls. Must not know TFTP, transfers or the engine.
+
+Invariants:
+- All or nothing: when one socket cannot be had, every one opened before is closed again.
+- Two servers never share a port by accident. SO_REUSEPORT alone would let a second server of the
+  same user take half of the requests in silence, so the first socket of an address is bound without
+  it and shares its port only afterwards.
+- A wildcard socket reports the address that was asked (PKTINFO), since an answer from another
+  address of the same machine is dropped by every client, and by most firewalls.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from snow_owl_tftp.config import Settings, SocketSettings
+from snow_owl_tftp.errors import ConfigError, EngineError
+
+__all__ = ["BoundAddress", "format_address", "open_addresses"]
+
+Warn = Callable[..., Any]
+"""Takes an event and fields, like the methods of a structlog logger."""
+
+MAX_ADDRESSES: Final = 64
+"""The engine numbers addresses 0..63 (docs/engine-contract.md)."""
+
+# include/uapi/asm-generic/socket.h; the socket module has no names for them.
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+_IP_PKTINFO: Final = 8  # include/uapi/linux/in.h
+
+_MAX_BUFFER_BYTES: Final = 2**30 - 1
+"""The kernel doubles what is asked and keeps it in an int (net/core/sock.c)."""
+
+
+@dataclass(slots=True)
+class BoundAddress:
+    """The sockets of one bind_addr.
+
+    Attributes:
+        host: As bound.
+        port: As bound, never 0.
+        is_wildcard: Answers must name their source address; the sockets report which was asked.
+        listeners: One per worker.
+        tids: Per worker, its pool; empty lists where transfers share the listener's port.
+    """
+
+    host: str
+    port: int
+    is_wildcard: bool
+    listeners: list[socket.socket] = field(default_factory=list)
+    tids: list[list[socket.socket]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """As `parse_bind` reads it."""
+        return format_address(self.host, self.port)
+
+    def close(self) -> None:
+        """Close what the engine has not taken over."""
+        for sock in [*self.listeners, *(sock for pool in self.tids for sock in pool)]:
+            sock.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What all sockets of one address have in common."""
+
+    family: int
+    sockaddr: tuple[Any, ...]
+    dual_stack: bool
+    is_wildcard: bool
+    buffers: SocketSettings
+
+
+def format_address(host: str, port: int) -> str:
+    """Write an address as `parse_bind` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def open_addresses(settings: Settings, warn: Warn) -> list[BoundAddress]:
+    """Bind everything that settings name.
+
+    Args:
+        settings: Addresses, workers, TID sockets, buffers.
+        warn: Told about what works worse than asked for, with the remedy.
+
+    Returns:
+        One BoundAddress per bind_addr, in their order.
+
+    Raises:
+        ConfigError: Too many addresses, or `tid_ports` has no free port left.
+        EngineError: An address cannot be bound; its text names the address and the remedy.
+    """
+    binds = settings.bind_addresses
+    if len(binds) > MAX_ADDRESSES:
+        raise ConfigError(f"bind_addr: at most {MAX_ADDRESSES} addresses, got {len(binds)}")
+    with ExitStack() as undo:
+        addresses = []
+        for host, port in binds:
+            # Both "0.0.0.0:69" and "[::]:69": the second must leave IPv4 to the first.
+            dual_stack = host == "::" and ("0.0.0.0", port) not in binds
+            address = _open_address(settings, host, port, dual_stack, warn)
+            undo.callback(address.close)
+            addresses.append(address)
+        _warn_of_small_buffers(addresses[0].listeners[0], settings.performance.platform.socket, warn)
+        undo.pop_all()
+    return addresses
+
+
+def _open_address(settings: Settings, host: str, port: int, dual_stack: bool, warn: Warn) -> BoundAddress:
+    kind = _kind_of(host, port, dual_stack, settings.performance.platform.socket)
+    try:
+        first = _bind(kind, port)
+    except OSError as error:
+        if not (dual_stack and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)):
+            raise _bind_error(host, port, error) from error
+        # A kernel without IPv6 must not stop a server that is told to listen everywhere.
+        warn("no IPv6 on this machine, listening on IPv4 only", address=format_address(host, port))
+        return _open_address(settings, "0.0.0.0", port, False, warn)
+    address = BoundAddress(host, first.getsockname()[1], kind.is_wildcard, [first])
+    with ExitStack() as undo:
+        undo.callback(address.close)
+        try:
+            _open_other_listeners(address, kind, settings.workers)
+            _open_tids(address, kind, settings)
+        except OSError as error:
+            raise _bind_error(host, address.port, error) from error
+        undo.pop_all()
+    return address
+
+
+def _open_other_listeners(address: BoundAddress, kind: _Kind, workers: int) -> None:
+    """The first socket is bound alone, then opens its port to its siblings."""
+    if workers > 1:
+        address.listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for _ in range(1, workers):
+        address.listeners.append(_bind(kind, address.port, reuse_port=True))
+
+
+def _open_tids(address: BoundAddress, kind: _Kind, settings: Settings) -> None:
+    for worker in range(settings.workers):
+        pool: list[socket.socket] = []
+        address.tids.append(pool)
+        if settings.single_port:
+            continue
+        for port in _tid_ports(settings, worker):
+            if len(pool) == settings.tid_sockets:
+                break
+            try:
+                pool.append(_bind(kind, port))
+            except OSError as error:
+                if port == 0 or error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+        if not pool:
+            raise ConfigError(f"tid_ports: no free port for {address.text} in {settings.tid_ports}; widen the range")
+
+
+def _tid_ports(settings: Settings, worker: int) -> Iterable[int]:
+    """The ports to try for one worker; ranges are dealt out like cards, so shares differ by one at most."""
+    if settings.tid_port_range is None:
+        return [0] * settings.tid_sockets
+    first, last = settings.tid_port_range
+    return range(first + worker, last + 1, settings.workers)
+
+
+def _kind_of(host: str, port: int, dual_stack: bool, buffers: SocketSettings) -> _Kind:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror as error:  # a zone, as in fe80::1%eth9, that does not exist
+        raise ConfigError(f"bind_addr: {format_address(host, port)}: {error.strerror}") from error
+    family, _, _, _, sockaddr = found[0]
+    return _Kind(family, sockaddr, dual_stack, host in ("0.0.0.0", "::"), buffers)
+
+
+def _bind(kind: _Kind, port: int, *, reuse_port: bool = False) -> socket.socket:
+    with ExitStack() as undo:
+        sock = socket.socket(kind.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        undo.callback(sock.close)
+        if kind.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not kind.dual_stack)
+        if kind.is_wildcard:
+            _ask_for_local_address(sock, kind.family)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _enlarge(sock, _SO_RCVBUFFORCE, socket.SO_RCVBUF, kind.buffers.recv_buffer_kb)
+        _enlarge(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF, kind.buffers.send_buffer_kb)
+        sock.bind((kind.sockaddr[0], port, *kind.sockaddr[2:]))
+        undo.pop_all()
+    return sock
+
+
+def _ask_for_local_address(sock: socket.socket, family: int) -> None:
+    # A dual-stack socket reports IPv4 through the IPv6 option, as a mapped address.
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def _enlarge(sock: socket.socket, force: int, ask: int, size_kb: int) -> None:
+    """FORCE needs CAP_NET_ADMIN and passes the sysctl's maximum; the plain option stops at it in silence."""
+    size_bytes = min(size_kb * 1024, _MAX_BUFFER_BYTES)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, size_bytes)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, ask, size_bytes)
+
+
+def _warn_of_small_buffers(sock: socket.socket, asked: SocketSettings, warn: Warn) -> None:
+    for option, size_kb, sysctl in (
+        (socket.SO_RCVBUF, asked.recv_buffer_kb, "net.core.rmem_max"),
+        (socket.SO_SNDBUF, asked.send_buffer_kb, "net.core.wmem_max"),
+    ):
+        wanted_bytes = min(size_kb * 1024, _MAX_BUFFER_BYTES)
+        # The kernel answers with the double that it reserves for its own bookkeeping (socket(7)).
+        granted_bytes = sock.getsockopt(socket.SOL_SOCKET, option) // 2
+        if granted_bytes < wanted_bytes:
+            warn(
+                "socket buffer smaller than asked, a storm of requests may overflow it",
+                granted_bytes=granted_bytes,
+                asked_bytes=wanted_bytes,
+                remedy=f"sysctl -w {sysctl}={wanted_bytes}",
+            )
+
+
+def _bind_error(host: str, port: int, error: OSError) -> EngineError:
+    remedies = {
+        errno.EADDRINUSE: "another server has the port; stop it, or choose another port",
+        errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or choose a higher port",
+        errno.EADDRNOTAVAIL: "no interface of this machine has the address",
+        errno.EMFILE: "raise the limit of open files (ulimit -n), or lower tid_sockets or workers",
+    }
+    reason = error.strerror or os.strerror(error.errno or 0)
+    remedy = remedies.get(error.errno or 0)
+    text = f"cannot listen on {format_address(host, port)}: {reason}"
+    return EngineError(error.errno, f"{text}; {remedy}" if remedy else text)
