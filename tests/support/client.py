@@ -10,7 +10,7 @@ Invariants: one socket, one source port, any number of transfers after one anoth
 an exception, after `give_up_s`, so no test hangs.
 
 Faults: `say` and `hear` see every datagram that is about to leave or has arrived, and return what really leaves or is
-heard: `[]` loses it, `[datagram, datagram]` doubles it. `drop_nth`, `double_nth` and `lose_randomly` make the usual ones.
+heard: `[]` loses it, `[datagram, datagram]` doubles it. `drop_nth`, `double_nth`, `lose_randomly` make the usual ones.
 """
 
 import itertools

@@ -18,7 +18,7 @@ Invariants:
 import asyncio
 from collections.abc import Awaitable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Request
 from snow_owl_tftp.config import Settings
@@ -29,6 +29,9 @@ from snow_owl_tftp.server.assemble import hand_over, make_engine
 from snow_owl_tftp.server.decide import Accepted, Decider, Refused, Verdict, refuse
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.sockets import open_addresses
+
+if TYPE_CHECKING:
+    from snow_owl_tftp._engine.engine import Event  # the stub's name for what poll() returns
 
 __all__ = ["Server"]
 
@@ -148,15 +151,23 @@ class Server:
     def _take(self, engine: Engine) -> None:
         hears_successes = self._report.hears_successes
         for event in engine.poll():
-            # The most frequent first: with flows, Completions arrive without their Requests.
+            # The most frequent first, and those that nobody wants to hear of without a call.
             if isinstance(event, Completion):
                 self.transfers_total += 1
-                if hears_successes or event.outcome != Outcome.OK:
-                    self._report.completed(event)
-            elif isinstance(event, Request):
-                self._on_request(event)
-            elif isinstance(event, ModeChange):
-                self._report.mode_changed(event)
+                if not hears_successes and event.outcome == Outcome.OK:
+                    continue
+            try:
+                self._on_event(event)
+            except Exception as error:  # the events behind it must not be lost with it
+                self._report.log.error("internal error", exc_info=error)
+
+    def _on_event(self, event: "Event") -> None:
+        if isinstance(event, Completion):
+            self._report.completed(event)
+        elif isinstance(event, Request):
+            self._on_request(event)
+        elif isinstance(event, ModeChange):
+            self._report.mode_changed(event)
 
     def _on_request(self, asked: Request) -> None:
         try:

@@ -232,16 +232,15 @@ class FileDecider:
         negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
         timeout_s = negotiated.timeout_s
         return TransferPlan(
-            transfer_id,
-            Role.SENDER,
-            file.fd,
-            size_bytes,
-            negotiated.blksize_bytes,
-            negotiated.windowsize_blocks,
-            timeout_s * _NS_PER_S if timeout_s else 0,
-            negotiated.oack,
-            None,
-            TransferContext(request, size_bytes, negotiated),
+            transfer_id=transfer_id,
+            role=Role.SENDER,
+            fd=file.fd,
+            size_bytes=size_bytes,
+            blksize_bytes=negotiated.blksize_bytes,
+            windowsize_blocks=negotiated.windowsize_blocks,
+            timeout_ns=timeout_s * _NS_PER_S if timeout_s else 0,
+            first_packet=negotiated.oack,
+            context=TransferContext(request, size_bytes, negotiated),
         )
 
     def _decide_later(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict | Awaitable[Verdict]:
