@@ -1,0 +1,121 @@
+"""Where an upload goes: the directory, what has the name already, and the version that is kept of it.
+
+May know one directory at a time, by descriptor, and the terms that the rules set. Must not know roots:
+that a directory lies beneath one was made sure when it was opened.
+
+What goes wrong is an OSError, but for a name that may not be replaced.
+"""
+
+import errno
+import os
+import re
+import stat
+from typing import Literal, Protocol
+
+from snow_owl_tftp.content.refusals import refuse_upload
+
+__all__ = [
+    "UploadTerms",
+    "check_disk",
+    "check_present",
+    "fsync_directory",
+    "keep_version",
+    "look",
+    "make_directory",
+]
+
+
+class UploadTerms(Protocol):
+    """What the rules say about one upload; `policy.rules.WriteDecision` is such an object."""
+
+    @property
+    def path(self) -> bytes:
+        """Normalised, relative to the root, without `..`."""
+
+    @property
+    def on_existing(self) -> Literal["refuse", "replace", "version"]:
+        """What to do where a file has the name."""
+
+    @property
+    def create_directories(self) -> bool:
+        """Whether missing directories are made."""
+
+    @property
+    def file_mode_bits(self) -> int:
+        """Permissions of the new file, 0..0o777, whatever the umask."""
+
+    @property
+    def fsync(self) -> bool:
+        """Whether the file must be on the disk before `commit` returns."""
+
+
+def look(name: bytes, directory_fd: int) -> os.stat_result | None:
+    """Return what has a name, links not followed, or None."""
+    try:
+        return os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def check_present(status: os.stat_result | None, terms: UploadTerms) -> None:
+    """Refuse a name that may not be replaced. A link is no file: replacing what it leads to, or the link
+    itself, would both surprise somebody.
+    """
+    if status is None:
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise refuse_upload(OSError(errno.EISDIR, "not a regular file"))
+    if terms.on_existing == "refuse":
+        raise refuse_upload(FileExistsError(errno.EEXIST, "the file exists"))
+
+
+def check_disk(directory_fd: int, announced_bytes: int | None) -> None:
+    """Refuse at once what cannot fit, rather than when most of it has been sent."""
+    if announced_bytes is None:
+        return
+    disk = os.fstatvfs(directory_fd)
+    free_blocks = disk.f_bavail if os.geteuid() else disk.f_bfree
+    if disk.f_blocks and announced_bytes > free_blocks * disk.f_frsize:  # 0: a file system that does not tell
+        raise OSError(errno.ENOSPC, "the disk has less room than was announced")
+
+
+def make_directory(name: bytes, parent_fd: int, terms: UploadTerms) -> None:
+    """Make a directory that whoever may read the files may enter; that it is there already is fine."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent_fd)
+    except FileExistsError:
+        return
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        readable = terms.file_mode_bits & 0o444
+        inherited = os.fstat(fd).st_mode & stat.S_ISGID  # which chmod would take away again
+        os.fchmod(fd, 0o700 | terms.file_mode_bits | readable >> 2 | inherited)
+    finally:
+        os.close(fd)
+    if terms.fsync:
+        fsync_directory(parent_fd)
+
+
+def keep_version(name: bytes, directory_fd: int) -> bytes:
+    """Give a file a second name, `name.~N~` with the next N as GNU cp numbers its backups."""
+    pattern = re.compile(re.escape(os.fsdecode(name)) + r"\.~([1-9][0-9]{0,17})~")
+    with os.scandir(directory_fd) as entries:
+        matches = [pattern.fullmatch(entry.name) for entry in entries]
+    number = max((int(match[1]) for match in matches if match), default=0)
+    while True:
+        number += 1
+        version = b"%s.~%d~" % (name, number)
+        try:
+            os.link(name, version, src_dir_fd=directory_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
+        except FileExistsError:  # made since we looked
+            continue
+        return version
+
+
+def fsync_directory(directory_fd: int) -> None:
+    """Make the entries of a directory durable, where the file system knows how."""
+    try:
+        os.fsync(directory_fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that know no fsync of a directory (CIFS, some FUSE)
+            raise

@@ -1,0 +1,151 @@
+"""How much uploads may still take: the account behind `max_total_bytes`.
+
+    used       files of the area, as the last count found them, and what was committed since
+    reserved   running uploads: what each announced, or what it has received if it announced nothing
+
+May know sizes and descriptors to ask for sizes. Must not know names or where files lie.
+
+Invariants:
+- used + reserved never exceeds the limit when a reservation is granted or settled.
+- An upload that announced nothing reserves only what has arrived: to reserve all that is left would
+  let one silent client lock out every other. It is checked once more when it is whole.
+- Before anything is refused the area is counted anew (not more often than `RECOUNT_S`), as somebody
+  may have tidied up behind our back.
+- A reservation that another upload needs is never waited for: the client is told, and may retry.
+"""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from snow_owl_tftp.content.refusals import refuse_upload
+
+__all__ = ["Reservation", "Space"]
+
+RECOUNT_S: Final = 10.0
+"""A count walks the whole area, in the thread of the upload that would be refused."""
+
+
+class Reservation:
+    """What one running upload holds; known to its Space only."""
+
+    __slots__ = ("announced_bytes", "fd")
+
+    def __init__(self, fd: int, announced_bytes: int | None) -> None:
+        self.fd = fd
+        self.announced_bytes = announced_bytes
+
+    def held_bytes(self) -> int:
+        return os.fstat(self.fd).st_size if self.announced_bytes is None else self.announced_bytes
+
+
+class Space:
+    """The account of one upload area. Every method may be called by any thread."""
+
+    def __init__(
+        self, max_total_bytes: int, count_bytes: Callable[[], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Open the account; nothing is counted yet.
+
+        Args:
+            max_total_bytes: 0: no limit, and nothing is ever counted.
+            count_bytes: Counts what lies in the area; may take long, and runs at the first upload at
+                the latest (`set_counted` spares that).
+            clock: Seconds.
+        """
+        self._max_bytes = max_total_bytes
+        self._count_bytes = count_bytes
+        self._clock = clock
+        self._lock = threading.Lock()  # guards all below; not held during a count
+        self._used_bytes = 0
+        self._added_since_count = 0
+        self._counted_at: float | None = None
+        self._running: set[Reservation] = set()
+
+    @property
+    def used_bytes(self) -> int:
+        """What lies in the area, as far as known."""
+        return self._used_bytes
+
+    def set_counted(self, counted_bytes: int) -> None:
+        """Take over a count that began when nothing was running."""
+        with self._lock:
+            self._used_bytes = counted_bytes
+            self._counted_at = self._clock()
+
+    def reserve(self, fd: int, announced_bytes: int | None) -> tuple[Reservation, int]:
+        """Let an upload begin.
+
+        Args:
+            fd: Of the file being received; open until the reservation is released.
+            announced_bytes: Its size, if the client said.
+
+        Returns:
+            The reservation, and the most bytes that it may grow to; 0: no limit.
+
+        Raises:
+            UploadError: There is no room (ERROR 3).
+        """
+        reservation = Reservation(fd, announced_bytes)
+        if self._max_bytes == 0:
+            return reservation, 0
+        # Something must fit: a limit of 0 bytes would read as no limit further down.
+        least_bytes = 1 if announced_bytes is None else announced_bytes
+        room_bytes = self._claim(reservation, least_bytes)
+        return reservation, room_bytes if announced_bytes is None else announced_bytes
+
+    def claim(self, reservation: Reservation, size_bytes: int) -> None:
+        """Hold exactly the size that a finished upload turned out to have.
+
+        Raises:
+            UploadError: There is no room (ERROR 3); what was held before is still held.
+        """
+        if self._max_bytes:
+            self._claim(reservation, size_bytes)
+            reservation.announced_bytes = size_bytes
+
+    def settle(self, reservation: Reservation, stored_bytes: int, replaced_bytes: int) -> None:
+        """The upload is in its place: what it held is used now, what it replaced is free."""
+        with self._lock:
+            self._running.discard(reservation)
+            self._used_bytes = max(0, self._used_bytes + stored_bytes - replaced_bytes)
+            # A count under way may or may not have seen the file; better counted twice than not at all.
+            self._added_since_count += stored_bytes
+
+    def release(self, reservation: Reservation) -> None:
+        """The upload is gone; a second call does nothing."""
+        with self._lock:
+            self._running.discard(reservation)
+
+    def _claim(self, reservation: Reservation, least_bytes: int) -> int:
+        if self._counted_at is None:
+            self._recount()
+        room_bytes = self._try_claim(reservation, least_bytes)
+        if room_bytes < least_bytes and self._is_count_old():
+            self._recount()
+            room_bytes = self._try_claim(reservation, least_bytes)
+        if room_bytes < least_bytes:
+            raise refuse_upload(OSError(errno.EDQUOT, "max_total_bytes"))
+        return room_bytes
+
+    def _try_claim(self, reservation: Reservation, least_bytes: int) -> int:
+        with self._lock:
+            others = sum(other.held_bytes() for other in self._running if other is not reservation)
+            room_bytes = self._max_bytes - self._used_bytes - others
+            if room_bytes >= least_bytes:
+                self._running.add(reservation)
+            return room_bytes
+
+    def _is_count_old(self) -> bool:
+        return self._counted_at is None or self._clock() - self._counted_at >= RECOUNT_S
+
+    def _recount(self) -> None:
+        with self._lock:
+            self._counted_at = self._clock()
+            self._added_since_count = 0
+        counted_bytes = self._count_bytes()
+        with self._lock:
+            self._used_bytes = counted_bytes + self._added_since_count

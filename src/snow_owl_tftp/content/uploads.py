@@ -1,0 +1,362 @@
+"""Uploads: a file that nobody sees until it is whole, durable and accounted for.
+
+    WRQ ──begin──► Upload.fd, written by the engine ──commit──► the name
+                          └──────────────close──► nothing (unless committed before)
+
+May know the root, through a Resolver that confines, and the terms that the rules set. Must not know
+peers or packets, nor who may write what: `begin` takes a path that was allowed before.
+
+Invariants:
+- What has the name is whole: the old file until `commit` returns, then the new one; never a part.
+- `commit` returns only when the file and its directory entry are on the disk (with `fsync`), so the
+  last ACK may be sent.
+- Two uploads of one name have a file each; which of them is kept is decided when they commit.
+- Missing directories are made by `commit`, so a WRQ that nothing follows leaves nothing behind.
+- The directory is looked up again by `commit`: should it have been moved meanwhile, the file still
+  lands where the client asked, beneath the root, or nowhere.
+- What is refused leaks nothing: the text of a RefusedError holds no path and no name.
+- Every method may be called by any thread.
+
+One server at a time may keep versions below one root: two that replace a file at the same instant
+could keep the same version twice and lose the other's.
+"""
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from snow_owl_tftp.content.beneath import Resolver, choose_resolver
+from snow_owl_tftp.content.files import OutsideRootError
+from snow_owl_tftp.content.leftovers import Survey, survey
+from snow_owl_tftp.content.places import (
+    UploadTerms,
+    check_disk,
+    check_present,
+    fsync_directory,
+    keep_version,
+    look,
+    make_directory,
+)
+from snow_owl_tftp.content.refusals import UploadError, refuse_upload
+from snow_owl_tftp.content.space import Space
+from snow_owl_tftp.content.staging import StagedFile, is_staging_name
+from snow_owl_tftp.errors import ConfigError, InternalError, RefusedError
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.protocol.netascii import NetasciiDecoder
+
+__all__ = ["StoredFile", "Upload", "UploadArea", "UploadError", "UploadTerms"]
+
+_CHUNK_BYTES: Final = 1 << 18
+"""256 KiB, as the engine's write buffers."""
+
+
+class StoredFile(Struct, frozen=True):
+    """An upload in its place.
+
+    Attributes:
+        real_path: Absolute, links on the way resolved.
+        size_bytes: Of the file; smaller than what was received for netascii.
+        kept_as: Name, in the same directory, under which the file it replaced was kept; b"": none.
+    """
+
+    real_path: Path
+    size_bytes: int
+    kept_as: bytes
+
+
+class UploadArea:
+    """All that may be written: files below one directory."""
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        max_file_size_bytes: int = 0,
+        max_total_bytes: int = 0,
+        counts: Callable[[bytes], bool] = lambda _: True,
+        make_resolver: Callable[[int], Resolver] = choose_resolver,
+    ) -> None:
+        """Open the root.
+
+        Args:
+            root: A directory.
+            max_file_size_bytes: Most bytes on the wire of one upload; 0: no limit.
+            max_total_bytes: Most bytes of all files that count; 0: no limit.
+            counts: Whether a path counts for `max_total_bytes`: those that may be uploaded should, so
+                that boot images beside them do not. Older versions count as the file itself.
+            make_resolver: How to confine; by default, as this kernel can do best.
+
+        Raises:
+            ConfigError: The root is no directory that can be opened.
+        """
+        self.root = Path(root).absolute()
+        try:
+            self._root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConfigError(
+                f"root_dir: {os.fspath(root)}: {error.strerror}; name a directory that this user may enter"
+            ) from error
+        self._resolver = make_resolver(self._root_fd)
+        self._counts = counts
+        self.max_file_size_bytes = max_file_size_bytes
+        self.space = Space(max_total_bytes, lambda: self._survey(removes_leftovers=False).counted_bytes)
+        # Held while a name changes hands, for a few metadata calls: otherwise two uploads that replace
+        # a file at the same time would keep it as a version twice, and one of them not at all.
+        self.publishing = threading.Lock()
+
+    def close(self) -> None:
+        """Close the root. Uploads must be closed before."""
+        fd, self._root_fd = self._root_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def sweep(self) -> Survey:
+        """Remove what a crash left, and count what lies in the area; call it before the first upload."""
+        found = self._survey(removes_leftovers=True)
+        self.space.set_counted(found.counted_bytes)
+        return found
+
+    def begin(self, terms: UploadTerms, announced_bytes: int | None = None, *, is_netascii: bool = False) -> "Upload":
+        """Make ready to receive a file.
+
+        Args:
+            terms: Where to, and under which conditions.
+            announced_bytes: The client's tsize; None: it sent none.
+            is_netascii: What is received is netascii and is stored as local text.
+
+        Returns:
+            The upload; the caller closes it, whether it was committed or not.
+
+        Raises:
+            RefusedError: What to answer instead; nothing was written. UploadError, with its errno,
+                where the file system or a limit says no; OutsideRootError.
+
+        Deviates: a tsize of 0 counts as none, since curl announces 0 when it reads from a pipe
+            (test_tsize_zero_is_no_announcement). With netascii tsize is a hint only: clients announce
+            the size of their local file (test_netascii_upload_may_be_longer_than_its_tsize).
+        """
+        announced_bytes = None if is_netascii else announced_bytes or None
+        *parents, name = terms.path.split(b"/")
+        _check_name(parents, name)
+        if announced_bytes is not None and 0 < self.max_file_size_bytes < announced_bytes:
+            raise refuse_upload(OSError(errno.EFBIG, "max_file_size_bytes"))
+        directory_fd, missing = self._open_deepest(parents)
+        try:
+            if missing and not terms.create_directories:
+                raise refuse_upload(OSError(errno.ENOENT, "no such directory"))
+            if not missing:
+                check_present(look(name, directory_fd), terms)
+            check_disk(directory_fd, announced_bytes)
+            return Upload(self, terms, directory_fd, announced_bytes, is_netascii=is_netascii)
+        except OSError as error:
+            os.close(directory_fd)
+            raise refuse_upload(error) from error
+        except BaseException:
+            os.close(directory_fd)
+            raise
+
+    def open_directory(self, terms: UploadTerms) -> int:
+        """Open the directory of a path, making what is missing if the terms allow.
+
+        Returns:
+            A descriptor that the caller closes.
+
+        Raises:
+            OSError: It cannot be opened, or made.
+            RefusedError: It is not below the root.
+        """
+        parents = terms.path.split(b"/")[:-1]
+        directory_fd, missing = self._open_deepest(parents)
+        if missing and not terms.create_directories:
+            os.close(directory_fd)
+            raise FileNotFoundError(errno.ENOENT, "no such directory")
+        for depth in range(len(parents) - len(missing), len(parents)):
+            try:
+                make_directory(parents[depth], directory_fd, terms)
+            finally:
+                os.close(directory_fd)
+            directory_fd = self._open_at(parents[: depth + 1])
+            if directory_fd < 0:
+                raise OSError(-directory_fd, os.strerror(-directory_fd))
+        return directory_fd
+
+    def _survey(self, *, removes_leftovers: bool) -> Survey:
+        return survey(self._root_fd, counts=self._counts, removes_leftovers=removes_leftovers)
+
+    def _open_deepest(self, parents: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+        """Return a descriptor of the deepest directory that exists, and the parts below that do not."""
+        for depth in range(len(parents), -1, -1):
+            fd = self._open_at(parents[:depth])
+            if fd >= 0:
+                return fd, parents[depth:]
+            if fd != -errno.ENOENT:
+                break
+        if fd in (-errno.EXDEV, -errno.ELOOP):
+            raise OutsideRootError(by_link=True)
+        raise refuse_upload(OSError(-fd, os.strerror(-fd)))
+
+    def _open_at(self, parts: Sequence[bytes]) -> int:
+        """Return a descriptor of a directory below the root, or a negative errno."""
+        fd = self._resolver.open(b"/".join(parts) or b".")
+        if fd >= 0 and not stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            return -errno.ENOTDIR
+        return fd
+
+
+class Upload:
+    """One file being received.
+
+    Attributes:
+        fd: Where to write, with pwrite from offset 0; open until `close`.
+        announced_bytes: How many bytes will come, no more and no less; None: nobody knows.
+        limit_bytes: How many may come at most; 0: no limit.
+    """
+
+    def __init__(
+        self,
+        area: UploadArea,
+        terms: UploadTerms,
+        directory_fd: int,
+        announced_bytes: int | None,
+        *,
+        is_netascii: bool,
+    ) -> None:
+        """Create the file to receive into; `directory_fd` is taken over unless this fails."""
+        self._area = area
+        self._terms = terms
+        self._directory_fd = directory_fd
+        self._is_netascii = is_netascii
+        self._lock = threading.Lock()  # one of commit and close at a time
+        self._is_abandoned = False
+        self._is_committed = False
+        self._decoded: StagedFile | None = None
+        self._received = StagedFile(directory_fd)
+        try:
+            self._reservation, room_bytes = area.space.reserve(self._received.fd, announced_bytes)
+        except BaseException:
+            self._received.close()
+            raise
+        self.fd = self._received.fd
+        self.announced_bytes = announced_bytes
+        self.limit_bytes = min(filter(None, (area.max_file_size_bytes, room_bytes)), default=0)
+
+    def commit(self, received_bytes: int) -> StoredFile:
+        """Make the file durable, then visible under its name.
+
+        Args:
+            received_bytes: How many bytes were written to `fd`.
+
+        Returns:
+            Where it is now; the client may be told that all went well.
+
+        Raises:
+            RefusedError: What to tell the client instead, an UploadError mostly. The name is as it
+                was, but for one case: if the directory cannot be made durable, the file is visible
+                and whole, though it might not survive a power cut.
+            InternalError: It was committed or closed before.
+        """
+        with self._lock:
+            if self._is_committed or self.fd < 0:
+                raise InternalError("an upload ends once")
+            try:
+                return self._commit(received_bytes)
+            except OSError as error:
+                raise refuse_upload(error) from error
+
+    def close(self) -> None:
+        """Let go of everything; a file that was not committed is gone. A second call does nothing.
+
+        While another thread commits, this waits for it; a commit that has not reached the file's name
+        yet is given up.
+        """
+        self._is_abandoned = True
+        with self._lock:
+            if self.fd < 0:
+                return
+            self.fd = -1
+            self._area.space.release(self._reservation)  # before its descriptor goes
+            if self._decoded is not None:
+                self._decoded.close()
+            self._received.close()
+            os.close(self._directory_fd)
+
+    def _commit(self, received_bytes: int) -> StoredFile:
+        self._check_received(received_bytes)
+        staged = self._decode() if self._is_netascii else self._received
+        size_bytes = os.fstat(staged.fd).st_size
+        self._area.space.claim(self._reservation, size_bytes)
+        os.fchmod(staged.fd, self._terms.file_mode_bits)
+        if self._terms.fsync:
+            os.fsync(staged.fd)
+        directory_fd = self._area.open_directory(self._terms)
+        try:
+            kept_as = self._publish(staged, directory_fd, size_bytes)
+            if self._terms.fsync:
+                fsync_directory(directory_fd)
+            return StoredFile(self._real_path(directory_fd), size_bytes, kept_as)
+        finally:
+            os.close(directory_fd)
+
+    def _check_received(self, received_bytes: int) -> None:
+        if os.fstat(self.fd).st_size != received_bytes:
+            raise OSError(errno.EIO, "the file is not as long as what was received")
+        if self.announced_bytes not in (None, received_bytes):
+            # A block that is cut short ends a transfer (RFC 1350 section 6), so this is all we can tell it by.
+            raise UploadError(ErrorCode.NOT_DEFINED, "Fewer or more bytes than announced by tsize")
+
+    def _decode(self) -> StagedFile:
+        self._decoded = StagedFile(self._directory_fd)
+        decoder = NetasciiDecoder()
+        offset_bytes = 0
+        while chunk := os.pread(self._received.fd, _CHUNK_BYTES, offset_bytes):
+            offset_bytes += len(chunk)
+            _write_all(self._decoded.fd, decoder.decode(chunk))
+        _write_all(self._decoded.fd, decoder.finish())
+        return self._decoded
+
+    def _publish(self, staged: StagedFile, directory_fd: int, size_bytes: int) -> bytes:
+        """Give the file its name; return the name under which an older version was kept, if any."""
+        name = self._terms.path.rpartition(b"/")[2]
+        with self._area.publishing:
+            if self._is_abandoned:
+                raise UploadError(ErrorCode.NOT_DEFINED, "Upload was aborted")
+            old = look(name, directory_fd)
+            check_present(old, self._terms)
+            kept_as = b""
+            if old is None:
+                staged.publish_new(directory_fd, name)
+            else:
+                kept_as = keep_version(name, directory_fd) if self._terms.on_existing == "version" else b""
+                staged.publish_over(directory_fd, name)
+            self._is_committed = True
+            replaced_bytes = 0 if old is None or kept_as else old.st_size
+        self._area.space.settle(self._reservation, size_bytes, replaced_bytes)
+        return kept_as
+
+    def _real_path(self, directory_fd: int) -> Path:
+        path = Path(os.fsdecode(self._terms.path))
+        try:
+            return Path(f"/proc/self/fd/{directory_fd}").readlink() / path.name
+        except OSError:  # no /proc: the path as asked leads there too
+            return self._area.root / path
+
+
+def _check_name(parents: Sequence[bytes], name: bytes) -> None:
+    if b".." in parents or name in (b"", b".", b".."):
+        raise OutsideRootError(by_link=False)
+    # A sweep removes such files; an acknowledged upload must never be among them.
+    if is_staging_name(name):
+        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Illegal file name")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

@@ -1,0 +1,159 @@
+"""The account behind max_total_bytes: what counts, what is reserved, and when it is counted anew."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.content.test_uploads import Terms, put, receive, refusal
+
+from snow_owl_tftp.content.space import RECOUNT_S, Space
+from snow_owl_tftp.content.uploads import UploadArea
+from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.protocol.constants import ErrorCode
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def area(root: Path) -> Iterator[UploadArea]:
+    """Room for 100 bytes of *.cfg."""
+    area = UploadArea(root, max_total_bytes=100, counts=lambda path: path.endswith(b".cfg"))
+    yield area
+    area.close()
+
+
+def test_what_exists_counts_with_versions_and_without_the_rest(area: UploadArea, root: Path) -> None:
+    (root / "a.cfg").write_bytes(bytes(10))
+    (root / "sub/b.cfg").write_bytes(bytes(20))
+    (root / "a.cfg.~7~").write_bytes(bytes(30))
+    (root / "boot.img").write_bytes(bytes(1000))
+    (root / "link.cfg").symlink_to("boot.img")
+    assert area.sweep().counted_bytes == 60
+
+
+def test_first_upload_counts_what_exists_even_without_a_sweep(area: UploadArea, root: Path) -> None:
+    (root / "a.cfg").write_bytes(bytes(95))
+    assert refusal(lambda: area.begin(Terms(b"b.cfg"), 6)).code == ErrorCode.DISK_FULL
+
+
+def test_announced_size_is_reserved(area: UploadArea) -> None:
+    first = area.begin(Terms(b"a.cfg"), 60)
+    assert refusal(lambda: area.begin(Terms(b"b.cfg"), 41)).code == ErrorCode.DISK_FULL
+    second = area.begin(Terms(b"b.cfg"), 40)
+    first.close()
+    third = area.begin(Terms(b"c.cfg"), 60)
+    second.close()
+    third.close()
+
+
+def test_unannounced_upload_reserves_what_has_arrived(area: UploadArea) -> None:
+    first = area.begin(Terms(b"a.cfg"))
+    assert first.limit_bytes == 100
+    receive(first, bytes(60))
+    assert refusal(lambda: area.begin(Terms(b"b.cfg"), 41)).code == ErrorCode.DISK_FULL
+    second = area.begin(Terms(b"b.cfg"))
+    assert second.limit_bytes == 40
+    first.close()
+    second.close()
+
+
+def test_unannounced_uploads_are_checked_when_they_are_whole(area: UploadArea, root: Path) -> None:
+    first, second = area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))
+    receive(first, bytes(60))
+    receive(second, bytes(60))
+    assert refusal(lambda: first.commit(60)).code == ErrorCode.DISK_FULL, "60 and 60 are held"
+    first.close()
+    second.commit(60)
+    second.close()
+    assert {path.name for path in root.glob("*.cfg")} == {"b.cfg"}
+    assert area.space.used_bytes == 60
+
+
+def test_full_area_refuses_at_once(area: UploadArea) -> None:
+    put(area, Terms(b"a.cfg"), bytes(100))
+    assert refusal(lambda: area.begin(Terms(b"b.cfg"))).code == ErrorCode.DISK_FULL
+
+
+def test_smaller_of_both_limits_holds(root: Path) -> None:
+    area = UploadArea(root, max_total_bytes=100, max_file_size_bytes=30)
+    upload = area.begin(Terms(b"a"))
+    assert upload.limit_bytes == 30
+    upload.close()
+    put(area, Terms(b"b"), bytes(30))
+    put(area, Terms(b"c"), bytes(30))
+    put(area, Terms(b"d"), bytes(30))
+    upload = area.begin(Terms(b"a"))
+    assert upload.limit_bytes == 10
+    upload.close()
+    area.close()
+
+
+def test_replaced_file_gives_its_room_back_but_a_version_does_not(area: UploadArea) -> None:
+    put(area, Terms(b"a.cfg"), bytes(40))
+    put(area, Terms(b"a.cfg", on_existing="replace"), bytes(30))
+    assert area.space.used_bytes == 30
+    put(area, Terms(b"a.cfg", on_existing="version"), bytes(30))
+    assert area.space.used_bytes == 60
+
+
+def test_netascii_counts_as_stored(area: UploadArea) -> None:
+    put(area, Terms(b"a.cfg"), b"\r\n" * 40, is_netascii=True)
+    assert area.space.used_bytes == 40
+
+
+def test_what_somebody_tidied_up_is_noticed_before_refusing(root: Path) -> None:
+    now = 1000.0
+    counts: list[int] = []
+
+    def count() -> int:
+        counts.append(sum(path.stat().st_size for path in root.glob("*.cfg")))
+        return counts[-1]
+
+    space = Space(100, count, clock=lambda: now)
+    (root / "old.cfg").write_bytes(bytes(90))
+    with (root / "new").open("wb") as file:
+        with pytest.raises(RefusedError):
+            space.reserve(file.fileno(), 20)
+        (root / "old.cfg").unlink()
+        with pytest.raises(RefusedError):
+            space.reserve(file.fileno(), 20)
+        assert counts == [90], "counted again too soon"
+        now += RECOUNT_S
+        reservation, _ = space.reserve(file.fileno(), 20)
+        assert counts == [90, 0]
+        space.release(reservation)
+
+
+def test_what_is_committed_during_a_count_is_not_forgotten(root: Path) -> None:
+    now = 0.0
+    with (root / "new").open("wb") as file:
+
+        def count() -> int:
+            if now:
+                space.settle(reservation, 50, 0)
+            return 0
+
+        space = Space(100, count, clock=lambda: now)
+        reservation, _ = space.reserve(file.fileno(), 50)
+        now = RECOUNT_S
+        with pytest.raises(RefusedError):
+            space.reserve(file.fileno(), 60)
+        assert space.used_bytes == 50
+
+
+def test_without_a_limit_nothing_is_counted(root: Path) -> None:
+    def count() -> int:
+        raise AssertionError("counted")
+
+    space = Space(0, count)
+    fd = os.open(root / "new", os.O_WRONLY | os.O_CREAT)
+    reservation, limit_bytes = space.reserve(fd, None)
+    space.claim(reservation, 2**60)
+    space.release(reservation)
+    os.close(fd)
+    assert limit_bytes == 0
