@@ -51,6 +51,12 @@ class TransferPlan:
         timeout_ns: the negotiated timeout (RFC 2349), kept as asked; 0: the timer follows the measured RTT.
         first_packet: the ready-made OACK or request; b"" where DATA 1 or ACK 0 begins.
         declared_bytes: sink: the tsize that the sender announced; None: it did not.
+        stream: sender: `fd` is the non-blocking read end of a pipe whose end makes the last block;
+            size_bytes is not used.
+        compare: receiver: `fd` is a descriptor of the expected content (the engine's from here on); the
+            payload is compared with it, nothing is written, the last ACK leaves without a commit.
+        expected_oack: our own asking: an OACK of exactly these bytes needs no decision; blksize_bytes and
+            windowsize_blocks are what it grants.
         context: any object; comes back in the Completion.
     """
 
@@ -63,4 +69,7 @@ class TransferPlan:
     timeout_ns: int = 0
     first_packet: bytes = b""
     declared_bytes: int | None = None
+    stream: bool = False
+    compare: bool = False
+    expected_oack: bytes = b""
     context: Any = None

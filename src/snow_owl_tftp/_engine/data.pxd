@@ -76,7 +76,7 @@ cdef struct Local:
 cdef struct Source:
     int fd
     uint32_t refs
-    uint8_t *map                  # NULL for an empty file; NEVER read by us: the kernel copies from it
+    uint8_t *map                  # NULL for an empty file; of a file NEVER read by us: the kernel copies from it
     uint64_t size_bytes
     uint64_t device, inode
     int64_t mtime_ns
@@ -87,6 +87,10 @@ cdef struct Source:
     uint64_t checked              # token (worker and round) of the last fstat that found it unchanged
     uint32_t changed              # 1: not the file that was opened any more
     Source *next                  # list of the store
+    uint8_t stream                # 1: `fd` is a pipe, `map` a ring of our own, `size_bytes` what was read
+    uint8_t ended                 # stream: the writer has closed the pipe
+    uint8_t watched               # stream: the pipe is registered with epoll
+    uint64_t ring_bytes           # stream: a multiple of the block size, one block more than a window
 
 cdef struct Recipe:
     uint32_t refs
@@ -98,6 +102,9 @@ cdef struct Recipe:
     uint32_t first_bytes          # length of `first`
     uint8_t role
     uint8_t shared                # a flow's recipe
+    uint8_t compare               # receiver: the payload is compared with `source`, not written
+    uint32_t expected_bytes       # length of `expected`
+    uint8_t *expected             # an OACK of these bytes needs no decision; behind `first`
     uint8_t *first                # ready-made OACK or request; lies behind the struct
 
 cdef struct Buffer:
@@ -116,6 +123,7 @@ cdef struct Sink:
     uint32_t buffer_bytes
     Buffer *filling
     uint8_t ack_owed              # an ACK waits until a buffer is written
+    Source *compared              # a load generator's: what the payload must be; the recipe's reference
     uint32_t *live                # the engine's count of sinks
 
 cdef struct Transfer:
@@ -144,7 +152,7 @@ cdef struct Transfer:
     uint8_t no_gso                # the kernel refused a train of this transfer
     uint8_t doomed                # the kernel could not read the file: look at it in the next turn
     uint8_t counted_half_open
-    uint8_t in_tids, in_requests  # which index knows us
+    uint8_t in_tids, in_requests, in_locals   # which index knows us
     uint8_t owes_first            # the first packet could not be sent yet
     uint8_t flow_hit
     uint8_t superseded            # the peer has sent another request: no more retransmission

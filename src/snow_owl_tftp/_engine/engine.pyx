@@ -25,9 +25,10 @@ from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_
 from snow_owl_tftp._engine.rtt cimport Retransmit
 from snow_owl_tftp._engine.store cimport (
     Store, store_close, store_init, store_io_thread, store_open, store_release, store_stop)
+from snow_owl_tftp._engine.stream cimport stream_new
 from snow_owl_tftp._engine.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker cimport (
-    Limits, MAX_GROUPS, Recipe, S_LISTENER, S_TID, Worker, recipe_new, worker_add_socket, worker_free,
+    Limits, MAX_GROUPS, Recipe, S_LISTENER, S_SHARED, S_TID, Worker, recipe_new, worker_add_socket, worker_free,
     worker_init, worker_run)
 
 CONTRACT_VERSION = 1
@@ -236,6 +237,14 @@ cdef class Engine:
         """Takes over a socket that transfers of `group` share.  All of a group are added in a row."""
         self._add(worker, S_TID, group, fd, wildcard, wants_control)
 
+    def add_shared(self, int worker, int fd):
+        """Takes over a wildcard-bound IPv4 socket with IP_PKTINFO (UDP_GRO as well, if it is on).
+
+        Transfers of our own share it and are told apart by their local address: ask(…, local=…).  This
+        is how one process plays many clients.
+        """
+        self._add(worker, S_SHARED, 0, fd, True, True)
+
     def _add(self, int worker, int kind, int group, int fd, bint wildcard, bint wants_control):
         if self._running or not 0 <= worker < <int>self._count or not 0 <= group < MAX_GROUPS:
             raise ValueError("sockets are added before start, to an existing worker, in groups 0..63")
@@ -364,12 +373,14 @@ cdef class Engine:
 
     cdef Recipe *_recipe(self, int role, plan) except NULL:
         cdef bytes first = plan.first_packet
+        cdef bytes expected = plan.expected_oack
         cdef Recipe *recipe
         cdef uint32_t blksize = plan.blksize_bytes, windowsize = plan.windowsize_blocks
         if not 8 <= blksize <= 65464 or not 1 <= windowsize <= 65535 or PyBytes_GET_SIZE(first) > 1024:
             raise ValueError("blksize must be 8..65464, windowsize 1..65535, first_packet at most 1024 bytes")
         recipe = recipe_new(role, blksize, windowsize, plan.timeout_ns,
-                            <const uint8_t *>PyBytes_AS_STRING(first), <uint32_t>PyBytes_GET_SIZE(first))
+                            <const uint8_t *>PyBytes_AS_STRING(first), <uint32_t>PyBytes_GET_SIZE(first),
+                            <const uint8_t *>PyBytes_AS_STRING(expected), <uint32_t>PyBytes_GET_SIZE(expected))
         if recipe == NULL:
             raise MemoryError()
         context = plan.context
@@ -387,11 +398,20 @@ cdef class Engine:
         m.recipe = self._recipe(role, plan)
         if role == RECEIVER:
             m.sink = self._sink(fd, size, plan)
+            if not plan.compare:
+                return 0
+        if plan.stream:
+            m.recipe.source = stream_new(fd, m.recipe.blksize_bytes, m.recipe.windowsize)
+            if m.recipe.source == NULL:
+                os.close(fd)
+                raise MemoryError()
             return 0
         with nogil:
             error = store_open(&self._store, fd, size, &m.recipe.source)
         if error:
             raise OSError(error, "the file cannot be sent")
+        if m.sink != NULL:
+            m.sink.compared = m.recipe.source
         return 0
 
     cdef Sink *_sink(self, int fd, uint64_t limit, plan) except NULL:
@@ -463,7 +483,7 @@ cdef class Engine:
         """Ends a started transfer with an ERROR to the peer; unknown ids are ignored."""
         self._send_down(M_ABORT, transfer_id, text, code, 0)
 
-    def ask(self, plan, int fd, bytes peer, *, bint gro=False):
+    def ask(self, plan, fd, bytes peer, *, bint gro=False, bytes local=b"", int worker=-1):
         """Starts a transfer of our own: sends plan.first_packet (an RRQ or WRQ) from socket `fd`.
 
         Args:
@@ -471,6 +491,9 @@ cdef class Engine:
             fd: a bound, non-blocking UDP socket of its own; the engine's from here on, also on failure.
             peer: the server's sockaddr_in or sockaddr_in6, as the kernel lays it out.
             gro: UDP_GRO is on.
+            local: instead of fd (None): the IPv4 address, four bytes, under which the transfer uses the
+                shared socket of `worker`; one transfer an address at a time.
+            worker: which worker runs it; -1: in turns.
         """
         cdef Message *m = message_new(M_ASK, 0, NULL, 0)
         if m == NULL:
@@ -480,15 +503,21 @@ cdef class Engine:
                 raise ValueError("peer must be a sockaddr_in or sockaddr_in6")
             memcpy(m.peer.address.raw, PyBytes_AS_STRING(peer), PyBytes_GET_SIZE(peer))
             m.peer.size = <uint32_t>PyBytes_GET_SIZE(peer)
-            m.socket = fd
+            m.socket = -1 if fd is None else fd
             m.state = gro
-            m.id = <uint64_t>(self._next_worker % self._count) << 56
+            if fd is None:
+                if PyBytes_GET_SIZE(local) != 4:
+                    raise ValueError("local must be an IPv4 address of four bytes where fd is None")
+                memcpy(m.local.address, PyBytes_AS_STRING(local), 4)
+                m.local.family = <uint32_t>AF_INET
+            m.id = <uint64_t>(self._next_worker % self._count if worker < 0 else worker) << 56
             self._next_worker += 1
             self._attach(m, plan)
             self._push(m)
         except BaseException:
             self._undo(m)
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
             raise
 
     def resume(self, uint64_t transfer_id, plan):

@@ -1,6 +1,6 @@
 # Sending: what a transfer may send now, put into batches; what the kernel refused, put right.
 #
-# pump() walks a sender's window; flush() hands the batch to the kernel and deals with the three ways it
+# pump_file() walks a sender's window; flush() hands the batch to the kernel and deals with the three ways it
 # can refuse: a full socket (the transfer waits for EPOLLOUT), a train that it does not want (plain
 # datagrams from now on, for this transfer), a file that became shorter (the transfer is doomed).
 # The final block never travels with the others: it is copied, then the file is asked whether it is still
@@ -230,14 +230,12 @@ cdef inline uint32_t train_length(Worker *w, Transfer *t, int64_t end) noexcept 
     return most if blocks > most else <uint32_t>blocks
 
 
-cdef inline void pump(Worker *w, Transfer *t) noexcept nogil:
+cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
     """Puts what the window allows into the batch, at most QUANTUM_BYTES of it."""
     cdef Source *source = t.recipe.source
     cdef uint32_t blksize = t.flight.blksize_bytes, count
     cdef int64_t end = flight_window_end(&t.flight)
     cdef uint64_t offset, budget = QUANTUM_BYTES
-    if t.queued != Q_NONE:
-        return                                   # it will be pumped when its turn comes
     while t.flight.next <= end:
         offset = <uint64_t>(t.flight.next - 1) * blksize
         if t.flight.next == t.flight.last:

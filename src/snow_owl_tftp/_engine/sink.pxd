@@ -2,11 +2,13 @@
 #
 # Memory is bounded: at most SINK_JOBS buffers of a transfer are with the I/O threads; past that the ACK
 # is held back (ack_owed) until one comes home, so a slow disk slows its own sender and nobody else.
+# A load generator's sink holds nothing: it compares each payload with a file of its own (a memfd that
+# nobody else can shorten, so reading the mapping is safe).
 # Must not: write, allocate beyond one buffer a call, or end the transfer.
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from snow_owl_tftp._engine.data cimport Buffer, Sink, Transfer
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.store cimport store_write
@@ -17,6 +19,7 @@ cdef enum:
     SINK_OK = 0
     SINK_NO_MEMORY = 1
     SINK_TOO_LARGE = 2
+    SINK_DIFFERS = 3
 
 
 cdef inline int sink_submit(Worker *w, Transfer *t) noexcept nogil:
@@ -50,6 +53,11 @@ cdef inline int sink_deliver(Worker *w, Transfer *t, const uint8_t *payload, uin
     cdef Sink *sink = t.sink
     cdef uint64_t total = sink.received_bytes + size
     cdef uint32_t part
+    if sink.compared != NULL:
+        if total > sink.compared.size_bytes or memcmp(sink.compared.map + sink.received_bytes, payload, size):
+            return SINK_DIFFERS
+        sink.received_bytes = total
+        return SINK_OK
     if (sink.limit_bytes and total > sink.limit_bytes) or total > sink.declared_bytes:
         return SINK_TOO_LARGE
     while size:

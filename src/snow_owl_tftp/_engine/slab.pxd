@@ -7,7 +7,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
-from snow_owl_tftp._engine.data cimport Peer, T_FREE, Transfer
+from snow_owl_tftp._engine.data cimport Local, Peer, T_FREE, Transfer
 from snow_owl_tftp._engine.includes.net cimport AF_INET, sockaddr_in, sockaddr_in6
 from snow_owl_tftp._engine.index cimport hash_bytes, index_add, index_find, index_remove
 from snow_owl_tftp._engine.worker cimport Client, SLAB_CHUNK, Worker
@@ -157,6 +157,32 @@ cdef inline void remove_by_request(Worker *w, Transfer *t) noexcept nogil:
     if t.in_requests:
         index_remove(&w.by_request, t.hash_request, <uint32_t>t.id)
         t.in_requests = 0
+
+
+cdef inline uint32_t local_hash(Worker *w, const Local *local) noexcept nogil:
+    return <uint32_t>hash_bytes(local.address, 16, w.secret)
+
+
+cdef inline Transfer *find_by_local(Worker *w, const Local *local) noexcept nogil:
+    cdef uint32_t hash = local_hash(w, local), at = hash
+    cdef int64_t found
+    while True:
+        found = index_find(&w.by_local, hash, &at)
+        if found < 0:
+            return NULL
+        if memcmp(slot(w, found).local.address, local.address, 16) == 0:
+            return slot(w, found)
+
+
+cdef inline void add_by_local(Worker *w, Transfer *t) noexcept nogil:
+    if index_add(&w.by_local, local_hash(w, &t.local), <uint32_t>t.id) == 0:
+        t.in_locals = 1
+
+
+cdef inline void remove_by_local(Worker *w, Transfer *t) noexcept nogil:
+    if t.in_locals:
+        index_remove(&w.by_local, local_hash(w, &t.local), <uint32_t>t.id)
+        t.in_locals = 0
 
 
 # --- clients: how much of the server one address holds -------------------------------------------------

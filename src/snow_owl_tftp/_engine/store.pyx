@@ -156,6 +156,11 @@ cdef void store_release(Store *store, Source *source) noexcept nogil:
     """
     if source == NULL:
         return
+    if source.stream:                            # a pipe belongs to one recipe: there is nobody to wait for
+        close(source.fd)
+        free(source.map)
+        free(source)
+        return
     pthread_mutex_lock(&store.mutex)
     if so_add32(&source.refs, -1) == 0:
         source.idle_since_ns = now_ns()

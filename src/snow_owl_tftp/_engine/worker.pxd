@@ -18,6 +18,7 @@ cdef enum:
     S_LISTENER = 1                # requests; in single-port mode also transfers
     S_TID = 2                     # shared by transfers
     S_PRIVATE = 3                 # one transfer of our own asking
+    S_SHARED = 4                  # transfers of our own asking, told apart by their local address
 
 cdef enum:
     Q_NONE = 0
@@ -34,6 +35,12 @@ cdef enum:
     MAX_GROUPS = 64
     FINALS = 128
     EVENTS = 128
+
+cdef extern from *:
+    """
+    #define STREAM_EVENT 0x100000000ULL   /* epoll data: the low half is a transfer's slot */
+    """
+    const uint64_t STREAM_EVENT
 
 cdef struct Socket:
     int fd
@@ -96,6 +103,7 @@ cdef struct Worker:
     int32_t socket_count, socket_capacity, free_socket
     Group groups[64]
     int32_t group_count
+    int32_t shared_socket         # S_SHARED, -1: none
     Transfer **slab               # chunks of SLAB_CHUNK
     uint32_t slab_chunks, slab_capacity
     Transfer *free_transfers      # linked by queue_next
@@ -105,7 +113,7 @@ cdef struct Worker:
     Flow *flow_entries
     uint32_t flow_used
     uint32_t flow_hand            # the entry that makes room next
-    Index by_tid, by_request, by_client, by_flow
+    Index by_tid, by_request, by_client, by_flow, by_local
     Wheel wheel
     SendBatch out
     ReceiveBatch received
@@ -135,4 +143,5 @@ cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard
 cdef void worker_run(Worker *w) noexcept nogil
 cdef void worker_free(Worker *w) noexcept nogil
 cdef Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t windowsize, uint64_t fixed_ns,
-                        const uint8_t *first, uint32_t first_bytes) noexcept nogil
+                        const uint8_t *first, uint32_t first_bytes, const uint8_t *expected,
+                        uint32_t expected_bytes) noexcept nogil

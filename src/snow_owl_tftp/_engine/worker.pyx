@@ -9,7 +9,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, memset, strlen
 from snow_owl_tftp._engine.batch cimport (
     receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
 from snow_owl_tftp._engine.data cimport *
@@ -19,12 +19,14 @@ from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
-    flush, flush_finals, pump, run_later, send_ack, send_bytes, send_error, send_first)
-from snow_owl_tftp._engine.sink cimport SINK_JOBS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit
+    flush, flush_finals, pump_file, run_later, send_ack, send_bytes, send_error, send_first)
+from snow_owl_tftp._engine.sink cimport (
+    SINK_DIFFERS, SINK_JOBS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit)
 from snow_owl_tftp._engine.slab cimport (
     add_by_request, add_by_tid, client_leave, client_of, find_by_request, find_by_tid, peer_equal, peer_hash,
-    peer_same_host, remove_by_request, remove_by_tid, slot, transfer_by_id, transfer_new, transfer_slot_free)
+    add_by_local, find_by_local, peer_same_host, remove_by_local, remove_by_request, remove_by_tid, slot, transfer_by_id, transfer_new, transfer_slot_free)
 from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_release
+from snow_owl_tftp._engine.stream cimport pump_stream, stream_idle
 from snow_owl_tftp._engine.timers cimport (
     wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
 from snow_owl_tftp._engine.window cimport *
@@ -69,9 +71,10 @@ cdef uint64_t clock_ns() noexcept nogil:
 # --- life and death of a transfer ----------------------------------------------------------------------
 
 cdef Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t windowsize, uint64_t fixed_ns,
-                        const uint8_t *first, uint32_t first_bytes) noexcept nogil:
+                        const uint8_t *first, uint32_t first_bytes, const uint8_t *expected,
+                        uint32_t expected_bytes) noexcept nogil:
     """A recipe with one reference; NULL when there is no memory."""
-    cdef Recipe *recipe = <Recipe *>calloc(1, sizeof(Recipe) + first_bytes + 1)
+    cdef Recipe *recipe = <Recipe *>calloc(1, sizeof(Recipe) + first_bytes + expected_bytes + 1)
     if recipe == NULL:
         return NULL
     recipe.refs = 1
@@ -83,6 +86,10 @@ cdef Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t windowsize, u
     recipe.first_bytes = first_bytes
     if first_bytes:
         memcpy(recipe.first, first, first_bytes)
+    recipe.expected = recipe.first + first_bytes
+    recipe.expected_bytes = expected_bytes
+    if expected_bytes:
+        memcpy(recipe.expected, expected, expected_bytes)
     return recipe
 
 
@@ -101,6 +108,17 @@ cdef void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
     w.counters.half_open_transfers -= 1
     if t.client >= 0:
         w.clients[t.client].half_open -= 1
+
+
+cdef Transfer *shared_owner(Worker *w, const Local *local, const Peer *peer) noexcept nogil:
+    """As private_owner, on a shared socket: the address that the datagram came to tells whose it is."""
+    cdef Transfer *t = find_by_local(w, local)
+    if t == NULL:
+        return NULL
+    if t.state == T_ASKING and peer_same_host(&t.peer, peer):
+        t.peer = peer[0]
+        return t
+    return t if peer_equal(&t.peer, peer) else NULL
 
 
 cdef void close_private(Worker *w, Transfer *t) noexcept nogil:
@@ -146,6 +164,7 @@ cdef void release(Worker *w, Transfer *t) noexcept nogil:
     uncount_half_open(w, t)
     remove_by_request(w, t)
     remove_by_tid(w, t)
+    remove_by_local(w, t)
     wheel_remove(&w.wheel, t)
     close_private(w, t)
     client_leave(w, t.client)
@@ -223,7 +242,9 @@ cdef void fail(Worker *w, Transfer *t, int outcome, int error, int code, const c
 cdef void fail_source(Worker *w, Transfer *t) noexcept nogil:
     """The kernel could not read the file, or it is not the file that was opened."""
     cdef Source *source = t.recipe.source
-    if source.failed_errno and not source_is_changed(source):
+    if source.stream:
+        fail(w, t, OUT_LOCAL_IO_ERROR, EIO, 0, b"I/O error while reading the content")
+    elif source.failed_errno and not source_is_changed(source):
         fail(w, t, OUT_LOCAL_IO_ERROR, source.failed_errno, 0, b"I/O error while reading the file")
     else:
         fail(w, t, OUT_CHANGED, 0, 0, b"file changed during the transfer")
@@ -346,6 +367,16 @@ cdef bint is_same_request(Worker *w, Transfer *t) noexcept nogil:
             and w.now_ns - t.flight.progress_ns < t.flight.rtt.rto_ns)
 
 
+cdef void pump(Worker *w, Transfer *t) noexcept nogil:
+    """Sends what may be sent now, of a file or of a pipe."""
+    if t.queued != Q_NONE:
+        return                                   # its turn will come
+    if t.recipe.source.stream:
+        pump_stream(w, t)
+    else:
+        pump_file(w, t)
+
+
 cdef void repeat_first(Worker *w, Transfer *t) noexcept nogil:
     if t.flight.opening:
         t.flight.retransmits += 1
@@ -402,6 +433,8 @@ cdef void on_request(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t
 cdef int64_t final_block(const Recipe *recipe, uint32_t blksize_bytes) noexcept nogil:
     if recipe.role == RECEIVER:
         return -1
+    if recipe.source.stream:
+        return <int64_t>1 << 62                  # until the pipe ends
     return <int64_t>(recipe.source.size_bytes // blksize_bytes) + 1
 
 
@@ -481,6 +514,13 @@ cdef void acknowledge(Worker *w, Transfer *t) noexcept nogil:
 cdef void flush_sink(Worker *w, Transfer *t) noexcept nogil:
     """The last block is here: write what is left, then let Python commit."""
     cdef Message *m
+    if t.sink.compared != NULL:
+        send_ack(w, t, t.flight.last)
+        if t.sink.received_bytes != t.sink.compared.size_bytes:
+            fail(w, t, OUT_CHANGED, 0, 0, b"content differs")
+        else:
+            end(w, t, OUT_OK, 0, NULL, 0)
+        return
     if sink_submit(w, t) != SINK_OK:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
         return
@@ -520,6 +560,9 @@ cdef void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *payload
     if act & ACT_DELIVER:
         w.counters.blocks_received += 1
         result = sink_deliver(w, t, payload, size)
+        if result == SINK_DIFFERS:
+            fail(w, t, OUT_CHANGED, 0, 0, b"content differs")
+            return
         if result == SINK_TOO_LARGE:
             fail(w, t, OUT_ABORTED, EFBIG, 3, b"more data than announced or allowed")
             return
@@ -541,6 +584,10 @@ cdef void on_oack(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t size) n
         send_ack(w, t, 0)                        # our ACK 0 was lost
         return
     if t.state != T_ASKING:
+        return
+    if (t.recipe.expected_bytes and t.recipe.expected_bytes == size
+            and memcmp(t.recipe.expected, bytes, size) == 0):
+        resume(w, t, t.recipe.fixed_ns)
         return
     m = message_new(M_ANSWER, t.id, bytes, size)
     if m == NULL:
@@ -605,6 +652,11 @@ cdef void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, uint32_t 
     if s.kind == S_PRIVATE:
         t = private_owner(w, s, peer)
         of_peer = 0 if t != NULL else peer_hash(peer, w.secret)
+    elif s.kind == S_SHARED:
+        t = shared_owner(w, local, peer)
+        if t == NULL:
+            return                               # an echo of a transfer that is over
+        of_peer = 0
     elif s.kind == S_LISTENER and (w.groups[s.group].tid_count or size < 2 or bytes[1] <= OP_WRQ):
         on_request(w, socket, bytes, size, peer, local)
         return
@@ -710,10 +762,15 @@ cdef void on_refuse(Worker *w, Message *m) noexcept nogil:
 cdef void on_ask(Worker *w, Message *m) noexcept nogil:
     """A transfer of our own asking, on a socket of its own (m.socket: its descriptor)."""
     cdef Transfer *t = transfer_new(w)
-    cdef int32_t socket = worker_add_socket(w, m.socket, S_PRIVATE, -1, False, m.state)
+    cdef int32_t socket
+    if m.socket < 0:
+        socket = w.shared_socket
+    else:
+        socket = worker_add_socket(w, m.socket, S_PRIVATE, -1, False, m.state)
     if t == NULL or socket < 0:
         # Without a slot there is no id: the client's own limit of transfers keeps this from happening.
-        close(m.socket)
+        if m.socket >= 0:
+            close(m.socket)
         if t != NULL:
             transfer_slot_free(w, t)
         sink_free(m.sink)
@@ -725,9 +782,13 @@ cdef void on_ask(Worker *w, Message *m) noexcept nogil:
     t.socket = socket
     t.state = T_ASKING
     t.started_ns = w.now_ns
-    w.sockets[socket].owner = t.id
     w.counters.live_transfers += 1
     w.counters.transfers_started += 1
+    if w.sockets[socket].kind == S_PRIVATE:
+        w.sockets[socket].owner = t.id
+    else:
+        t.local = m.local
+        add_by_local(w, t)                       # no memory: the transfer times out
     flight_init(&t.flight, &w.retransmit, m.recipe.role, 512, 1, final_block(m.recipe, 512), True, True,
                 m.recipe.fixed_ns, w.now_ns)
     send_first(w, t)
@@ -749,8 +810,6 @@ cdef void on_ask_failed(Worker *w, Message *m) noexcept nogil:
 cdef void on_resume(Worker *w, Message *m) noexcept nogil:
     """Python has read the OACK: m.recipe carries what was granted (a reference of ours)."""
     cdef Transfer *t = transfer_by_id(w, m.id)
-    cdef uint64_t fixed_ns = m.recipe.fixed_ns
-    cdef Rtt measured
     if t == NULL or t.state != T_ANSWERED:
         recipe_release(w.store, m.recipe, w.outbox)
         return
@@ -758,15 +817,20 @@ cdef void on_resume(Worker *w, Message *m) noexcept nogil:
     t.recipe.source = NULL
     recipe_release(w.store, t.recipe, w.outbox)
     t.recipe = m.recipe
-    measured = t.flight.rtt
+    if m.payload_bytes and t.sink != NULL:
+        t.sink.declared_bytes = m.payload_bytes - 1
+    resume(w, t, t.recipe.fixed_ns)
+
+
+cdef void resume(Worker *w, Transfer *t, uint64_t fixed_ns) noexcept nogil:
+    """The options are settled: the data begins."""
+    cdef Rtt measured = t.flight.rtt
     flight_init(&t.flight, &w.retransmit, t.recipe.role, t.recipe.blksize_bytes, t.recipe.windowsize,
                 final_block(t.recipe, t.recipe.blksize_bytes), False, True, fixed_ns, w.now_ns)
     if not fixed_ns:
         t.flight.rtt = measured
         t.flight.deadline_ns = w.now_ns + flight_patience_ns(&t.flight, &w.retransmit)
     t.state = T_ACTIVE
-    if m.payload_bytes and t.sink != NULL:
-        t.sink.declared_bytes = m.payload_bytes - 1
     if t.flight.role == RECEIVER:
         send_ack(w, t, 0)                        # RFC 2347: the ACK of an OACK
         wheel_update(&w.wheel, t)
@@ -928,6 +992,8 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     if t.superseded:
         end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
         return
+    if stream_idle(t):
+        t.flight.progress_ns = w.now_ns          # the peer owes us nothing
     act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
     if act & ACT_GIVE_UP:
@@ -1046,6 +1112,12 @@ cdef void linger(Worker *w) noexcept nogil:
         w.now_ns = clock_ns()
 
 
+cdef void on_stream(Worker *w, Transfer *t) noexcept nogil:
+    """A pipe has bytes, or has ended.  The slot may belong to another transfer by now: it looks again."""
+    if t.state == T_ACTIVE and t.flight.role == SENDER and not t.flight.opening:
+        pump(w, t)
+
+
 cdef void turn(Worker *w) noexcept nogil:
     cdef epoll_event events[128]
     cdef int n, i
@@ -1059,13 +1131,16 @@ cdef void turn(Worker *w) noexcept nogil:
         if events[i].data.u64 == INBOX:
             read_inbox(w)
             continue
+        if events[i].data.u64 & STREAM_EVENT:
+            on_stream(w, slot(w, <uint32_t>events[i].data.u64))
+            continue
         if events[i].events & EPOLLOUT:
             on_writable(w, <int32_t>events[i].data.u64)
         if events[i].events & ~<uint32_t>EPOLLOUT and w.sockets[events[i].data.u64].kind != S_LISTENER:
             drain_socket(w, <int32_t>events[i].data.u64)
     # Requests last: the ACK that ended the peer's transfer was sent before its next request.
     for i in range(n):
-        if events[i].data.u64 != INBOX and w.sockets[events[i].data.u64].kind == S_LISTENER:
+        if events[i].data.u64 < INBOX and w.sockets[events[i].data.u64].kind == S_LISTENER:
             drain_socket(w, <int32_t>events[i].data.u64)
     if w.run_head != NULL:
         run_queue(w)
@@ -1099,6 +1174,7 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.limits = limits[0]
     w.secret = secret
     w.free_socket = -1
+    w.shared_socket = -1
     w.free_client = -1
     w.mode = 255
     w.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
@@ -1108,6 +1184,7 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     if (w.epoll_fd < 0 or w.tid_history == NULL or w.ended == NULL or w.flow_entries == NULL
             or index_init(&w.by_tid, 1024) < 0 or index_init(&w.by_request, 1024) < 0
             or index_init(&w.by_client, 1024) < 0 or index_init(&w.by_flow, 1024) < 0
+            or index_init(&w.by_local, 1024) < 0
             or send_init(&w.out) < 0 or receive_init(&w.received, max_batch, slot_bytes) < 0):
         return -1
     event.events = EPOLLIN
@@ -1157,6 +1234,8 @@ cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard
         if w.groups[group].tid_count == 0:
             w.groups[group].first_tid = i
         w.groups[group].tid_count += 1
+    elif kind == S_SHARED:
+        w.shared_socket = i
     return i
 
 
@@ -1179,6 +1258,7 @@ cdef void worker_free(Worker *w) noexcept nogil:
     index_free(&w.by_request)
     index_free(&w.by_client)
     index_free(&w.by_flow)
+    index_free(&w.by_local)
     send_free(&w.out)
     receive_free(&w.received)
     if w.epoll_fd >= 0:

@@ -111,7 +111,7 @@ cdef extern from * nogil:
         uint32_t events
         epoll_data_t data
 
-    int EPOLLIN, EPOLLOUT, EPOLLERR
+    int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLONESHOT
     int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
     int EFD_NONBLOCK, EFD_CLOEXEC
     int epoll_create1(int)

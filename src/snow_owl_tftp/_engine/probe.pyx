@@ -1,0 +1,337 @@
+"""The engine's inline parts, callable from Python: for tests alone, and in no wheel.
+
+What a `.pxd` holds is compiled into whoever cimports it, so this module runs the very source that the worker runs.
+Nothing here is fast, and nothing here adds a rule: FlightProbe joins the state machine with packets exactly as
+worker.pyx does, but for sockets, files and queues.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from snow_owl_tftp._engine.data cimport Transfer
+from snow_owl_tftp._engine.index cimport (
+    Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
+from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_back_off, rtt_init, rtt_sample
+from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_0, seq_block, seq_distance, seq_index_from
+from snow_owl_tftp._engine.timers cimport (
+    Wheel, wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
+from snow_owl_tftp._engine.window cimport *
+
+
+# --- seq -------------------------------------------------------------------------------------------------
+
+def block_of(int64_t block_index, int rollover=0):
+    """seq_block."""
+    return seq_block(block_index, rollover)
+
+
+def index_from(int64_t reference, uint16_t block):
+    """seq_index_from."""
+    return seq_index_from(reference, block)
+
+
+def distance(uint16_t block, uint16_t reference):
+    """seq_distance."""
+    return seq_distance(block, reference)
+
+
+# --- rtt -------------------------------------------------------------------------------------------------
+
+cdef Retransmit retransmit_of(policy):
+    return Retransmit(policy.initial_ns, policy.floor_ns, policy.ceiling_ns, policy.give_up_ns,
+                      policy.half_open_give_up_ns, policy.half_open_datagrams, policy.min_retries)
+
+
+cdef class RttProbe:
+    """Rtt under a RetransmitPolicy."""
+    cdef Rtt _rtt
+    cdef Retransmit _policy
+
+    def __init__(self, policy, uint64_t fixed_ns=0):
+        self._policy = retransmit_of(policy)
+        rtt_init(&self._rtt, &self._policy, fixed_ns)
+
+    def sample(self, uint64_t rtt_ns):
+        rtt_sample(&self._rtt, &self._policy, rtt_ns)
+
+    def back_off(self):
+        rtt_back_off(&self._rtt, &self._policy)
+
+    @property
+    def srtt_ns(self):
+        return self._rtt.srtt_ns
+
+    @property
+    def rttvar_ns(self):
+        return self._rtt.rttvar_ns
+
+    @property
+    def rto_ns(self):
+        return self._rtt.rto_ns
+
+
+# --- index -----------------------------------------------------------------------------------------------
+
+def keyed_hash(bytes data, uint64_t secret):
+    """hash_bytes."""
+    return hash_bytes(<const uint8_t *><const char *>data, len(data), secret)
+
+
+cdef class IndexProbe:
+    """An Index of `size` slots at first (a power of two)."""
+    cdef Index _index
+
+    def __init__(self, uint32_t size=2):
+        if index_init(&self._index, size) < 0:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        index_free(&self._index)
+
+    def add(self, uint32_t hash, uint32_t value):
+        if index_add(&self._index, hash, value) < 0:
+            raise MemoryError()
+
+    def remove(self, uint32_t hash, uint32_t value):
+        index_remove(&self._index, hash, value)
+
+    def find(self, uint32_t hash):
+        """Every value under `hash`, in the order in which the engine meets them."""
+        cdef uint32_t at = hash
+        cdef int64_t value
+        cdef list values = []
+        while True:
+            value = index_find(&self._index, hash, &at)
+            if value < 0:
+                return values
+            values.append(value)
+
+    @property
+    def used(self):
+        return self._index.used
+
+    @property
+    def size(self):
+        return self._index.mask + 1
+
+
+# --- timers ----------------------------------------------------------------------------------------------
+
+cdef class WheelProbe:
+    """A Wheel with `count` transfers that have nothing but a deadline."""
+    cdef Wheel *_wheel
+    cdef Transfer *_transfers
+    cdef readonly uint32_t count
+
+    def __cinit__(self, uint32_t count, uint64_t now_ns):
+        self._wheel = <Wheel *>calloc(1, sizeof(Wheel))
+        self._transfers = <Transfer *>calloc(count, sizeof(Transfer))
+        if self._wheel == NULL or self._transfers == NULL:
+            raise MemoryError()
+        self.count = count
+        wheel_init(self._wheel, now_ns)
+
+    def __dealloc__(self):
+        free(self._wheel)
+        free(self._transfers)
+
+    cdef Transfer *_at(self, uint32_t number) except NULL:
+        if number >= self.count:
+            raise IndexError(number)
+        return &self._transfers[number]
+
+    def set(self, uint32_t number, uint64_t deadline_ns):
+        """What the worker does after every change of a deadline."""
+        cdef Transfer *t = self._at(number)
+        t.flight.deadline_ns = deadline_ns
+        wheel_update(self._wheel, t)
+
+    def remove(self, uint32_t number):
+        wheel_remove(self._wheel, self._at(number))
+
+    def take_due(self, uint64_t now_ns):
+        """The number of one transfer whose deadline has passed, or None."""
+        cdef Transfer *t = wheel_take_due(self._wheel, now_ns)
+        return None if t == NULL else t - self._transfers
+
+    def next_ns(self):
+        """When to look again; None: nothing waits."""
+        cdef uint64_t due = wheel_next_ns(self._wheel)
+        return None if due == <uint64_t>-1 else due
+
+    @property
+    def waiting(self):
+        return self._wheel.count
+
+
+# --- window ----------------------------------------------------------------------------------------------
+
+cdef class FlightProbe:
+    """A Flight with packets in and out, and the face of protocol.transfer's Sender and Receiver.
+
+    Args:
+        role: 0 SENDER, 1 RECEIVER.
+        terms: protocol.transfer.Terms.
+        source: what a sender sends.
+        opening: as for protocol.transfer.Receiver; a sender opens when there is a first packet.
+    """
+    cdef Flight _flight
+    cdef Retransmit _policy
+    cdef readonly bytes source
+    cdef readonly object terms
+    cdef readonly bytearray delivered
+    cdef readonly object outcome
+    cdef readonly bint done, received
+    cdef bint _timer, _dallies, _opening
+
+    def __init__(self, int role, terms, bytes source=b"", bint opening=True):
+        self.terms = terms
+        self.source = source
+        self.delivered = bytearray()
+        self._policy = retransmit_of(terms.policy)
+        self._flight.role = role
+        self._opening = opening if role == RECEIVER else bool(terms.first_packet)
+
+    # --- what the peer and the clock do
+
+    def start(self, uint64_t now_ns):
+        cdef Flight *f = &self._flight
+        cdef int64_t last = -1
+        if f.role == SENDER:
+            last = <int64_t>(len(self.source) // <Py_ssize_t>self.terms.blksize_bytes) + 1
+        flight_init(f, &self._policy, f.role, self.terms.blksize_bytes, self.terms.windowsize_blocks, last,
+                    self._opening, self.terms.proven, self.terms.timeout_ns, now_ns)
+        self._timer = True
+        if f.opening:
+            return [self._first()]
+        if f.role == RECEIVER:
+            f.deadline_ns = now_ns + flight_patience_ns(f, &self._policy)     # on_resume
+            return [self._ack(0)]
+        return self._pump(now_ns)
+
+    def receive(self, bytes datagram, uint64_t now_ns):
+        cdef uint16_t block
+        if self.done or len(datagram) < 4 or datagram[0] != 0:
+            return []
+        block = <uint16_t>(datagram[2] << 8 | datagram[3])
+        if datagram[1] == 4:
+            return self._on_ack(block, now_ns)
+        if datagram[1] == 3:
+            return self._on_data(block, datagram[4:], now_ns)
+        if datagram[1] == 5:
+            return self._end("PEER_ERROR")
+        if datagram[1] == 6 and self._flight.role == RECEIVER and not self._flight.opening and self._flight.next == 1:
+            return [self._ack(0)]
+        return []
+
+    def tick(self, uint64_t now_ns):
+        cdef int act
+        if self.done or not self._timer or now_ns < self._flight.deadline_ns:
+            return []
+        if self._dallies:
+            return self._end("OK")
+        act = flight_on_timeout(&self._flight, &self._policy, now_ns)
+        self._check()
+        if act & ACT_GIVE_UP:
+            self._end("TIMED_OUT")
+            return [b"\0\5\0\0timed out: no answer\0"]
+        if act & ACT_FIRST:
+            return [self._first()]
+        if act & ACT_ACK:
+            return [self._ack(self._flight.next - 1)]
+        return self._pump(now_ns) if act & ACT_SEND else []
+
+    def commit(self, uint64_t now_ns):
+        self.outcome = "OK"
+        self._dallies = True
+        self._timer = True
+        self._flight.deadline_ns = now_ns + 5000000000                        # DALLY_NS of worker.pyx
+        return [self._ack(self._flight.last)]
+
+    # --- as worker.pyx joins them
+
+    cdef list _on_ack(self, uint16_t block, uint64_t now_ns):
+        cdef int act
+        if self._flight.role != SENDER:
+            return []
+        act = sender_on_ack(&self._flight, &self._policy, block, now_ns)
+        self._check()
+        if act & ACT_DONE:
+            return self._end("OK")
+        return self._pump(now_ns) if act & ACT_SEND else []
+
+    cdef list _on_data(self, uint16_t block, bytes payload, uint64_t now_ns):
+        cdef Flight *f = &self._flight
+        cdef int act
+        if f.role != RECEIVER:
+            return []
+        if self.received:
+            return [self._ack(f.last)] if self._dallies and block == seq_block(f.last, f.rollover) else []
+        if len(payload) > <Py_ssize_t>f.blksize_bytes:
+            self._end("ABORTED")
+            return [b"\0\5\0\4DATA longer than the block size\0"]
+        act = receiver_on_data(f, &self._policy, block, <uint32_t>len(payload), now_ns)
+        self._check()
+        if act & ACT_DELIVER:
+            self.delivered += payload
+        if act & ACT_FINAL:
+            self.received = True
+            self._timer = False
+            return []
+        return [self._ack(f.next - 1)] if act & ACT_ACK else []
+
+    cdef list _pump(self, uint64_t now_ns):
+        cdef Flight *f = &self._flight
+        cdef int64_t end = flight_window_end(f), index
+        cdef Py_ssize_t size = f.blksize_bytes
+        cdef list sent = []
+        cdef uint16_t block
+        for index in range(f.next, end + 1):
+            block = seq_block(index, ROLLOVER_TO_0)
+            sent.append(bytes((0, 3, block >> 8, block & 0xff)) + self.source[(index - 1) * size:index * size])
+        if sent and end == f.last and len(sent) > 1:
+            sender_sent(f, &self._policy, end - f.next, now_ns)               # the final block goes apart
+        if sent:
+            sender_sent(f, &self._policy, end - f.next + 1, now_ns)
+        self._check()
+        return sent
+
+    cdef bytes _ack(self, int64_t block_index):
+        cdef uint16_t block = seq_block(block_index, self._flight.rollover)
+        return bytes((0, 4, block >> 8, block & 0xff))
+
+    cdef bytes _first(self):
+        return self.terms.first_packet or self._ack(0)
+
+    cdef list _end(self, outcome):
+        if self.outcome is None:
+            self.outcome = outcome
+        self.done = True
+        self._timer = False
+        return []
+
+    cdef _check(self):
+        if not flight_check(&self._flight):
+            raise AssertionError(f"invariant broken: {self.state()}")
+
+    # --- what a test looks at
+
+    @property
+    def deadline_ns(self):
+        return self._flight.deadline_ns if self._timer else None
+
+    def state(self):
+        """What must be equal in protocol.transfer's model, by the names there."""
+        cdef Flight *f = &self._flight
+        state = {
+            "next": f.next, "srtt_ns": f.rtt.srtt_ns, "rttvar_ns": f.rtt.rttvar_ns, "rto_ns": f.rtt.rto_ns,
+            "retries": f.retries, "retransmits": f.retransmits, "opening": bool(f.opening), "proven": bool(f.proven)}
+        if f.role == SENDER:
+            state.update(window_base=f.window_base, sent_end=f.sent_end, last=f.last)
+        else:
+            state.update(in_window=f.in_window, rollover=f.rollover)
+        return state
+
+    @property
+    def retransmits(self):
+        return self._flight.retransmits
