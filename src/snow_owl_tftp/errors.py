@@ -1,8 +1,9 @@
 """Everything this package raises on purpose, one class for each party that can err.
 
 Every docstring answers three questions: who erred, what do we send, and is the transfer over.
-A transfer that fails is no exception at all: it ends as a Completion, because by then Python
-holds no frame that could catch anything.
+A transfer that fails in the server is no exception at all: it ends as a Completion, because by
+then Python holds no frame that could catch anything. In the client somebody waits for it, and gets
+a TransferError.
 
 This file is the lowest layer. It knows no packet, no policy and no engine, hence the ERROR codes
 below are plain ints. Texts that travel in an ERROR must never name a path, a host or a rule: the
@@ -16,6 +17,12 @@ __all__ = [
     "InternalError",
     "RefusedError",
     "TftpError",
+    "TransferAborted",
+    "TransferChanged",
+    "TransferDiskFull",
+    "TransferError",
+    "TransferRefused",
+    "TransferTimedOut",
 ]
 
 
@@ -90,4 +97,75 @@ class InternalError(TftpError):
 
     What do we send: ERROR 0 without detail, if a requester still waits for an answer.
     Is the transfer over: yes, that one; the server goes on with the others.
+    """
+
+
+class TransferError(TftpError):
+    """A `get` or `put` failed; the class below it, if any, says how. This one: the system or the peer's bytes.
+
+    Who erred: see the class; for this one, the text says it.
+    What do we send: an ERROR, unless the server ended the transfer or stayed silent.
+    Is the transfer over: yes, and nothing is left of it: no file under its name, no temporary file.
+
+    Attributes:
+        text: One line for a human; what a server wrote is stripped of control characters.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class TransferRefused(TransferError):  # noqa: N818 - the four are named for what happened
+    """The server refused the request, or gave up in the middle, with an ERROR.
+
+    Who erred: whoever asked for what the server does not grant, or the server; its code says it.
+    What do we send: nothing, an ERROR is not answered (RFC 1350 section 7).
+    Is the transfer over: yes.
+
+    Attributes:
+        code: Of the ERROR, 0..65535; 0..8 are an ErrorCode.
+        server_text: What the server wrote, without control characters.
+    """
+
+    def __init__(self, code: int, server_text: str) -> None:
+        super().__init__(f"refused by the server: ERROR {code}{': ' if server_text else ''}{server_text}")
+        self.args = (code, server_text)
+        self.code = code
+        self.server_text = server_text
+
+
+class TransferTimedOut(TransferError, TimeoutError):  # noqa: N818
+    """The server said nothing for as long as the retransmissions last.
+
+    Who erred: the network or the server, if there is one.
+    What do we send: an ERROR 0 into the silence, once.
+    Is the transfer over: yes.
+    """
+
+
+class TransferChanged(TransferError):  # noqa: N818
+    """What arrived is not what was announced, or the local file changed while it was sent.
+
+    Who erred: the sender of the file: its size is not its tsize, or somebody writes to it.
+    What do we send: ERROR 0, or ERROR 3 when more arrived than was announced.
+    Is the transfer over: yes; a mixed or short file is never delivered.
+    """
+
+
+class TransferDiskFull(TransferError):  # noqa: N818
+    """Our disk, quota or limit of size is used up.
+
+    Who erred: nobody; the file has no room here.
+    What do we send: ERROR 3.
+    Is the transfer over: yes.
+    """
+
+
+class TransferAborted(TransferError):  # noqa: N818
+    """It was cancelled here, or its client was closed.
+
+    Who erred: nobody.
+    What do we send: ERROR 0.
+    Is the transfer over: yes.
     """

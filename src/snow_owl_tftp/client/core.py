@@ -1,0 +1,391 @@
+"""The one core below both faces: transfers in, futures out, an engine of its own in between.
+
+    submit ─► ask ──► Answer (OACK) ─► resume ─┬─► Received ─► target.complete ─► commit ─► Completion ─► future
+                  └─► DATA 1 / ACK 0 (RFC 1350)┘
+
+May know: the engine, sockets, transfers. Must not: know asyncio, or who waits for a future.
+Invariants:
+- Every submitted transfer's future is resolved, also when the core is closed.
+- A transfer asks again only while nothing of the file was received: without options where they were refused, at the
+  next address where nobody answered.
+- State is guarded by one lock; the engine's events are read by one thread, which never waits for anything but them.
+  What may block (copying into somebody's file object) is done by an executor.
+"""
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from snow_owl_tftp.client.address import ServerAddress, free_descriptors, open_socket, route_blksize
+from snow_owl_tftp.client.settings import ClientSettings
+from snow_owl_tftp.client.transfer import Transfer, error_of_completion, is_no_room, may_ask_plainly
+from snow_owl_tftp.errors import BadPacket, TransferAborted, TransferChanged, TransferDiskFull, TransferError
+from snow_owl_tftp.plan import Outcome, Role, TransferPlan
+from snow_owl_tftp.protocol.constants import (
+    DEFAULT_BLKSIZE_BYTES,
+    DEFAULT_WINDOWSIZE_BLOCKS,
+    ErrorCode,
+    Opcode,
+)
+from snow_owl_tftp.protocol.options import Negotiated, accept_oack_untrusted
+from snow_owl_tftp.protocol.packets import Option, build_request
+
+__all__ = ["ClientCore"]
+
+_SLOT_BYTES = 65536
+"""UDP_GRO hands over whole trains; what does not fit a slot is lost (udp(7))."""
+_BATCH_SLOTS = 16
+"""16 trains are 1 MiB: they stay in the cache until they are copied out."""
+_IO_THREADS = 2
+_PROGRESS_S = 0.1
+_ROUTE_S = 30.0
+"""How long the blksize of a route is remembered: path MTU discovery forgets after ten minutes (ip(7))."""
+_DESCRIPTORS_EACH = 3
+"""Of a transfer: its socket, its file, and one for the source that the engine keeps."""
+_DALLY_S = 5.0
+"""How long the engine keeps the socket of a download, to repeat its last ACK."""
+
+
+class ClientCore:
+    """Runs transfers on an engine of its own.
+
+    Args:
+        settings: What to ask for and how long to wait.
+
+    Raises:
+        OSError: No descriptors or memory are left.
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        # Imported here: `import snow_owl_tftp` and the command line's --help must not pay for it.
+        from snow_owl_tftp._engine import engine as native
+
+        self.settings = settings
+        self._native = native
+        self._engine = native.Engine(
+            workers=1,
+            io_threads=_IO_THREADS,
+            slot_bytes=_SLOT_BYTES,
+            max_batch=_BATCH_SLOTS,
+            source_linger_ns=0,
+            initial_ns=settings.initial_ns,
+            ceiling_ns=settings.ceiling_ns,
+            give_up_ns=settings.give_up_ns,
+            min_retries=settings.retries,
+        )
+        self._lock = threading.RLock()
+        self._limit = settings.max_transfers or max(1, free_descriptors() // _DESCRIPTORS_EACH)
+        self._waiting: deque[Transfer] = deque()
+        self._live: set[Transfer] = set()
+        self._dallying: deque[float] = deque()
+        self._routes: dict[ServerAddress, tuple[float, int]] = {}
+        self._finishers: ThreadPoolExecutor | None = None
+        self._closing = False
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._engine.run()
+        self._thread = threading.Thread(target=self._run, name="tftp-client", daemon=True)
+        self._thread.start()
+
+    def submit(self, transfer: Transfer) -> None:
+        """Start a transfer, or let it wait its turn; its future tells how it ended.
+
+        Raises:
+            OSError: No route, no descriptor; the transfer is closed then.
+            ValueError: The request does not fit a packet, or the core is closed; the same.
+        """
+        with self._lock:
+            try:
+                if self._closing:
+                    raise ValueError("the client is closed")
+                transfer.future.set_running_or_notify_cancel()
+                if self._has_room():
+                    self._ask(transfer)
+                else:
+                    self._check(transfer)
+                    self._waiting.append(transfer)
+            except BaseException:
+                transfer.close()
+                raise
+        if transfer.progress is not None:
+            os.eventfd_write(self._wake_fd, 1)
+
+    def cancel(self, transfer: Transfer) -> None:
+        """End a transfer that nobody waits for: nothing of it appears, the server is told. Unknown ones are ignored."""
+        with self._lock:
+            if transfer in self._waiting:
+                self._waiting.remove(transfer)
+                self._fail(transfer, TransferAborted("cancelled"))
+            elif transfer in self._live and not transfer.cancelled:
+                transfer.cancelled = True
+                transfer.error = transfer.error or TransferAborted("cancelled")
+                transfer.discard()
+                if transfer.transfer_id:
+                    self._engine.abort(transfer.transfer_id, ErrorCode.NOT_DEFINED, b"cancelled")
+
+    def counters(self) -> dict[str, Any]:
+        """The engine's counters: system calls, datagrams, retransmits and so on, by name."""
+        return dict(self._engine.counters())
+
+    def close(self) -> None:
+        """End every transfer (TransferAborted, the servers are told) and the threads. May be called twice."""
+        with self._lock:
+            self._closing = True
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            for transfer in waiting:
+                self._fail(transfer, TransferAborted("the client was closed"))
+        if self._thread is threading.current_thread() or not self._thread.is_alive():
+            return
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        os.close(self._wake_fd)
+
+    # --- asking
+
+    def _has_room(self) -> bool:
+        now = time.monotonic()
+        while self._dallying and self._dallying[0] < now:
+            self._dallying.popleft()
+        return len(self._live) + len(self._dallying) // _DESCRIPTORS_EACH < self._limit
+
+    def _check(self, transfer: Transfer) -> None:
+        """Raises what `_ask` would for a request that fits no packet, before anybody waits for its turn."""
+        build_request(*self._request(transfer, DEFAULT_BLKSIZE_BYTES))
+
+    def _request(self, transfer: Transfer, blksize: int) -> tuple[Opcode, str, str, tuple[Option, ...]]:
+        kind = Opcode.RRQ if transfer.role == Role.RECEIVER else Opcode.WRQ
+        transfer.asked = () if transfer.plain else self._options(transfer, blksize)
+        return kind, transfer.name, transfer.mode, transfer.asked
+
+    def _options(self, transfer: Transfer, blksize: int) -> tuple[Option, ...]:
+        wanted: list[Option] = []
+        if blksize != DEFAULT_BLKSIZE_BYTES:
+            wanted.append(("blksize", str(blksize)))
+        if self.settings.windowsize != DEFAULT_WINDOWSIZE_BLOCKS:
+            wanted.append(("windowsize", str(self.settings.windowsize)))
+        if self.settings.asked_timeout_s is not None:
+            wanted.append(("timeout", str(self.settings.asked_timeout_s)))
+        # In netascii servers disagree whether tsize counts bytes of the file or of the wire, and tftpd-hpa refuses it.
+        if transfer.source is not None:
+            wanted.append(("tsize", str(transfer.source.size_bytes)))
+        elif transfer.mode == "octet":
+            wanted.append(("tsize", "0"))
+        return tuple(wanted)
+
+    def _ask(self, transfer: Transfer) -> None:
+        """Sends the request to the first address that there is a route to."""
+        while True:
+            address = transfer.addresses[0]
+            try:
+                blksize = self.settings.blksize or self._route_blksize(address)
+                self._send_request(transfer, address, blksize)
+            except OSError:
+                if len(transfer.addresses) == 1:
+                    raise
+                del transfer.addresses[0]
+            else:
+                self._live.add(transfer)
+                return
+
+    def _send_request(self, transfer: Transfer, address: ServerAddress, blksize: int) -> None:
+        transfer.transfer_id = 0
+        transfer.negotiated = Negotiated()
+        request = build_request(*self._request(transfer, blksize))
+        sock, gro = open_socket(address, self.settings, receives=transfer.role == Role.RECEIVER)
+        try:
+            plan = self._plan(transfer, first_packet=request)
+        except BaseException:
+            os.close(sock)
+            raise
+        self._engine.ask(plan, sock, address.packed, gro=gro)
+
+    def _route_blksize(self, address: ServerAddress) -> int:
+        now = time.monotonic()
+        asked_at, blksize = self._routes.get(address, (-_ROUTE_S, 0))
+        if now - asked_at >= _ROUTE_S:
+            blksize = route_blksize(address)
+            self._routes[address] = now, blksize
+        return blksize
+
+    def _plan(self, transfer: Transfer, first_packet: bytes = b"") -> TransferPlan:
+        """With a request: how to begin, by RFC 1350; without one: how to go on, by what was granted."""
+        fd, size_bytes = -1, 0
+        if first_packet and transfer.source is not None:
+            # The engine takes it over, and a second attempt needs it too.
+            fd, size_bytes = os.dup(transfer.source.fd), transfer.source.size_bytes
+        elif first_packet and transfer.target is not None:
+            fd, size_bytes = transfer.target.fd, self.settings.max_size_bytes
+        return TransferPlan(
+            transfer_id=0,
+            role=int(transfer.role),
+            fd=fd,
+            size_bytes=size_bytes,
+            blksize_bytes=transfer.negotiated.blksize_bytes,
+            windowsize_blocks=transfer.negotiated.windowsize_blocks,
+            timeout_ns=self.settings.initial_ns if self.settings.timeout else 0,
+            first_packet=first_packet,
+            declared_bytes=transfer.negotiated.tsize if transfer.role == Role.RECEIVER else None,
+            context=transfer,
+        )
+
+    # --- events
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._engine.fileno(), select.POLLIN)
+        poller.register(self._wake_fd, select.POLLIN)
+        while not self._closing:
+            poller.poll(self._patience_ms())
+            self._drain_wakes()
+            self._handle_events()
+            self._report_progress()
+        self._engine.stop()
+        if self._finishers is not None:
+            self._finishers.shutdown()
+        self._handle_events()
+
+    def _patience_ms(self) -> float | None:
+        with self._lock:
+            due = bool(self._waiting) or any(transfer.progress for transfer in self._live)
+        return _PROGRESS_S * 1000 if due else None
+
+    def _drain_wakes(self) -> None:
+        try:
+            os.eventfd_read(self._wake_fd)
+        except BlockingIOError:
+            return
+
+    def _handle_events(self) -> None:
+        native = self._native
+        with self._lock:
+            for event in self._engine.poll():
+                if type(event) is native.Completion:
+                    self._on_completion(event)
+                elif type(event) is native.Answer:
+                    self._on_answer(event)
+                elif type(event) is native.Received:
+                    self._on_received(event)
+            while self._waiting and self._has_room():
+                self._ask_again(self._waiting.popleft())
+
+    def _on_answer(self, answer: Any) -> None:
+        transfer: Transfer = answer.context
+        transfer.transfer_id = answer.transfer_id
+        if transfer.cancelled:
+            self._engine.abort(answer.transfer_id, ErrorCode.NOT_DEFINED, b"cancelled")
+            return
+        try:
+            transfer.negotiated = accept_oack_untrusted(transfer.asked, answer.datagram)
+        except BadPacket as bad:
+            transfer.error = TransferError(f"the server's OACK breaks the rules: {bad.reason}")
+            self._engine.abort(answer.transfer_id, ErrorCode.OPTION_REFUSED, bad.reason.encode())
+            return
+        self._engine.resume(answer.transfer_id, self._plan(transfer))
+
+    def _on_received(self, received: Any) -> None:
+        transfer: Transfer = received.context
+        transfer.transfer_id = received.transfer_id
+        announced = transfer.negotiated.tsize
+        if announced is not None and announced != received.payload_bytes:
+            transfer.error = TransferChanged(
+                f"changed: the server announced {announced} bytes and sent {received.payload_bytes}"
+            )
+            self._engine.commit(received.transfer_id, ErrorCode.NOT_DEFINED, b"size is not the announced tsize")
+        elif transfer.target is not None and transfer.target.is_slow:
+            transfer.finishing = True
+            if self._finishers is None:
+                self._finishers = ThreadPoolExecutor(_IO_THREADS, "tftp-finish")
+            self._finishers.submit(self._finish, transfer, received.transfer_id)
+        else:
+            self._finish(transfer, received.transfer_id)
+
+    def _finish(self, transfer: Transfer, transfer_id: int) -> None:
+        """Everything is here: make it visible, then send the last ACK."""
+        assert transfer.target is not None
+        code, text, number = -1, b"", 0
+        try:
+            if transfer.cancelled:
+                code, text = int(ErrorCode.NOT_DEFINED), b"cancelled"
+            else:
+                transfer.data = transfer.target.complete()
+        except OSError as error:
+            number = error.errno or 0
+            full = is_no_room(error)
+            code = int(ErrorCode.DISK_FULL if full else ErrorCode.NOT_DEFINED)
+            text = b"disk full or allocation exceeded" if full else b"I/O error while writing the file"
+            kind = TransferDiskFull if full else TransferError
+            transfer.error = transfer.error or kind(f"{'disk full' if full else 'local I/O error'}: {error}")
+        except Exception as error:  # somebody's file object: its error is handed on as it is
+            code, text = int(ErrorCode.NOT_DEFINED), b"the receiver failed"
+            transfer.error = transfer.error or error
+        with self._lock:
+            transfer.finishing = False
+            if transfer.ended is not None:
+                self._on_completion(transfer.ended)
+            elif not self._closing:
+                self._engine.commit(transfer_id, code, text, number)
+
+    def _on_completion(self, completion: Any) -> None:
+        transfer: Transfer = completion.context
+        if transfer.finishing:
+            transfer.ended = completion  # its file is being read: closing it now could give another file's bytes
+            return
+        self._live.discard(transfer)
+        if may_ask_plainly(transfer, completion):
+            transfer.plain = True
+            self._ask_again(transfer)
+        elif self._is_unheard(transfer, completion):
+            del transfer.addresses[0]
+            self._ask_again(transfer)
+        elif completion.outcome == Outcome.OK and transfer.error is None:
+            if transfer.role == Role.RECEIVER:
+                self._dallying.append(time.monotonic() + _DALLY_S)
+            self._tell(transfer, completion.payload_bytes)
+            transfer.close()
+            transfer.future.set_result(transfer.result(completion))
+        else:
+            self._fail(transfer, transfer.error or error_of_completion(transfer, completion))
+
+    def _is_unheard(self, transfer: Transfer, completion: Any) -> bool:
+        """Nobody answered at this address, and there is another one."""
+        return (
+            completion.outcome == Outcome.TIMED_OUT
+            and completion.datagrams_in == 0
+            and len(transfer.addresses) > 1
+            and not transfer.cancelled
+        )
+
+    def _ask_again(self, transfer: Transfer) -> None:
+        try:
+            if self._closing:
+                raise TransferAborted("the client was closed")
+            self._ask(transfer)
+        except (OSError, ValueError, TransferError) as error:
+            self._fail(transfer, error)
+
+    def _fail(self, transfer: Transfer, error: BaseException) -> None:
+        transfer.discard()
+        transfer.close()
+        transfer.future.set_exception(error)
+
+    # --- progress
+
+    def _report_progress(self) -> None:
+        with self._lock:
+            heard = [t for t in self._live if t.progress is not None and not t.cancelled and t.role == Role.RECEIVER]
+        for transfer in heard:
+            self._tell(transfer, transfer.received_bytes)
+
+    def _tell(self, transfer: Transfer, done_bytes: int) -> None:
+        """A callback that raises ends its own transfer, nobody else's."""
+        if transfer.progress is None:
+            return
+        try:
+            transfer.progress(done_bytes, transfer.size_bytes)
+        except Exception as error:  # anything that a caller's code raises
+            transfer.error = error
+            self.cancel(transfer)

@@ -1,0 +1,99 @@
+"""What an upload sends: bytes, a path or a file object, always as a descriptor of exact size.
+
+May know: files, netascii. Must not know: sockets or packets.
+Invariants: `fd` holds `size_bytes` from offset 0 on; the size is known before the WRQ leaves, so tsize is exact.
+"""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from snow_owl_tftp.protocol import netascii
+
+__all__ = ["Source", "source_for"]
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Source:
+    """An open file to send, and its size.
+
+    Attributes:
+        fd: Open for reading; this object's until `close`.
+        size_bytes: What there is to send.
+    """
+
+    __slots__ = ("fd", "size_bytes")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.size_bytes = os.fstat(fd).st_size
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def source_for(content: "bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO", mode: str) -> Source:
+    """Open what a caller wants to send.
+
+    Args:
+        content: Bytes; a path; or a file object open for reading bytes, read from where it stands to its end.
+        mode: 'netascii' converts a copy.
+
+    Raises:
+        OSError: It cannot be read, or is a directory.
+        TypeError: It is none of these.
+    """
+    if isinstance(content, bytes | bytearray | memoryview):
+        chunks = [bytes(content)]
+        return Source(_memory(netascii.encode_chunks(chunks) if mode == "netascii" else chunks))
+    if isinstance(content, str | os.PathLike):
+        with Path(content).open("rb") as file:
+            return _of_file(file, mode)
+    if hasattr(content, "read"):
+        return _of_file(content, mode)
+    raise TypeError(f"expected bytes, a path or a file object, not {type(content).__name__}")
+
+
+def _of_file(file: BinaryIO, mode: str) -> Source:
+    if mode == "octet" and (fd := _whole_regular_file(file)) is not None:
+        return Source(fd)
+    # A pipe has no size, and the engine reads at any offset: a copy has both.
+    with tempfile.TemporaryFile() as spool:
+        if mode == "netascii":
+            for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
+                spool.write(netascii.encode(chunk))
+        else:
+            shutil.copyfileobj(file, spool, _CHUNK_BYTES)
+        spool.flush()
+        return Source(os.dup(spool.fileno()))
+
+
+def _whole_regular_file(file: BinaryIO) -> int | None:
+    """A second descriptor of the file, where it is one on disk and nothing of it was read."""
+    try:
+        fd = file.fileno()
+        if not stat.S_ISREG(os.fstat(fd).st_mode) or file.tell() != 0:
+            return None
+    except (AttributeError, OSError):
+        return None
+    return os.dup(fd)
+
+
+def _memory(chunks: Iterable[bytes]) -> int:
+    fd = os.memfd_create("tftp-put", os.MFD_CLOEXEC)
+    try:
+        for chunk in chunks:
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

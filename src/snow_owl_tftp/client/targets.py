@@ -1,0 +1,213 @@
+"""Where a download goes: bytes, a path, a device or a file object.
+
+May know: files, netascii. Must not know: sockets or packets.
+Invariants:
+- `fd` takes what the engine writes; nobody sees it before `complete` has returned.
+- A path appears complete, by a rename within its directory, or not at all.
+- `discard` may come at any time, also while the engine still writes: it takes the name, and only `close` the
+  descriptor, since a number given back too early would be somebody else's file.
+- Of several gigabytes nothing stays in memory but what the caller asked to have as bytes.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from snow_owl_tftp.protocol import netascii
+
+__all__ = ["BytesTarget", "FileObjectTarget", "PathTarget", "Target", "target_for"]
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Target(Protocol):
+    """What the core needs of a destination.
+
+    Attributes:
+        fd: Open for writing at any offset, until `close`.
+        is_slow: `complete` copies or may block: call it where nobody waits.
+    """
+
+    fd: int
+    is_slow: bool
+
+    def complete(self) -> bytes | None:
+        """Make the content visible; returns it where bytes were asked for. Raises: OSError."""
+
+    def discard(self) -> None:
+        """What `complete` has not made visible never will be; may be called twice."""
+
+    def close(self) -> None:
+        """Let the descriptor go; the engine is done with it."""
+
+
+def target_for(destination: "str | os.PathLike[str] | BinaryIO | None", mode: str) -> Target:
+    """The target of what a caller named: None (bytes), a path, or a file object open for writing bytes.
+
+    Raises:
+        OSError: The path cannot be written.
+        TypeError: It is none of these.
+    """
+    text = mode == "netascii"
+    if destination is None:
+        return BytesTarget(text)
+    if isinstance(destination, str | os.PathLike):
+        return _path_target(Path(destination), text)
+    if hasattr(destination, "write"):
+        return FileObjectTarget(destination, text)
+    raise TypeError(f"expected a path or a file object, not {type(destination).__name__}")
+
+
+class BytesTarget:
+    """Memory, named by nobody."""
+
+    def __init__(self, text: bool) -> None:
+        self.fd = os.memfd_create("tftp-get", os.MFD_CLOEXEC)
+        self.is_slow = False
+        self._text = text
+
+    def complete(self) -> bytes:
+        if self._text:
+            return b"".join(netascii.decode_chunks(_chunks(self.fd)))
+        size_bytes = os.fstat(self.fd).st_size
+        data = os.pread(self.fd, size_bytes, 0)
+        # One read gives at most 2 GiB less a page (read(2)).
+        return data if len(data) == size_bytes else b"".join(_chunks(self.fd))
+
+    def discard(self) -> None:
+        """Nothing: it has no name."""
+
+    def close(self) -> None:
+        self.fd = _close(self.fd)
+
+
+class PathTarget:
+    """A file that appears under its name when it is complete.
+
+    The bytes gather in a file beside it, since a rename cannot cross file systems.
+    """
+
+    def __init__(self, path: Path, text: bool) -> None:
+        # A link stays a link: its end is what is replaced.
+        self._path = Path(os.path.realpath(path))
+        if self._path.is_dir():
+            raise IsADirectoryError(21, "Is a directory", str(path))
+        self._hidden: Path | None = self._path.with_name(f".{self._path.name[:200]}.{secrets.token_hex(6)}.part")
+        self._text = text
+        self.is_slow = text
+        # The umask decides, as for any file a program makes.
+        self.fd = os.open(self._hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def complete(self) -> None:
+        assert self._hidden is not None
+        if self._text:
+            _decode_in_place(self.fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.fchmod(self.fd, stat.S_IMODE(self._path.stat().st_mode))
+        self._hidden.replace(self._path)
+        self._hidden = None
+
+    def discard(self) -> None:
+        if self._hidden is not None:
+            self._hidden.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.discard()
+        self.fd = _close(self.fd)
+
+
+class DeviceTarget:
+    """A device that takes writes at any offset, such as /dev/null or a disk: there is no name to keep back."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self.is_slow = False
+
+    def complete(self) -> None:
+        """Nothing: it was written where it belongs."""
+
+    def discard(self) -> None:
+        """Nothing: what a device took it keeps."""
+
+    def close(self) -> None:
+        self.fd = _close(self.fd)
+
+
+class FileObjectTarget:
+    """A file object: it is given everything, in order, once everything has arrived."""
+
+    def __init__(self, file: BinaryIO, text: bool) -> None:
+        self._file = file
+        self._text = text
+        self.is_slow = True
+        self._spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close
+        self.fd = self._spool.fileno()
+
+    def complete(self) -> None:
+        for chunk in netascii.decode_chunks(_chunks(self.fd)) if self._text else _chunks(self.fd):
+            self._file.write(chunk)
+        if hasattr(self._file, "flush"):
+            self._file.flush()
+
+    def discard(self) -> None:
+        """Nothing: the file object was given nothing yet."""
+
+    def close(self) -> None:
+        self._spool.close()
+
+
+def _path_target(path: Path, text: bool) -> Target:
+    """By what is there now: replacing /dev/null by a file would be a disaster."""
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return PathTarget(path, text)
+    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+        return PathTarget(path, text)
+    if (stat.S_ISCHR(kind) or stat.S_ISBLK(kind)) and not text:
+        target = DeviceTarget(path)
+        try:
+            os.lseek(target.fd, 0, os.SEEK_CUR)
+        except OSError:
+            target.close()
+        else:
+            return target
+    return _OwnedFileTarget(path.open("wb", buffering=0), text)
+
+
+class _OwnedFileTarget(FileObjectTarget):
+    """A pipe or terminal that we opened ourselves."""
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
+
+
+def _close(fd: int) -> int:
+    if fd >= 0:
+        os.close(fd)
+    return -1
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    offset_bytes = 0
+    while chunk := os.pread(fd, _CHUNK_BYTES, offset_bytes):
+        offset_bytes += len(chunk)
+        yield chunk
+
+
+def _decode_in_place(fd: int) -> None:
+    """Decoding never makes netascii grow so writing cannot overtake reading."""
+    written_bytes = 0
+    for chunk in netascii.decode_chunks(_chunks(fd)):
+        rest = memoryview(chunk)
+        while rest:
+            done = os.pwrite(fd, rest, written_bytes)
+            written_bytes += done
+            rest = rest[done:]
+    os.ftruncate(fd, written_bytes)

@@ -1,0 +1,103 @@
+"""TFTP URLs (RFC 3617): `tftp://host[:port]/path[;mode=octet|netascii]`.
+
+May know: text. Must not: resolve a name or look at a file.
+Invariant: `parse_url(str(url)) == url` for every TftpUrl.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+
+__all__ = ["DEFAULT_PORT", "TftpUrl", "parse_url"]
+
+DEFAULT_PORT = 69
+"""RFC 1350 section 4: where requests go to."""
+_MODES = ("octet", "netascii")
+
+
+@dataclass(frozen=True, slots=True)
+class TftpUrl:
+    """A server and a name on it.
+
+    Attributes:
+        host: A name, an IPv4 or an IPv6 address without brackets; `fe80::1%eth0` names its interface.
+        port: UDP port, 1..65535.
+        path: What the RRQ or WRQ says, decoded; a URL's first slash is no part of it.
+        mode: 'octet', 'netascii', or None: the URL does not say.
+    """
+
+    host: str
+    port: int
+    path: str
+    mode: str | None = None
+
+    def __str__(self) -> str:
+        host = f"[{quote(self.host, safe=':.%')}]" if ":" in self.host else self.host
+        port = "" if self.port == DEFAULT_PORT else f":{self.port}"
+        mode = f";mode={self.mode}" if self.mode else ""
+        return f"tftp://{host}{port}/{quote(self.path)}{mode}"
+
+
+def parse_url(text: str) -> TftpUrl:
+    """Read a TFTP URL.
+
+    Args:
+        text: The URL; the path may be percent-encoded, `;` in a name must be.
+
+    Returns:
+        Its parts. The first slash of the path only separates it from the host, so
+        `tftp://h//boot/x` asks for `/boot/x`.
+
+    Raises:
+        ValueError: It is no TFTP URL; the message says what is wrong with it.
+
+    Spec: RFC 3617 section 3; RFC 6874 for the zone of a link-local address.
+
+    Deviates: a bare `%` before the zone is accepted beside `%25`, since that is what `ip addr` prints
+    (test_link_local_zone_may_be_bare).
+    """
+    parts = urlsplit(text, allow_fragments=False)
+    if parts.scheme != "tftp":
+        raise ValueError(f"not a tftp:// URL: {text!r}")
+    if parts.username is not None:
+        raise ValueError("TFTP knows no user names")
+    host, port = _split_authority(parts.netloc)
+    raw_path = parts.path + (f"?{parts.query}" if parts.query else "")
+    raw_path, mode = _split_mode(raw_path)
+    path = unquote(raw_path.removeprefix("/"), errors="strict")
+    if not host:
+        raise ValueError(f"no host in {text!r}")
+    if not path or "\0" in path:
+        raise ValueError(f"no file name in {text!r}")
+    return TftpUrl(host, port, path, mode)
+
+
+def _split_authority(authority: str) -> tuple[str, int]:
+    """Host and port; by hand, because urllib refuses zones."""
+    if authority.startswith("["):
+        host, bracket, port = authority[1:].partition("]")
+        if not bracket or ":" not in host or (port and not port.startswith(":")):
+            raise ValueError(f"malformed IPv6 host: {authority!r}")
+        address, percent, zone = host.partition("%")
+        return address + percent + zone.removeprefix("25" if percent else ""), _port(port.removeprefix(":"))
+    host, _, port = authority.partition(":")
+    if ":" in port:
+        raise ValueError(f"an IPv6 address needs brackets: [{authority}]")
+    return unquote(host), _port(port)
+
+
+def _port(text: str) -> int:
+    if not text:
+        return DEFAULT_PORT
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise ValueError(f"not a UDP port: {text!r}")
+    return int(text)
+
+
+def _split_mode(path: str) -> tuple[str, str | None]:
+    path, semicolon, parameter = path.partition(";")
+    if not semicolon:
+        return path, None
+    name, _, mode = parameter.partition("=")
+    if name.lower() != "mode" or mode.lower() not in _MODES:
+        raise ValueError(f"expected ;mode=octet or ;mode=netascii, not ;{parameter}")
+    return path, mode.lower()
