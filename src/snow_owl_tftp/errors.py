@@ -130,9 +130,12 @@ class TransferRefused(TransferError):  # noqa: N818 - the four are named for wha
 
     def __init__(self, code: int, server_text: str) -> None:
         super().__init__(f"refused by the server: ERROR {code}{': ' if server_text else ''}{server_text}")
-        self.args = (code, server_text)
+        self.args = (code, server_text)  # what pickle calls us with
         self.code = code
         self.server_text = server_text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class TransferTimedOut(TransferError, TimeoutError):  # noqa: N818

@@ -27,7 +27,11 @@ _PROGRAM: Final = "snow-owl-tftp"
 _USAGE_ERROR: Final = 2
 """As for a flag that does not exist."""
 
-_COMMANDS: Final = {"serve": "snow_owl_tftp.cli.serve"}
+_COMMANDS: Final = {
+    "get": "snow_owl_tftp.cli.get",
+    "put": "snow_owl_tftp.cli.put",
+    "serve": "snow_owl_tftp.cli.serve",
+}
 """Name to module; the module's function `command` is the click command."""
 
 

@@ -1,0 +1,61 @@
+"""`snow-owl-tftp put`: a file to a URL.
+
+May know: flags, paths. Must not know: how a file is sent.
+"""
+
+import functools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import click
+
+from snow_owl_tftp.cli.transfers import (
+    EXIT_STATUSES,
+    Hashing,
+    Job,
+    client_flags,
+    run_jobs,
+    settings_of,
+    sha256_of_file,
+)
+
+if TYPE_CHECKING:
+    from snow_owl_tftp.client.faces import AsyncClient
+    from snow_owl_tftp.client.transfer import ProgressCallback, TransferResult
+
+__all__ = ["command"]
+
+
+@click.command("put", epilog=EXIT_STATUSES)
+@click.argument("file", metavar="FILE")
+@click.argument("url", metavar="URL")
+@client_flags
+def command(file: str, url: str, as_json: bool, **flags: Any) -> int:
+    """Upload FILE (- for standard input) to tftp://HOST[:PORT]/PATH[;mode=octet|netascii].
+
+    A path that ends in a slash takes the file's own name.
+    """
+    if file == "-":
+        stdin = Hashing(sys.stdin.buffer)
+        job = Job(url, None, functools.partial(_run, _checked(url), cast(BinaryIO, stdin)), stdin.hexdigest)
+    else:
+        path = Path(file)
+        name = _checked(url + path.name if url.endswith("/") else url)
+        job = Job(name, file, functools.partial(_run, name, path), functools.partial(sha256_of_file, path))
+    return run_jobs([job], settings_of(flags), as_json=as_json, json_file=sys.stdout)
+
+
+def _checked(url: str) -> str:
+    from snow_owl_tftp.client.url import parse_url
+
+    try:
+        return str(parse_url(url))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+async def _run(
+    url: str, content: "Path | BinaryIO", client: "AsyncClient", progress: "ProgressCallback | None"
+) -> "TransferResult":
+    return await client.put(url, content, progress=progress)
