@@ -13,6 +13,8 @@ Invariants:
   it becomes ERROR 0 and a traceback in the log, and the server lives on.
 - Nothing here waits: one turn takes what poll() has and returns to the event loop.
 - Every accepted plan reaches the engine or is discarded; no descriptor is left behind.
+- Every Received is answered once: the last ACK leaves only when the upload's context says that the
+  file is in its place.
 """
 
 import asyncio
@@ -20,13 +22,21 @@ from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Request
+from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Received, Request
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
 from snow_owl_tftp.plan import Outcome
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.assemble import hand_over, make_engine
-from snow_owl_tftp.server.decide import Accepted, Decider, Refused, Verdict, refuse
+from snow_owl_tftp.server.decide import (
+    Accepted,
+    CommitRefusal,
+    Decider,
+    Refused,
+    UploadContext,
+    Verdict,
+    refuse,
+)
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.sockets import open_addresses
 
@@ -56,6 +66,7 @@ class Server:
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deciding: set[asyncio.Future[Verdict]] = set()
+        self._committing: set[asyncio.Future[CommitRefusal | None]] = set()
         self._addresses: tuple[tuple[str, int], ...] = ()
         self.transfers_total = 0
 
@@ -100,6 +111,7 @@ class Server:
         if engine is None:
             return True
         engine.drain()
+        self._report.log.info("draining", timeout_s=timeout_s)
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         quiet_looks = 0
         # Two looks: the workers count while we read, so one alone can miss a transfer that just began.
@@ -154,6 +166,8 @@ class Server:
             # The most frequent first, and those that nobody wants to hear of without a call.
             if isinstance(event, Completion):
                 self.transfers_total += 1
+                if isinstance(event.context, UploadContext):
+                    event.context.let_go()
                 if not hears_successes and event.outcome == Outcome.OK:
                     continue
             try:
@@ -166,8 +180,35 @@ class Server:
             self._report.completed(event)
         elif isinstance(event, Request):
             self._on_request(event)
+        elif isinstance(event, Received):
+            self._on_received(event)
         elif isinstance(event, ModeChange):
             self._report.mode_changed(event)
+
+    def _on_received(self, received: Received) -> None:
+        """Every byte of an upload is written: store it, then let the engine answer."""
+        future = asyncio.ensure_future(received.context.commit(received.payload_bytes))
+        self._committing.add(future)  # the loop itself holds no strong reference
+
+        def on_done(done: asyncio.Future[CommitRefusal | None]) -> None:
+            self._committing.discard(done)
+            self._answer_received(received.transfer_id, done)
+
+        future.add_done_callback(on_done)
+
+    def _answer_received(self, transfer_id: int, done: "asyncio.Future[CommitRefusal | None]") -> None:
+        engine = self._engine
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            self._report.log.error("internal error", exc_info=error)
+        if engine is None or done.cancelled():
+            return  # stopped meanwhile: the engine has told the client
+        if error is not None:
+            engine.commit(transfer_id, ErrorCode.NOT_DEFINED, b"Internal error")
+        elif (refusal := done.result()) is not None:
+            engine.commit(transfer_id, refusal.code, refusal.text.encode(), refusal.error_number)
+        else:
+            engine.commit(transfer_id)
 
     def _on_request(self, asked: Request) -> None:
         try:
@@ -208,9 +249,11 @@ class Server:
         except OSError:
             # The file shrank or grew since it was opened, or memory for its mapping is short.
             context = accepted.plan.context
+            _give_back_sink(accepted)
             error = RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
             self._carry_out(asked, refuse(context.request, error))
         except ValueError as error:
+            _give_back_sink(accepted)
             self._carry_out(asked, _internal_error(error))
         else:
             self._report.accepted(asked, accepted)
@@ -223,6 +266,12 @@ class Server:
             and figures["transfers_started"] == figures["transfers_ended"]
             and figures["half_open_transfers"] == 0
         )
+
+
+def _give_back_sink(accepted: Accepted) -> None:
+    """A source is the engine's even if it could not start; a sink stays ours."""
+    if isinstance(accepted.plan.context, UploadContext):
+        accepted.discard()
 
 
 def _internal_error(cause: BaseException) -> Refused:

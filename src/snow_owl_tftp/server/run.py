@@ -41,8 +41,6 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """
     raise_descriptor_limit()
     with ExitStack() as closing:
-        decider = FileDecider(settings)
-        closing.callback(decider.close)
         if not os.access(settings.root_dir, os.X_OK):
             raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
         log_file = LogFile(settings.logging.file)
@@ -75,7 +73,7 @@ async def _serve(
         audit.flush()
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
         reason = await ended_by
-        report.log.info("draining", reason=reason, timeout_s=settings.drain_timeout_s)
+        report.log.info("asked to stop", by=reason)
         is_drained = await server.drain(settings.drain_timeout_s)
         aborted = server.live_transfers
     report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
