@@ -12,7 +12,7 @@ from typing import Final
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["UploadError", "refuse_upload"]
+__all__ = ["UploadError", "UploadTooLargeError", "refuse_upload"]
 
 _NO_DIRECTORY: Final = (ErrorCode.FILE_NOT_FOUND, "No such directory")
 _NO_ROOM: Final = (ErrorCode.DISK_FULL, "Disk full or allocation exceeded")
@@ -54,6 +54,18 @@ class UploadError(RefusedError):
     def __init__(self, code: int, text: str, errno: int = 0) -> None:
         super().__init__(code, text)
         self.errno = errno
+
+
+class UploadTooLargeError(UploadError):
+    """The client announced more than `max_file_size_bytes` allows.
+
+    Attributes:
+        size_bytes: How much it announced.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(*_NO_ROOM, errno=errno.EFBIG)
+        self.size_bytes = size_bytes
 
 
 def refuse_upload(error: OSError) -> UploadError:

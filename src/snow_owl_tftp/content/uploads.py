@@ -43,7 +43,7 @@ from snow_owl_tftp.content.places import (
     look,
     make_directory,
 )
-from snow_owl_tftp.content.refusals import UploadError, refuse_upload
+from snow_owl_tftp.content.refusals import UploadError, UploadTooLargeError, refuse_upload
 from snow_owl_tftp.content.space import Space
 from snow_owl_tftp.content.staging import StagedFile, is_staging_name
 from snow_owl_tftp.errors import ConfigError, InternalError, RefusedError
@@ -145,7 +145,7 @@ class UploadArea:
         *parents, name = terms.path.split(b"/")
         _check_name(parents, name)
         if announced_bytes is not None and 0 < self.max_file_size_bytes < announced_bytes:
-            raise refuse_upload(OSError(errno.EFBIG, "max_file_size_bytes"))
+            raise UploadTooLargeError(announced_bytes)
         directory_fd, missing = self._open_deepest(parents)
         try:
             if missing and not terms.create_directories:

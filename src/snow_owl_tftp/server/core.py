@@ -151,7 +151,11 @@ class Server:
     @property
     def live_transfers(self) -> int:
         """Requests being decided and transfers that have not ended."""
-        return self._engine.counters()["live_transfers"] if self._engine is not None else 0
+        if self._engine is None:
+            return 0
+        figures = self._engine.counters()
+        # Not the engine's own `live_transfers`: that counts receivers that merely repeat their last ACK.
+        return len(self._deciding) + figures["transfers_started"] - figures["transfers_ended"]
 
     # ---- events
 

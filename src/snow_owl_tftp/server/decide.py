@@ -15,10 +15,11 @@ Invariants:
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
@@ -36,7 +37,21 @@ from snow_owl_tftp.protocol.packets import (
     refuse_malformed_untrusted,
 )
 
-__all__ = ["Accepted", "Asked", "Decider", "FileDecider", "Flow", "Refused", "TransferContext", "Verdict", "refuse"]
+__all__ = [
+    "Accepted",
+    "Asked",
+    "CommitRefusal",
+    "Decider",
+    "FileDecider",
+    "Flow",
+    "Refused",
+    "TransferContext",
+    "UploadContext",
+    "Verdict",
+    "WriteDecider",
+    "option_limits",
+    "refuse",
+]
 
 Flow: TypeAlias = tuple[int, bytes, bytes]
 """Directory descriptor, path beneath it, the request's datagram: lets the engine repeat this decision by itself."""
@@ -76,23 +91,46 @@ class TransferContext:
 
     Attributes:
         request: As parsed.
-        size_bytes: Of the content sent.
+        size_bytes: Of the content sent, or of the upload as announced; None: it was not.
         negotiated: The options granted.
     """
 
     __slots__ = ("negotiated", "request", "size_bytes")
 
-    def __init__(self, request: Request, size_bytes: int, negotiated: Negotiated) -> None:
+    def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated) -> None:
         self.request = request
         self.size_bytes = size_bytes
         self.negotiated = negotiated
+
+
+class CommitRefusal(NamedTuple):
+    """Why a received file cannot be stored: the ERROR to send, and the errno behind it (0: none)."""
+
+    code: int
+    text: str
+    error_number: int
+
+
+class UploadContext(TransferContext, ABC):
+    """The context of a RECEIVER plan, whose sink descriptor is never the engine's to close."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def commit(self, received_bytes: int) -> CommitRefusal | None:
+        """Make the file durable and visible; None: the last ACK may be sent."""
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """Close the sink, without waiting; what was not committed is gone. Once, and not before the Completion."""
 
 
 class Accepted:
     """The request becomes a transfer.
 
     Attributes:
-        plan: For engine.start, which takes its source descriptor over; `context` is a TransferContext.
+        plan: For engine.start, which takes its source descriptor over; `context` is a TransferContext, of a
+            RECEIVER an UploadContext.
         flow: None where the decision must be made anew for every client.
     """
 
@@ -104,7 +142,10 @@ class Accepted:
 
     def discard(self) -> None:
         """Close what the plan holds, since nobody will start it."""
-        os.close(self.plan.fd)
+        if isinstance(self.plan.context, UploadContext):
+            self.plan.context.let_go()
+        else:
+            os.close(self.plan.fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +183,22 @@ class Decider(Protocol):
         """
 
 
+class WriteDecider(Protocol):
+    """Decides about uploads; `uploads.UploadDesk` does."""
+
+    def decide(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
+        """Decide about a WRQ, as Decider.decide; may raise RefusedError."""
+
+
+def option_limits(settings: Settings) -> OptionLimits:
+    """Return what settings permit to negotiate."""
+    return OptionLimits(
+        max_blksize_bytes=settings.options.max_blksize_bytes,
+        max_windowsize_blocks=settings.options.max_windowsize_blocks,
+        max_window_bytes=settings.options.max_window_bytes,
+    )
+
+
 def refuse(request: Request | None, error: RefusedError) -> Refused:
     """Answer with the ERROR that an exception carries."""
     return Refused(build_error(error.code, error.text), error, request)
@@ -150,18 +207,19 @@ def refuse(request: Request | None, error: RefusedError) -> Refused:
 class FileDecider:
     """Serves the files below `root_dir`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, uploads: WriteDecider | None = None) -> None:
         """Open the root and compile the rules.
+
+        Args:
+            settings: All of them.
+            uploads: Answers what is to be written; it stays the caller's. None: no upload is accepted.
 
         Raises:
             ConfigError: The root is no directory that may be entered, or a pattern is none.
         """
         self._policy = Policy(settings.write_config)
-        self._limits = OptionLimits(
-            max_blksize_bytes=settings.options.max_blksize_bytes,
-            max_windowsize_blocks=settings.options.max_windowsize_blocks,
-            max_window_bytes=settings.options.max_window_bytes,
-        )
+        self._limits = option_limits(settings)
+        self._uploads = uploads
         self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes)
         self._netascii = NetasciiCache()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
@@ -190,17 +248,17 @@ class FileDecider:
             return Refused(refuse_malformed_untrusted(datagram, error.reason) or b"", error, None)
         try:
             if request.kind is Opcode.WRQ:
-                return self._decide_write(request)
+                return self._decide_write(asked, request)
             return self._accept(asked.transfer_id, datagram, request, self._open_now(request))
         except WouldBlock:
             return self._decide_later(asked.transfer_id, datagram, request)
         except RefusedError as error:
             return refuse(request, error)
 
-    def _decide_write(self, request: Request) -> Verdict:
-        """A WRQ that the rules allow has nowhere to go while no upload can be committed."""
-        self._policy.decide_write(normalise_name(request.filename))
-        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed")
+    def _decide_write(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
+        if self._uploads is None:
+            raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed")
+        return self._uploads.decide(asked, request)
 
     def _open_now(self, request: Request) -> OpenFile:
         """Raises: WouldBlock, RefusedError."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from snow_owl_tftp._engine.engine import OUTCOMES, Completion, ModeChange
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
+from snow_owl_tftp.content.refusals import UploadTooLargeError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.plan import Outcome, Role
@@ -115,7 +116,7 @@ class Report:
             self._audit.symlink_access_denied(correlation_id, peer, filename)
         elif isinstance(cause, OutsideRootError):
             self._audit.path_traversal_attempt(correlation_id, peer, filename)
-        elif isinstance(cause, FileTooLargeError):
+        elif isinstance(cause, (FileTooLargeError, UploadTooLargeError)):
             self._audit.file_size_limit_exceeded(
                 correlation_id, peer, filename, size_bytes=cause.size_bytes, max_bytes=self._max_file_size_bytes
             )
@@ -207,6 +208,7 @@ def _is_size_probe(completion: Completion) -> bool:
     context: TransferContext = completion.context
     return (
         completion.outcome == Outcome.PEER_ERROR
+        and completion.role == Role.SENDER  # an upload given up at its OACK is a failure
         and completion.blocks == 0
         and completion.error in _PROBE_ERRORS
         and context.negotiated.tsize is not None

@@ -14,6 +14,7 @@ import resource
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from snow_owl_tftp import __version__
 from snow_owl_tftp.config import Settings
@@ -22,8 +23,14 @@ from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.server.core import Server
 from snow_owl_tftp.server.decide import FileDecider
+from snow_owl_tftp.server.hooks import UploadHook
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.sockets import format_address
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from snow_owl_tftp.server.uploads import UploadDesk
 
 __all__ = ["serve"]
 
@@ -41,14 +48,31 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """
     raise_descriptor_limit()
     with ExitStack() as closing:
-        if not os.access(settings.root_dir, os.X_OK):
-            raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
         log_file = LogFile(settings.logging.file)
         closing.callback(log_file.close)
+        log = make_logger(settings.logging, log_file)
         audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
         closing.callback(audit.close)
-        report = Report(settings, make_logger(settings.logging, log_file), audit)
-        asyncio.run(_serve(settings, Server(settings, decider, report), report, audit, announce))
+        report = Report(settings, log, audit)
+        hook = UploadHook(settings.write_config, log)
+        uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
+        if uploads is not None:
+            closing.callback(uploads.close)
+        decider = FileDecider(settings, uploads)
+        closing.callback(decider.close)
+        if not os.access(settings.root_dir, os.X_OK):
+            raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
+        asyncio.run(_serve(settings, Server(settings, decider, report), report, audit, hook, announce))
+
+
+def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
+    from snow_owl_tftp.server.uploads import UploadDesk  # lazy: most servers take no uploads
+
+    desk = UploadDesk(settings, hook.submit)
+    swept = desk.swept
+    if swept.removed_files or not swept.is_complete:
+        log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)
+    return desk
 
 
 def raise_descriptor_limit() -> None:
@@ -58,7 +82,12 @@ def raise_descriptor_limit() -> None:
 
 
 async def _serve(
-    settings: Settings, server: Server, report: Report, audit: AuditLog, announce: Callable[[str], None]
+    settings: Settings,
+    server: Server,
+    report: Report,
+    audit: AuditLog,
+    hook: UploadHook,
+    announce: Callable[[str], None],
 ) -> None:
     ended_by = _catch_signals()
     async with server:
@@ -76,6 +105,7 @@ async def _serve(
         report.log.info("asked to stop", by=reason)
         is_drained = await server.drain(settings.drain_timeout_s)
         aborted = server.live_transfers
+    await hook.close()
     report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
     audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
 

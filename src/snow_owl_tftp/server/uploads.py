@@ -1,0 +1,176 @@
+"""One WRQ to a file in its place: decide, receive, commit, let go.
+
+    WRQ ─policy─► terms ─area.begin─► Upload ─negotiate─► TransferPlan (RECEIVER)
+    Received ─commit─► durable and visible ─► last ACK, or ERROR          Completion ─close─► nothing left over
+
+May know: policy, content, protocol and the plan. Must not know the engine or the log; `core` carries
+the answers to the engine, `report` tells of them.
+
+Invariants:
+- The loop never waits for a disk: whatever touches one runs in a thread. Beginnings have threads of
+  their own, so that a WRQ is answered while others wait for an fsync.
+- Every Upload that was begun is closed: by its Completion, by whoever discards its verdict, or at
+  the end by `close`.
+- A descriptor is closed after the Completion only: until then the engine may write to it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.content.leftovers import Survey
+from snow_owl_tftp.content.names import normalise_name
+from snow_owl_tftp.content.uploads import Upload, UploadArea, UploadError
+from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.policy.rules import Policy, WriteDecision
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.protocol.options import Negotiated, negotiate
+from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.decide import Accepted, Asked, CommitRefusal, UploadContext, Verdict, option_limits, refuse
+
+__all__ = ["UploadDesk"]
+
+_BEGIN_THREADS: Final = 4
+"""A directory look-up and an O_TMPFILE each: microseconds, unless the disk is a network mount that hangs."""
+_COMMIT_THREADS: Final = 16
+"""An fsync each. A journal commits what is waiting in one go, so more threads mean fewer waits per file."""
+_MAX_WAITING: Final = 1024
+"""Requests waiting for a thread; beyond it a client is told to try again."""
+_NS_PER_S: Final = 1_000_000_000
+
+
+class UploadDesk:
+    """Decides about WRQs and commits what was received."""
+
+    def __init__(self, settings: Settings, on_stored: Callable[[Path, str], None] = lambda path, client: None) -> None:
+        """Open the root and remove what a crash left.
+
+        Args:
+            settings: All of them.
+            on_stored: Told the real path and the client's address of every upload in its place; called by
+                the loop, must not wait.
+
+        Raises:
+            ConfigError: The root is no directory that may be entered, or a pattern is none.
+        """
+        self._policy = Policy(settings.write_config)
+        self._limits = option_limits(settings)
+        self._on_stored = on_stored
+        self._area = UploadArea(
+            settings.root_dir,
+            max_file_size_bytes=settings.max_file_size_bytes,
+            max_total_bytes=settings.write_config.max_total_bytes,
+            counts=self._may_be_uploaded,
+        )
+        self.swept: Survey = self._area.sweep()
+        self._beginning = ThreadPoolExecutor(_BEGIN_THREADS, "tftp-begin")
+        self._committing = ThreadPoolExecutor(_COMMIT_THREADS, "tftp-commit")
+        self._waiting = 0
+        self._open: set[Upload] = set()
+
+    def close(self) -> None:
+        """Close every upload that is still open, and the root; call it when the server has stopped."""
+        self._beginning.shutdown(wait=True, cancel_futures=True)
+        self._committing.shutdown(wait=True)
+        for upload in list(self._open):
+            upload.close()
+        self._open.clear()
+        self._area.close()
+
+    def decide(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
+        """Decide about a WRQ; see Decider.decide.
+
+        Raises:
+            RefusedError: The rules do not allow it, or too many wait.
+        """
+        terms = self._policy.decide_write(normalise_name(request.filename))
+        if self._waiting >= _MAX_WAITING:
+            raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+        self._waiting += 1
+        future = asyncio.get_running_loop().run_in_executor(
+            self._beginning, self._begin, asked.transfer_id, asked.peer[0], request, terms
+        )
+        future.add_done_callback(self._note_begun)
+        return future
+
+    def _may_be_uploaded(self, path: bytes) -> bool:
+        try:
+            self._policy.decide_write(path)
+        except RefusedError:
+            return False
+        return True
+
+    def _note_begun(self, _: object) -> None:
+        self._waiting -= 1
+
+    def _begin(self, transfer_id: int, client: str, request: Request, terms: WriteDecision) -> Verdict:
+        """Runs in a thread."""
+        try:
+            negotiated = negotiate(request, size_bytes=None, limits=self._limits)
+            upload = self._area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
+        except RefusedError as error:
+            return refuse(request, error)
+        self._open.add(upload)
+        receiving = _Receiving(self, upload, client, request, negotiated)
+        return Accepted(_plan(transfer_id, upload, negotiated, receiving), None)
+
+    async def commit(self, upload: Upload, received_bytes: int, client: str) -> CommitRefusal | None:
+        """Make an upload durable and visible; see UploadContext.commit."""
+        loop = asyncio.get_running_loop()
+        try:
+            stored = await loop.run_in_executor(self._committing, upload.commit, received_bytes)
+        except UploadError as error:
+            return CommitRefusal(error.code, error.text, error.errno)
+        except RefusedError as error:
+            return CommitRefusal(error.code, error.text, 0)
+        self._on_stored(stored.real_path, client)
+        return None
+
+    def let_go(self, upload: Upload) -> None:
+        """Close an upload without waiting: what it wrote may take long to give back."""
+        self._committing.submit(self._close, upload)
+
+    def _close(self, upload: Upload) -> None:
+        """Runs in a thread."""
+        upload.close()
+        self._open.discard(upload)
+
+
+class _Receiving(UploadContext):
+    """An upload under way."""
+
+    __slots__ = ("_client", "_desk", "_upload")
+
+    def __init__(self, desk: UploadDesk, upload: Upload, client: str, request: Request, negotiated: Negotiated) -> None:
+        super().__init__(request, upload.announced_bytes, negotiated)
+        self._desk = desk
+        self._upload = upload
+        self._client = client
+
+    async def commit(self, received_bytes: int) -> CommitRefusal | None:
+        """See UploadContext.commit."""
+        return await self._desk.commit(self._upload, received_bytes, self._client)
+
+    def let_go(self) -> None:
+        """See UploadContext.let_go."""
+        self._desk.let_go(self._upload)
+
+
+def _plan(transfer_id: int, upload: Upload, negotiated: Negotiated, context: UploadContext) -> TransferPlan:
+    timeout_s = negotiated.timeout_s
+    return TransferPlan(
+        transfer_id=transfer_id,
+        role=Role.RECEIVER,
+        fd=upload.fd,
+        size_bytes=upload.limit_bytes,
+        blksize_bytes=negotiated.blksize_bytes,
+        windowsize_blocks=negotiated.windowsize_blocks,
+        timeout_ns=timeout_s * _NS_PER_S if timeout_s else 0,
+        first_packet=negotiated.oack,
+        declared_bytes=upload.announced_bytes,
+        context=context,
+    )
