@@ -47,6 +47,7 @@ cdef struct SendBatch:
 cdef struct ReceiveBatch:
     uint32_t capacity             # slots
     uint32_t slot_bytes
+    uint32_t stride_bytes         # from slot to slot
     uint32_t used                 # slots to be reset before the next call
     bint with_control             # what they were set up for
     mmsghdr *messages

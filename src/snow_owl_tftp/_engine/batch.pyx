@@ -24,6 +24,7 @@ from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_0, seq_block
 cdef enum:
     EINTR_INTERNAL = 512          # ERESTARTSYS leaks out of recvmmsg when a signal met a half-full batch
     RECEIVE_CONTROL = 128         # PKTINFO and UDP_GRO
+    SLOT_SKEW_BYTES = 1088        # slots a power of two apart would all fall into the same cache sets
 
 
 # --- sending -----------------------------------------------------------------------------------------
@@ -245,18 +246,19 @@ cdef int receive_init(ReceiveBatch *batch, uint32_t capacity, uint32_t slot_byte
     memset(batch, 0, sizeof(ReceiveBatch))
     batch.capacity = capacity
     batch.slot_bytes = slot_bytes
+    batch.stride_bytes = slot_bytes + SLOT_SKEW_BYTES
     batch.used = capacity
     batch.with_control = False
     batch.messages = <mmsghdr *>calloc(capacity, sizeof(mmsghdr))
     batch.iov = <iovec *>calloc(capacity, sizeof(iovec))
     batch.peers = <Peer *>calloc(capacity, sizeof(Peer))
     batch.control = <uint8_t *>calloc(capacity, RECEIVE_CONTROL)
-    batch.buffers = <uint8_t *>malloc(<size_t>capacity * slot_bytes)
+    batch.buffers = <uint8_t *>malloc(<size_t>capacity * batch.stride_bytes)
     if (batch.messages == NULL or batch.iov == NULL or batch.peers == NULL or batch.control == NULL
             or batch.buffers == NULL):
         return -1
     for i in range(capacity):
-        batch.iov[i].iov_base = batch.buffers + <size_t>i * slot_bytes
+        batch.iov[i].iov_base = batch.buffers + <size_t>i * batch.stride_bytes
         batch.iov[i].iov_len = slot_bytes
         batch.messages[i].msg_hdr.msg_iov = &batch.iov[i]
         batch.messages[i].msg_hdr.msg_iovlen = 1

@@ -120,7 +120,7 @@ cdef struct Sink:
     uint64_t limit_bytes          # more than this is refused; 0: no limit
     uint64_t declared_bytes       # tsize, or UINT64_MAX: not declared
     uint32_t jobs                 # buffers that are with the I/O threads
-    uint32_t buffer_bytes
+    uint32_t max_jobs             # more than that hold the ACK back
     Buffer *filling
     uint8_t ack_owed              # an ACK waits until a buffer is written
     Source *compared              # a load generator's: what the payload must be; the recipe's reference

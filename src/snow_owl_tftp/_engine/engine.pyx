@@ -23,6 +23,7 @@ from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockad
 from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
 from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_init, queue_push, queue_take_all
 from snow_owl_tftp._engine.rtt cimport Retransmit
+from snow_owl_tftp._engine.sink cimport SINK_BUFFER_BYTES
 from snow_owl_tftp._engine.store cimport (
     Store, store_close, store_init, store_io_thread, store_open, store_release, store_stop)
 from snow_owl_tftp._engine.stream cimport stream_new
@@ -423,7 +424,7 @@ cdef class Engine:
         sink.fd = fd
         sink.limit_bytes = limit
         sink.declared_bytes = <uint64_t>-1 if declared is None else declared
-        sink.buffer_bytes = <uint32_t>(262144 if window < 262144 else window if window < 1048576 else 1048576)
+        sink.max_jobs = <uint32_t>(4 if window < 2 * SINK_BUFFER_BYTES else 2 * window // SINK_BUFFER_BYTES)
         sink.live = &self._live_sinks
         so_add32(&self._live_sinks, 1)
         return sink

@@ -1,6 +1,6 @@
 # Receiving: payload is gathered in buffers and written by the I/O threads, never by the worker.
 #
-# Memory is bounded: at most SINK_JOBS buffers of a transfer are with the I/O threads; past that the ACK
+# Memory is bounded: with max_jobs buffers of a transfer (two windows) with the I/O threads the ACK
 # is held back (ack_owed) until one comes home, so a slow disk slows its own sender and nobody else.
 # A load generator's sink holds nothing: it compares each payload with a file of its own (a memfd that
 # nobody else can shorten, so reading the mapping is safe).
@@ -15,7 +15,7 @@ from snow_owl_tftp._engine.store cimport store_write
 from snow_owl_tftp._engine.worker cimport Worker
 
 cdef enum:
-    SINK_JOBS = 4
+    SINK_BUFFER_BYTES = 65536     # small enough to be written out of the cache it was filled in
     SINK_OK = 0
     SINK_NO_MEMORY = 1
     SINK_TOO_LARGE = 2
@@ -38,12 +38,12 @@ cdef inline int sink_submit(Worker *w, Transfer *t) noexcept nogil:
 cdef inline int sink_buffer(Sink *sink) noexcept nogil:
     if sink.filling != NULL:
         return SINK_OK
-    sink.filling = <Buffer *>malloc(sizeof(Buffer) + sink.buffer_bytes)
+    sink.filling = <Buffer *>malloc(sizeof(Buffer) + SINK_BUFFER_BYTES)
     if sink.filling == NULL:
         return SINK_NO_MEMORY
     sink.filling.offset = sink.received_bytes
     sink.filling.used = 0
-    sink.filling.capacity = sink.buffer_bytes
+    sink.filling.capacity = SINK_BUFFER_BYTES
     sink.filling.bytes = <uint8_t *>(sink.filling + 1)
     return SINK_OK
 

@@ -21,7 +21,7 @@ from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, pump_file, run_later, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
-    SINK_DIFFERS, SINK_JOBS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit)
+    SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit)
 from snow_owl_tftp._engine.slab cimport (
     add_by_request, add_by_tid, client_leave, client_of, find_by_request, find_by_tid, peer_equal, peer_hash,
     add_by_local, find_by_local, peer_same_host, remove_by_local, remove_by_request, remove_by_tid, slot, transfer_by_id, transfer_new, transfer_slot_free)
@@ -505,7 +505,7 @@ cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
 
 cdef void acknowledge(Worker *w, Transfer *t) noexcept nogil:
     """The ACK that is due, unless the disk is behind."""
-    if t.sink.jobs >= SINK_JOBS:
+    if t.sink.jobs >= t.sink.max_jobs:
         t.sink.ack_owed = 1
         return
     send_ack(w, t, t.flight.next - 1)
@@ -674,7 +674,7 @@ cdef void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, uint32_t 
 cdef void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
     """One received message: a datagram, or several joined by UDP_GRO."""
     cdef Socket *s = &w.sockets[socket]
-    cdef uint8_t *bytes = w.received.buffers + <size_t>i * w.received.slot_bytes
+    cdef uint8_t *bytes = w.received.buffers + <size_t>i * w.received.stride_bytes
     cdef uint32_t size = w.received.messages[i].msg_len, segment = 0, part
     cdef Local local
     local.family = 0
