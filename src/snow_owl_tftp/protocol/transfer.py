@@ -15,6 +15,7 @@ Words: `window_base` is the oldest block that the peer has not acknowledged, `ne
 answered from its address.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -65,7 +66,7 @@ class Terms:
     policy: RetransmitPolicy = field(default_factory=RetransmitPolicy)
 
 
-class _Transfer:
+class _Transfer(ABC):
     """What sender and receiver have in common: the first packet, the timer, and the end."""
 
     def __init__(self, terms: Terms, opening: bool) -> None:
@@ -181,14 +182,17 @@ class _Transfer:
 
     # --- what the two roles do differently
 
+    @abstractmethod
     def _begin(self, now_ns: int) -> list[bytes]:
-        raise NotImplementedError
+        """What is sent first when nothing has to be opened."""
 
+    @abstractmethod
     def _repeat(self, now_ns: int) -> list[bytes]:
-        raise NotImplementedError
+        """What is sent again after a timeout."""
 
+    @abstractmethod
     def _on_packet(self, opcode: int, block: int, payload: bytes, now_ns: int) -> list[bytes]:
-        raise NotImplementedError
+        """What answers a packet that is no ERROR."""
 
 
 class Sender(_Transfer):
@@ -269,8 +273,14 @@ class Sender(_Transfer):
         self._restarted_ns = now_ns
 
     def _repeat(self, now_ns: int) -> list[bytes]:
-        """No ACK came: the whole window again, from its oldest block."""
-        self.next = self.window_base
+        """No ACK came: first the newest block alone, then the whole window.
+
+        Whatever the receiver has, the newest block makes it send the ACK that tells: of the gap, or of that block. The
+        whole window at once would make it acknowledge in the middle of what it is receiving, and both sides would be
+        out of step from then on. In lock-step the newest block is the window.
+        """
+        is_probe = self.retries == 1 and self.sent_end > self.window_base
+        self.next = self.sent_end - 1 if is_probe else self.window_base
         return self._send_window(now_ns)
 
     def _on_timeout(self, now_ns: int) -> list[bytes]:
@@ -278,18 +288,17 @@ class Sender(_Transfer):
         return super()._on_timeout(now_ns)
 
     def _send_window(self, now_ns: int) -> list[bytes]:
-        """Sends from `next` to the end of the window."""
+        """Sends from `next` to the end of the window: at least one block, or the transfer would be over."""
         end = min(self.window_base + self.terms.windowsize_blocks, self.last + 1)
         sent = [self._data(block_index) for block_index in range(self.next, end)]
-        if sent:
-            self.retransmits += max(0, min(end, self.sent_end) - self.next)
-            if end > self.sent_end:
-                # Timed: the newest block, which was never sent before.
-                self.sent_end = end
-                self._timed_block = end - 1
-                self._timed_ns = now_ns
-            self.next = end
-            self.deadline_ns = now_ns + self._patience_ns()
+        self.retransmits += min(end, self.sent_end) - self.next
+        if end > self.sent_end:
+            # Timed: the newest block, which was never sent before.
+            self.sent_end = end
+            self._timed_block = end - 1
+            self._timed_ns = now_ns
+        self.next = end
+        self.deadline_ns = now_ns + self._patience_ns()
         return sent
 
     def _data(self, block_index: int) -> bytes:
