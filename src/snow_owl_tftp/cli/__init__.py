@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "get": "snow_owl_tftp.cli.get",
     "put": "snow_owl_tftp.cli.put",
     "serve": "snow_owl_tftp.cli.serve",
+    "trace": "snow_owl_tftp.cli.trace",
 }
 """Name to module; the module's function `command` is the click command."""
 
