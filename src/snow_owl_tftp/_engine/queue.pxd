@@ -33,19 +33,24 @@ cdef inline void queue_wake(Queue *queue) noexcept nogil:
     write(queue.wake_fd, &one, 8)               # cannot fail: the counter does not reach 2^64 - 1
 
 
-cdef inline void queue_push(Queue *queue, Message *message) noexcept nogil:
+cdef inline void queue_push_list(Queue *queue, Message *first, Message *last) noexcept nogil:
+    """Appends first .. last, which are linked."""
     cdef bint was_empty
-    message.next = NULL
+    last.next = NULL
     pthread_mutex_lock(&queue.mutex)
     was_empty = queue.head == NULL
     if was_empty:
-        queue.head = message
+        queue.head = first
     else:
-        queue.tail.next = message
-    queue.tail = message
+        queue.tail.next = first
+    queue.tail = last
     pthread_mutex_unlock(&queue.mutex)
     if was_empty:
         queue_wake(queue)
+
+
+cdef inline void queue_push(Queue *queue, Message *message) noexcept nogil:
+    queue_push_list(queue, message, message)
 
 
 cdef inline Message *queue_take_all(Queue *queue) noexcept nogil:

@@ -19,10 +19,14 @@ from snow_owl_tftp._engine.includes.files cimport (
 from snow_owl_tftp._engine.includes.net cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, timespec)
 from snow_owl_tftp._engine.includes.threads cimport (
-    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
+    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load32, so_load8, so_store8, so_swap8)
-from snow_owl_tftp._engine.queue cimport message_new, queue_push
+    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load32, so_store8, so_swap8)
+from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_push_list
+
+cdef enum:
+    JOBS_AT_ONCE = 16
+    HOLD_NS = 500000              # a written buffer waits no longer for the next one
 
 cdef extern from * nogil:
     """
@@ -279,8 +283,8 @@ cdef void run_load(Store *store, Job *job) noexcept nogil:
     store_release(store, source)
 
 
-cdef void run_write(Store *store, Job *job) noexcept nogil:
-    """Writes a buffer; the errno of a failure travels with it."""
+cdef Message *run_write(Job *job) noexcept nogil:
+    """Writes a buffer; the errno of a failure travels with it.  NULL when there is no memory."""
     cdef Message *message = message_new(M_WRITTEN, job.transfer_id, NULL, 0)
     cdef uint32_t done = 0
     cdef ssize_t n
@@ -297,10 +301,65 @@ cdef void run_write(Store *store, Job *job) noexcept nogil:
             break
     if message == NULL:
         free(job.buffer)                         # the transfer ends by its timer: it can never be acknowledged
-        return
+        return NULL
     message.buffer = job.buffer
     message.error = error
-    queue_push(&store.workers[job.worker], message)
+    message.worker = job.worker
+    return message
+
+
+cdef void run_jobs(Store *store, Job *job) noexcept nogil:
+    """A list of jobs.  Written buffers go home together, so that the worker is not woken for each one;
+    but none waits longer than HOLD_NS for those behind it."""
+    cdef Message *first = NULL
+    cdef Message *last = NULL
+    cdef Message *message
+    cdef Job *following
+    cdef uint64_t started = now_ns()
+    while job != NULL:
+        following = job.next
+        if job.source != NULL:
+            run_load(store, job)
+        else:
+            message = run_write(job)
+            if message != NULL and first != NULL and (
+                    first.worker != message.worker or now_ns() - started > HOLD_NS):
+                queue_push_list(&store.workers[first.worker], first, last)
+                first = NULL
+            if message != NULL:
+                if first == NULL:
+                    first = message
+                    started = now_ns()
+                else:
+                    last.next = message
+                last = message
+        free(job)
+        job = following
+    if first != NULL:
+        queue_push_list(&store.workers[first.worker], first, last)
+
+
+cdef Job *take_jobs(Store *store) noexcept nogil:
+    """The oldest load, or up to JOBS_AT_ONCE writes, unlinked; under the mutex.
+
+    A load may wait for a slow disk for seconds, so nothing is taken along with it.  What is left behind
+    wakes another thread.
+    """
+    cdef Job *jobs = store.head
+    cdef Job *last = jobs
+    cdef uint32_t n = 1
+    if jobs.source != NULL:
+        store.loads_total += 1
+    else:
+        while last.next != NULL and last.next.source == NULL and n < JOBS_AT_ONCE:
+            last = last.next
+            n += 1
+        store.writes_total += n
+    store.head = last.next
+    if store.head != NULL:
+        pthread_cond_signal(&store.work)
+    last.next = NULL
+    return jobs
 
 
 cdef void store_io_thread(Store *store) noexcept nogil:
@@ -311,19 +370,10 @@ cdef void store_io_thread(Store *store) noexcept nogil:
     cdef timespec until
     pthread_mutex_lock(&store.mutex)
     while True:
-        job = store.head
-        if job != NULL:
-            store.head = job.next
-            if job.source != NULL:
-                store.loads_total += 1
-            else:
-                store.writes_total += 1
+        if store.head != NULL:
+            job = take_jobs(store)
             pthread_mutex_unlock(&store.mutex)
-            if job.source != NULL:
-                run_load(store, job)
-            else:
-                run_write(store, job)
-            free(job)
+            run_jobs(store, job)
             pthread_mutex_lock(&store.mutex)
             continue
         if store.stopping:
