@@ -81,10 +81,9 @@ def sizes(blksize: int, windowsize: int) -> list[int]:
 
 def stray(rng: random.Random) -> bytes:
     """What no transfer expects, or not now."""
-    return rng.choice(
-        [b"", b"\0", b"\0\4\0", b"\1\4\0\0", b"\0\7\0\0", OACK, b"\0\1x\0octet\0", build_ack(rng.randrange(65536))]
-        + [build_data(rng.randrange(65536), bytes(rng.randrange(9)))]
-    )
+    block = rng.randrange(65536)
+    wrong = [b"", b"\0", b"\0\4\0", b"\1\4\0\0", b"\0\7\0\0", OACK, b"\0\1x\0octet\0"]
+    return rng.choice([*wrong, build_ack(block), build_data(block, bytes(rng.randrange(9)))])
 
 
 # --- the sender ------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The transfer as a protocol checklist: what the RFCs ask for, and what clients have been seen to do."""
 
+import itertools
+
 import pytest
 
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -386,7 +388,7 @@ def test_a_proven_peer_is_given_up_after_thirty_seconds_without_progress():
     log = give_up(machine)
     assert log[-1][1] == TIMED_OUT
     assert log[-1][0] >= 30 * S + MS
-    waits = [b - a for (a, _), (b, _) in zip(log, log[1:], strict=False)]
+    waits = [b - a for (a, _), (b, _) in itertools.pairwise(log)]
     assert max(waits) == 8 * S, "back-off ends at the ceiling"
     assert waits == sorted(waits)
 

@@ -1,0 +1,234 @@
+"""An engine on loopback, with the plainest server around it, and the accounts that must balance after every test.
+
+May know: the engine's contract, and the protocol package, which has its own tests. Must not: use snow_owl_tftp.server,
+whose tests come after these.
+Invariants, checked when a test ends: every thread has left, every figure of live_objects() is zero, and each plan that
+was started got exactly one Completion.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snow_owl_tftp._engine import engine as native
+from snow_owl_tftp.errors import BadPacket
+from snow_owl_tftp.plan import Outcome, Role, TransferPlan
+from snow_owl_tftp.protocol.constants import Opcode
+from snow_owl_tftp.protocol.options import OptionLimits, negotiate
+from snow_owl_tftp.protocol.packets import Request, build_error, parse_request_untrusted
+
+PATIENCE_S = 20.0
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+
+
+def udp_socket(buffer_bytes: int = 4 << 20) -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    one.bind(("127.0.0.1", 0))
+    for privileged, ordinary in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        try:
+            one.setsockopt(socket.SOL_SOCKET, privileged, buffer_bytes)
+        except PermissionError:
+            one.setsockopt(socket.SOL_SOCKET, ordinary, buffer_bytes)
+    return one
+
+
+def sockaddr(address: tuple[str, int]) -> bytes:
+    """A sockaddr_in as the kernel lays it out."""
+    return (
+        socket.AF_INET.to_bytes(2, "little") + address[1].to_bytes(2, "big") + socket.inet_aton(address[0]) + bytes(8)
+    )
+
+
+class Served:
+    """An Engine that serves the files below `root`, and keeps what is uploaded there.
+
+    Args:
+        root: What is served.
+        tids: How many TID sockets; 0: single-port mode.
+        flows: Give the engine flows to repeat (the engine's own setting of this name decides whether it does).
+        engine: Arguments of Engine.
+
+    `drains`: stop() is preceded by drain(), as a server does it. `verdict` says what to do with a received upload, `limit_bytes` how long one may be, `sink` opens what it is
+    written to; `requests` counts what Python was asked.
+    """
+
+    def __init__(self, root: Path, *, tids: int = 4, flows: bool = False, **engine: Any) -> None:
+        self.root = root
+        self.engine = native.Engine(flows=flows, **engine)
+        self.gives_flows = flows
+        self.completions: list[native.Completion] = []
+        self.requests = 0
+        self.started: Counter[int] = Counter()
+        self.limit_bytes = 0
+        self.drains = True
+        self.verdict: Callable[[native.Received], tuple[Any, ...]] = lambda received: ()
+        self.sink: Callable[[Path], int] = lambda path: os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self.on_answer: Callable[[native.Answer], None] | None = None
+        self.on_request: Callable[[native.Request, Request], TransferPlan | None] | None = None
+        self._root_fd = os.open(root, os.O_RDONLY)
+        listener = udp_socket()
+        self.address: tuple[str, int] = listener.getsockname()
+        self.engine.add_listener(0, 0, listener.detach())
+        self.tid_ports = []
+        for _ in range(tids):
+            tid = udp_socket()
+            self.tid_ports.append(tid.getsockname()[1])
+            self.engine.add_tid(0, 0, tid.detach())
+        self._changed = threading.Condition()
+        self._stop_read, self._stop_write = socket.socketpair()
+        self._error: BaseException | None = None
+        self.engine.run()
+        self._thread = threading.Thread(target=self._run, name="decides")
+        self._thread.start()
+
+    # --- what tests ask
+
+    def wait(self, condition: Callable[[], Any], what: str = "the condition", patience_s: float = PATIENCE_S) -> Any:
+        """Until `condition` is true: it is asked after every event, and now and then."""
+        deadline = time.monotonic() + patience_s
+        with self._changed:
+            while not (result := condition()):
+                assert self._error is None, self._error
+                assert time.monotonic() < deadline, f"{what} did not happen in {patience_s} s"
+                self._changed.wait(0.005)
+        return result
+
+    def completion(self, number: int = -1, total: int = 1) -> native.Completion:
+        """The `number`-th Completion, once there are at least `total`."""
+        self.wait(lambda: len(self.completions) >= total, f"completion {total}")
+        return self.completions[number]
+
+    def counter(self, name: str) -> int:
+        return int(self.engine.counters()[name])
+
+    def outcomes(self) -> Counter[str]:
+        return Counter(Outcome(completion.outcome).name for completion in self.completions)
+
+    # --- deciding
+
+    def _run(self) -> None:
+        try:
+            with select.epoll() as poll:
+                poll.register(self.engine.fileno(), select.EPOLLIN)
+                poll.register(self._stop_read.fileno(), select.EPOLLIN)
+                while self._stop_read.fileno() not in {fd for fd, _ in poll.poll()}:
+                    self._take_events()
+        except BaseException as error:
+            self._error = error
+
+    def _take_events(self) -> None:
+        for event in self.engine.poll():
+            with self._changed:
+                self._on_event(event)
+                self._changed.notify_all()
+
+    def _on_event(self, event: Any) -> None:
+        if isinstance(event, native.Request):
+            self.requests += 1
+            self._decide(event)
+        elif isinstance(event, native.Received):
+            self.engine.commit(event.transfer_id, *self.verdict(event))
+        elif isinstance(event, native.Completion):
+            self.completions.append(event)
+            if event.role == Role.RECEIVER and isinstance(event.context, int):
+                os.close(event.context)
+        elif isinstance(event, native.Answer) and self.on_answer is not None:
+            self.on_answer(event)
+
+    def _decide(self, event: native.Request) -> None:
+        try:
+            request = parse_request_untrusted(event.datagram)
+            if self.on_request is not None:
+                plan = self.on_request(event, request)
+            elif request.kind == Opcode.RRQ:
+                plan = self.send_plan(event, request)
+            else:
+                plan = self.receive_plan(event, request)
+        except BadPacket as bad:
+            self.engine.refuse(event.transfer_id, build_error(4, bad.reason))
+        except OSError:
+            self.engine.refuse(event.transfer_id, build_error(1, "no such file"))
+        else:
+            if plan is not None:
+                self.start(plan, (self._root_fd, request.filename.encode(), event.datagram))
+
+    def start(self, plan: TransferPlan, flow: tuple[int, bytes, bytes] | None = None) -> None:
+        gives_flow = self.gives_flows and plan.role == Role.SENDER
+        self.engine.start(plan, flow if gives_flow else None)
+        self.started[plan.transfer_id] += 1
+
+    def send_plan(self, event: native.Request, request: Request) -> TransferPlan:
+        fd = os.open(self.root / request.filename, os.O_RDONLY)
+        size = os.fstat(fd).st_size
+        agreed = negotiate(request, size_bytes=size, limits=OptionLimits(max_window_bytes=1 << 32))
+        return TransferPlan(
+            transfer_id=event.transfer_id,
+            role=Role.SENDER,
+            fd=fd,
+            size_bytes=size,
+            blksize_bytes=agreed.blksize_bytes,
+            windowsize_blocks=agreed.windowsize_blocks,
+            timeout_ns=(agreed.timeout_s or 0) * 10**9,
+            first_packet=agreed.oack,
+            context=request.filename,
+        )
+
+    def receive_plan(self, event: native.Request, request: Request) -> TransferPlan:
+        agreed = negotiate(request, size_bytes=None, limits=OptionLimits(max_window_bytes=1 << 32))
+        fd = self.sink(self.root / request.filename)
+        return TransferPlan(
+            transfer_id=event.transfer_id,
+            role=Role.RECEIVER,
+            fd=fd,
+            size_bytes=self.limit_bytes,
+            blksize_bytes=agreed.blksize_bytes,
+            windowsize_blocks=agreed.windowsize_blocks,
+            timeout_ns=(agreed.timeout_s or 0) * 10**9,
+            first_packet=agreed.oack,
+            declared_bytes=agreed.tsize,
+            context=fd,
+        )
+
+    # --- the end
+
+    def stop(self) -> None:
+        self._stop_write.send(b"x")
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+        if self.drains:
+            self.engine.drain()
+        self.engine.stop()
+        self._take_events()
+        for one in (self._stop_read, self._stop_write):
+            one.close()
+        os.close(self._root_fd)
+
+    def check_accounts(self) -> None:
+        assert self._error is None, self._error
+        assert not any(self.engine.live_objects().values()), self.engine.live_objects()
+        ended = Counter(c.transfer_id for c in self.completions if not c.flow_hit)
+        assert ended == self.started, "each started plan gets exactly one Completion"
+        assert max(Counter(c.transfer_id for c in self.completions).values(), default=1) == 1
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Makes engines that serve `tmp_path`; stops them and checks their accounts when the test ends."""
+    with contextlib.ExitStack() as running:
+
+        def make(root: Path = tmp_path, **options: Any) -> Served:
+            served = Served(root, **options)
+            running.callback(served.check_accounts)
+            running.callback(served.stop)
+            return served
+
+        yield make
