@@ -124,6 +124,7 @@ class Client:
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.socket.bind((source or ("::" if family == socket.AF_INET6 else "0.0.0.0"), 0))
+        self.last_sender = server
         self._waiting: list[tuple[bytes, Address]] = []
 
     def __enter__(self) -> Self:
@@ -160,8 +161,17 @@ class Client:
                 datagram, sender = self.socket.recvfrom(65536)
             except TimeoutError:
                 raise Silence from None
-            self._waiting += [(heard, (sender[0], sender[1])) for heard in self.hear(datagram)]
+            self.last_sender = (sender[0], sender[1])
+            self._waiting += [(heard, self.last_sender) for heard in self.hear(datagram)]
         return self._waiting.pop(0)
+
+    def has_heard(self) -> bool:
+        """Whether a datagram has arrived that nobody has received yet."""
+        try:
+            self._waiting.append(self.receive(0.0001))
+        except Silence:
+            return False
+        return True
 
     def request(
         self, filename: str, mode: str = "octet", options: Options | None = None, kind: Opcode = Opcode.RRQ

@@ -153,6 +153,33 @@ class ServerThread:
         return asyncio.run_coroutine_threadsafe(function(), self.loop).result(DEADLINE_S)
 
 
+def make_server(
+    root: Path,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    decider: Decider | None = None,
+    log_path: Path | None = None,
+) -> tuple[Server, Callable[[], None]]:
+    """Returns a Server that is not started, and what to call when it has stopped."""
+    log_path = log_path or root.parent / f"{root.name}.log"
+    settings = Settings().with_overrides(
+        {"root_dir": str(root), "bind_addr": "127.0.0.1:0", "logging.level": "debug", **(overrides or {})},
+        source="test",
+    )
+    log_file = LogFile(str(log_path))
+    audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
+    files = None if decider else FileDecider(settings)
+
+    def close() -> None:
+        if files:
+            files.close()
+        audit.close()
+        log_file.close()
+
+    report = Report(settings, make_logger(settings.logging, log_file), audit)
+    return Server(settings, decider or files, report), close
+
+
 @contextmanager
 def serve_in_thread(
     root: Path,
@@ -163,15 +190,7 @@ def serve_in_thread(
 ) -> Iterator[ServerThread]:
     """Runs a Server in this process; `overrides` are settings by key path."""
     log_path = log_path or root.parent / f"{root.name}.log"
-    settings = Settings().with_overrides(
-        {"root_dir": str(root), "bind_addr": "127.0.0.1:0", "logging.level": "debug", **(overrides or {})},
-        source="test",
-    )
-    log_file = LogFile(str(log_path))
-    audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
-    report = Report(settings, make_logger(settings.logging, log_file), audit)
-    files = FileDecider(settings)
-    server = Server(settings, decider or files, report)
+    server, close = make_server(root, overrides, decider=decider, log_path=log_path)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="server-loop")
     thread.start()
@@ -188,6 +207,4 @@ def serve_in_thread(
         thread.join(DEADLINE_S)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
-        files.close()
-        audit.close()
-        log_file.close()
+        close()

@@ -130,6 +130,8 @@ class Server:
         self._loop.remove_reader(engine.fileno())
         for future in list(self._deciding):
             future.cancel()
+        # No request may begin behind the one that was aborted last.
+        engine.drain()
         # In a thread: it waits for the I/O threads, and those for a disk.
         await self._loop.run_in_executor(None, engine.stop)
         self._take(engine)

@@ -1,0 +1,243 @@
+"""Server, driven by deciders of the tests' own: at once, later, wrongly, and as part of another program."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.server.conftest import BOOT
+from tests.support.client import Client, Refused
+from tests.support.server import make_server, serve_in_thread, wait_for
+
+from snow_owl_tftp.content.files import FileTree, WouldBlock
+from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.protocol.options import OptionLimits, negotiate
+from snow_owl_tftp.protocol.packets import Error, parse_request_untrusted
+from snow_owl_tftp.server.decide import Accepted, Asked, TransferContext, Verdict, refuse
+
+
+def accept(asked: Asked, payload: bytes, *, size_bytes: int | None = None) -> Accepted:
+    """Serve bytes that lie in no file."""
+    request = parse_request_untrusted(asked.datagram)
+    fd = os.memfd_create("test")
+    os.write(fd, payload)
+    negotiated = negotiate(request, size_bytes=len(payload), limits=OptionLimits())
+    plan = TransferPlan(
+        transfer_id=asked.transfer_id,
+        role=Role.SENDER,
+        fd=fd,
+        size_bytes=len(payload) if size_bytes is None else size_bytes,
+        blksize_bytes=negotiated.blksize_bytes,
+        windowsize_blocks=negotiated.windowsize_blocks,
+        first_packet=negotiated.oack,
+        context=TransferContext(request, len(payload), negotiated),
+    )
+    return Accepted(plan, None)
+
+
+class Answering:
+    """A decider made of one function."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
+        verdict: Verdict | Awaitable[Verdict] = self.answer(asked)
+        return verdict
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_decider_may_answer_at_once(root: Path) -> None:
+    def greet(asked: Asked) -> Verdict:
+        host, port = asked.peer
+        return accept(asked, f"hello {host}:{port}".encode())
+
+    with serve_in_thread(root, decider=Answering(greet)) as server, Client(server.address) as client:
+        assert client.get("anything").payload == f"hello 127.0.0.1:{client.port}".encode()
+
+
+def test_decider_may_be_a_coroutine(root: Path) -> None:
+    async def decide_after_others(asked: Asked) -> Verdict:
+        await asyncio.sleep(0)
+        return accept(asked, b"later")
+
+    with serve_in_thread(root, decider=Answering(decide_after_others)) as server, Client(server.address) as client:
+        assert client.get("anything").payload == b"later"
+
+
+def test_slow_decision_does_not_hold_up_the_others(root: Path) -> None:
+    release = threading.Event()
+
+    async def slow(asked: Asked) -> Verdict:
+        await asyncio.to_thread(release.wait, 10)
+        return accept(asked, b"slow")
+
+    def decide(asked: Asked) -> Verdict | Awaitable[Verdict]:
+        return slow(asked) if b"slow" in asked.datagram else accept(asked, b"fast")
+
+    with (
+        serve_in_thread(root, decider=Answering(decide)) as server,
+        Client(server.address) as one,
+        Client(server.address) as two,
+    ):
+        one.request("slow")
+        assert two.get("fast").payload == b"fast"
+        assert not one.has_heard()
+        release.set()
+        assert one.get("slow").payload == b"slow"
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+def test_bug_in_a_decider_is_error_0_and_a_traceback_and_the_server_lives(root: Path, is_later: bool) -> None:
+    def fail(asked: Asked) -> Verdict:
+        if b"boom" in asked.datagram:
+            raise ZeroDivisionError("secret detail")
+        return accept(asked, b"fine")
+
+    async def fail_later(asked: Asked) -> Verdict:
+        return fail(asked)
+
+    decider = Answering(fail_later if is_later else fail)
+    with serve_in_thread(root, decider=decider) as server, Client(server.address) as client:
+        with pytest.raises(Refused) as refused:
+            client.get("boom")
+        assert (refused.value.code, refused.value.text) == (0, "Internal error")
+        assert client.get("good").payload == b"fine"
+        wait_for(lambda: "ZeroDivisionError" in server.log, "the traceback in the log")
+        assert "ERROR" in server.log
+
+
+def test_decider_may_refuse_with_any_code(root: Path) -> None:
+    decider = Answering(lambda asked: refuse(parse_request_untrusted(asked.datagram), RefusedError(7, "who are you")))
+    with (
+        serve_in_thread(root, decider=decider) as server,
+        Client(server.address) as client,
+        pytest.raises(Refused) as refused,
+    ):
+        client.get("anything")
+    assert (refused.value.code, refused.value.text) == (7, "who are you")
+
+
+def test_file_that_changed_since_it_was_opened_is_refused(root: Path) -> None:
+    decider = Answering(lambda asked: accept(asked, b"four", size_bytes=5))
+    with (
+        serve_in_thread(root, decider=decider) as server,
+        Client(server.address) as client,
+        pytest.raises(Refused, match="being changed") as refused,
+    ):
+        client.get("anything")
+    assert refused.value.code == 0
+
+
+def test_decision_that_comes_after_the_end_leaves_no_descriptor(root: Path) -> None:
+    before = open_descriptors()
+    waiting = threading.Event()
+
+    async def never(asked: Asked) -> Verdict:
+        waiting.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    with serve_in_thread(root, decider=Answering(never)) as server, Client(server.address) as client:
+        client.request("anything")
+        assert waiting.wait(5)
+    assert open_descriptors() == before
+
+
+def test_server_leaves_nothing_behind(root: Path) -> None:
+    before, threads = open_descriptors(), threading.active_count()
+    with serve_in_thread(root, {"workers": 2}) as server:
+        with Client(server.address) as client:
+            client.get("boot.img", options={"windowsize": 8})
+            client.get("unix.txt", "netascii")
+        with Client(server.address) as client:
+            client.request("boot.img")
+            client.receive()
+        engine = server.server._engine
+    assert engine is not None
+    assert engine.live_objects() == {"transfers": 0, "recipes": 0, "sinks": 0, "sources": 0}
+    del engine
+    assert open_descriptors() == before
+    # The pool that opens files is told to end, not waited for: one of its threads may hang on a disk.
+    wait_for(lambda: threading.active_count() == threads, "the end of every thread")
+
+
+async def test_server_is_a_context_of_any_program(root: Path) -> None:
+    """In the loop of the caller, with its own client in a thread: how an embedding program uses it."""
+    server, close = make_server(root, {"bind_addr": "127.0.0.1:0"})
+    try:
+        async with server:
+            (address,) = server.addresses
+
+            def get() -> bytes:
+                with Client(address) as client:
+                    return client.get("boot.img").payload
+
+            assert await asyncio.to_thread(get) == BOOT
+            assert await server.drain(timeout_s=1)
+        assert server.transfers_total == 1
+        assert server.counters() == {}
+        await server.stop()  # a second time is harmless
+    finally:
+        close()
+
+
+def test_what_the_kernel_has_not_cached_is_opened_in_a_thread(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened_by: list[str] = []
+    open_for_reading = FileTree.open_for_reading
+
+    def would_block(self: FileTree, name: str) -> Any:
+        raise WouldBlock
+
+    def note(self: FileTree, name: str) -> Any:
+        opened_by.append(threading.current_thread().name)
+        return open_for_reading(self, name)
+
+    monkeypatch.setattr(FileTree, "open_cached", would_block)
+    monkeypatch.setattr(FileTree, "open_for_reading", note)
+    with serve_in_thread(root) as server, Client(server.address) as client:
+        assert client.get("boot.img").payload == BOOT
+        assert client.get("unix.txt", "netascii").payload == b"one\r\ntwo\r\0three\r\0\r\n"
+        with pytest.raises(Refused) as refused:
+            client.get("missing")
+        assert refused.value.code == 1
+    assert len(opened_by) == 3
+    assert all(name.startswith("tftp-open") for name in opened_by)
+
+
+def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def would_block(self: FileTree, name: str) -> Any:
+        raise WouldBlock
+
+    def wait(self: FileTree, name: str) -> Any:
+        release.wait(10)
+        raise RefusedError(1, "File not found")
+
+    monkeypatch.setattr(FileTree, "open_cached", would_block)
+    monkeypatch.setattr(FileTree, "open_for_reading", wait)
+    monkeypatch.setattr("snow_owl_tftp.server.decide._MAX_SLOW_OPENS", 3)
+    with serve_in_thread(root) as server:
+        waiting = [Client(server.address) for _ in range(3)]
+        for client in waiting:
+            client.request("stuck")
+        with Client(server.address) as client:
+            answer, _ = client.exchange(b"\0\1one more\0octet\0")
+            assert isinstance(answer, Error)
+            assert (answer.code, answer.text) == (0, "Server busy, try again")
+        release.set()
+        for client in waiting:
+            answer, _ = client.receive_packet()
+            assert isinstance(answer, Error)
+            assert answer.code == 1
+            client.close()

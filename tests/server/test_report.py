@@ -1,0 +1,153 @@
+"""What is told, at which level, and that what nobody reads costs nothing."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
+from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError, TftpError
+from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.protocol.constants import Opcode
+from snow_owl_tftp.protocol.options import Negotiated
+from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.decide import Refused, TransferContext
+from snow_owl_tftp.server.report import Report
+
+
+class Recorder:
+    """Takes every call and remembers it, whether it is asked to be a logger or an audit log."""
+
+    is_enabled = True
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **fields: self.calls.append((name, {"args": args, **fields}))
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.calls]
+
+
+class Untouchable:
+    """Fails whoever looks at it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was read although nobody listens")
+
+
+def make_report(level: str = "info") -> tuple[Report, Recorder, Recorder]:
+    log, audit = Recorder(), Recorder()
+    settings = Settings().with_overrides({"logging.level": level, "max_file_size_bytes": 10})
+    return Report(settings, log, audit), log, audit  # type: ignore[arg-type]
+
+
+def make_completion(**changes: Any) -> Any:
+    context = TransferContext(
+        Request(Opcode.RRQ, "boot.img", "octet", (("tsize", "0"),)), 1000, Negotiated(tsize=1000, oack=b"\0\6")
+    )
+    fields: dict[str, Any] = {
+        "transfer_id": 0xABC,
+        "outcome": Outcome.OK,
+        "error": 0,
+        "text": b"",
+        "role": Role.SENDER,
+        "context": context,
+        "payload_bytes": 1000,
+        "blocks": 2,
+        "retransmits": 0,
+        "duration_ns": 5_000_000,
+        "peer": ("192.0.2.7", 2070),
+        **changes,
+    }
+    return SimpleNamespace(**fields)
+
+
+def make_asked() -> Any:
+    return SimpleNamespace(transfer_id=0xABC, peer=("192.0.2.7", 2070), datagram=b"", local_address=None)
+
+
+def refused(cause: TftpError, filename: str = "name") -> Refused:
+    return Refused(b"", cause, Request(Opcode.RRQ, filename, "octet", ()))
+
+
+def test_success_is_told_once_to_each() -> None:
+    report, log, audit = make_report()
+    report.completed(make_completion())
+    assert log.names == ["info"]
+    assert log.calls[0][1]["peer"] == "192.0.2.7:2070"
+    assert audit.names == ["transfer_completed"]
+    assert audit.calls[0][1]["args"][:3] == ("0000000000000abc", "192.0.2.7:2070", "boot.img")
+
+
+@pytest.mark.parametrize("code", [0, 8])
+def test_probe_is_told_as_success_to_machines_and_only_at_debug_to_people(code: int) -> None:
+    for level, names in (("info", []), ("debug", ["debug"])):
+        report, log, audit = make_report(level)
+        report.completed(make_completion(outcome=Outcome.PEER_ERROR, error=code, blocks=0, payload_bytes=0))
+        assert [name for name in log.names if name != "debug" or level == "debug"] == names
+        assert audit.names == ["transfer_completed"]
+        assert audit.calls[0][1]["payload_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outcome": Outcome.PEER_ERROR, "error": 3, "blocks": 0},
+        {"outcome": Outcome.PEER_ERROR, "error": 0, "blocks": 1},
+        {"outcome": Outcome.TIMED_OUT, "error": 0, "blocks": 0},
+        {
+            "outcome": Outcome.PEER_ERROR,
+            "error": 8,
+            "blocks": 0,
+            "context": TransferContext(Request(Opcode.RRQ, "x", "octet", ()), 1, Negotiated()),
+        },
+    ],
+)
+def test_what_is_no_probe_is_a_failure(changes: dict[str, Any]) -> None:
+    report, log, audit = make_report()
+    report.completed(make_completion(**changes))
+    assert log.names == ["warning"]
+    assert audit.names == ["transfer_failed"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "level", "events"),
+    [
+        (RefusedError(1, "File not found"), "info", ["request_denied"]),
+        (RefusedError(2, "Access violation"), "warning", ["request_denied"]),
+        (OutsideRootError(by_link=False), "warning", ["path_traversal_attempt", "request_denied"]),
+        (OutsideRootError(by_link=True), "warning", ["symlink_access_denied", "request_denied"]),
+        (FileTooLargeError(11), "warning", ["file_size_limit_exceeded", "request_denied"]),
+        (BadPacket("unknown mode"), "info", ["protocol_violation"]),
+        (InternalError("x"), "error", []),
+    ],
+)
+def test_refusal_is_told_at_its_level(cause: TftpError, level: str, events: list[str]) -> None:
+    report, log, audit = make_report()
+    report.refused(make_asked(), refused(cause))
+    assert log.names == [level]
+    assert audit.names == events
+
+
+def test_nothing_is_looked_at_when_nobody_listens() -> None:
+    log, audit = Recorder(), Recorder()
+    audit.is_enabled = False
+    settings = Settings().with_overrides({"logging.level": "warning"})
+    report = Report(settings, log, audit)  # type: ignore[arg-type]
+    assert not report.hears_successes
+    report.accepted(Untouchable(), Untouchable())  # type: ignore[arg-type]
+    report.mode_changed(Untouchable())  # type: ignore[arg-type]
+    report.flush()
+    assert log.names == audit.names == []
+
+
+@pytest.mark.parametrize(("level", "hears"), [("debug", True), ("info", True), ("warning", False), ("error", False)])
+def test_successes_are_heard_from_info_on(level: str, hears: bool) -> None:
+    audit = Recorder()
+    audit.is_enabled = False
+    settings = Settings().with_overrides({"logging.level": level})
+    assert Report(settings, Recorder(), audit).hears_successes is hears  # type: ignore[arg-type]
