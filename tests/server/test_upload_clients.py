@@ -81,10 +81,8 @@ def test_client_stores_a_file(server: ServerProcess, root: Path, tmp_path: Path,
 def test_windowsize_of_atftp_is_granted(server: ServerProcess, root: Path, tmp_path: Path) -> None:
     local = tmp_path / "local"
     local.write_bytes(bytes(100_000))
-    done = run(
-        [*atftp_window(local, "up/window", server.address)[:1], "--trace", "--verbose"]
-        + list(atftp_window(local, "up/window", server.address)[1:])
-    )
+    program, *arguments = atftp_window(local, "up/window", server.address)
+    done = run([program, "--trace", "--verbose", *arguments])
     assert (root / "up/window").stat().st_size == 100_000
     assert b"windowsize: 16" in done.stdout + done.stderr
 

@@ -48,7 +48,7 @@ class Storm:
         while not self.dead.is_set():
             count += 1
             contested = rng.random() < 0.5
-            name = f"up/{'same' if contested else f'{self.round}-{number}'}/{rng.randrange(CONTESTED) if contested else count}"
+            name = f"up/same/{rng.randrange(CONTESTED)}" if contested else f"up/{self.round}-{number}/{count}"
             payload = make_payload(rng)
             with Client(self.address, timeout_s=0.1, give_up_s=0.2) as client:
                 try:
