@@ -212,6 +212,29 @@ def test_what_the_kernel_has_not_cached_is_opened_in_a_thread(root: Path, monkey
     assert all(name.startswith("tftp-open") for name in opened_by)
 
 
+def test_file_opened_after_the_end_is_closed_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening, release = threading.Event(), threading.Event()
+    open_for_reading = FileTree.open_for_reading
+    before = open_descriptors()
+
+    def would_block(self: FileTree, name: str) -> Any:
+        raise WouldBlock
+
+    def wait(self: FileTree, name: str) -> Any:
+        file = open_for_reading(self, name)
+        opening.set()
+        release.wait(10)
+        return file
+
+    monkeypatch.setattr(FileTree, "open_cached", would_block)
+    monkeypatch.setattr(FileTree, "open_for_reading", wait)
+    with serve_in_thread(root) as server, Client(server.address) as client:
+        client.request("boot.img")
+        assert opening.wait(5)
+    release.set()
+    wait_for(lambda: open_descriptors() == before, "the end of every descriptor")
+
+
 def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Self
 from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Received, Request
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.assemble import hand_over, make_engine
 from snow_owl_tftp.server.decide import (
@@ -172,9 +172,7 @@ class Server:
             # The most frequent first, and those that nobody wants to hear of without a call.
             if isinstance(event, Completion):
                 self.transfers_total += 1
-                if isinstance(event.context, UploadContext):
-                    event.context.let_go()
-                if not hears_successes and event.outcome == Outcome.OK:
+                if not hears_successes and event.outcome == Outcome.OK and event.role == Role.SENDER:
                     continue
             try:
                 self._on_event(event)
@@ -183,13 +181,19 @@ class Server:
 
     def _on_event(self, event: "Event") -> None:
         if isinstance(event, Completion):
-            self._report.completed(event)
+            self._on_completion(event)
         elif isinstance(event, Request):
             self._on_request(event)
         elif isinstance(event, Received):
             self._on_received(event)
         elif isinstance(event, ModeChange):
             self._report.mode_changed(event)
+
+    def _on_completion(self, completion: Completion) -> None:
+        if isinstance(completion.context, UploadContext):
+            completion.context.let_go()
+        if self._report.hears_successes or completion.outcome != Outcome.OK:
+            self._report.completed(completion)
 
     def _on_received(self, received: Received) -> None:
         """Every byte of an upload is written: store it, then let the engine answer."""

@@ -17,7 +17,7 @@ import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -305,14 +305,16 @@ class FileDecider:
         if self._slow_opens >= _MAX_SLOW_OPENS:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         self._slow_opens += 1
-        future = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._decide_slowly, transfer_id, datagram, request
-        )
-        future.add_done_callback(self._note_opened)
+        opening = self._threads.submit(self._decide_slowly, transfer_id, datagram, request)
+        future = asyncio.wrap_future(opening)
+        future.add_done_callback(lambda done: self._note_opened(done, opening))
         return future
 
-    def _note_opened(self, _: object) -> None:
+    def _note_opened(self, done: "asyncio.Future[Verdict]", opening: "Future[Verdict]") -> None:
         self._slow_opens -= 1
+        if done.cancelled():
+            # The server stopped; a thread that is opening goes on, and nobody waits for what it finds.
+            opening.add_done_callback(_discard)
 
     def _decide_slowly(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict:
         """Runs in a thread of the pool."""
@@ -329,3 +331,8 @@ class FileDecider:
             return self._netascii.translate(file)
         finally:
             file.close()
+
+
+def _discard(opening: "Future[Verdict]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().discard()
