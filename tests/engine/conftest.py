@@ -57,8 +57,8 @@ class Served:
         flows: Give the engine flows to repeat (the engine's own setting of this name decides whether it does).
         engine: Arguments of Engine.
 
-    `drains`: stop() is preceded by drain(), as a server does it. `verdict` says what to do with a received upload, `limit_bytes` how long one may be, `sink` opens what it is
-    written to; `requests` counts what Python was asked.
+    `drains`: stop() is preceded by drain(), as a server does it. `verdict` says what to do with a received upload,
+    `limit_bytes` how long one may be, `sink` opens what it is written to. `requests` counts what Python was asked.
     """
 
     def __init__(self, root: Path, *, tids: int = 4, flows: bool = False, **engine: Any) -> None:

@@ -45,6 +45,7 @@ class Network:
     sent: list[int] = field(default_factory=lambda: [0, 0])
     lost: list[int] = field(default_factory=lambda: [0, 0])
     duplicated: list[int] = field(default_factory=lambda: [0, 0])
+    late: list[int] = field(default_factory=lambda: [0, 0])
     _latest_ns: list[int] = field(default_factory=lambda: [0, 0])
     _wire: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=itertools.count)
@@ -91,4 +92,5 @@ class Network:
         arrives_ns = self._latest_ns[sender] = max(arrives_ns, self._latest_ns[sender])
         if self.rng.random() < self.weather.late:
             arrives_ns += self.weather.late_ns
+            self.late[sender] += 1
         heapq.heappush(self._wire, (arrives_ns, next(self._order), 1 - sender, datagram))
