@@ -23,7 +23,14 @@ from typing import Any
 from snow_owl_tftp.client.address import ServerAddress, free_descriptors, open_socket, route_blksize
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.transfer import Transfer, error_of_completion, is_no_room, may_ask_plainly
-from snow_owl_tftp.errors import BadPacket, TransferAborted, TransferChanged, TransferDiskFull, TransferError
+from snow_owl_tftp.errors import (
+    BadPacket,
+    InternalError,
+    TransferAborted,
+    TransferChanged,
+    TransferDiskFull,
+    TransferError,
+)
 from snow_owl_tftp.plan import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import (
     DEFAULT_BLKSIZE_BYTES,
@@ -44,8 +51,9 @@ _IO_THREADS = 2
 _PROGRESS_S = 0.1
 _ROUTE_S = 30.0
 """How long the blksize of a route is remembered: path MTU discovery forgets after ten minutes (ip(7))."""
-_DESCRIPTORS_EACH = 3
-"""Of a transfer: its socket, its file, and one for the source that the engine keeps."""
+_DESCRIPTORS_EACH = 4
+"""Of a transfer: its socket, its file, one for the source that the engine keeps, and one of a download that ended
+and whose socket still repeats the last ACK."""
 _DALLY_S = 5.0
 """How long the engine keeps the socket of a download, to repeat its last ACK."""
 
@@ -81,10 +89,11 @@ class ClientCore:
         self._limit = settings.max_transfers or max(1, free_descriptors() // _DESCRIPTORS_EACH)
         self._waiting: deque[Transfer] = deque()
         self._live: set[Transfer] = set()
-        self._dallying: deque[float] = deque()
+        self._dallying: deque[tuple[float, int]] = deque()
         self._routes: dict[ServerAddress, tuple[float, int]] = {}
         self._finishers: ThreadPoolExecutor | None = None
         self._closing = False
+        self._progress_due = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._engine.run()
         self._thread = threading.Thread(target=self._run, name="tftp-client", daemon=True)
@@ -123,8 +132,7 @@ class ClientCore:
                 transfer.cancelled = True
                 transfer.error = transfer.error or TransferAborted("cancelled")
                 transfer.discard()
-                if transfer.transfer_id:
-                    self._engine.abort(transfer.transfer_id, ErrorCode.NOT_DEFINED, b"cancelled")
+                self._engine.abort_asked(transfer, ErrorCode.NOT_DEFINED, b"cancelled")
 
     def counters(self) -> dict[str, Any]:
         """The engine's counters: system calls, datagrams, retransmits and so on, by name."""
@@ -148,9 +156,12 @@ class ClientCore:
 
     def _has_room(self) -> bool:
         now = time.monotonic()
-        while self._dallying and self._dallying[0] < now:
+        while self._dallying and self._dallying[0][0] < now:
             self._dallying.popleft()
-        return len(self._live) + len(self._dallying) // _DESCRIPTORS_EACH < self._limit
+        if len(self._live) < self._limit and len(self._dallying) > self._limit:
+            # A socket that only waits for a lost ACK is worth less than a transfer that waits for a socket.
+            self._engine.abort(self._dallying.popleft()[1])
+        return len(self._live) < self._limit
 
     def _check(self, transfer: Transfer) -> None:
         """Raises what `_ask` would for a request that fits no packet, before anybody waits for its turn."""
@@ -192,7 +203,7 @@ class ClientCore:
                 return
 
     def _send_request(self, transfer: Transfer, address: ServerAddress, blksize: int) -> None:
-        transfer.transfer_id = 0
+        transfer.answered = False
         transfer.negotiated = Negotiated()
         request = build_request(*self._request(transfer, blksize))
         sock, gro = open_socket(address, self.settings, receives=transfer.role == Role.RECEIVER)
@@ -238,15 +249,31 @@ class ClientCore:
         poller = select.poll()
         poller.register(self._engine.fileno(), select.POLLIN)
         poller.register(self._wake_fd, select.POLLIN)
-        while not self._closing:
-            poller.poll(self._patience_ms())
-            self._drain_wakes()
+        try:
+            while not self._closing:
+                poller.poll(self._patience_ms())
+                self._drain_wakes()
+                self._handle_events()
+                self._ask_for_progress()
+            self._engine.stop()
+            if self._finishers is not None:
+                self._finishers.shutdown()
             self._handle_events()
-            self._report_progress()
+        except Exception as error:  # a bug of ours: whoever waits must hear of it
+            self._give_up(error)
+
+    def _give_up(self, cause: Exception) -> None:
+        """Nobody reads events any more: every future is resolved with what happened."""
+        with self._lock:
+            self._closing = True
+            transfers = [*self._live, *self._waiting]
+            self._live.clear()
+            self._waiting.clear()
         self._engine.stop()
-        if self._finishers is not None:
-            self._finishers.shutdown()
-        self._handle_events()
+        for transfer in transfers:
+            error = InternalError("the client failed")
+            error.__cause__ = cause
+            self._fail(transfer, error)
 
     def _patience_ms(self) -> float | None:
         with self._lock:
@@ -269,14 +296,15 @@ class ClientCore:
                     self._on_answer(event)
                 elif type(event) is native.Received:
                     self._on_received(event)
+                elif type(event) is native.Progress and not event.context.cancelled:
+                    self._tell(event.context, event.payload_bytes)
             while self._waiting and self._has_room():
                 self._ask_again(self._waiting.popleft())
 
     def _on_answer(self, answer: Any) -> None:
         transfer: Transfer = answer.context
-        transfer.transfer_id = answer.transfer_id
+        transfer.answered = True
         if transfer.cancelled:
-            self._engine.abort(answer.transfer_id, ErrorCode.NOT_DEFINED, b"cancelled")
             return
         try:
             transfer.negotiated = accept_oack_untrusted(transfer.asked, answer.datagram)
@@ -288,7 +316,6 @@ class ClientCore:
 
     def _on_received(self, received: Any) -> None:
         transfer: Transfer = received.context
-        transfer.transfer_id = received.transfer_id
         announced = transfer.negotiated.tsize
         if announced is not None and announced != received.payload_bytes:
             transfer.error = TransferChanged(
@@ -343,7 +370,7 @@ class ClientCore:
             self._ask_again(transfer)
         elif completion.outcome == Outcome.OK and transfer.error is None:
             if transfer.role == Role.RECEIVER:
-                self._dallying.append(time.monotonic() + _DALLY_S)
+                self._dallying.append((time.monotonic() + _DALLY_S, completion.transfer_id))
             self._tell(transfer, completion.payload_bytes)
             transfer.close()
             transfer.future.set_result(transfer.result(completion))
@@ -374,11 +401,15 @@ class ClientCore:
 
     # --- progress
 
-    def _report_progress(self) -> None:
+    def _ask_for_progress(self) -> None:
+        now = time.monotonic()
         with self._lock:
-            heard = [t for t in self._live if t.progress is not None and not t.cancelled and t.role == Role.RECEIVER]
-        for transfer in heard:
-            self._tell(transfer, transfer.received_bytes)
+            if now < self._progress_due:
+                return
+            self._progress_due = now + _PROGRESS_S
+            for transfer in self._live:
+                if transfer.progress is not None and not transfer.cancelled:
+                    self._engine.ask_progress(transfer)
 
     def _tell(self, transfer: Transfer, done_bytes: int) -> None:
         """A callback that raises ends its own transfer, nobody else's."""

@@ -83,7 +83,7 @@ class Transfer:
         future: The result; never cancelled through itself, see ClientCore.cancel.
         asked: Options of the request that is in flight.
         plain: Options are not asked for (again).
-        transfer_id: The engine's, once it told one; 0: not yet.
+        answered: The server has sent an OACK: it does know options.
         negotiated: What holds, once the server granted something.
         data: The content, where the target gives one.
         error: What we ended it for; comes before what the engine says.
@@ -102,7 +102,7 @@ class Transfer:
     future: "Future[TransferResult]" = field(default_factory=Future)
     asked: tuple[Option, ...] = ()
     plain: bool = False
-    transfer_id: int = 0
+    answered: bool = False
     negotiated: Negotiated = field(default_factory=Negotiated)
     data: bytes | None = None
     error: BaseException | None = None
@@ -114,11 +114,6 @@ class Transfer:
     def size_bytes(self) -> int | None:
         """What there is to transfer, as far as anybody said."""
         return self.source.size_bytes if self.source is not None else self.negotiated.tsize
-
-    @property
-    def received_bytes(self) -> int:
-        """What a get has written so far; behind by what the engine holds in its buffers."""
-        return os.fstat(self.target.fd).st_size if self.target is not None else 0
 
     def discard(self) -> None:
         """Nothing of it is to become visible."""
@@ -161,10 +156,9 @@ def may_ask_plainly(transfer: Transfer, completion: Any) -> bool:
     ERROR 8 says so (RFC 2347). Servers older than it answer ERROR 0 or 4; only before anything was agreed on can
     that be about options.
     """
-    if completion.outcome != Outcome.PEER_ERROR or transfer.plain or not transfer.asked or transfer.cancelled:
+    if completion.outcome != Outcome.PEER_ERROR or not transfer.asked or transfer.cancelled:
         return False
-    answered = completion.payload_bytes or transfer.transfer_id
-    return not answered and completion.error in _OPTION_ERRORS
+    return not (completion.payload_bytes or transfer.answered) and completion.error in _OPTION_ERRORS
 
 
 def error_of_completion(transfer: Transfer, completion: Any) -> TransferError:

@@ -1,0 +1,97 @@
+"""What a benchmark is asked to do, in plain values.
+
+May know: nothing else. Every value has its unit in its name.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+__all__ = ["Network", "Target", "Workload"]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The path between load and server.
+
+    Attributes:
+        rtt_ms: Round-trip delay added, 0 or more.
+        loss_percent: Of datagrams, in each direction.
+        seed: Of the losses.
+    """
+
+    rtt_ms: float = 0.0
+    loss_percent: float = 0.0
+    seed: int = 1
+
+    @property
+    def is_perfect(self) -> bool:
+        """Nothing is between load and server."""
+        return self.rtt_ms == 0 and self.loss_percent == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What the clients do.
+
+    Attributes:
+        clients: Transfers at any time.
+        transfers: In all; at least `clients`.
+        file_bytes: Size of the file that all of them fetch.
+        blksize_bytes: Asked for when it is not 512.
+        windowsize_blocks: Asked for when it is not 1.
+        network: What is between.
+        client_timeout_s: When a client repeats its last packet: long, so that the server's timer is measured.
+        limit_s: After so long the run has failed.
+    """
+
+    clients: int = 50
+    transfers: int = 200
+    file_bytes: int = 1 << 20
+    blksize_bytes: int = 512
+    windowsize_blocks: int = 1
+    network: Network = field(default_factory=Network)
+    client_timeout_s: float = 4.0
+    limit_s: float = 120.0
+
+    @property
+    def blocks_each(self) -> int:
+        """DATA packets of one transfer."""
+        return self.file_bytes // self.blksize_bytes + 1
+
+    @property
+    def text(self) -> str:
+        """For headings."""
+        parts = [f"{self.clients} clients", f"{human_bytes(self.file_bytes)}", f"blksize {self.blksize_bytes}"]
+        parts.append(f"windowsize {self.windowsize_blocks}")
+        if self.network.rtt_ms:
+            parts.append(f"RTT {self.network.rtt_ms:g} ms")
+        if self.network.loss_percent:
+            parts.append(f"loss {self.network.loss_percent:g} %")
+        return ", ".join(parts)
+
+    def with_clients(self, clients: int) -> "Workload":
+        """The same amount of data for another number of clients, as far as whole transfers allow."""
+        return replace(self, clients=clients, transfers=max(clients, self.transfers))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One server in one configuration.
+
+    Attributes:
+        name: In tables and pictures.
+        server: Which of `servers.KINDS`.
+        batch: For ours: keys of [performance.platform.batch].
+    """
+
+    name: str
+    server: str = "ours"
+    batch: dict[str, Any] = field(default_factory=dict)
+
+
+def human_bytes(size_bytes: int) -> str:
+    """1048576 → "1 MiB"; what is no whole number of units stays in bytes."""
+    for unit, text in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size_bytes and size_bytes % unit == 0:
+            return f"{size_bytes // unit} {text}"
+    return f"{size_bytes} bytes"
