@@ -109,6 +109,7 @@ class RetransmitSettings(_Table, frozen=True):
     """[retransmit]: bounds of the measured timer; a negotiated `timeout` overrides them."""
 
     floor_ms: Annotated[int, Meta(ge=1, le=60_000)] = 10
+    """The least that the timer exceeds the measured round trip by."""
     ceiling_ms: Annotated[int, Meta(ge=10, le=255_000)] = 8_000
     initial_ms: Annotated[int, Meta(ge=1, le=255_000)] = 250
     """Before the first round trip is known. RFC 6298 section 2.1 says one second; what is repeated here

@@ -435,7 +435,7 @@ def test_the_first_sample_and_the_next_follow_rfc_6298():
 def test_the_rto_keeps_to_its_floor_and_ceiling_and_survives_a_clock_that_stood_still():
     rtt = RoundTrip(RetransmitPolicy())
     rtt.sample(0)
-    assert (rtt.srtt_ns, rtt.rto_ns) == (1, 10 * MS)
+    assert (rtt.srtt_ns, rtt.rto_ns) == (1, 10 * MS + 1)
     rtt.sample(0)
     assert rtt.srtt_ns == 1
     rtt.sample(3600 * S)
@@ -464,9 +464,9 @@ def test_karn_a_block_sent_twice_is_no_sample():
     machine.tick(machine.deadline_ns)
     machine.receive(build_ack(2), 5 * S)
     assert machine.rtt.srtt_ns == before == MS
-    assert machine.rtt.rto_ns == 20 * MS, "backed off until there is a new sample"
+    assert machine.rtt.rto_ns == 22 * MS, "backed off until there is a new sample"
     machine.receive(build_ack(3), 5 * S + MS)
-    assert machine.rtt.rto_ns == 10 * MS
+    assert machine.rtt.rto_ns == 11 * MS
 
 
 def test_karn_an_oack_sent_twice_is_no_sample():

@@ -1,7 +1,9 @@
 # The retransmission timer of one transfer: RFC 6298, in integer nanoseconds.
 #
-# srtt_ns == 0 means that nothing was measured yet.  The clock granularity G of RFC 6298 section 2 is
-# covered by the floor of the policy.  The caller keeps Karn's rule: no sample from a repeated packet.
+# srtt_ns == 0 means that nothing was measured yet.  RTO = SRTT + max(G, 4 * RTTVAR), where G, the floor
+# of the policy, is what a peer's scheduler may add to a round trip that never varied: with a floor under
+# the whole RTO instead, a steady 20 ms path gets an RTO of 20 ms and every hiccup is taken for a loss.
+# The caller keeps Karn's rule: no sample from a repeated packet.
 
 from libc.stdint cimport uint64_t, int64_t
 
@@ -9,7 +11,7 @@ from libc.stdint cimport uint64_t, int64_t
 cdef struct Retransmit:
     # The retransmission policy of an engine; owner: Engine, read-only after start.
     uint64_t initial_ns            # RTO before the first sample (RFC 6298 (2.1): one second)
-    uint64_t floor_ns              # the least RTO
+    uint64_t floor_ns              # the least that RTO exceeds the round trip by
     uint64_t ceiling_ns            # the greatest RTO that back-off reaches
     uint64_t give_up_ns            # without progress for so long a proven transfer ends
     uint64_t half_open_give_up_ns  # the same for a peer that never acknowledged
@@ -33,7 +35,7 @@ cdef inline void rtt_init(Rtt *r, const Retransmit *policy, uint64_t fixed_ns) n
 
 cdef inline void rtt_sample(Rtt *r, const Retransmit *policy, uint64_t rtt_ns) noexcept nogil:
     """RFC 6298 (2.2) and (2.3): alpha = 1/8, beta = 1/4, K = 4."""
-    cdef uint64_t error_ns, rto_ns
+    cdef uint64_t error_ns, margin_ns
     if r.srtt_ns == 0:
         r.srtt_ns = rtt_ns if rtt_ns else 1
         r.rttvar_ns = rtt_ns // 2
@@ -45,12 +47,12 @@ cdef inline void rtt_sample(Rtt *r, const Retransmit *policy, uint64_t rtt_ns) n
             r.srtt_ns = 1
     if r.fixed_ns:
         return
-    rto_ns = r.srtt_ns + 4 * r.rttvar_ns
-    if rto_ns < policy.floor_ns:
-        rto_ns = policy.floor_ns
-    if rto_ns > policy.ceiling_ns:
-        rto_ns = policy.ceiling_ns
-    r.rto_ns = rto_ns
+    margin_ns = 4 * r.rttvar_ns
+    if margin_ns < policy.floor_ns:
+        margin_ns = policy.floor_ns
+    r.rto_ns = r.srtt_ns + margin_ns
+    if r.rto_ns > policy.ceiling_ns:
+        r.rto_ns = policy.ceiling_ns
 
 
 cdef inline void rtt_back_off(Rtt *r, const Retransmit *policy) noexcept nogil:

@@ -88,10 +88,14 @@ cdef inline uint64_t flight_patience_ns(const Flight *f, const Retransmit *polic
     """How long to wait for the peer.
 
     A receiver waits four times longer than a sender: its repeated ACK makes the sender restart a
-    window, so the sender's own timer, which knows better what is lost, should come first.
+    window, so the sender's own timer, which knows better what is lost, should come first.  A sender
+    waits as long for the ACK of the last block: the peer may have it all and have moved on, and a boot
+    ROM takes a late DATA for the answer to its next request.
     """
     cdef uint64_t wait_ns = f.rtt.rto_ns
-    if f.role == RECEIVER and not f.opening and not f.rtt.fixed_ns:
+    if f.opening or f.rtt.fixed_ns:
+        return wait_ns
+    if f.role == RECEIVER or f.sent_end > f.last:
         wait_ns *= 4
         if wait_ns > policy.ceiling_ns:
             wait_ns = policy.ceiling_ns

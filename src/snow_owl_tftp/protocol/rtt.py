@@ -17,7 +17,8 @@ class RetransmitPolicy:
 
     Attributes:
         initial_ns: RTO before the first sample (RFC 6298 (2.1): one second).
-        floor_ns: Least RTO.
+        floor_ns: The least that the RTO exceeds the round trip by (G in RFC 6298 section 2): what a peer's
+            scheduler may add to a round trip that never varied.
         ceiling_ns: Greatest RTO that back-off reaches.
         give_up_ns: Without progress for so long, a transfer with a proven peer ends.
         half_open_give_up_ns: The same for a peer that never answered.
@@ -60,8 +61,8 @@ class RoundTrip:
             self.rttvar_ns = (3 * self.rttvar_ns + abs(self.srtt_ns - rtt_ns)) // 4
             self.srtt_ns = max((7 * self.srtt_ns + rtt_ns) // 8, 1)
         if not self.fixed_ns:
-            rto_ns = self.srtt_ns + 4 * self.rttvar_ns
-            self.rto_ns = min(max(rto_ns, self._policy.floor_ns), self._policy.ceiling_ns)
+            margin_ns = max(4 * self.rttvar_ns, self._policy.floor_ns)
+            self.rto_ns = min(self.srtt_ns + margin_ns, self._policy.ceiling_ns)
 
     def back_off(self) -> None:
         """Doubles the RTO after a timeout: RFC 6298 (5.5)."""

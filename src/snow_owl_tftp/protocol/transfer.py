@@ -32,7 +32,7 @@ DALLY_NS: Final = 5_000_000_000
 
 _HEADER_BYTES: Final = 4
 _FIRST_BLOCK: Final = 1
-_RECEIVER_PATIENCE: Final = 4
+_DELICATE_PATIENCE: Final = 4
 _ONE_ROLLOVER: Final = 65536
 
 
@@ -137,8 +137,14 @@ class _Transfer(ABC):
     # --- the timer: RFC 6298 section 5, RFC 1123 section 4.2.3.2
 
     def _patience_ns(self) -> int:
-        """How long to wait for the peer."""
-        return self.rtt.rto_ns
+        """How long to wait for the peer: four times the RTO where speaking too early does harm."""
+        if self.opening or self.rtt.fixed_ns or not self._is_delicate():
+            return self.rtt.rto_ns
+        return min(_DELICATE_PATIENCE * self.rtt.rto_ns, self.terms.policy.ceiling_ns)
+
+    def _is_delicate(self) -> bool:
+        """Whether repeating something that was not lost would do harm."""
+        raise NotImplementedError
 
     def _is_hopeless(self, now_ns: int) -> bool:
         silent_ns = now_ns - self._progress_ns
@@ -212,6 +218,10 @@ class Sender(_Transfer):
 
     def _begin(self, now_ns: int) -> list[bytes]:
         return self._send_window(now_ns)
+
+    def _is_delicate(self) -> bool:
+        """Once the last block is sent the peer may have moved on; a boot ROM takes it for its next file's."""
+        return self.sent_end > self.last
 
     def _on_packet(self, opcode: int, block: int, payload: bytes, now_ns: int) -> list[bytes]:
         if opcode != Opcode.ACK:
@@ -427,11 +437,9 @@ class Receiver(_Transfer):
         self.retransmits += 1
         return self._acknowledge()
 
-    def _patience_ns(self) -> int:
-        """Four times a sender's, for a repeated ACK restarts a window: the sender, who knows better, goes first."""
-        if self.opening or self.rtt.fixed_ns:
-            return self.rtt.rto_ns
-        return min(_RECEIVER_PATIENCE * self.rtt.rto_ns, self.terms.policy.ceiling_ns)
+    def _is_delicate(self) -> bool:
+        """A repeated ACK restarts a window: the sender, who knows better what is lost, goes first."""
+        return True
 
     def _acknowledge(self) -> list[bytes]:
         self.in_window = 0
