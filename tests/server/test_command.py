@@ -1,16 +1,18 @@
 """`snow-owl-tftp serve` as a user meets it: ready lines, refusals, signals, and what it costs to wait."""
 
 import json
+import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 from tests.server.conftest import BOOT
 from tests.support.client import Client, Refused
-from tests.support.server import ServerProcess, cpu_seconds, run_command, serve_command, wait_for
+from tests.support.server import ServerProcess, command_line, cpu_seconds, run_command, serve_command, wait_for
 
 from snow_owl_tftp.protocol.packets import build_ack, build_data
 
@@ -67,6 +69,22 @@ def test_every_bound_address_is_announced(root: Path) -> None:
     with serve_command(root, binds=("127.0.0.1:0", "127.0.0.2:0", "0.0.0.0:0")) as server:
         assert [host for host, _ in server.addresses] == ["127.0.0.1", "127.0.0.2", "0.0.0.0"]
         assert len({port for _, port in server.addresses}) == 3
+
+
+def test_reader_of_the_ready_line_may_hang_up(root: Path) -> None:
+    with serve_command(root, binds=("127.0.0.1:0",)) as first:
+        port = first.addresses[0][1]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    arguments = command_line(str(root), "--bind", f"127.0.0.1:{port}", "--log-level", "error")
+    with subprocess.Popen(arguments, stdout=write_end, stderr=subprocess.PIPE) as process:
+        os.close(write_end)
+        with Client(("127.0.0.1", port), timeout_s=0.1) as client:
+            assert client.get("small").payload == b"ten bytes."
+        process.terminate()
+        assert process.wait(5) == 0
+        assert process.stderr
+        assert process.stderr.read() == b""
 
 
 def test_example_root_is_served() -> None:

@@ -3,6 +3,8 @@
 May know: flags and settings. Must not check what settings check: ranges are written once, in `config`.
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -49,4 +51,10 @@ def command(
             "logging.format": log_format,
         }
     )
-    serve(settings, lambda address: print(f"listening on {address}", flush=True))
+    serve(settings, _announce)
+
+
+def _announce(address: str) -> None:
+    # Past sys.stdout: whoever reads the first line and hangs up must not end the server.
+    with suppress(OSError):
+        os.write(1, f"listening on {address}\n".encode())
