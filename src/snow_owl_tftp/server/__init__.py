@@ -7,10 +7,13 @@
     sockets    which ports are bound, by whom, with which buffers
     assemble   settings to an Engine with its sockets
     decide     one request to one Verdict; knows no engine
+    uploads    one WRQ to a file in its place: begin, commit, let go
+    hooks      the operator's command after an upload
     core       Server: whose turn it is; knows neither files nor log formats
     report     what is told about it, and at what cost
     run        the process around one Server: signals, files, exit status
 
-Python sees a transfer twice, at its request and at its Completion, and no datagram of it.
+Python sees a transfer twice, at its request and at its Completion (an upload once more, to commit it),
+and no datagram of it.
 Import the module that defines a name; this one re-exports none.
 """
