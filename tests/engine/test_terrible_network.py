@@ -15,12 +15,12 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from snow_owl_tftp.protocol.transfer import Receiver, Sender, Terms
-
 from tests.support.network import Network, Weather
 
+from snow_owl_tftp.protocol.transfer import Receiver, Sender, Terms
+
 pytest.importorskip("snow_owl_tftp._engine.probe", reason="a release build without the probe")
-from snow_owl_tftp._engine.probe import FlightProbe  # noqa: E402
+from snow_owl_tftp._engine.probe import FlightProbe
 
 BLOCKS = 400
 BLKSIZE = 32
