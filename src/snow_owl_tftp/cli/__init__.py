@@ -28,6 +28,7 @@ _USAGE_ERROR: Final = 2
 """As for a flag that does not exist."""
 
 _COMMANDS: Final = {
+    "bench": "snow_owl_tftp.cli.bench",
     "get": "snow_owl_tftp.cli.get",
     "put": "snow_owl_tftp.cli.put",
     "serve": "snow_owl_tftp.cli.serve",

@@ -31,7 +31,7 @@ from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace_counts import TraceCounts, parse_line
 from snow_owl_tftp.observe.trace_script import READY, TICK, build_script
 
-__all__ = ["Tracer", "pid_of_unit", "why_not"]
+__all__ = ["Tracer", "descendants", "pid_of_unit", "why_not"]
 
 _TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _ATTACH_LIMIT_S: Final = 30.0
@@ -104,7 +104,7 @@ class Tracer:
             self._target_fd = os.pidfd_open(self.pid)
         except (OSError, OverflowError) as error:
             raise ConfigError(f"trace: no process has the PID {self.pid}; look with pidof snow-owl-tftp") from error
-        pids = {self.pid, *(_descendants(self.pid) if self._with_children else ())}
+        pids = {self.pid, *(descendants(self.pid) if self._with_children else ())}
         program = build_script(pids, with_children=self._with_children, interval_ms=self._interval_ms)
         # A session of its own: Ctrl-C reaches us alone, and we still want its last counts.
         self._bpftrace = subprocess.Popen(
@@ -220,7 +220,7 @@ def _mount_prefix() -> list[str]:
     return ["unshare", "--mount", "--", "sh", "-c", mount, "sh"]
 
 
-def _descendants(pid: int) -> set[int]:
+def descendants(pid: int) -> set[int]:
     """Processes below `pid`; those that come and go while we look are missed, as any look at /proc misses them."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):

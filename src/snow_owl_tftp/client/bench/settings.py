@@ -71,7 +71,11 @@ class Workload:
 
     def with_clients(self, clients: int) -> "Workload":
         """The same amount of data for another number of clients, as far as whole transfers allow."""
-        return replace(self, clients=clients, transfers=max(clients, self.transfers))
+        return replace(self, clients=clients).with_transfers(self.transfers)
+
+    def with_transfers(self, transfers: int) -> "Workload":
+        """So many in all, and a whole number for each client."""
+        return replace(self, transfers=self.clients * max(1, -(-transfers // self.clients)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,167 @@
+"""Which core a process runs on, and what CPU time a server's processes have used.
+
+    with CpuAccount("ours") as account:
+        process = start(argv, account, core=0, log_path=...)
+        account.used_s()
+
+May know: cgroups, /proc, sched. Must not know servers or loads.
+
+Three ways to count, the best that this machine allows; `how` says which, and reports repeat it:
+- cgroup v1 cpuacct: nanoseconds, with every child, also those that have ended;
+- cgroup v2 cpu.stat: microseconds, the same;
+- /proc/PID/stat of the tree: clock ticks (10 ms), without children that were reaped by nobody we see.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from snow_owl_tftp.observe.trace import descendants
+
+__all__ = ["CpuAccount", "cores", "end_tree", "start"]
+
+_V1: Final = Path("/sys/fs/cgroup/cpuacct")
+_V2: Final = Path("/sys/fs/cgroup")
+_END_LIMIT_S: Final = 5.0
+
+
+def cores() -> tuple[int | None, int | None]:
+    """(server's core, load's core); None, None where there is only one and nothing to separate."""
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
+
+
+class CpuAccount:
+    """CPU time of one server and all its children.
+
+    Args:
+        name: Of the server; part of the cgroup's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._pid: int | None = None
+        self._folder: Path | None = None
+        self.how = "/proc/PID/stat"
+        for parent, probe, how in (
+            (_V1, "cpuacct.usage", "cgroup v1 cpuacct"),
+            (_V2, "cgroup.controllers", "cgroup v2 cpu.stat"),
+        ):
+            folder = parent / f"snow-owl-bench-{os.getpid()}-{name}"
+            if (parent / probe).exists() and _made(folder):
+                self._folder, self.how = folder, how
+                break
+
+    @property
+    def procs_file(self) -> str:
+        """Where a process enters by writing its PID; empty: nowhere."""
+        return str(self._folder / "cgroup.procs") if self._folder else ""
+
+    def follow(self, pid: int) -> None:
+        """Say which process is the server, for the count by /proc."""
+        self._pid = pid
+
+    def used_s(self) -> float:
+        """User and system time so far, in seconds."""
+        if self._folder is None:
+            return _used_by_tree_s(self._pid) if self._pid else 0.0
+        if self._folder.parent == _V1:
+            return int((self._folder / "cpuacct.usage").read_text()) / 1e9
+        stat = dict(line.split() for line in (self._folder / "cpu.stat").read_text().splitlines())
+        return int(stat["usage_usec"]) / 1e6
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            # A group empties a moment after its last process was reaped.
+            end_s = time.monotonic() + _END_LIMIT_S
+            while not _removed(self._folder) and time.monotonic() < end_s:
+                time.sleep(0.02)
+
+
+def start(
+    argv: list[str], account: CpuAccount, *, core: int | None, log_path: Path, folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server in its account and on its core, in a session of its own.
+
+    The shell enters both before it becomes the server: no thread or child of it can be outside.
+    """
+    script = '[ -z "$0" ] || echo $$ > "$0"; exec "$@"'
+    pin = [] if core is None else ["taskset", "-c", str(core)]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", script, account.procs_file, *pin, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=folder,
+        )
+    account.follow(process.pid)
+    return process
+
+
+def end_tree(process: subprocess.Popen[bytes]) -> None:
+    """End a server that `start` started, with all its children; what does not end in time is killed."""
+    pids = {process.pid, *descendants(process.pid)}
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        end_s = time.monotonic() + _END_LIMIT_S
+        while process.poll() is None or any(map(_is_alive, pids - {process.pid})):
+            if time.monotonic() > end_s:
+                break
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except OSError:
+        return False
+    if os.access(folder / "cgroup.procs", os.W_OK) and (
+        (folder / "cpuacct.usage").exists() or (folder / "cpu.stat").exists()
+    ):
+        return True
+    folder.rmdir()
+    return False
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _used_by_tree_s(pid: int) -> float:
+    ticks = 0
+    for member in (pid, *descendants(pid)):
+        try:
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime (proc_pid_stat(5))
+    return ticks / os.sysconf("SC_CLK_TCK")
