@@ -1,8 +1,98 @@
 """Snow Owl: a TFTP server that decides in Python once per request and streams in native code once per datagram.
 
+    get, put            one file, blocking
+    Client, AsyncClient many files over one engine
+    Server              a server whose answers are a function of yours
+
 May know: the names that callers of the package use, nothing of how they work.
-Invariant: importing the package costs next to nothing; it pulls in no engine, no event loop and no command line.
+Invariant: importing the package costs next to nothing; it pulls in no engine, no event loop and no command line. A name
+is imported when it is first used.
 Must not: hold logic, or the version anywhere else (pyproject.toml reads it from here, as text).
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncClient": "snow_owl_tftp.client.faces",
+    "BadPacket": "snow_owl_tftp.errors",
+    "Client": "snow_owl_tftp.client.faces",
+    "ConfigError": "snow_owl_tftp.errors",
+    "EngineError": "snow_owl_tftp.errors",
+    "InternalError": "snow_owl_tftp.errors",
+    "ReadRequest": "snow_owl_tftp.server.library",
+    "Refuse": "snow_owl_tftp.server.library",
+    "Response": "snow_owl_tftp.server.library",
+    "Server": "snow_owl_tftp.server.library",
+    "TftpError": "snow_owl_tftp.errors",
+    "TftpUrl": "snow_owl_tftp.client.url",
+    "TransferAborted": "snow_owl_tftp.errors",
+    "TransferChanged": "snow_owl_tftp.errors",
+    "TransferDiskFull": "snow_owl_tftp.errors",
+    "TransferError": "snow_owl_tftp.errors",
+    "TransferRefused": "snow_owl_tftp.errors",
+    "TransferResult": "snow_owl_tftp.client.transfer",
+    "TransferTimedOut": "snow_owl_tftp.errors",
+    "get": "snow_owl_tftp.client.faces",
+    "parse_url": "snow_owl_tftp.client.url",
+    "put": "snow_owl_tftp.client.faces",
+}
+
+__all__ = [
+    "AsyncClient",
+    "BadPacket",
+    "Client",
+    "ConfigError",
+    "EngineError",
+    "InternalError",
+    "ReadRequest",
+    "Refuse",
+    "Response",
+    "Server",
+    "TftpError",
+    "TftpUrl",
+    "TransferAborted",
+    "TransferChanged",
+    "TransferDiskFull",
+    "TransferError",
+    "TransferRefused",
+    "TransferResult",
+    "TransferTimedOut",
+    "__version__",
+    "get",
+    "parse_url",
+    "put",
+]
+
+if TYPE_CHECKING:
+    from snow_owl_tftp.client.faces import AsyncClient, Client, get, put
+    from snow_owl_tftp.client.transfer import TransferResult
+    from snow_owl_tftp.client.url import TftpUrl, parse_url
+    from snow_owl_tftp.errors import (
+        BadPacket,
+        ConfigError,
+        EngineError,
+        InternalError,
+        TftpError,
+        TransferAborted,
+        TransferChanged,
+        TransferDiskFull,
+        TransferError,
+        TransferRefused,
+        TransferTimedOut,
+    )
+    from snow_owl_tftp.server.library import ReadRequest, Refuse, Response, Server
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -42,17 +42,44 @@ def free_port() -> int:
 
 
 def hpa_command(peer: Peer) -> list[str]:
-    flags = ["--listen", "--foreground", "--create", "--permissive", "--user", "root", "--secure", "--retransmit", "200000"]
+    flags = [
+        "--listen",
+        "--foreground",
+        "--create",
+        "--permissive",
+        "--user",
+        "root",
+        "--secure",
+        "--retransmit",
+        "200000",
+    ]
     return [program("in.tftpd"), *flags, "--address", f"{peer.host}:{peer.port}", str(peer.root)]
 
 
 def atftpd_command(peer: Peer) -> list[str]:
-    flags = ["--daemon", "--no-fork", "--user", "root.root", "--logfile", "/dev/null", "--verbose=0", "--retry-timeout", "1"]
+    flags = [
+        "--daemon",
+        "--no-fork",
+        "--user",
+        "root.root",
+        "--logfile",
+        "/dev/null",
+        "--verbose=0",
+        "--retry-timeout",
+        "1",
+    ]
     return [program("atftpd"), *flags, "--bind-address", peer.host, "--port", str(peer.port), str(peer.root)]
 
 
 def dnsmasq_command(peer: Peer) -> list[str]:
-    flags = ["--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--enable-tftp", "--bind-interfaces", "--user=root"]
+    flags = [
+        "--keep-in-foreground",
+        "--port=0",
+        "--conf-file=/dev/null",
+        "--enable-tftp",
+        "--bind-interfaces",
+        "--user=root",
+    ]
     where = [f"--tftp-root={peer.root}", f"--listen-address={peer.host}", "--log-facility=-", "--pid-file="]
     return [program("dnsmasq"), *flags, *where]
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.fake_server import Talk, fake_server, refuse_options
 
 from snow_owl_tftp.client.faces import Client, get, put
 from snow_owl_tftp.errors import (
@@ -16,7 +17,6 @@ from snow_owl_tftp.errors import (
     TransferTimedOut,
 )
 from snow_owl_tftp.protocol.packets import build_ack, build_data
-from tests.support.fake_server import Talk, fake_server, refuse_options
 
 QUICK = {"timeout": 0.1, "retries": 3}
 CONTENT = bytes(range(256)) * 11 + b"tail"
@@ -107,9 +107,8 @@ def test_bad_oack_is_answered_with_error_8_and_raises(options):
         talk.oack(**options)
         assert talk.hear_error() == 8
 
-    with fake_server(script) as server:
-        with pytest.raises(TransferError, match="OACK breaks the rules"):
-            get(server.url("x"))
+    with fake_server(script) as server, pytest.raises(TransferError, match="OACK breaks the rules"):
+        get(server.url("x"))
 
 
 def test_oack_is_acknowledged_again_when_the_ack_was_lost():
@@ -136,9 +135,8 @@ def test_tsize_that_lies_fails_and_leaves_nothing(told, tmp_path):
             talk.data(i // 512 + 1, CONTENT[i : i + 512])
         talk.hear_error()
 
-    with fake_server(script) as server:
-        with pytest.raises(TransferChanged, match=f"announced {told} bytes"):
-            get(server.url("x"), target)
+    with fake_server(script) as server, pytest.raises(TransferChanged, match=f"announced {told} bytes"):
+        get(server.url("x"), target)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,9 +147,8 @@ def test_short_block_in_the_middle_is_not_a_whole_file():
         talk.data(2, CONTENT[512:700])
         talk.hear_error()
 
-    with fake_server(script) as server:
-        with pytest.raises(TransferChanged):
-            get(server.url("x"))
+    with fake_server(script) as server, pytest.raises(TransferChanged):
+        get(server.url("x"))
 
 
 def test_size_limit_is_a_full_disk():
@@ -161,9 +158,8 @@ def test_size_limit_is_a_full_disk():
         talk.data(2, bytes(512))
         assert talk.hear_error() == 3
 
-    with fake_server(refuse_options(script)) as server:
-        with pytest.raises(TransferDiskFull):
-            get(server.url("x"), max_size_bytes=600)
+    with fake_server(refuse_options(script)) as server, pytest.raises(TransferDiskFull):
+        get(server.url("x"), max_size_bytes=600)
 
 
 # --- what the network does
@@ -222,9 +218,8 @@ def test_server_on_another_address_times_out():
             other.bind(("127.0.0.9", 0))
             other.sendto(build_data(1, b"forged"), talk.peer)
 
-    with fake_server(script) as server:
-        with pytest.raises(TransferTimedOut, match="no answer"):
-            get(server.url("x"), **QUICK)
+    with fake_server(script) as server, pytest.raises(TransferTimedOut, match="no answer"):
+        get(server.url("x"), **QUICK)
 
 
 def test_second_tid_is_told_error_5_and_changes_nothing():
@@ -250,9 +245,8 @@ def test_block_longer_than_agreed_aborts():
         talk.data(1, bytes(513))
         assert talk.hear_error() == 4
 
-    with fake_server(script) as server:
-        with pytest.raises(TransferError, match="longer than the block size"):
-            get(server.url("x"))
+    with fake_server(script) as server, pytest.raises(TransferError, match="longer than the block size"):
+        get(server.url("x"))
 
 
 def test_runts_and_unknown_opcodes_are_dropped():
@@ -284,9 +278,8 @@ def test_error_in_the_middle_is_refused_and_leaves_nothing(tmp_path):
         talk.hear_ack(1)
         talk.error(0, "file changed\r\nduring the transfer")
 
-    with fake_server(script) as server:
-        with pytest.raises(TransferRefused) as refused:
-            get(server.url("x"), tmp_path / "file")
+    with fake_server(script) as server, pytest.raises(TransferRefused) as refused:
+        get(server.url("x"), tmp_path / "file")
     assert str(refused.value) == "refused by the server: ERROR 0: file changed  during the transfer"
     assert list(tmp_path.iterdir()) == []
 
@@ -304,9 +297,8 @@ def test_silence_in_the_middle_times_out_and_leaves_nothing(tmp_path):
         talk.data(1, bytes(512))
         talk.hear_ack(1)
 
-    with fake_server(script) as server:
-        with pytest.raises(TransferTimedOut, match="fell silent after 512 bytes"):
-            get(server.url("x"), tmp_path / "file", **QUICK)
+    with fake_server(script) as server, pytest.raises(TransferTimedOut, match="fell silent after 512 bytes"):
+        get(server.url("x"), tmp_path / "file", **QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -318,9 +310,8 @@ def test_nobody_at_the_port_times_out():
 def test_existing_file_survives_a_failure(tmp_path):
     target = tmp_path / "file"
     target.write_bytes(b"old")
-    with fake_server(lambda talk: talk.error(1)) as server, Client() as client:
-        with pytest.raises(TransferRefused):
-            client.get(server.url("x"), target)
+    with fake_server(lambda talk: talk.error(1)) as server, Client() as client, pytest.raises(TransferRefused):
+        client.get(server.url("x"), target)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 

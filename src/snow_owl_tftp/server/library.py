@@ -1,0 +1,388 @@
+"""A server inside somebody's program: requests are answered by a coroutine of theirs.
+
+    async def handler(request: ReadRequest) -> Response | Refuse:
+        return Response(render(request.client, request.path))
+
+    async with Server(bind=("127.0.0.1", 0), read=handler) as server:
+        print(server.url("boot.cfg"))
+
+May know: the server's core, settings, protocol. Must not: serve files by itself, or let one handler touch another's
+transfer.
+Invariants:
+- A handler that raises, refuses or takes too long ends its own request or transfer with an ERROR, nobody else's.
+- What streams from an iterator waits at a full pipe: memory stays bounded by the pipe and the engine's window.
+- An iterator that fails never looks like the end of a file: its pipe is closed only after the engine has let go of it.
+- Nothing is global; several servers live in one process.
+"""
+
+import asyncio
+import logging
+import os
+import select
+import stat
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
+
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.errors import BadPacket, RefusedError
+from snow_owl_tftp.observe.audit import AuditLog
+from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.protocol import netascii
+from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
+from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
+from snow_owl_tftp.protocol.packets import Request, parse_request_untrusted, refuse_malformed_untrusted
+from snow_owl_tftp.server.core import Server as CoreServer
+from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, option_limits, refuse
+from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.sockets import format_address
+
+__all__ = ["ReadHandler", "ReadRequest", "Refuse", "Response", "Server"]
+
+_CHUNK_BYTES: Final = 1 << 18
+_READER_LOOK_S: Final = 0.02
+"""How often a failed stream looks whether the engine has let its pipe go; the client was told long before."""
+_READER_LOOKS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """Who asks for what.
+
+    Attributes:
+        client: Address of the client.
+        client_port: Its UDP port (TID).
+        server: The address it asked, or None where the server is bound to one.
+        path: The name as sent; anything but NUL may be in it, `..` included.
+        mode: 'octet' or 'netascii'; the server converts, a handler need not look.
+        options: Asked for, names in lower case; the server negotiates them.
+    """
+
+    client: str
+    client_port: int
+    server: str | None
+    path: str
+    mode: str
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """An ERROR instead of a file.
+
+    Attributes:
+        code: ErrorCode, 0..8; 1: file not found, 2: access violation.
+        text: For the human at the other end; ASCII.
+    """
+
+    code: int = int(ErrorCode.FILE_NOT_FOUND)
+    text: str = "File not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A file.
+
+    Attributes:
+        content: Bytes; a path (a str is one) or an open file, sent whole; or an async iterable of bytes, whose
+            length nobody knows, so that a client that asks for tsize gets no answer to that; or a Refuse.
+    """
+
+    content: bytes | str | os.PathLike[str] | BinaryIO | AsyncIterable[bytes] | Refuse
+
+
+ReadHandler: TypeAlias = Callable[[ReadRequest], Awaitable["Response | Refuse"]]
+
+
+class Server:
+    """A TFTP server whose RRQs are answered by a coroutine; WRQs are refused.
+
+    An async context manager. Handlers run in the event loop that entered it.
+    """
+
+    def __init__(
+        self,
+        *,
+        bind: tuple[str, int] = ("127.0.0.1", 0),
+        read: ReadHandler,
+        handler_timeout_s: float = 10.0,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        """Prepare; nothing is opened before `start`.
+
+        Args:
+            bind: Host and UDP port; port 0 lets the kernel choose.
+            read: Answers every RRQ. May also raise RefusedError.
+            handler_timeout_s: How long it, and every step of an iterator, may take.
+            settings: Other settings by key path, as in the configuration file: {"workers": 2}.
+
+        Raises:
+            ConfigError: A setting is unknown or out of its range.
+        """
+        overrides = {**(settings or {}), "bind_addr": format_address(*bind)}
+        self._settings = Settings().with_overrides(overrides, source="Server")
+        self._decider = _HandlerDecider(read, option_limits(self._settings), handler_timeout_s)
+        report = Report(self._settings, cast(Any, _StandardLog()), AuditLog(""))
+        self._core = _Core(self._settings, self._decider, report)
+        self._decider.abort = self._core.abort
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that requests are answered at, the real port where 0 was asked."""
+        return self._core.addresses[0]
+
+    def url(self, path: str) -> str:
+        """The TFTP URL of a path on this server."""
+        return f"tftp://{format_address(*self.address)}/{path}"
+
+    def counters(self) -> Mapping[str, object]:
+        """What the engine counts: system calls, datagrams, blocks, retransmits, by name."""
+        return self._core.counters()
+
+    async def start(self) -> None:
+        """Bind and answer.
+
+        Raises:
+            EngineError: The operating system refused a socket, memory or a thread.
+        """
+        await self._core.start()
+
+    async def stop(self) -> None:
+        """End what still runs, tell its peers, and release every socket and thread."""
+        await self._decider.close()
+        await self._core.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class _Core(CoreServer):
+    """The core, and the one thing more that a stream needs."""
+
+    def abort(self, transfer_id: int, text: str) -> None:
+        """End a started transfer with ERROR 0."""
+        if self._engine is not None:
+            self._engine.abort(transfer_id, int(ErrorCode.NOT_DEFINED), text.encode())
+
+
+class _HandlerDecider:
+    """Turns what a handler returns into plans."""
+
+    def __init__(self, handler: ReadHandler, limits: OptionLimits, timeout_s: float) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._timeout_s = timeout_s
+        self._streams: set[asyncio.Task[None]] = set()
+        self.abort: Callable[[int, str], None] = lambda transfer_id, text: None
+
+    def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
+        datagram = asked.datagram
+        try:
+            request = parse_request_untrusted(datagram)
+        except BadPacket as error:
+            return Refused(refuse_malformed_untrusted(datagram, error.reason) or b"", error, None)
+        if request.kind is Opcode.WRQ:
+            return refuse(request, RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed"))
+        return self._answer(asked, request)
+
+    async def close(self) -> None:
+        for task in self._streams:
+            task.cancel()
+        await asyncio.gather(*self._streams, return_exceptions=True)
+
+    async def _answer(self, asked: Asked, request: Request) -> Verdict:
+        host, port = asked.peer
+        options = {name.lower(): value for name, value in reversed(request.options)}
+        read = ReadRequest(host, port, asked.local_address, request.filename, request.mode, options)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._handler(read)
+            return await self._accept(asked.transfer_id, request, response)
+        except TimeoutError:
+            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
+        except RefusedError as error:
+            return refuse(request, error)
+        except OSError as error:
+            return refuse(request, _refusal_of(error))
+
+    async def _accept(self, transfer_id: int, request: Request, response: Response | Refuse) -> Verdict:
+        content = response.content if isinstance(response, Response) else response
+        if isinstance(content, Refuse):
+            raise RefusedError(content.code, content.text)
+        if isinstance(content, AsyncIterable):
+            return self._accept_stream(transfer_id, request, content)
+        fd = await _open(content, request.mode)
+        size_bytes = os.fstat(fd).st_size
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
+        return Accepted(_plan(transfer_id, request, fd, size_bytes, negotiated), None)
+
+    def _accept_stream(self, transfer_id: int, request: Request, chunks: AsyncIterable[bytes]) -> Verdict:
+        negotiated = negotiate(request, size_bytes=None, limits=self._limits)
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        task = asyncio.ensure_future(self._feed(transfer_id, writer, aiter(chunks), request.mode))
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+        return Accepted(_plan(transfer_id, request, reader, None, negotiated), None)
+
+    async def _feed(self, transfer_id: int, writer: int, chunks: AsyncIterator[bytes], mode: str) -> None:
+        """Writes what the iterator yields into the pipe, no faster than the client takes it."""
+        try:
+            while True:
+                async with asyncio.timeout(self._timeout_s):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    break
+                await _write(writer, netascii.encode(chunk) if mode == "netascii" else chunk)
+        except BrokenPipeError:
+            pass  # the client is gone: nobody waits for the rest
+        except (Exception, asyncio.CancelledError) as error:
+            await self._fail(transfer_id, writer, error)
+        finally:
+            os.close(writer)
+            if hasattr(chunks, "aclose"):
+                await chunks.aclose()
+
+    async def _fail(self, transfer_id: int, writer: int, error: BaseException) -> None:
+        """Ends the transfer with an ERROR; the pipe must not end before, or the client would think it had all."""
+        self.abort(transfer_id, "the content could not be made")
+        if isinstance(error, asyncio.CancelledError):
+            await _reader_left(writer)
+            raise error
+        logging.getLogger("snow_owl_tftp").error("a stream failed", exc_info=error)
+        await _reader_left(writer)
+
+
+def _plan(transfer_id: int, request: Request, fd: int, size_bytes: int | None, negotiated: Negotiated) -> TransferPlan:
+    timeout_s = negotiated.timeout_s
+    return TransferPlan(
+        transfer_id=transfer_id,
+        role=Role.SENDER,
+        fd=fd,
+        size_bytes=size_bytes or 0,
+        blksize_bytes=negotiated.blksize_bytes,
+        windowsize_blocks=negotiated.windowsize_blocks,
+        timeout_ns=timeout_s * 1_000_000_000 if timeout_s else 0,
+        first_packet=negotiated.oack,
+        stream=size_bytes is None,
+        context=TransferContext(request, size_bytes, negotiated),
+    )
+
+
+async def _open(content: "bytes | str | os.PathLike[str] | BinaryIO", mode: str) -> int:
+    """A descriptor of exactly what is to be sent, which the engine takes over."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        data = bytes(content)
+        return _memory(netascii.encode(data) if mode == "netascii" else data)
+    if isinstance(content, str | os.PathLike):
+        return await asyncio.to_thread(_open_path, Path(content), mode)
+    if hasattr(content, "read"):
+        return await asyncio.to_thread(_copy, content, mode)
+    raise TypeError(f"a Response cannot hold {type(content).__name__}")
+
+
+def _open_path(path: Path, mode: str) -> int:
+    # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
+    if mode == "octet":
+        return fd
+    with os.fdopen(fd, "rb") as file:
+        return _copy(file, mode)
+
+
+def _copy(file: BinaryIO, mode: str) -> int:
+    fd = _memory(b"")
+    try:
+        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
+            rest = memoryview(netascii.encode(chunk) if mode == "netascii" else chunk)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _memory(data: bytes) -> int:
+    fd = os.memfd_create("tftp-response", os.MFD_CLOEXEC)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+    return fd
+
+
+async def _write(fd: int, data: bytes) -> None:
+    """Writes all of it, waiting while the pipe is full. Raises: BrokenPipeError."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            await _writable(fd)
+
+
+async def _writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def on_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(fd, on_ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+async def _reader_left(writer: int) -> None:
+    """Waits until the other end of a pipe is closed (POLLERR, poll(2)), which the event loop cannot ask for alone."""
+    poller = select.poll()
+    poller.register(writer, 0)
+    for _ in range(_READER_LOOKS):
+        if poller.poll(0):
+            return
+        await asyncio.sleep(_READER_LOOK_S)
+
+
+def _refusal_of(error: OSError) -> RefusedError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found")
+    if isinstance(error, PermissionError):
+        return RefusedError(ErrorCode.ACCESS_VIOLATION, "Access violation")
+    return RefusedError(ErrorCode.NOT_DEFINED, "I/O error")
+
+
+class _StandardLog:
+    """What a program that embeds us expects: `logging.getLogger("snow_owl_tftp")`, silent unless it is set up."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("snow_owl_tftp")
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._tell(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._tell(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        # A client that gives up is a server's daily bread, and no warning to the program around it.
+        self._tell(logging.INFO, event, fields)
+
+    def error(self, event: str, *, exc_info: Any = None, **fields: Any) -> None:
+        self._log.error("%s %s", event, fields, exc_info=exc_info)
+
+    def _tell(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        if self._log.isEnabledFor(level):
+            self._log.log(level, "%s %s", event, " ".join(f"{key}={value}" for key, value in fields.items()))

@@ -1,0 +1,54 @@
+"""RFC 3617 URLs."""
+
+import pytest
+
+from snow_owl_tftp.client.url import TftpUrl, parse_url
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tftp://h/a", TftpUrl("h", 69, "a")),
+        ("tftp://h:6969/a/b", TftpUrl("h", 6969, "a/b")),
+        ("tftp://h//abs", TftpUrl("h", 69, "/abs")),
+        ("tftp://h/a;mode=netascii", TftpUrl("h", 69, "a", "netascii")),
+        ("tftp://h/a;mode=OCTET", TftpUrl("h", 69, "a", "octet")),
+        ("tftp://h/a%3Bb%20c", TftpUrl("h", 69, "a;b c")),
+        ("tftp://h/a?b", TftpUrl("h", 69, "a?b")),
+        ("tftp://h/a#b", TftpUrl("h", 69, "a#b")),
+        ("tftp://10.0.0.1/a", TftpUrl("10.0.0.1", 69, "a")),
+        ("tftp://[::1]:70/a", TftpUrl("::1", 70, "a")),
+        ("tftp://[fe80::1%25eth0]/a", TftpUrl("fe80::1%eth0", 69, "a")),
+    ],
+)
+def test_parts(text, expected):
+    assert parse_url(text) == expected
+    assert parse_url(str(expected)) == expected
+
+
+def test_link_local_zone_may_be_bare():
+    assert parse_url("tftp://[fe80::1%eth0]/a").host == "fe80::1%eth0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://h/a",
+        "tftp:/h/a",
+        "tftp://h",
+        "tftp://h/",
+        "tftp:///a",
+        "tftp://h:0/a",
+        "tftp://h:65536/a",
+        "tftp://h:x/a",
+        "tftp://u@h/a",
+        "tftp://::1/a",
+        "tftp://[::1/a",
+        "tftp://h/a;mode=mail",
+        "tftp://h/a;type=i",
+        "tftp://h/a%00b",
+    ],
+)
+def test_what_is_no_tftp_url_is_a_value_error(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - each has its own message
+        parse_url(text)
