@@ -206,11 +206,13 @@ class Served:
         assert not self._thread.is_alive()
         if self.drains:
             self.engine.drain()
-        self.engine.stop()
-        self._take_events()
-        for one in (self._stop_read, self._stop_write):
-            one.close()
-        os.close(self._root_fd)
+        try:
+            self.engine.stop()
+            self._take_events()
+        finally:
+            for one in (self._stop_read, self._stop_write):
+                one.close()
+            os.close(self._root_fd)
 
     def check_accounts(self) -> None:
         assert self._error is None, self._error
