@@ -42,17 +42,8 @@ def free_port() -> int:
 
 
 def hpa_command(peer: Peer) -> list[str]:
-    flags = [
-        "--listen",
-        "--foreground",
-        "--create",
-        "--permissive",
-        "--user",
-        "root",
-        "--secure",
-        "--retransmit",
-        "200000",
-    ]
+    flags = ["--listen", "--foreground", "--create", "--permissive", "--secure", "--user", "root"]
+    flags += ["--retransmit", "200000"]
     return [program("in.tftpd"), *flags, "--address", f"{peer.host}:{peer.port}", str(peer.root)]
 
 

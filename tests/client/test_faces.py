@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.support.server import serve_in_thread
 
 from snow_owl_tftp import AsyncClient, Client, Refuse, Response, Server, get
 from snow_owl_tftp.client import faces
-from snow_owl_tftp.client.address import ServerAddress
+from snow_owl_tftp.client.address import ServerAddress, resolve
 from snow_owl_tftp.errors import ConfigError, TransferAborted, TransferDiskFull, TransferRefused
 
 CONTENT = os.urandom(300_001)
@@ -265,7 +266,12 @@ async def test_several_clients_and_servers_in_one_process():
 def test_ipv6(root):
     with serve_in_thread(root, {"bind_addr": "[::1]:0"}) as server:
         assert get(f"tftp://[::1]:{server.address[1]}/file") == CONTENT
-        assert get(f"tftp://[::1%25lo]:{server.address[1]}/file") == CONTENT
+
+
+def test_zone_becomes_the_scope_of_the_address():
+    (address,) = resolve("fe80::1%lo", 69)
+    assert address.packed[-4:] == socket.if_nametoindex("lo").to_bytes(4, sys.byteorder)
+    assert len(address.packed) == 28
 
 
 def test_next_address_is_asked_when_the_first_is_silent(server, monkeypatch):
