@@ -58,7 +58,8 @@ def _throughput(folder: Path, results: Sequence[Result]) -> str:
         points = [(run.workload.clients, run.blocks_per_s) for run in of_name if run.blocks_per_s is not None]
         axes.plot(*_columns(points), marker="o", label=name)
     axes.set(xscale="log", xlabel="clients", ylabel="blocks/s", ylim=(0, None))
-    return _saved(figure, axes, folder / "throughput.png")
+    axes.legend(fontsize="small")
+    return _saved(figure, folder / "throughput.png")
 
 
 def _latency(folder: Path, name: str, results: Sequence[Result]) -> str:
@@ -70,7 +71,8 @@ def _latency(folder: Path, name: str, results: Sequence[Result]) -> str:
             shares = [i / (len(quantiles_ms) - 1) for i in range(len(quantiles_ms))]
             axes.plot(quantiles_ms, shares, label=target)
     axes.set(xscale="log", xlabel="ms", ylabel="share of transfers", ylim=(0, 1))
-    return _saved(figure, axes, folder / name)
+    axes.legend(fontsize="small")
+    return _saved(figure, folder / name)
 
 
 def _calls(folder: Path, name: str, results: Sequence[Result]) -> str:
@@ -87,7 +89,8 @@ def _calls(folder: Path, name: str, results: Sequence[Result]) -> str:
     axes.set_yticks(list(places), [bar[0] for bar in bars])
     axes.invert_yaxis()
     axes.set(xlabel="calls per block")
-    return _saved(figure, axes, folder / name)
+    axes.legend(fontsize="small")
+    return _saved(figure, folder / name)
 
 
 def _linger(folder: Path, name: str, results: Sequence[Result]) -> str:
@@ -105,7 +108,9 @@ def _linger(folder: Path, name: str, results: Sequence[Result]) -> str:
         axes.axhline(plain.blocks_per_s, color="grey", linewidth=1, label="blocks/s, no batching")
     axes.set(xlabel="batch_timeout_us", ylabel="blocks/s (solid)", ylim=(0, None))
     gathered.set(ylabel="datagrams per receive call (dashed)", ylim=(0, None))
-    return _saved(figure, axes, folder / name)
+    # Where the curves of both axes leave room; matplotlib itself looks at one axis only.
+    axes.legend(fontsize="small", loc="center right")
+    return _saved(figure, folder / name)
 
 
 def _lingering(results: Sequence[Result], is_adaptive: bool) -> list[tuple[int, Any, Any]]:
@@ -125,9 +130,7 @@ def _figure(title: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _saved(figure: Any, axes: Any, path: Path) -> str:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+def _saved(figure: Any, path: Path) -> str:
     figure.savefig(path)
     return path.name
 

@@ -128,6 +128,9 @@ Server(sys.argv[1], int(sys.argv[2]), retries=5, timeout=5).run()
 """
 """fbtftp is a library: the smallest server that its documentation shows."""
 
+_TFTPY: Final = "import sys, tftpy; tftpy.TftpServer(sys.argv[3]).listen(sys.argv[1], int(sys.argv[2]))"
+"""tftpy installs no command."""
+
 _CLASSICAL_SOURCE: Final = Path(__file__).resolve().parents[4] / "benchmarks/classical.c"
 
 
@@ -163,13 +166,13 @@ KINDS: Final[dict[str, Kind]] = {
     "dnsmasq": Kind(_on_path("dnsmasq"), _dnsmasq, fixed_port=69),
     "py3tftp": Kind(
         _on_path("py3tftp"),
-        lambda a: [a.program, "--host", a.host, "-p", str(a.port), "--timeout", "5"],
+        lambda a: [a.program, "--host", a.host, "-p", str(a.port)],
         has_windows=True,
         in_root=True,
     ),
     "tftpy": Kind(
-        _on_path("tftpy_server.py"),
-        lambda a: [sys.executable, a.program, "-i", a.host, "-p", str(a.port), "-r", str(a.root)],
+        lambda: sys.executable if _has_module("tftpy") else None,
+        lambda a: [a.program, "-c", _TFTPY, a.host, str(a.port), str(a.root)],
     ),
     "fbtftp": Kind(
         lambda: sys.executable if _has_module("fbtftp") else None,

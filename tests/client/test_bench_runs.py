@@ -1,0 +1,125 @@
+"""Whole runs, small ones: servers are started, loaded and ended; a bad network is a bad network."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.server import wait_for
+from tests.support.tracing import needs_trace, tracing  # noqa: F401 - a fixture is used by its name
+
+from snow_owl_tftp.client.bench.cpu import CpuAccount, end_tree, start
+from snow_owl_tftp.client.bench.runs import Bench
+from snow_owl_tftp.client.bench.servers import KINDS, has_classical, installed_peers, our_targets
+from snow_owl_tftp.client.bench.settings import Network, Target, Workload
+
+SMALL = Workload(clients=10, transfers=40, file_bytes=20_000, limit_s=20)
+
+
+def test_timed_run_has_speed_latency_and_cpu() -> None:
+    with Bench() as bench:
+        run = bench.timed(Target("ours"), SMALL)
+    assert run.is_valid, run
+    assert run.load["blocks"] == 40 * SMALL.blocks_each
+    assert run.blocks_per_s is not None
+    assert run.cpu_us_per_block is not None
+    assert 0 < run.cpu_us_per_block < 1000
+
+
+@needs_trace
+@pytest.mark.parametrize("target", our_targets(), ids=lambda target: target.name)
+def test_traced_run_shows_what_was_configured(target: Target) -> None:
+    with Bench() as bench:
+        run = bench.traced(target, SMALL)
+    assert run.is_valid, run
+    assert run.trace is not None
+    calls = run.trace["calls"]
+    is_batched = target.batch.get("enable_recvmmsg", True)
+    assert ("recvmmsg" in calls) == is_batched
+    assert ("sendmmsg" in calls) == is_batched
+    # Requests and ACKs are what is received, DATA what is sent; the rest is asyncio's own socket pair.
+    received = sum(calls[name]["datagrams"] for name in calls if name.startswith("recv"))
+    assert run.load["blocks"] + 40 <= received <= run.load["blocks"] + 60
+
+
+@needs_trace
+@pytest.mark.skipif(not has_classical(), reason="benchmarks/classical.c is not here, or no gcc")
+def test_classical_layout_batches_requests_only() -> None:
+    with Bench() as bench:
+        run = bench.traced(Target("classical", "classical"), SMALL)
+    assert run.is_valid, run
+    assert run.trace is not None
+    calls = run.trace["calls"]
+    assert calls["recvmmsg"]["datagrams"] == 40
+    assert calls["recvfrom"]["moved"] == run.load["blocks"]
+
+
+@pytest.mark.parametrize("name", installed_peers())
+def test_installed_peer_is_started_and_serves_every_byte(name: str) -> None:
+    with Bench() as bench:
+        run = bench.timed(Target(name, name), Workload(clients=2, transfers=4, file_bytes=5000, limit_s=20))
+    assert run.is_valid, run
+
+
+def test_server_that_does_not_start_says_why() -> None:
+    with Bench() as bench:
+        run = bench.timed(Target("broken", batch={"max_batch_size": 0}), SMALL)
+    assert not run.is_valid
+    assert "max_batch_size" in run.problem
+
+
+def test_unknown_server_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    missing = [name for name, kind in KINDS.items() if kind.find() is None]
+    assert "rs-tftpd" in missing
+    with Bench() as bench:
+        assert bench.timed(Target("x", "rs-tftpd"), SMALL).problem == "rs-tftpd is not installed"
+
+
+def test_relay_delays_both_ways() -> None:
+    slow = Workload(clients=1, transfers=1, file_bytes=5 * 512, network=Network(rtt_ms=20), limit_s=20)
+    with Bench() as bench:
+        run = bench.timed(Target("ours"), slow)
+    assert run.is_valid, run
+    # RRQ to DATA 1, then an ACK to DATA for each of 2..6.
+    assert run.load["p50_s"] >= 6 * 0.020
+    assert run.relay is not None
+    # The transfer from which the OACK was learnt, and the one: RRQ, 6 DATA, 6 ACKs each.
+    assert run.relay["forwarded"] == 2 * 13
+    assert run.relay["lost"] == 0
+
+
+def test_relay_loses_by_its_seed_and_every_byte_arrives() -> None:
+    lossy = Workload(
+        clients=4, transfers=8, file_bytes=40_000, windowsize_blocks=4, network=Network(1, 5, seed=3), limit_s=40
+    )
+    with Bench() as bench:
+        run = bench.timed(Target("ours"), lossy)
+    assert run.is_valid, run
+    assert run.relay is not None
+    assert run.relay["lost"] > 0
+    assert run.load["duplicates_received"] + run.load["client_retransmits"] > 0
+
+
+def test_cpu_of_children_counts(tmp_path: Path) -> None:
+    burn = "import time; e = time.process_time() + 0.2\nwhile time.process_time() < e: pass"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print('burnt'); input()"
+    with CpuAccount("test") as account:
+        # Standard input is empty, so it ends by itself once the child is done.
+        process = start([sys.executable, "-c", script], account, core=None, log_path=tmp_path / "log")
+        wait_for(lambda: b"burnt" in (tmp_path / "log").read_bytes() or process.poll() is not None, "the child")
+        if account.how != "/proc/PID/stat":
+            assert account.used_s() >= 0.2
+        end_tree(process)
+    assert process.returncode is not None
+
+
+def test_children_end_with_their_server(tmp_path: Path) -> None:
+    child = "import time; time.sleep(60)"
+    script = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}]); print(p.pid); p.wait()"
+    with CpuAccount("test") as account:
+        process = start([sys.executable, "-u", "-c", script], account, core=None, log_path=tmp_path / "log")
+        pid = int(wait_for(lambda: (tmp_path / "log").read_text().strip(), "the child"))
+        end_tree(process)
+    stat = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    assert stat.strip()[:1] in ("", "Z")

@@ -1,0 +1,103 @@
+"""Every key of [performance.platform.batch] is live: the engine counts differently when it is changed."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import SEED
+from tests.support.server import serve_in_thread
+
+from snow_owl_tftp.client.bench.load import Load
+
+CONTENT = random.Random(SEED).randbytes(20_000)
+TRANSFERS = 60
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/f").write_bytes(CONTENT)
+    return tmp_path / "root"
+
+
+def counted(root: Path, batch: Mapping[str, Any], *, clients: int = 20, windowsize_blocks: int = 1) -> dict[str, Any]:
+    """What the engine counted of 60 downloads under these settings."""
+    overrides = {f"performance.platform.batch.{key}": value for key, value in batch.items()}
+    with serve_in_thread(root, {"logging.level": "warning", **overrides}) as served:
+        host, port = served.address
+        load = Load(
+            host,
+            port,
+            "f",
+            CONTENT,
+            clients=clients,
+            blksize_bytes=512,
+            windowsize_blocks=windowsize_blocks,
+            client_timeout_s=2.0,
+        )
+        try:
+            load.learn(10)
+            result = load.run(TRANSFERS, 30, lambda ended: None)
+        finally:
+            load.close()
+        assert result["failures"] == {}
+        return dict(served.counters())
+
+
+def most_datagrams(histogram: list[int]) -> int:
+    """The upper end of the highest bucket that is not empty."""
+    return int(2 ** max(bucket for bucket, calls in enumerate(histogram) if calls))
+
+
+@pytest.mark.parametrize(("is_on", "used", "unused"), [(True, "recvmmsg", "recvfrom"), (False, "recvfrom", "recvmmsg")])
+def test_enable_recvmmsg(root: Path, is_on: bool, used: str, unused: str) -> None:
+    counters = counted(root, {"enable_recvmmsg": is_on})
+    assert counters[f"{used}_calls"] > 0
+    assert counters[f"{unused}_calls"] == 0
+
+
+@pytest.mark.parametrize(("is_on", "used", "unused"), [(True, "sendmmsg", "sendto"), (False, "sendto", "sendmmsg")])
+def test_enable_sendmmsg(root: Path, is_on: bool, used: str, unused: str) -> None:
+    counters = counted(root, {"enable_sendmmsg": is_on})
+    assert counters[f"{used}_calls"] > 0
+    assert counters[f"{unused}_calls"] == 0
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_enable_gso(root: Path, is_on: bool) -> None:
+    assert (counted(root, {"enable_gso": is_on}, windowsize_blocks=8)["gso_trains"] > 0) == is_on
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_enable_flows(root: Path, is_on: bool) -> None:
+    assert (counted(root, {"enable_flows": is_on})["flow_hits"] > 0) == is_on
+
+
+def test_max_batch_size(root: Path) -> None:
+    # Long enough for all 20 clients to wait in the queue at once.
+    gathering = {"batch_timeout_us": 2000}
+    assert most_datagrams(counted(root, {**gathering, "max_batch_size": 4})["receive_histogram"]) == 4
+    assert most_datagrams(counted(root, {**gathering, "max_batch_size": 64})["receive_histogram"]) > 4
+
+
+def test_batch_timeout_us(root: Path) -> None:
+    assert counted(root, {"batch_timeout_us": 0})["lingers"] == 0
+    counters = counted(root, {"batch_timeout_us": 300})
+    assert counters["lingers"] > 0
+    assert counters["linger_ns"] == 300_000 * counters["lingers"]
+
+
+def test_enable_adaptive_batching(root: Path) -> None:
+    below = {"batch_timeout_us": 300, "adaptive_batch_threshold": 1000}
+    assert counted(root, {**below, "enable_adaptive_batching": False})["lingers"] > 0
+    assert counted(root, {**below, "enable_adaptive_batching": True})["lingers"] == 0
+
+
+def test_adaptive_batch_threshold(root: Path) -> None:
+    adaptive = {"batch_timeout_us": 300, "enable_adaptive_batching": True}
+    assert counted(root, {**adaptive, "adaptive_batch_threshold": 1000})["lingers"] == 0
+    counters = counted(root, {**adaptive, "adaptive_batch_threshold": 5}, clients=40)
+    assert counters["lingers"] > 0
+    assert counters["linger_ns"] <= 300_000 * counters["lingers"], "never longer than batch_timeout_us"
