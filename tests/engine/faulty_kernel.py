@@ -1,0 +1,249 @@
+"""Scenes for test_kernel_faults: `python -m tests.engine.faulty_kernel SCENE`, with tests/support/faults.c preloaded.
+
+Each function is one scene; it raises when the engine does not bear the fault. The accounts of conftest.Served are
+checked at the end of each.
+"""
+
+import ctypes
+import errno
+import hashlib
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine.conftest import Served
+from tests.support.client import Client, Refused
+
+from snow_owl_tftp.plan import Outcome
+
+CONTENT = random.Random(1).randbytes(300_000)
+LIBRARY = ctypes.CDLL(None)
+LONG = {"faults_write_after", "faults_slow_inode"}
+SCENES: dict[str, Callable[[Path], None]] = {}
+
+
+def scene(function: Callable[[Path], None]) -> Callable[[Path], None]:
+    SCENES[function.__name__] = function
+    return function
+
+
+def fault(**values: int) -> None:
+    for name, value in values.items():
+        kind = ctypes.c_ulong if f"faults_{name}" in LONG else ctypes.c_uint
+        kind.in_dll(LIBRARY, f"faults_{name}").value = value
+
+
+def hits() -> int:
+    return int(ctypes.c_uint.in_dll(LIBRARY, "faults_hits").value)
+
+
+class Scene:
+    """Served, with the accounts checked at the end."""
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        self.served = Served(root, **options)
+
+    def __enter__(self) -> Served:
+        return self.served
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.served.stop()
+        if error is None:
+            self.served.check_accounts()
+
+
+def get(served: Served, name: str = "file", windowsize: int = 16, expected: bytes = CONTENT) -> None:
+    with Client(served.address, timeout_s=0.5) as client:
+        got = client.get(name, options={"blksize": 1428, "windowsize": windowsize})
+    assert hashlib.sha256(got.payload).digest() == hashlib.sha256(expected).digest()
+
+
+def in_parallel(served: Served, count: int, **options: Any) -> None:
+    problems: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            get(served, **options)
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems, problems
+
+
+# --- sendmmsg --------------------------------------------------------------------------------------------
+
+
+@scene
+def a_full_socket_buffer_waits_and_loses_nothing(root: Path) -> None:
+    with Scene(root) as served:
+        fault(send_errno=errno.EAGAIN, send_every=3)
+        in_parallel(served, 6)
+        assert served.counter("send_would_block") >= hits() > 20, "counted by message, played by call"
+        served.wait(lambda: served.outcomes() == {"OK": 6})
+
+
+@scene
+def no_buffers_loses_a_datagram_and_timers_repeat_it(root: Path) -> None:
+    with Scene(root) as served:
+        fault(send_errno=errno.ENOBUFS, send_every=7)
+        in_parallel(served, 6)
+        assert served.counter("send_would_block") == hits() > 10
+
+
+@scene
+def a_partial_batch_is_continued(root: Path) -> None:
+    with Scene(root, gso=False) as served:
+        fault(send_partial=1)
+        in_parallel(served, 6)
+        assert hits() > 50
+        assert served.counter("retransmits") < 50
+
+
+@scene
+def a_refused_train_leaves_as_plain_datagrams_and_is_remembered(root: Path) -> None:
+    for error in (errno.EMSGSIZE, errno.EINVAL, errno.EIO):
+        with Scene(root) as served:
+            fault(train_errno=error)
+            get(served)
+            served.completion()
+            assert served.counter("gso_refused") == 1, "once a transfer, not once a train"
+            assert served.counter("gso_trains") == 0
+            assert served.completions[0].retransmits == 0
+            fault(train_errno=0)
+            get(served)
+            assert served.counter("gso_trains") > 10, "remembered for that transfer alone"
+
+
+@scene
+def one_bad_destination_does_not_lose_the_batch(root: Path) -> None:
+    with Scene(root, give_up_ns=10**9, half_open_give_up_ns=10**9, initial_ns=5 * 10**7) as served:
+        with Client(served.address) as bad:
+            fault(bad_errno=errno.ENETUNREACH, bad_port=bad.port)
+            bad.request("file")
+            in_parallel(served, 6)
+            served.wait(lambda: served.outcomes()["TIMED_OUT"] == 1)
+        assert served.outcomes() == {"OK": 6, "TIMED_OUT": 1}
+        assert served.counter("send_errors") == hits() >= 3
+
+
+# --- the disk that is read -----------------------------------------------------------------------------------
+
+
+@scene
+def a_slow_disk_makes_its_own_transfers_wait_and_no_others(root: Path) -> None:
+    (root / "slow").write_bytes(CONTENT)
+    with Scene(root) as served:
+        get(served)
+        began = time.monotonic()
+        for _ in range(20):
+            get(served)
+        undisturbed_s = time.monotonic() - began
+        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=2000)
+        slow_ended: list[float] = []
+
+        def slow() -> None:
+            get(served, "slow")
+            slow_ended.append(time.monotonic())
+
+        thread = threading.Thread(target=slow)
+        began = time.monotonic()
+        thread.start()
+        served.wait(lambda: served.counter("live_transfers") == 1)
+        for _ in range(20):
+            get(served)
+        disturbed_s = time.monotonic() - began
+        assert not slow_ended, "the others were done before the slow disk answered"
+        thread.join()
+        assert 1.9 < slow_ended[0] - began < 4
+        print(f"20 transfers: {undisturbed_s:.3f} s alone, {disturbed_s:.3f} s beside a disk that takes 2 s")
+        assert disturbed_s < 3 * undisturbed_s + 0.2
+
+
+@scene
+def files_not_read_before_do_not_wait_for_a_slow_one(root: Path) -> None:
+    (root / "slow").write_bytes(CONTENT * 4)
+    names = [f"cold{i}" for i in range(10)]
+    for name in names:
+        (root / name).write_bytes(CONTENT)
+    with Scene(root) as served:
+        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=2000)
+        thread = threading.Thread(target=lambda: get(served, "slow", expected=CONTENT * 4))
+        began = time.monotonic()
+        thread.start()
+        served.wait(lambda: served.counter("live_transfers") == 1)
+        for name in names:
+            get(served, name)
+        took_s = time.monotonic() - began
+        thread.join()
+        print(f"10 cold files beside a disk that takes 2 s a chunk: {took_s:.3f} s")
+        assert took_s < 1.0
+
+
+@scene
+def a_disk_that_cannot_be_read_ends_the_transfer_with_an_error(root: Path) -> None:
+    (root / "broken").write_bytes(CONTENT)
+    with Scene(root) as served:
+        fault(slow_inode=(root / "broken").stat().st_ino, slow_ms=0, read_errno=errno.EFAULT)
+        with pytest.raises(Refused, match="ERROR 0: I/O error while reading the file"):
+            get(served, "broken")
+        completion = served.completion()
+        assert (completion.outcome, completion.error) == (Outcome.LOCAL_IO_ERROR, errno.EIO)
+        get(served)
+
+
+# --- the disk that is written --------------------------------------------------------------------------------
+
+
+def upload_fails(root: Path, error: int, code: int, after: int) -> None:
+    with Scene(root) as served:
+        fault(write_errno=error, write_after=after)
+        with Client(served.address) as client, pytest.raises(Refused, match=f"ERROR {code}"):
+            client.put("up", CONTENT * 4, options={"blksize": 1428, "windowsize": 16})
+        completion = served.completion()
+        assert (completion.outcome, completion.error) == (Outcome.LOCAL_IO_ERROR, error)
+
+
+@scene
+def a_disk_that_cannot_be_written_is_told_as_an_error(root: Path) -> None:
+    for after in (0, 500_000, len(CONTENT) * 4 - 1):
+        upload_fails(root, errno.EIO, 0, after)
+
+
+@scene
+def a_disk_that_fills_up_is_told_as_error_3(root: Path) -> None:
+    for error in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        upload_fails(root, error, 3, 500_000)
+
+
+@scene
+def short_writes_are_continued(root: Path) -> None:
+    with Scene(root) as served:
+        fault(write_short=1)
+        with Client(served.address) as client:
+            client.put("up", CONTENT * 2, options={"blksize": 1428, "windowsize": 16})
+        assert (root / "up").read_bytes() == CONTENT * 2
+        served.completion()
+        assert hits() > 0
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "file").write_bytes(CONTENT)
+        SCENES[sys.argv[1]](root)
+    print("played")
+
+
+if __name__ == "__main__":
+    main()

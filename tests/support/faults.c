@@ -1,0 +1,123 @@
+/* A kernel that misbehaves on demand: preloaded before libc, steered through the faults_ variables (ctypes).
+ *
+ * Every wrapper does what the real call does until its variable is set. Variables are plain ints: tests set them while
+ * nothing is in flight, or do not care which call is the first to see the change.
+ * Must not: be preloaded into anything but a test's own process.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_RANGES 64
+
+volatile int faults_send_errno;      /* sendmmsg fails with it ... */
+volatile unsigned faults_send_every; /* ... each so many-th call */
+volatile int faults_send_partial;    /* sendmmsg takes half of what it is given, at least one */
+volatile int faults_train_errno;     /* sendmmsg refuses trains (more than one segment) with it */
+volatile int faults_bad_errno;       /* sendmmsg refuses what goes to faults_bad_port with it */
+volatile unsigned faults_bad_port;
+volatile int faults_write_errno;         /* pwrite fails with it ... */
+volatile unsigned long faults_write_after; /* ... from this offset of the file on */
+volatile int faults_write_short;         /* pwrite writes half, at least one byte */
+volatile unsigned long faults_slow_inode; /* MADV_POPULATE_READ of this file sleeps faults_slow_ms, then ... */
+volatile unsigned faults_slow_ms;
+volatile int faults_read_errno;      /* ... fails with it, unless 0 */
+volatile unsigned faults_hits;       /* how often a fault was played */
+
+static struct { char *start, *end; } slow_ranges[MAX_RANGES];
+static volatile unsigned slow_count;
+static volatile unsigned send_calls;
+
+static int fail(int error)
+{
+    __sync_fetch_and_add(&faults_hits, 1);
+    errno = error;
+    return -1;
+}
+
+static int is_refused(const struct msghdr *header, int *error)
+{
+    const struct sockaddr_in *to = header->msg_name;
+    if (faults_train_errno && header->msg_iovlen > 2)
+        return *error = faults_train_errno;
+    if (faults_bad_errno && to && ntohs(to->sin_port) == faults_bad_port)
+        return *error = faults_bad_errno;
+    return 0;
+}
+
+int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
+{
+    static int (*real)(int, struct mmsghdr *, unsigned, int);
+    unsigned i;
+    int error = 0;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "sendmmsg");
+    if (faults_send_errno && ++send_calls % faults_send_every == 0)
+        return fail(faults_send_errno);
+    for (i = 0; i < count && !is_refused(&messages[i].msg_hdr, &error); i++)
+        ;
+    if (error && i == 0)
+        return fail(error);
+    if (i > 1 && faults_send_partial)
+        i /= 2;
+    if (i < count)
+        __sync_fetch_and_add(&faults_hits, 1);
+    return real(fd, messages, i, flags);
+}
+
+/* mmap64 and pwrite64: what code that is built for 64-bit offsets calls, as CPython's flags make ours be. */
+void *mmap64(void *address, size_t length, int protection, int flags, int fd, off64_t offset)
+{
+    static void *(*real)(void *, size_t, int, int, int, off64_t);
+    struct stat status;
+    char *start;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "mmap64");
+    start = real(address, length, protection, flags, fd, offset);
+    if (faults_slow_inode && fd >= 0 && start != MAP_FAILED && fstat(fd, &status) == 0
+            && status.st_ino == faults_slow_inode && slow_count < MAX_RANGES) {
+        slow_ranges[slow_count].start = start;
+        slow_ranges[slow_count].end = start + length;
+        slow_count++;
+    }
+    return start;
+}
+
+int madvise(void *address, size_t length, int advice)
+{
+    static int (*real)(void *, size_t, int);
+    struct timespec pause = {faults_slow_ms / 1000, faults_slow_ms % 1000 * 1000000L};
+    unsigned i;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "madvise");
+    for (i = 0; advice == MADV_POPULATE_READ && i < slow_count; i++)
+        if ((char *)address >= slow_ranges[i].start && (char *)address < slow_ranges[i].end) {
+            nanosleep(&pause, NULL);
+            if (faults_read_errno)
+                return fail(faults_read_errno);
+            __sync_fetch_and_add(&faults_hits, 1);
+        }
+    return real(address, length, advice);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t offset)
+{
+    static ssize_t (*real)(int, const void *, size_t, off64_t);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "pwrite64");
+    if (faults_write_errno && (unsigned long)offset + size > faults_write_after)
+        return fail(faults_write_errno);
+    if (faults_write_short && size > 1) {
+        __sync_fetch_and_add(&faults_hits, 1);
+        size /= 2;
+    }
+    return real(fd, bytes, size, offset);
+}
