@@ -1,0 +1,170 @@
+"""A server whose answers are a coroutine of the caller's."""
+
+import asyncio
+import io
+import os
+
+import pytest
+
+from snow_owl_tftp import AsyncClient, ReadRequest, Refuse, Response, Server
+from snow_owl_tftp.errors import RefusedError, TransferRefused
+
+CONTENT = os.urandom(200_000)
+
+
+def answering(content):
+    async def handler(request: ReadRequest) -> Response | Refuse:
+        return content if isinstance(content, Refuse) else Response(content)
+
+    return handler
+
+
+async def fetch(handler, name="x", *, handler_timeout_s=10.0, **settings):
+    async with Server(read=handler, handler_timeout_s=handler_timeout_s) as server, AsyncClient(**settings) as client:
+        return await client.get(server.url(name))
+
+
+async def chunks(count, size=10_000):
+    for i in range(count):
+        yield bytes([i % 256]) * size
+
+
+async def test_bytes_path_and_file_object(tmp_path):
+    (tmp_path / "x").write_bytes(CONTENT)
+    for content in (CONTENT, tmp_path / "x", str(tmp_path / "x"), io.BytesIO(CONTENT)):
+        assert await fetch(answering(content)) == CONTENT
+
+
+@pytest.mark.parametrize("settings", [{}, {"blksize": 1428}, {"blksize": 512, "windowsize": 1}, {"blksize": 10_000}])
+@pytest.mark.parametrize("count", [0, 1, 37])
+async def test_stream_of_unknown_length(settings, count):
+    file = io.BytesIO()
+    async with Server(read=lambda request: respond(count)) as server, AsyncClient(**settings) as client:
+        result = await client.get(server.url("x"), file)
+    assert file.getvalue() == b"".join([chunk async for chunk in chunks(count)])
+    assert result.tsize is None
+
+
+async def respond(count):
+    return Response(chunks(count))
+
+
+async def test_request_says_who_asks_for_what():
+    seen = []
+
+    async def handler(request):
+        seen.append(request)
+        return Response(b"")
+
+    await fetch(handler, "boot/../x", windowsize=7)
+    assert seen[0].path == "boot/../x"
+    assert seen[0].client == "127.0.0.1"
+    assert seen[0].options["windowsize"] == "7"
+    assert seen[0].mode == "octet"
+
+
+async def test_netascii_is_converted():
+    text = b"one\ntwo\r"
+    for content in (text, io.BytesIO(text)):
+        assert await fetch(answering(content), mode="netascii") == text
+
+
+async def test_refusals_reach_the_client():
+    with pytest.raises(TransferRefused) as refused:
+        await fetch(answering(Refuse(2, "not you")))
+    assert (refused.value.code, refused.value.server_text) == (2, "not you")
+
+    async def handler(request):
+        raise RefusedError(6, "exists")
+
+    with pytest.raises(TransferRefused, match="ERROR 6: exists"):
+        await fetch(handler)
+    with pytest.raises(TransferRefused, match="ERROR 1: File not found"):
+        await fetch(answering("/does/not/exist"))
+
+
+async def test_handler_that_raises_ends_its_own_request_only():
+    async def handler(request):
+        if request.path == "bad":
+            raise KeyError("bad")
+        return Response(CONTENT)
+
+    async with Server(read=handler) as server, AsyncClient(*server.address) as client:
+        good, bad = await asyncio.gather(client.get("good"), client.get("bad"), return_exceptions=True)
+        assert good == CONTENT
+        assert isinstance(bad, TransferRefused)
+        assert "bad" not in bad.server_text
+
+
+async def test_handler_that_hangs_is_refused_in_time():
+    async def handler(request):
+        await asyncio.sleep(60)
+
+    with pytest.raises(TransferRefused, match="busy"):
+        await fetch(handler, handler_timeout_s=0.05)
+
+
+@pytest.mark.parametrize("ending", ["raises", "hangs"])
+async def test_stream_that_fails_is_never_a_whole_file(ending):
+    closed = []
+
+    async def failing():
+        try:
+            yield CONTENT
+            if ending == "hangs":
+                await asyncio.sleep(60)
+            raise ValueError("no more")
+        finally:
+            closed.append(True)
+
+    with pytest.raises(TransferRefused, match="could not be made"):
+        await fetch(answering(failing()), handler_timeout_s=0.2)
+    assert closed == [True]
+
+
+async def test_stream_waits_for_a_slow_client():
+    """The generator is never further ahead than a pipe (64 KiB), a window and what the client has."""
+    made = 0
+
+    async def endless():
+        nonlocal made
+        while True:
+            made += 1
+            yield bytes(65536)
+
+    enough = asyncio.Event()
+    taken = 0
+
+    def progress(done_bytes, _):
+        nonlocal taken
+        taken = done_bytes
+        if taken > 200_000:
+            enough.set()
+
+    async with Server(read=answering(endless())) as server, AsyncClient(blksize=512, windowsize=1) as client:
+        task = asyncio.ensure_future(client.get(server.url("x"), "/dev/null", progress=progress))
+        await asyncio.wait_for(enough.wait(), 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert made * 65536 <= seen_bytes(taken)
+
+
+def seen_bytes(taken):
+    """What the client had at the last report, and a tenth of a second of the fastest lock-step."""
+    return taken + 8_000_000
+
+
+async def test_uploads_are_refused():
+    async with Server(read=answering(b"")) as server, AsyncClient(*server.address) as client:
+        with pytest.raises(TransferRefused) as refused:
+            await client.put("x", b"y")
+    assert refused.value.code == 2
+
+
+def test_fixture_serves_a_dictionary(tftp_server):
+    from snow_owl_tftp import get
+
+    tftp_server.files["x"] = b"y"
+    assert get(tftp_server.url("x")) == b"y"
+    assert [request.path for request in tftp_server.requests] == ["x"]
