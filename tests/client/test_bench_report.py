@@ -127,7 +127,9 @@ def origin_results(ours: Run, plain: Run) -> list[Result]:
 
 def test_origin_table_compares_with_the_run_without_batching(tmp_path: Path) -> None:
     said = report(tmp_path, origin_results(traced(1_200, 3, 1_000), traced(0, 20_000, 20_000)))
+    assert "## Origin 100 KiB: 50 clients" in said
     table = said[said.index("## The origin's table") :]
+    assert table.index("recvmmsg calls") < table.index("send calls"), "it is the last word of the report"
     assert "| recvmmsg calls | 0 | > 1,000 | 1,200 |" in table
     assert "| recvfrom calls | 2,163 | < 500 | 3 |" in table
     assert "| −94.0 % |" in table

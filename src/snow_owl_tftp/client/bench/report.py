@@ -131,7 +131,7 @@ def _heading(setting: Setting, notes: str) -> str:
 
 def _title(section: str, results: Sequence[Result]) -> str:
     titles = {"main": "Servers", "linger": "batch_timeout_us"}
-    return f"{titles.get(section, section.capitalize())}: {results[0].run.workload.text}"
+    return f"{titles.get(section, section[:1].upper() + section[1:])}: {results[0].run.workload.text}"
 
 
 def _table(results: Sequence[Result]) -> str:
