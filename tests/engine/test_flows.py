@@ -119,7 +119,6 @@ def test_turning_flows_off_takes_effect_at_once(serve, file):
     assert served.requests == 2
 
 
-@pytest.mark.xfail(strict=True, reason="stop() forgets no flows: their recipes and sources stay alive")
 def test_stopping_without_draining_lets_every_flow_go(tmp_path, file):
     served = Served(tmp_path, flows=True)
     served.drains = False
