@@ -121,7 +121,9 @@ def test_at_20_percent_loss_it_still_ends_well(pairing, windowsize):
     for seed in range(4):
         played = play(*pairing, windowsize, weather, seed)
         assert played.whole
-        assert played.outcome == "OK"
+        # At this loss the last ACK may be lost until the receiver has stopped repeating it (RFC 1350 section 6):
+        # then the sender cannot know that all went well, and says so.
+        assert played.outcome in ("OK", "TIMED_OUT")
         assert played.retransmits <= played.damaged * (2 * windowsize + 1)
 
 

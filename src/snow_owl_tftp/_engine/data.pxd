@@ -46,6 +46,7 @@ cdef enum:                        # Message.kind
     M_RECEIVED = 4                # up: every byte of an upload is written
     M_RETIRED = 5                 # up: a Recipe lost its last reference on a worker
     M_MODE = 6                    # up: the batching mode of a worker changed
+    M_PROGRESS = 7                # up: how far a transfer of our own asking is
     M_START = 16                  # down: a TransferPlan for a request
     M_ASK = 17                    # down: a TransferPlan of our own, on a socket of its own
     M_REFUSE = 18                 # down: the ERROR for a request, or silence
@@ -56,6 +57,8 @@ cdef enum:                        # Message.kind
     M_ABORT_ALL = 23              # down: end every transfer
     M_FORGET_FLOWS = 24           # down: policy or content changed
     M_STOP = 25                   # down: leave the loop
+    M_ABORT_ASKED = 26            # down: end the transfer of our own asking whose context is `hash`
+    M_ASK_PROGRESS = 27           # down: tell how far it is
     M_LOADED = 32                 # from I/O: a chunk is resident (or failed)
     M_WRITTEN = 33                # from I/O: a buffer is written (or failed)
 
@@ -119,9 +122,13 @@ cdef struct Sink:
     uint64_t received_bytes       # payload accepted so far
     uint64_t limit_bytes          # more than this is refused; 0: no limit
     uint64_t declared_bytes       # tsize, or UINT64_MAX: not declared
-    uint32_t jobs                 # buffers that are with the I/O threads
-    uint32_t max_jobs             # more than that hold the ACK back
+    uint32_t buffer_bytes         # of one buffer
+    uint32_t buffers              # full ones: being written, or waiting for that
+    uint32_t max_buffers          # more than that hold the ACK back
     Buffer *filling
+    Buffer *full                  # waiting, in order ...
+    Buffer *full_end
+    uint8_t writing               # ... because one job at a time writes to a file
     uint8_t ack_owed              # an ACK waits until a buffer is written
     Source *compared              # a load generator's: what the payload must be; the recipe's reference
     uint32_t *live                # the engine's count of sinks

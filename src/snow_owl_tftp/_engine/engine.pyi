@@ -106,6 +106,14 @@ class Answer:
     @property
     def peer(self) -> tuple[str, int]: ...
 
+class Progress:
+    @property
+    def transfer_id(self) -> int: ...
+    @property
+    def payload_bytes(self) -> int: ...
+    @property
+    def context(self) -> Any: ...
+
 class Received:
     @property
     def transfer_id(self) -> int: ...
@@ -126,7 +134,7 @@ class ModeChange:
     @property
     def datagrams_per_s(self) -> int: ...
 
-Event: TypeAlias = Request | Completion | Answer | Received | ModeChange
+Event: TypeAlias = Request | Completion | Answer | Received | Progress | ModeChange
 
 class Counters(TypedDict):
     epoll_wait_calls: int
@@ -193,12 +201,13 @@ class Engine:
         max_flows: int = 4096,
         initial_ns: int = 1000000000,
         floor_ns: int = 10000000,
-        ceiling_ns: int = 8000000000,
+        ceiling_ns: int = 3000000000,
         give_up_ns: int = 30000000000,
         half_open_give_up_ns: int = 10000000000,
         half_open_datagrams: int = 3,
         min_retries: int = 3,
         source_linger_ns: int = 10000000000,
+        sink_buffer_bytes: int = 65536,
     ) -> None: ...
     def add_listener(
         self, worker: int, group: int, fd: int, *, wildcard: bool = False, wants_control: bool = False
@@ -226,6 +235,8 @@ class Engine:
     def refuse(self, transfer_id: int, datagram: bytes) -> None: ...
     def commit(self, transfer_id: int, code: int = -1, text: bytes = b"", error: int = 0) -> None: ...
     def abort(self, transfer_id: int, code: int = 0, text: bytes = b"aborted") -> None: ...
+    def abort_asked(self, context: Any, code: int = 0, text: bytes = b"aborted") -> None: ...
+    def ask_progress(self, context: Any) -> None: ...
     def ask(
         self,
         plan: Plan,

@@ -23,7 +23,6 @@ from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockad
 from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
 from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_init, queue_push, queue_take_all
 from snow_owl_tftp._engine.rtt cimport Retransmit
-from snow_owl_tftp._engine.sink cimport SINK_BUFFER_BYTES
 from snow_owl_tftp._engine.store cimport (
     Store, store_close, store_init, store_io_thread, store_open, store_release, store_stop)
 from snow_owl_tftp._engine.stream cimport stream_new
@@ -140,6 +139,13 @@ cdef class Answer:
         return peer_tuple(&self._peer)
 
 
+cdef class Progress:
+    """How far a transfer of our own asking is: payload received, or acknowledged."""
+    cdef readonly uint64_t transfer_id
+    cdef readonly uint64_t payload_bytes
+    cdef readonly object context
+
+
 cdef class Received:
     """Every byte of an upload is written.  Answer with commit(), once."""
     cdef readonly uint64_t transfer_id
@@ -162,14 +168,14 @@ cdef class Engine:
     slot_bytes, linger_us, adaptive, adaptive_threshold, recvmmsg, sendmmsg, gso, flows,
     max_transfers, max_transfers_per_client, max_half_open, max_half_open_per_client,
     max_pending_requests, max_flows, initial_ns, floor_ns, ceiling_ns, give_up_ns,
-    half_open_give_up_ns, half_open_datagrams, min_retries, source_linger_ns.
+    half_open_give_up_ns, half_open_datagrams, min_retries, source_linger_ns, sink_buffer_bytes.
     """
     cdef Worker *_workers
     cdef Queue *_inboxes
     cdef Queue _outbox
     cdef Store _store
     cdef Tuning _tuning
-    cdef uint32_t _count, _io_threads, _live_sinks
+    cdef uint32_t _count, _io_threads, _live_sinks, _sink_buffer_bytes
     cdef int64_t _live_recipes
     cdef bint _ready, _running, _stopped
     cdef list _threads
@@ -181,10 +187,10 @@ cdef class Engine:
                   bint flows=True, uint32_t max_transfers=200000, uint32_t max_transfers_per_client=1000,
                   uint32_t max_half_open=131072, uint32_t max_half_open_per_client=1000,
                   uint32_t max_pending_requests=16384, uint32_t max_flows=4096,
-                  uint64_t initial_ns=1000000000, uint64_t floor_ns=10000000, uint64_t ceiling_ns=8000000000,
+                  uint64_t initial_ns=1000000000, uint64_t floor_ns=10000000, uint64_t ceiling_ns=3000000000,
                   uint64_t give_up_ns=30000000000, uint64_t half_open_give_up_ns=10000000000,
                   uint32_t half_open_datagrams=3, uint32_t min_retries=3,
-                  uint64_t source_linger_ns=10000000000):
+                  uint64_t source_linger_ns=10000000000, uint32_t sink_buffer_bytes=65536):
         cdef Retransmit retransmit
         cdef Limits limits
         cdef uint64_t secret
@@ -193,7 +199,10 @@ cdef class Engine:
             raise ValueError("workers and io_threads must be 1..64")
         if not 1 <= max_batch <= 1024 or not 600 <= slot_bytes <= 65536:
             raise ValueError("max_batch must be 1..1024 and slot_bytes 600..65536")
+        if not 4096 <= sink_buffer_bytes <= 16777216:
+            raise ValueError("sink_buffer_bytes must be 4 KiB..16 MiB")
         self._threads = []
+        self._sink_buffer_bytes = sink_buffer_bytes
         self._count = workers
         self._io_threads = io_threads
         self._tuning = Tuning(recvmmsg, sendmmsg, gso, flows, max_batch, linger_us, adaptive, adaptive_threshold)
@@ -311,6 +320,8 @@ cdef class Engine:
                 events.append(self._answer(m))
             elif m.kind == M_RECEIVED:
                 events.append(received_event(m))
+            elif m.kind == M_PROGRESS:
+                events.append(progress_event(m))
             elif m.kind == M_MODE:
                 events.append(mode_event(m))
             elif m.kind == M_RETIRED:
@@ -391,17 +402,28 @@ cdef class Engine:
         return recipe
 
     cdef int _attach(self, Message *m, plan) except -1:
-        """Recipe, and source or sink, of a plan."""
-        cdef int role = plan.role, fd = plan.fd, error
-        cdef uint64_t size = plan.size_bytes
-        if role != SENDER and role != RECEIVER:
-            raise ValueError("role must be SENDER or RECEIVER")
-        m.recipe = self._recipe(role, plan)
-        if role == RECEIVER:
-            m.sink = self._sink(fd, size, plan)
-            if not plan.compare:
-                return 0
-        if plan.stream:
+        """Recipe, and source or sink, of a plan.  A source descriptor is ours from here on, come what may."""
+        cdef int role = plan.role, fd = plan.fd
+        cdef bint is_ours = role == SENDER or plan.compare
+        try:
+            if role != SENDER and role != RECEIVER:
+                raise ValueError("role must be SENDER or RECEIVER")
+            m.recipe = self._recipe(role, plan)
+            if role == RECEIVER:
+                m.sink = self._sink(fd, plan.size_bytes, plan)
+        except BaseException:
+            if is_ours:
+                os.close(fd)
+            raise
+        if is_ours:
+            self._open_source(m, fd, plan.size_bytes, plan.stream)
+            if m.sink != NULL:
+                m.sink.compared = m.recipe.source
+        return 0
+
+    cdef int _open_source(self, Message *m, int fd, uint64_t size, bint is_stream) except -1:
+        cdef int error
+        if is_stream:
             m.recipe.source = stream_new(fd, m.recipe.blksize_bytes, m.recipe.windowsize)
             if m.recipe.source == NULL:
                 os.close(fd)
@@ -411,8 +433,6 @@ cdef class Engine:
             error = store_open(&self._store, fd, size, &m.recipe.source)
         if error:
             raise OSError(error, "the file cannot be sent")
-        if m.sink != NULL:
-            m.sink.compared = m.recipe.source
         return 0
 
     cdef Sink *_sink(self, int fd, uint64_t limit, plan) except NULL:
@@ -424,7 +444,8 @@ cdef class Engine:
         sink.fd = fd
         sink.limit_bytes = limit
         sink.declared_bytes = <uint64_t>-1 if declared is None else declared
-        sink.max_jobs = <uint32_t>(4 if window < 2 * SINK_BUFFER_BYTES else 2 * window // SINK_BUFFER_BYTES)
+        sink.buffer_bytes = self._sink_buffer_bytes
+        sink.max_buffers = <uint32_t>(4 if window < 2 * sink.buffer_bytes else 2 * window // sink.buffer_bytes)
         sink.live = &self._live_sinks
         so_add32(&self._live_sinks, 1)
         return sink
@@ -483,6 +504,31 @@ cdef class Engine:
     def abort(self, uint64_t transfer_id, int code=0, bytes text=b"aborted"):
         """Ends a started transfer with an ERROR to the peer; unknown ids are ignored."""
         self._send_down(M_ABORT, transfer_id, text, code, 0)
+
+    def abort_asked(self, context, int code=0, bytes text=b"aborted"):
+        """Ends the transfer that ask() began with this very context object; unknown ones are ignored.
+
+        Unlike abort() it needs no id, which ask() cannot know: a cancelled wait must reach the server
+        before its first answer, and a server without options has none before the end.
+        """
+        self._tell_asked(M_ABORT_ASKED, context, code, text)
+
+    def ask_progress(self, context):
+        """Asks for one Progress of the transfer that ask() began with this context, if it still runs."""
+        self._tell_asked(M_ASK_PROGRESS, context, 0, b"")
+
+    cdef _tell_asked(self, uint32_t kind, context, int code, bytes text):
+        cdef uint32_t i
+        cdef Message *m
+        if self._stopped:
+            return
+        for i in range(self._count):
+            m = message_new(kind, <uint64_t>i << 56, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+            if m == NULL:
+                raise MemoryError()
+            m.hash = <uint64_t><PyObject *>context
+            m.error = code
+            queue_push(&self._inboxes[i], m)
 
     def ask(self, plan, fd, bytes peer, *, bint gro=False, bytes local=b"", int worker=-1):
         """Starts a transfer of our own: sends plan.first_packet (an RRQ or WRQ) from socket `fd`.
@@ -648,6 +694,14 @@ cdef Received received_event(Message *m):
     r.payload_bytes = m.payload_bytes
     r.context = <object>m.recipe.context
     return r
+
+
+cdef Progress progress_event(Message *m):
+    cdef Progress p = Progress.__new__(Progress)
+    p.transfer_id = m.id
+    p.payload_bytes = m.payload_bytes
+    p.context = <object>m.recipe.context
+    return p
 
 
 cdef ModeChange mode_event(Message *m):

@@ -1,6 +1,6 @@
 # Receiving: payload is gathered in buffers and written by the I/O threads, never by the worker.
 #
-# Memory is bounded: with max_jobs buffers of a transfer (two windows) with the I/O threads the ACK
+# Memory is bounded: with max_buffers full buffers of a transfer (two windows) unwritten the ACK
 # is held back (ack_owed) until one comes home, so a slow disk slows its own sender and nobody else.
 # A load generator's sink holds nothing: it compares each payload with a file of its own (a memfd that
 # nobody else can shorten, so reading the mapping is safe).
@@ -9,41 +9,61 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
+from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.data cimport Buffer, Sink, Transfer
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.store cimport store_write
 from snow_owl_tftp._engine.worker cimport Worker
 
 cdef enum:
-    SINK_BUFFER_BYTES = 65536     # small enough to be written out of the cache it was filled in
     SINK_OK = 0
     SINK_NO_MEMORY = 1
     SINK_TOO_LARGE = 2
     SINK_DIFFERS = 3
 
 
+cdef inline int sink_write(Worker *w, Transfer *t) noexcept nogil:
+    """Hands all full buffers to one I/O thread, unless one is writing for us.
+
+    One at a time: two threads that write to one file only wait for each other on its inode.
+    """
+    cdef Sink *sink = t.sink
+    if sink.writing or sink.full == NULL:
+        return SINK_OK
+    if store_write(w.store, sink, sink.full, t.id, w.number) < 0:
+        return SINK_NO_MEMORY
+    sink.writing = 1
+    sink.full = NULL
+    sink.full_end = NULL
+    return SINK_OK
+
+
 cdef inline int sink_submit(Worker *w, Transfer *t) noexcept nogil:
-    """Hands the buffer being filled to the I/O threads."""
+    """The buffer being filled is to be written."""
     cdef Sink *sink = t.sink
     cdef Buffer *buffer = sink.filling
     if buffer == NULL or buffer.used == 0:
         return SINK_OK
-    if store_write(w.store, sink, buffer, t.id, w.number) < 0:
-        return SINK_NO_MEMORY
     sink.filling = NULL
-    sink.jobs += 1
-    return SINK_OK
+    buffer.next = NULL
+    if sink.full == NULL:
+        sink.full = buffer
+    else:
+        sink.full_end.next = buffer
+    sink.full_end = buffer
+    sink.buffers += 1
+    return sink_write(w, t)
 
 
 cdef inline int sink_buffer(Sink *sink) noexcept nogil:
     if sink.filling != NULL:
         return SINK_OK
-    sink.filling = <Buffer *>malloc(sizeof(Buffer) + SINK_BUFFER_BYTES)
+    sink.filling = <Buffer *>malloc(sizeof(Buffer) + sink.buffer_bytes)
     if sink.filling == NULL:
         return SINK_NO_MEMORY
     sink.filling.offset = sink.received_bytes
     sink.filling.used = 0
-    sink.filling.capacity = SINK_BUFFER_BYTES
+    sink.filling.capacity = sink.buffer_bytes
     sink.filling.bytes = <uint8_t *>(sink.filling + 1)
     return SINK_OK
 
@@ -77,8 +97,9 @@ cdef inline int sink_deliver(Worker *w, Transfer *t, const uint8_t *payload, uin
 
 
 cdef inline void sink_free(Sink *sink) noexcept nogil:
-    """Only when no buffer is with the I/O threads.  The descriptor is Python's."""
+    """Only when no I/O thread writes for it.  The descriptor is Python's."""
     if sink != NULL:
+        buffers_free(sink.full)
         so_add32(sink.live, -1)
         free(sink.filling)
         free(sink)

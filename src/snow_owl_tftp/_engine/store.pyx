@@ -22,6 +22,7 @@ from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load32, so_store8, so_swap8)
+from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_push_list
 
 cdef enum:
@@ -244,7 +245,7 @@ cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worke
 
 
 cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer_id, uint32_t worker) noexcept nogil:
-    """Hands a buffer over to be written; M_WRITTEN brings it back.  Returns -1 when there is no memory."""
+    """Hands a list of buffers over to be written; M_WRITTEN brings it back.  Returns -1 when there is no memory."""
     cdef Job *job = <Job *>calloc(1, sizeof(Job))
     if job == NULL:
         return -1
@@ -283,24 +284,31 @@ cdef void run_load(Store *store, Job *job) noexcept nogil:
     store_release(store, source)
 
 
-cdef Message *run_write(Job *job) noexcept nogil:
-    """Writes a buffer; the errno of a failure travels with it.  NULL when there is no memory."""
-    cdef Message *message = message_new(M_WRITTEN, job.transfer_id, NULL, 0)
+cdef int write_buffer(int fd, const Buffer *buffer) noexcept nogil:
+    """0 or an errno."""
     cdef uint32_t done = 0
     cdef ssize_t n
-    cdef int error = 0
-    while done < job.buffer.used:
-        n = pwrite(job.fd, job.buffer.bytes + done, job.buffer.used - done, <int64_t>(job.buffer.offset + done))
+    while done < buffer.used:
+        n = pwrite(fd, buffer.bytes + done, buffer.used - done, <int64_t>(buffer.offset + done))
         if n > 0:
             done += <uint32_t>n
         elif n == 0:
-            error = EIO
-            break
+            return EIO
         elif errno != EINTR:
-            error = errno
-            break
+            return errno
+    return 0
+
+
+cdef Message *run_write(Job *job) noexcept nogil:
+    """Writes a list of buffers; the errno of a failure travels with it.  NULL when there is no memory."""
+    cdef Message *message = message_new(M_WRITTEN, job.transfer_id, NULL, 0)
+    cdef Buffer *buffer = job.buffer
+    cdef int error = 0
+    while buffer != NULL and error == 0:
+        error = write_buffer(job.fd, buffer)
+        buffer = buffer.next
     if message == NULL:
-        free(job.buffer)                         # the transfer ends by its timer: it can never be acknowledged
+        buffers_free(job.buffer)                 # the transfer ends by its timer: it can never be acknowledged
         return NULL
     message.buffer = job.buffer
     message.error = error

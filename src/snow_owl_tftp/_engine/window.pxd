@@ -11,8 +11,11 @@
 # Sorcerer's Apprentice: a repeated ACK never makes a lock-step sender send).
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_back_off, rtt_init, rtt_sample
+from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_back_off, rtt_forgive, rtt_init, rtt_sample
 from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1, seq_block, seq_distance, seq_index_from
+
+cdef enum:
+    DELICATE_NS = 1000000000  # where speaking too early does harm, a short RTO is stretched up to this
 
 cdef enum:
     SENDER = 0
@@ -35,7 +38,7 @@ cdef struct Flight:
     uint64_t deadline_ns      # when flight_on_timeout is due
     uint64_t progress_ns      # when the peer last moved the transfer on
     uint64_t timed_ns         # when timed_block was sent
-    uint64_t restarted_ns     # when the window was last restarted
+    uint64_t sent_ns          # sender: when it last sent DATA, or gave up waiting for the answer to it
     int64_t timed_block       # the block_index whose answer is being timed, -1: none (Karn)
     int64_t window_base       # sender: oldest unacknowledged block_index; 0 while the OACK is in flight
     int64_t next              # sender: next to send; receiver: next expected
@@ -50,6 +53,8 @@ cdef struct Flight:
     uint8_t opening           # 1 while only the first packet is in flight
     uint8_t proven            # 1 once the peer answered from its address
     uint8_t answered          # sender: the repeated ACK of this window was answered; receiver: the gap was reported
+    int64_t recover           # sender: the newest block when the window was last restarted, -1: never mind
+    uint8_t resent            # sender: a timeout sent the whole window again, and no ACK has come since
     uint8_t rollover          # ROLLOVER_TO_0 or ROLLOVER_TO_1 (receiver only)
 
 
@@ -63,7 +68,8 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, int role, uint
     f.progress_ns = now_ns
     f.deadline_ns = now_ns + f.rtt.rto_ns
     f.timed_ns = now_ns
-    f.restarted_ns = 0
+    f.sent_ns = 0
+    f.recover = -1
     f.timed_block = 0 if opening else -1
     f.window_base = 0 if opening else 1
     f.next = 1
@@ -75,6 +81,7 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, int role, uint
     f.retries = 0
     f.retransmits = 0
     f.answered = 0
+    f.resent = 0
     f.rollover = 0
 
 
@@ -96,13 +103,14 @@ cdef inline uint64_t flight_patience_ns(const Flight *f, const Retransmit *polic
     if f.opening or f.rtt.fixed_ns:
         return wait_ns
     if f.role == RECEIVER or f.sent_end > f.last:
-        wait_ns *= 4
-        if wait_ns > policy.ceiling_ns:
-            wait_ns = policy.ceiling_ns
+        # Up to a second: a longer RTO has backed off already, and a receiver's dally does not last for ever.
+        wait_ns = wait_ns * 4 if wait_ns * 4 < DELICATE_NS else wait_ns if wait_ns > DELICATE_NS else DELICATE_NS
     return wait_ns
 
 
 cdef inline void flight_progress(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    if f.retries:
+        rtt_forgive(&f.rtt, policy)
     f.retries = 0
     f.answered = 0
     f.proven = 1
@@ -122,14 +130,19 @@ cdef inline void flight_opened(Flight *f, const Retransmit *policy, uint64_t now
 
 
 cdef inline bint flight_may_restart(const Flight *f, uint64_t now_ns) noexcept nogil:
-    """At most one restart of the window in half a round trip: what was already under way is not loss."""
-    return now_ns - f.restarted_ns >= f.rtt.srtt_ns // 2
+    """No answer to what was sent last can be here in less than half the shortest round trip: such an ACK
+    was doubled or overtaken on its way, and says nothing about loss."""
+    return now_ns - f.sent_ns >= f.rtt.least_ns // 2
 
 
 cdef inline void flight_restart(Flight *f, uint64_t now_ns) noexcept nogil:
+    f.recover = f.sent_end - 1
     f.next = f.window_base
-    f.timed_block = -1
-    f.restarted_ns = now_ns
+    # The peer has just said that window_base is missing, so an ACK of it answers the copy that is sent now:
+    # no ambiguity in Karn's sense.  On a lossy path hardly any window passes whole, and this is the sample.
+    f.timed_block = f.window_base
+    f.timed_ns = now_ns
+    f.sent_ns = now_ns
 
 
 cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t block, uint64_t now_ns) noexcept nogil:
@@ -151,7 +164,8 @@ cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t bloc
         f.answered = 1
         flight_restart(f, now_ns)
         return ACT_DUPLICATE | ACT_SEND | ACT_GAP
-    if f.timed_block >= 0 and acked >= f.timed_block:
+    # What comes faster than half the shortest round trip answers something older: no sample.
+    if f.timed_block >= 0 and acked >= f.timed_block and now_ns - f.timed_ns >= f.rtt.least_ns // 2:
         rtt_sample(&f.rtt, policy, now_ns - f.timed_ns)
         f.timed_block = -1
     flight_progress(f, policy, now_ns)
@@ -161,10 +175,17 @@ cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t bloc
     if f.next <= acked:
         f.next = acked + 1
     if f.window_base < f.next:
+        if f.resent or acked == f.recover:
+            # No gap: the peer met the block that it had received last, said so, and is taking what follows
+            # at this moment.  To send that again would make it acknowledge there too, for ever.
+            f.resent = 0
+            f.recover = -1
+            return ACT_SEND
         if not flight_may_restart(f, now_ns):
             return 0
         flight_restart(f, now_ns)
         return ACT_SEND | ACT_GAP
+    f.resent = 0
     return ACT_SEND
 
 
@@ -174,10 +195,12 @@ cdef inline void sender_sent(Flight *f, const Retransmit *policy, int64_t count,
     if f.next < f.sent_end:
         f.retransmits += <uint32_t>((end if end < f.sent_end else f.sent_end) - f.next)
     if end > f.sent_end:
+        if f.timed_block < 0:
+            f.timed_block = f.sent_end
+            f.timed_ns = now_ns
         f.sent_end = end
-        f.timed_block = end - 1
-        f.timed_ns = now_ns
     f.next = end
+    f.sent_ns = now_ns
     f.deadline_ns = now_ns + flight_patience_ns(f, policy)
 
 
@@ -197,9 +220,9 @@ cdef inline int receiver_on_data(Flight *f, const Retransmit *policy, uint16_t b
         ahead = 0
     if ahead == 0:
         return receiver_accept(f, policy, payload_bytes, now_ns)
-    if ahead == 65535:
-        # The last block again: its ACK was lost.
-        f.in_window = 0
+    if ahead == 65535 and f.in_window == 0:
+        # The last block again, and it was acknowledged: that ACK was lost.  Within a window nothing was
+        # said about it yet; then it is a doubled datagram, or a window sent again that goes on anyway.
         f.deadline_ns = now_ns + flight_patience_ns(f, policy)
         return ACT_DUPLICATE | ACT_ACK
     if ahead < f.windowsize:
@@ -248,7 +271,7 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
     f.retries += 1
     rtt_back_off(&f.rtt, policy)
     f.timed_block = -1
-    f.restarted_ns = now_ns
+    f.sent_ns = now_ns
     f.answered = 0
     f.in_window = 0
     f.deadline_ns = now_ns + flight_patience_ns(f, policy)
@@ -259,6 +282,7 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
         # First only the newest block of a window: whatever the receiver has, it answers with the ACK that
         # tells (a gap, or the last block again).  The whole window at once would make it acknowledge in
         # the middle of what it is receiving, and both sides would be out of step from then on.
+        f.resent = f.retries > 1 and f.windowsize > 1
         f.next = f.sent_end - 1 if f.retries == 1 and f.sent_end > f.window_base else f.window_base
         return ACT_SEND
     f.retransmits += 1

@@ -12,6 +12,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from snow_owl_tftp._engine.batch cimport (
     receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
+from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
 from snow_owl_tftp._engine.includes.net cimport *
@@ -21,7 +22,7 @@ from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, pump_file, run_later, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
-    SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit)
+    SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write)
 from snow_owl_tftp._engine.slab cimport (
     add_by_request, add_by_tid, client_leave, client_of, find_by_request, find_by_tid, peer_equal, peer_hash,
     add_by_local, find_by_local, peer_same_host, remove_by_local, remove_by_request, remove_by_tid, slot, transfer_by_id, transfer_new, transfer_slot_free)
@@ -222,7 +223,7 @@ cdef void end(Worker *w, Transfer *t, int outcome, int error, const uint8_t *tex
         release(w, t)                            # its Completion has gone up already
         return
     t.payload_bytes = payload_acknowledged(t)
-    if t.sink != NULL and t.sink.jobs:
+    if t.sink != NULL and t.sink.writing:
         t.state = T_ENDING
         t.end_outcome = outcome
         t.end_error = error
@@ -505,7 +506,7 @@ cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
 
 cdef void acknowledge(Worker *w, Transfer *t) noexcept nogil:
     """The ACK that is due, unless the disk is behind."""
-    if t.sink.jobs >= t.sink.max_jobs:
+    if t.sink.buffers >= t.sink.max_buffers:
         t.sink.ack_owed = 1
         return
     send_ack(w, t, t.flight.next - 1)
@@ -526,7 +527,7 @@ cdef void flush_sink(Worker *w, Transfer *t) noexcept nogil:
         return
     t.state = T_FLUSHING
     wheel_remove(&w.wheel, t)
-    if t.sink.jobs:
+    if t.sink.buffers:
         return
     t.state = T_COMMITTING
     m = message_new(M_RECEIVED, t.id, NULL, 0)
@@ -597,6 +598,7 @@ cdef void on_oack(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t size) n
     wheel_remove(&w.wheel, t)
     m.worker = w.number
     m.peer = t.peer
+    m.recipe = t.recipe                          # borrowed: whatever ends the transfer comes up behind this
     queue_push(w.outbox, m)
 
 
@@ -859,9 +861,46 @@ cdef void on_abort(Worker *w, Message *m) noexcept nogil:
     if t == NULL or t.state == T_REQUESTED:
         return
     m.bytes[m.bytes_used] = 0
-    if t.state == T_ENDING or t.state == T_DALLY:
+    if t.state == T_DALLY:
+        release(w, t)                            # it went well: nothing to tell, the socket is wanted back
+    elif t.state != T_ENDING:
+        fail(w, t, OUT_ABORTED, 0, m.error, <char *>m.bytes)
+
+
+cdef Transfer *asked_with(Worker *w, uint64_t context) noexcept nogil:
+    """The transfer of our own asking with this context.  Before the first answer nobody above knows its id.
+
+    A walk over the slab: for a cancellation and for ten progress reports a second, not for datagrams.
+    """
+    cdef uint32_t i
+    cdef Transfer *t
+    for i in range(w.slab_chunks * <uint32_t>SLAB_CHUNK):
+        t = slot(w, i)
+        if t.state >= T_ASKING and t.state != T_ENDING and t.recipe != NULL and <uint64_t>t.recipe.context == context:
+            return t
+    return NULL
+
+
+cdef void on_abort_asked(Worker *w, Message *m) noexcept nogil:
+    cdef Transfer *t = asked_with(w, m.hash)
+    if t == NULL:
         return
+    m.bytes[m.bytes_used] = 0
     fail(w, t, OUT_ABORTED, 0, m.error, <char *>m.bytes)
+
+
+cdef void on_ask_progress(Worker *w, Message *m) noexcept nogil:
+    cdef Transfer *t = asked_with(w, m.hash)
+    cdef Message *up
+    if t == NULL:
+        return
+    up = message_new(M_PROGRESS, t.id, NULL, 0)
+    if up == NULL:
+        return                                   # the next one may tell
+    up.worker = w.number
+    up.recipe = t.recipe                         # borrowed: its Completion comes behind
+    up.payload_bytes = t.sink.received_bytes if t.sink != NULL else payload_acknowledged(t)
+    queue_push(w.outbox, up)
 
 
 cdef void abort_all(Worker *w) noexcept nogil:
@@ -875,27 +914,31 @@ cdef void abort_all(Worker *w) noexcept nogil:
         if t.state == T_REQUESTED:
             w.pending -= 1
             release(w, t)
+        elif t.state == T_DALLY:
+            release(w, t)                        # complete, and its peer was told
         else:
             fail(w, t, OUT_ABORTED, 0, 0, b"server is shutting down")
 
 
 cdef void on_written(Worker *w, Message *m) noexcept nogil:
-    """A buffer came back from the disk."""
+    """Buffers came back from the disk."""
     cdef Transfer *t = transfer_by_id(w, m.id)
-    free(m.buffer)
+    cdef uint32_t written = buffers_free(m.buffer)
     if t == NULL or t.sink == NULL:
         return
-    t.sink.jobs -= 1
+    t.sink.buffers -= written
+    t.sink.writing = 0
     if m.error and not t.sink.error:
         t.sink.error = m.error
     if t.state == T_ENDING:
-        if t.sink.jobs == 0:
-            complete(w, t, t.end_outcome, t.end_error, NULL, 0)
-            release(w, t)
+        complete(w, t, t.end_outcome, t.end_error, NULL, 0)
+        release(w, t)
     elif t.sink.error:
         fail_sink(w, t)
+    elif sink_write(w, t) != SINK_OK:
+        fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
     elif t.state == T_FLUSHING:
-        if t.sink.jobs == 0:
+        if t.sink.buffers == 0:
             flush_sink(w, t)
     elif t.sink.ack_owed and t.state == T_ACTIVE:
         t.sink.ack_owed = 0
@@ -958,6 +1001,10 @@ cdef void on_message(Worker *w, Message *m) noexcept nogil:
         on_commit(w, m)
     elif m.kind == M_ABORT:
         on_abort(w, m)
+    elif m.kind == M_ABORT_ASKED:
+        on_abort_asked(w, m)
+    elif m.kind == M_ASK_PROGRESS:
+        on_ask_progress(w, m)
     elif m.kind == M_DRAIN:
         w.draining = 1
         flows_forget(w)
@@ -966,6 +1013,7 @@ cdef void on_message(Worker *w, Message *m) noexcept nogil:
     elif m.kind == M_FORGET_FLOWS:
         flows_forget(w)
     elif m.kind == M_STOP:
+        flows_forget(w)
         w.stopping = 1
 
 
@@ -1066,6 +1114,7 @@ cdef void measure_rate(Worker *w) noexcept nogil:
 cdef uint64_t linger_law_ns(Worker *w, uint8_t *mode) noexcept nogil:
     """How long to let datagrams gather before this drain; docs/batching.md explains the law."""
     cdef uint64_t most = <uint64_t>w.tuning.linger_us * 1000, fill
+    cdef double patience
     mode[0] = 1 if w.tuning.recvmmsg else 0
     if w.tuning.adaptive and w.counters.live_transfers < w.tuning.adaptive_threshold:
         mode[0] = 0
@@ -1073,10 +1122,17 @@ cdef uint64_t linger_law_ns(Worker *w, uint8_t *mode) noexcept nogil:
     if most == 0 or not w.tuning.recvmmsg:
         return 0
     if w.tuning.adaptive:
-        if w.rate_per_ns * <double>most < 2:
-            return 0                             # nothing would gather
+        # A transfer's packets come `cycle` apart (Little's law); to wait an eighth of it costs at most an
+        # eighth of the speed.
+        if w.rate_per_ns <= 0:
+            return 0
+        patience = w.counters.live_transfers / w.rate_per_ns / 8
+        if patience < <double>most:
+            most = <uint64_t>patience
         fill = <uint64_t>(w.tuning.max_batch / w.rate_per_ns)
         most = fill if fill < most else most
+        if most < 50000 or w.rate_per_ns * <double>most < 8:
+            return 0
     mode[0] = 2
     return most
 

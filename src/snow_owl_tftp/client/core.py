@@ -47,6 +47,8 @@ _SLOT_BYTES = 65536
 """UDP_GRO hands over whole trains; what does not fit a slot is lost (udp(7))."""
 _BATCH_SLOTS = 16
 """16 trains are 1 MiB: they stay in the cache until they are copied out."""
+_SINK_BUFFER_BYTES = 262144
+"""One transfer at full speed fills 64 KiB faster than an I/O thread is woken."""
 _IO_THREADS = 2
 _PROGRESS_S = 0.1
 _ROUTE_S = 30.0
@@ -80,6 +82,7 @@ class ClientCore:
             slot_bytes=_SLOT_BYTES,
             max_batch=_BATCH_SLOTS,
             source_linger_ns=0,
+            sink_buffer_bytes=_SINK_BUFFER_BYTES,
             initial_ns=settings.initial_ns,
             ceiling_ns=settings.ceiling_ns,
             give_up_ns=settings.give_up_ns,

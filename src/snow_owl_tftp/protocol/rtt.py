@@ -29,7 +29,7 @@ class RetransmitPolicy:
 
     initial_ns: int = 1_000_000_000
     floor_ns: int = 10_000_000
-    ceiling_ns: int = 8_000_000_000
+    ceiling_ns: int = 3_000_000_000
     give_up_ns: int = 30_000_000_000
     half_open_give_up_ns: int = 10_000_000_000
     half_open_datagrams: int = 3
@@ -50,17 +50,35 @@ class RoundTrip:
         self.fixed_ns = fixed_ns
         self.srtt_ns = 0
         self.rttvar_ns = 0
+        self.least_ns = 0
+        self._is_forgiven = False
         self.rto_ns = fixed_ns or policy.initial_ns
 
     def sample(self, rtt_ns: int) -> None:
         """Takes a measured round trip: RFC 6298 (2.2) and (2.3) with alpha 1/8, beta 1/4, K 4."""
+        self.least_ns = min(self.least_ns, rtt_ns) if self.least_ns else rtt_ns
         if self.srtt_ns == 0:
             self.srtt_ns = max(rtt_ns, 1)
             self.rttvar_ns = rtt_ns // 2
         else:
             self.rttvar_ns = (3 * self.rttvar_ns + abs(self.srtt_ns - rtt_ns)) // 4
             self.srtt_ns = max((7 * self.srtt_ns + rtt_ns) // 8, 1)
-        if not self.fixed_ns:
+        self._is_forgiven = False
+        self._settle()
+
+    def forgive(self) -> None:
+        """Progress after a timeout, but no sample (Karn's rule).
+
+        RFC 6298 keeps a backed-off RTO until there is a sample, so that a round trip that grew is learned. On a lossy
+        path samples are rare, and two or three back-offs in a row cost seconds. So the back-off is forgotten once; a
+        second one stays until there is a sample.
+        """
+        if not self._is_forgiven:
+            self._is_forgiven = True
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.srtt_ns and not self.fixed_ns:
             margin_ns = max(4 * self.rttvar_ns, self._policy.floor_ns)
             self.rto_ns = min(self.srtt_ns + margin_ns, self._policy.ceiling_ns)
 

@@ -33,6 +33,7 @@ DALLY_NS: Final = 5_000_000_000
 _HEADER_BYTES: Final = 4
 _FIRST_BLOCK: Final = 1
 _DELICATE_PATIENCE: Final = 4
+_DELICATE_NS: Final = 1_000_000_000
 _ONE_ROLLOVER: Final = 65536
 
 
@@ -140,7 +141,8 @@ class _Transfer(ABC):
         """How long to wait for the peer: four times the RTO where speaking too early does harm."""
         if self.opening or self.rtt.fixed_ns or not self._is_delicate():
             return self.rtt.rto_ns
-        return min(_DELICATE_PATIENCE * self.rtt.rto_ns, self.terms.policy.ceiling_ns)
+        # Up to a second: a longer RTO has backed off already, and a receiver's dally does not last for ever.
+        return max(self.rtt.rto_ns, min(_DELICATE_PATIENCE * self.rtt.rto_ns, _DELICATE_NS))
 
     def _is_delicate(self) -> bool:
         """Whether repeating something that was not lost would do harm."""
@@ -169,6 +171,8 @@ class _Transfer(ABC):
 
     def _progress(self, now_ns: int) -> None:
         """The peer has moved the transfer on."""
+        if self.retries:
+            self.rtt.forgive()
         self.retries = 0
         self._answered = False
         self.proven = True
@@ -214,7 +218,9 @@ class Sender(_Transfer):
         self.last = len(source) // terms.blksize_bytes + 1
         self.window_base = 0 if self.opening else _FIRST_BLOCK
         self.sent_end = _FIRST_BLOCK
-        self._restarted_ns = 0
+        self._sent_ns = 0
+        self._resent = False
+        self._recover: int | None = None
 
     def _begin(self, now_ns: int) -> list[bytes]:
         return self._send_window(now_ns)
@@ -258,7 +264,9 @@ class Sender(_Transfer):
 
     def _on_new_ack(self, acked: int, now_ns: int) -> list[bytes]:
         """RFC 7440 section 4: the window slides, and what follows the acknowledged block is sent next."""
-        if self._timed_block is not None and acked >= self._timed_block:
+        # What comes faster than half the shortest round trip answers something older: no sample.
+        is_plausible = now_ns - self._timed_ns >= self.rtt.least_ns // 2
+        if self._timed_block is not None and acked >= self._timed_block and is_plausible:
             self.rtt.sample(now_ns - self._timed_ns)
             self._timed_block = None
         self._progress(now_ns)
@@ -267,20 +275,34 @@ class Sender(_Transfer):
             return self._end(Outcome.OK)
         self.next = max(self.next, self.window_base)
         if self.window_base < self.next:
+            if self._resent or acked == self._recover:
+                # No gap: the receiver met the block that it had received last, said so, and is taking what follows at
+                # this moment. To send that again would make it acknowledge there too, for ever.
+                self._resent = False
+                self._recover = None
+                return self._send_window(now_ns)
             # The receiver stopped within the window: what follows was lost.
             if not self._may_restart(now_ns):
                 return []
             self._restart(now_ns)
+        self._resent = False
         return self._send_window(now_ns)
 
     def _may_restart(self, now_ns: int) -> bool:
-        """At most one restart of the window in half a round trip: what was under way before is not lost."""
-        return now_ns - self._restarted_ns >= self.rtt.srtt_ns // 2
+        """No answer to what was sent last can be here in less than half the shortest round trip.
+
+        Such an ACK was doubled or overtaken on its way, and says nothing about loss.
+        """
+        return now_ns - self._sent_ns >= self.rtt.least_ns // 2
 
     def _restart(self, now_ns: int) -> None:
+        self._recover = self.sent_end - 1
         self.next = self.window_base
-        self._timed_block = None  # Karn's rule
-        self._restarted_ns = now_ns
+        # The receiver has just said that this block is missing, so an ACK of it answers the copy that is sent now: no
+        # ambiguity in Karn's sense. On a lossy path hardly any window passes whole, and this is the sample.
+        self._timed_block = self.window_base
+        self._timed_ns = now_ns
+        self._sent_ns = now_ns
 
     def _repeat(self, now_ns: int) -> list[bytes]:
         """No ACK came: first the newest block alone, then the whole window.
@@ -290,11 +312,12 @@ class Sender(_Transfer):
         out of step from then on. In lock-step the newest block is the window.
         """
         is_probe = self.retries == 1 and self.sent_end > self.window_base
+        self._resent = self.retries > 1 and self.terms.windowsize_blocks > 1
         self.next = self.sent_end - 1 if is_probe else self.window_base
         return self._send_window(now_ns)
 
     def _on_timeout(self, now_ns: int) -> list[bytes]:
-        self._restarted_ns = now_ns
+        self._sent_ns = now_ns
         return super()._on_timeout(now_ns)
 
     def _send_window(self, now_ns: int) -> list[bytes]:
@@ -303,11 +326,14 @@ class Sender(_Transfer):
         sent = [self._data(block_index) for block_index in range(self.next, end)]
         self.retransmits += min(end, self.sent_end) - self.next
         if end > self.sent_end:
-            # Timed: the newest block, which was never sent before.
+            if self._timed_block is None:
+                # Timed: the first block that was never sent before. An ACK of any block from it on answers this.
+                self._timed_block = self.sent_end
+                self._timed_ns = now_ns
             self.sent_end = end
-            self._timed_block = end - 1
-            self._timed_ns = now_ns
         self.next = end
+        if sent:
+            self._sent_ns = now_ns
         self.deadline_ns = now_ns + self._patience_ns()
         return sent
 
@@ -383,7 +409,7 @@ class Receiver(_Transfer):
             ahead = 0
         if ahead == 0:
             return self._on_next_block(payload, now_ns)
-        if ahead == distance(0, 1):
+        if ahead == distance(0, 1) and not self.in_window:
             return self._on_last_block_again(now_ns)
         return self._on_gap() if ahead < self.terms.windowsize_blocks else []
 

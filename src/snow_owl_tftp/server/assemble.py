@@ -16,7 +16,8 @@ _NS_PER_S: Final = 1_000_000_000
 
 _REQUEST_SLOT_BYTES: Final = 2048
 """Room for one received datagram where only requests, ACKs and ERRORs arrive: four times the longest request."""
-_HEADER_BYTES: Final = 4
+_TRAIN_SLOT_BYTES: Final = 65536
+"""Room for what UDP_GRO may join, and for the longest DATA; what does not fit a slot is lost (udp(7))."""
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -41,20 +42,21 @@ def hand_over(engine: Engine, addresses: list[BoundAddress]) -> None:
         OSError: The engine could not take one; what it did not take stays open and the caller's.
     """
     for group, address in enumerate(addresses):
-        how = {"wildcard": address.is_wildcard, "wants_control": address.is_wildcard}
+        wildcard = address.is_wildcard
         for worker, listener in enumerate(address.listeners):
-            engine.add_listener(worker, group, listener.fileno(), **how)
+            engine.add_listener(worker, group, listener.fileno(), wildcard=wildcard, wants_control=wildcard)
             listener.detach()
+        tids_tell = wildcard or address.joins_datagrams
         for worker, pool in enumerate(address.tids):
             for tid in pool:
-                engine.add_tid(worker, group, tid.fileno(), **how)
+                engine.add_tid(worker, group, tid.fileno(), wildcard=wildcard, wants_control=tids_tell)
                 tid.detach()
 
 
 def _slot_bytes(settings: Settings) -> int:
     if not settings.write_config.enabled:
         return _REQUEST_SLOT_BYTES
-    return max(_REQUEST_SLOT_BYTES, settings.options.max_blksize_bytes + _HEADER_BYTES)
+    return _TRAIN_SLOT_BYTES
 
 
 def _batching(settings: Settings) -> dict[str, Any]:

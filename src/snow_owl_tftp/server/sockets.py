@@ -38,6 +38,7 @@ MAX_ADDRESSES: Final = 64
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 _IP_PKTINFO: Final = 8  # include/uapi/linux/in.h
+_UDP_GRO: Final = 104  # include/uapi/linux/udp.h
 
 _MAX_BUFFER_BYTES: Final = 2**30 - 1
 """The kernel doubles what is asked and keeps it in an int (net/core/sock.c)."""
@@ -53,6 +54,7 @@ class BoundAddress:
         is_wildcard: Answers must name their source address; the sockets report which was asked.
         listeners: One per worker.
         tids: Per worker, its pool; empty lists where transfers share the listener's port.
+        joins_datagrams: The TID sockets hand over trains of datagrams whole (UDP_GRO).
     """
 
     host: str
@@ -60,6 +62,7 @@ class BoundAddress:
     is_wildcard: bool
     listeners: list[socket.socket] = field(default_factory=list)
     tids: list[list[socket.socket]] = field(default_factory=list)
+    joins_datagrams: bool = False
 
     @property
     def text(self) -> str:
@@ -162,6 +165,8 @@ def _open_tids(address: BoundAddress, kind: _Kind, settings: Settings) -> None:
             except OSError as error:
                 if port == 0 or error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     raise
+        if settings.write_config.enabled:
+            address.joins_datagrams = all([_join_datagrams(tid) for tid in pool])
         if not pool:
             raise ConfigError(f"tid_ports: no free port for {address.text} in {settings.tid_ports}; widen the range")
 
@@ -206,6 +211,15 @@ def _ask_for_local_address(sock: socket.socket, family: int) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def _join_datagrams(tid: socket.socket) -> bool:
+    """UDP_GRO: one receive brings a whole train of DATA. False before Linux 5.0, which takes them one by one."""
+    try:
+        tid.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+    except OSError:
+        return False
+    return True
 
 
 def _enlarge(sock: socket.socket, force: int, ask: int, size_kb: int) -> None:
