@@ -56,7 +56,7 @@ def storm(address, files, options, total):
 
 
 def through_relay(serve, files, options, weather, total, **engine):
-    served = serve(tids=16, **LAN, **engine)
+    served = serve(tids=16, **{**LAN, **engine})
     with Relay(served.address, weather, f"{SEED}{options}{weather}") as relay:
         storm(relay.address, files, options, total)
         served.wait(lambda: served.counter("live_transfers") == 0, "the end of every transfer", 40)
@@ -100,5 +100,7 @@ def test_single_port_mode_through_a_rough_network(serve, files):
 def test_soak_thousands_of_transfers(serve, files, windowsize, loss):
     weather = Weather(loss=loss, duplicate=0.02, late=0.02, stray=0.005)
     total = int(2000 * (0.02 / (0.02 + loss)))
-    served, _ = through_relay(serve, files, {"windowsize": windowsize}, weather, total)
-    assert served.outcomes()["OK"] >= total * 0.9
+    patient = {"give_up_ns": 6_000_000_000, "half_open_give_up_ns": 6_000_000_000}
+    served, _ = through_relay(serve, files, {"windowsize": windowsize}, weather, total, **patient)
+    # Every client has its file. The server learns it from an ACK that is lost as often as anything else.
+    assert served.outcomes()["OK"] >= total * (1 - loss) * 0.9
