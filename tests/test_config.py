@@ -75,7 +75,7 @@ recv_buffer_kb = 1024
 send_buffer_kb = 2048
 
 [performance.platform.file_io]
-io_threads = 4
+io_threads = 3
 source_linger_s = 0
 """
 

@@ -89,7 +89,8 @@ class OptionsSettings(_Table, frozen=True):
 
     max_blksize_bytes: Annotated[int, Meta(ge=8, le=65464)] = 65464
     """RFC 2348 sets the range; tunnels need a lower cap (1500 less their own headers)."""
-    max_windowsize_blocks: Annotated[int, Meta(ge=1, le=65535)] = 65535
+    max_windowsize_blocks: Annotated[int, Meta(ge=1, le=65535)] = 32767
+    """Beyond 32767 an old ACK that was overtaken can be taken for one of this window: 16 bits tell no more."""
     max_window_bytes: Annotated[int, Meta(ge=512, le=64 * 1024 * 1024)] = 2 * 1024 * 1024
     """windowsize times blksize; 2 MiB fill 1 Gbit/s at 16 ms round trip."""
 
@@ -169,7 +170,7 @@ class SocketSettings(_Table, frozen=True):
 class FileIoSettings(_Table, frozen=True):
     """[performance.platform.file_io]: the threads that fetch what is not in memory."""
 
-    io_threads: Annotated[int, Meta(ge=1, le=64)] = 2
+    io_threads: Annotated[int, Meta(ge=1, le=64)] = 4
     source_linger_s: Annotated[int, Meta(ge=0, le=3_600)] = 5
     """How long a file stays open after its last transfer; the next one finds it ready."""
 

@@ -15,10 +15,7 @@ SCENES = [
     "a_refused_train_leaves_as_plain_datagrams_and_is_remembered",
     "one_bad_destination_does_not_lose_the_batch",
     "a_slow_disk_makes_its_own_transfers_wait_and_no_others",
-    pytest.param(
-        "files_not_read_before_do_not_wait_for_a_slow_one",
-        marks=pytest.mark.xfail(strict=True, reason="one slow file, read ahead, holds both I/O threads"),
-    ),
+    "files_not_read_before_do_not_wait_for_a_slow_one",
     "a_disk_that_cannot_be_read_ends_the_transfer_with_an_error",
     "a_disk_that_cannot_be_written_is_told_as_an_error",
     "a_disk_that_fills_up_is_told_as_error_3",

@@ -42,7 +42,6 @@ def test_every_size_is_kept_whole(serve, tmp_path, windowsize, blksize):
     assert [(c.outcome, c.payload_bytes) for c in served.completions] == [(Outcome.OK, size) for size in sizes]
 
 
-@pytest.mark.xfail(strict=True, reason="every upload keeps its TID socket while it dallies")
 def test_a_client_that_keeps_its_port_may_upload_again_and_again(serve, tmp_path):
     served = serve(tids=4)
     with Client(served.address) as client:

@@ -440,7 +440,7 @@ def test_a_peer_that_we_asked_is_proven_from_the_start():
     machine.start(0)
     log = give_up(machine)
     assert log[-1] == (30 * S, TIMED_OUT)
-    assert [datagram for _, datagram in log[:-1]] == [b"request"] * 5
+    assert [datagram for _, datagram in log[:-1]] == [b"request"] * 10
 
 
 # --- the timer: RFC 6298 -----------------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
 """Every key of [performance.platform.batch] is live: the engine counts differently when it is changed."""
 
+import contextlib
+import json
 import random
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +26,25 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def counted(root: Path, batch: Mapping[str, Any], *, clients: int = 20, windowsize_blocks: int = 1) -> dict[str, Any]:
-    """What the engine counted of 60 downloads under these settings."""
+@contextlib.contextmanager
+def far(address: tuple[str, int], rtt_ms: float) -> Iterator[tuple[str, int]]:
+    """The address of a relay to `address` with this round trip."""
+    asked = {"host": address[0], "port": address[1], "rtt_ms": rtt_ms, "loss_percent": 0, "seed": SEED, "core": None}
+    command = [sys.executable, "-m", "snow_owl_tftp.client.bench.relay", json.dumps(asked)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+        assert relay.stdout is not None
+        yield "127.0.0.1", json.loads(relay.stdout.readline())["port"]
+        relay.communicate(timeout=10)
+
+
+def counted(
+    root: Path, batch: Mapping[str, Any], *, clients: int = 20, windowsize_blocks: int = 1, rtt_ms: float = 0
+) -> dict[str, Any]:
+    """What the engine counted of at least 60 downloads under these settings."""
     overrides = {f"performance.platform.batch.{key}": value for key, value in batch.items()}
-    with serve_in_thread(root, {"logging.level": "warning", **overrides}) as served:
-        host, port = served.address
+    with contextlib.ExitStack() as stack:
+        served = stack.enter_context(serve_in_thread(root, {"logging.level": "warning", **overrides}))
+        host, port = stack.enter_context(far(served.address, rtt_ms)) if rtt_ms else served.address
         load = Load(
             host,
             port,
@@ -39,7 +57,7 @@ def counted(root: Path, batch: Mapping[str, Any], *, clients: int = 20, windowsi
         )
         try:
             load.learn(10)
-            result = load.run(TRANSFERS, 30, lambda ended: None)
+            result = load.run(max(TRANSFERS, clients), 30, lambda ended: None)
         finally:
             load.close()
         assert result["failures"] == {}
@@ -96,8 +114,15 @@ def test_enable_adaptive_batching(root: Path) -> None:
 
 
 def test_adaptive_batch_threshold(root: Path) -> None:
-    adaptive = {"batch_timeout_us": 300, "enable_adaptive_batching": True}
-    assert counted(root, {**adaptive, "adaptive_batch_threshold": 1000})["lingers"] == 0
-    counters = counted(root, {**adaptive, "adaptive_batch_threshold": 5}, clients=40)
+    # A hundred clients, 40 ms away: an eighth of their round trip gathers more than eight of their ACKs.
+    adaptive = {"batch_timeout_us": 5000, "enable_adaptive_batching": True}
+    assert counted(root, {**adaptive, "adaptive_batch_threshold": 1000}, clients=100, rtt_ms=40)["lingers"] == 0
+    counters = counted(root, {**adaptive, "adaptive_batch_threshold": 5}, clients=100, rtt_ms=40)
     assert counters["lingers"] > 0
-    assert counters["linger_ns"] <= 300_000 * counters["lingers"], "never longer than batch_timeout_us"
+    assert counters["linger_ns"] <= 5_000_000 * counters["lingers"], "never longer than batch_timeout_us"
+
+
+def test_adaptive_batching_does_not_linger_where_it_would_slow_the_clients_down(root: Path) -> None:
+    adaptive = {"batch_timeout_us": 2000, "enable_adaptive_batching": True, "adaptive_batch_threshold": 5}
+    near = counted(root, adaptive, clients=10)
+    assert near["linger_ns"] < 10 * 2_000_000, "ten lock-step clients on a LAN would wait for nothing"

@@ -85,6 +85,7 @@ cdef struct Source:
     int64_t mtime_ns
     uint8_t *chunks               # CHUNK_ state per CHUNK_BYTES, atomic
     uint32_t chunk_count
+    uint8_t loading               # atomic: 1 while an I/O thread is at it
     int failed_errno              # of the first chunk that failed
     uint64_t idle_since_ns        # 0 while referenced
     uint64_t checked              # token (worker and round) of the last fstat that found it unchanged

@@ -175,7 +175,7 @@ cdef class Engine:
     cdef Queue _outbox
     cdef Store _store
     cdef Tuning _tuning
-    cdef uint32_t _count, _io_threads, _live_sinks, _sink_buffer_bytes
+    cdef uint32_t _count, _io_threads, _live_sinks, _sink_buffer_bytes, _slot_bytes
     cdef int64_t _live_recipes
     cdef bint _ready, _running, _stopped
     cdef list _threads
@@ -203,6 +203,7 @@ cdef class Engine:
             raise ValueError("sink_buffer_bytes must be 4 KiB..16 MiB")
         self._threads = []
         self._sink_buffer_bytes = sink_buffer_bytes
+        self._slot_bytes = slot_bytes
         self._count = workers
         self._io_threads = io_threads
         self._tuning = Tuning(recvmmsg, sendmmsg, gso, flows, max_batch, linger_us, adaptive, adaptive_threshold)
@@ -410,6 +411,8 @@ cdef class Engine:
                 raise ValueError("role must be SENDER or RECEIVER")
             m.recipe = self._recipe(role, plan)
             if role == RECEIVER:
+                if m.recipe.blksize_bytes + 4 > self._slot_bytes:
+                    raise ValueError("blksize needs larger slot_bytes")
                 m.sink = self._sink(fd, plan.size_bytes, plan)
         except BaseException:
             if is_ours:

@@ -21,7 +21,7 @@ from snow_owl_tftp._engine.includes.net cimport (
 from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load32, so_store8, so_swap8)
+    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load32, so_load8, so_store8, so_swap8)
 from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_push_list
 
@@ -228,13 +228,21 @@ cdef void append(Store *store, Job *job) noexcept nogil:
 
 
 cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worker) noexcept nogil:
-    """Asks for a chunk once; every worker hears when it is there.  Returns -1 when there is no memory."""
+    """Asks for a chunk once; every worker hears when it is there.  Returns -1 when there is no memory.
+
+    One load of a source at a time: a file on a slow disk must not hold more than one I/O thread.  Who
+    finds it busy asks again when the other chunk has come.
+    """
     cdef Job *job
+    if so_load8(&source.chunks[chunk]) != CHUNK_ABSENT or not so_swap8(&source.loading, 0, 1):
+        return 0
     if not so_swap8(&source.chunks[chunk], CHUNK_ABSENT, CHUNK_ASKED):
+        so_store8(&source.loading, 0)
         return 0
     job = <Job *>calloc(1, sizeof(Job))
     if job == NULL:
         so_store8(&source.chunks[chunk], CHUNK_ABSENT)
+        so_store8(&source.loading, 0)
         return -1
     so_add32(&source.refs, 1)                    # the job's; store_release gives it back
     job.source = source
@@ -276,6 +284,7 @@ cdef void run_load(Store *store, Job *job) noexcept nogil:
         state = CHUNK_FAILED
         break
     so_store8(&source.chunks[job.chunk], state)
+    so_store8(&source.loading, 0)
     for worker in range(store.worker_count):
         message = message_new(M_LOADED, 0, NULL, 0)
         if message == NULL:

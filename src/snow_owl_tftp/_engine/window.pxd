@@ -54,6 +54,7 @@ cdef struct Flight:
     uint8_t proven            # 1 once the peer answered from its address
     uint8_t answered          # sender: the repeated ACK of this window was answered; receiver: the gap was reported
     int64_t recover           # sender: the newest block when the window was last restarted, -1: never mind
+    uint8_t echoes            # sender: a timeout sent the window again, and no sample has come since
     uint8_t resent            # sender: a timeout sent the whole window again, and no ACK has come since
     uint8_t rollover          # ROLLOVER_TO_0 or ROLLOVER_TO_1 (receiver only)
 
@@ -82,6 +83,7 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, int role, uint
     f.retransmits = 0
     f.answered = 0
     f.resent = 0
+    f.echoes = 0
     f.rollover = 0
 
 
@@ -158,8 +160,10 @@ cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t bloc
         return ACT_STRAY
     if acked == f.window_base - 1:
         # RFC 1123 section 4.2.3.1: in lock-step a repeated ACK is never answered.  In a window it says
-        # that the first block of the window is missing, and is answered once until something moves.
-        if f.windowsize == 1 or f.answered or f.sent_end == f.window_base or not flight_may_restart(f, now_ns):
+        # that the first block of the window is missing, and is answered once until something moves; not
+        # while it may be the echo of a copy that a timeout sent too early.
+        if (f.windowsize == 1 or f.answered or f.echoes or f.sent_end == f.window_base
+                or not flight_may_restart(f, now_ns)):
             return ACT_DUPLICATE
         f.answered = 1
         flight_restart(f, now_ns)
@@ -168,12 +172,13 @@ cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t bloc
     if f.timed_block >= 0 and acked >= f.timed_block and now_ns - f.timed_ns >= f.rtt.least_ns // 2:
         rtt_sample(&f.rtt, policy, now_ns - f.timed_ns)
         f.timed_block = -1
+        f.echoes = 0
     flight_progress(f, policy, now_ns)
     f.window_base = acked + 1
-    if acked == f.last:
-        return ACT_DONE
     if f.next <= acked:
         f.next = acked + 1
+    if acked == f.last:
+        return ACT_DONE
     if f.window_base < f.next:
         if f.resent or acked == f.recover:
             # No gap: the peer met the block that it had received last, said so, and is taking what follows
@@ -255,6 +260,12 @@ cdef inline int receiver_accept(Flight *f, const Retransmit *policy, uint32_t pa
     return ACT_DELIVER
 
 
+cdef inline uint64_t flight_half_open_ns(const Flight *f, const Retransmit *policy) noexcept nogil:
+    """How long an unproven peer is waited for: long enough for its share at the `timeout` it asked for."""
+    cdef uint64_t asked_ns = f.rtt.fixed_ns * policy.half_open_datagrams
+    return asked_ns if asked_ns > policy.half_open_give_up_ns else policy.half_open_give_up_ns
+
+
 cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
     """deadline_ns has passed.  Sets the next deadline."""
     cdef uint64_t silent_ns = now_ns - f.progress_ns
@@ -262,11 +273,11 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
         if silent_ns >= policy.give_up_ns and f.retries >= policy.min_retries:
             return ACT_GIVE_UP
     else:
-        if silent_ns >= policy.half_open_give_up_ns:
+        if silent_ns >= flight_half_open_ns(f, policy):
             return ACT_GIVE_UP
         if f.retries + 1 >= policy.half_open_datagrams:
             # An unproven peer may be a forged address: it has had its share.
-            f.deadline_ns = f.progress_ns + policy.half_open_give_up_ns
+            f.deadline_ns = f.progress_ns + flight_half_open_ns(f, policy)
             return 0
     f.retries += 1
     rtt_back_off(&f.rtt, policy)
@@ -282,6 +293,7 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
         # First only the newest block of a window: whatever the receiver has, it answers with the ACK that
         # tells (a gap, or the last block again).  The whole window at once would make it acknowledge in
         # the middle of what it is receiving, and both sides would be out of step from then on.
+        f.echoes = f.retries > 1
         f.resent = f.retries > 1 and f.windowsize > 1
         f.next = f.sent_end - 1 if f.retries == 1 and f.sent_end > f.window_base else f.window_base
         return ACT_SEND

@@ -343,6 +343,8 @@ cdef bint is_repeated(Worker *w, const Peer *peer, uint32_t of_peer, int32_t lis
     if t.state == T_REQUESTED:
         w.pending -= 1                           # Python's answer to the old one will find nobody
         release(w, t)
+    elif t.state == T_DALLY:
+        release(w, t)                            # its peer has the last ACK, or would not ask for more
     elif t.socket == listener:
         end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
     else:
@@ -1009,6 +1011,7 @@ cdef void on_message(Worker *w, Message *m) noexcept nogil:
         w.draining = 1
         flows_forget(w)
     elif m.kind == M_ABORT_ALL:
+        w.draining = 1
         abort_all(w)
     elif m.kind == M_FORGET_FLOWS:
         flows_forget(w)

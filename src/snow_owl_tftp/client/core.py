@@ -299,7 +299,7 @@ class ClientCore:
                     self._on_answer(event)
                 elif type(event) is native.Received:
                     self._on_received(event)
-                elif type(event) is native.Progress and not event.context.cancelled:
+                elif isinstance(event, native.Progress) and not event.context.cancelled:
                     self._tell(event.context, event.payload_bytes)
             while self._waiting and self._has_room():
                 self._ask_again(self._waiting.popleft())

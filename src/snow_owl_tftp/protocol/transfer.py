@@ -113,7 +113,7 @@ class _Transfer(ABC):
         if self._is_hopeless(now_ns):
             return self._abort(Outcome.TIMED_OUT, ErrorCode.NOT_DEFINED, "timed out: no answer")
         if self._has_had_its_share():
-            self.deadline_ns = self._progress_ns + self.terms.policy.half_open_give_up_ns
+            self.deadline_ns = self._progress_ns + self._half_open_ns()
             return []
         return self._on_timeout(now_ns)
 
@@ -152,7 +152,12 @@ class _Transfer(ABC):
         silent_ns = now_ns - self._progress_ns
         if self.proven:
             return silent_ns >= self.terms.policy.give_up_ns and self.retries >= self.terms.policy.min_retries
-        return silent_ns >= self.terms.policy.half_open_give_up_ns
+        return silent_ns >= self._half_open_ns()
+
+    def _half_open_ns(self) -> int:
+        """How long an unproven peer is waited for: long enough for its share at the `timeout` it asked for."""
+        policy = self.terms.policy
+        return max(policy.half_open_give_up_ns, self.rtt.fixed_ns * policy.half_open_datagrams)
 
     def _has_had_its_share(self) -> bool:
         """An unproven peer may be a forged address: it gets a few datagrams, then only silence."""
@@ -220,6 +225,7 @@ class Sender(_Transfer):
         self.sent_end = _FIRST_BLOCK
         self._sent_ns = 0
         self._resent = False
+        self._echoes = False
         self._recover: int | None = None
 
     def _begin(self, now_ns: int) -> list[bytes]:
@@ -258,6 +264,8 @@ class Sender(_Transfer):
         nothing_sent = self.sent_end == self.window_base
         if self.terms.windowsize_blocks == 1 or self._answered or nothing_sent or not self._may_restart(now_ns):
             return []
+        if self._echoes:
+            return []  # It may answer a copy that a timeout sent too early.
         self._answered = True
         self._restart(now_ns)
         return self._send_window(now_ns)
@@ -269,6 +277,7 @@ class Sender(_Transfer):
         if self._timed_block is not None and acked >= self._timed_block and is_plausible:
             self.rtt.sample(now_ns - self._timed_ns)
             self._timed_block = None
+            self._echoes = False
         self._progress(now_ns)
         self.window_base = acked + 1
         if acked == self.last:
@@ -312,6 +321,7 @@ class Sender(_Transfer):
         out of step from then on. In lock-step the newest block is the window.
         """
         is_probe = self.retries == 1 and self.sent_end > self.window_base
+        self._echoes = self.retries > 1
         self._resent = self.retries > 1 and self.terms.windowsize_blocks > 1
         self.next = self.sent_end - 1 if is_probe else self.window_base
         return self._send_window(now_ns)

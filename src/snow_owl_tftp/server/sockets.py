@@ -166,7 +166,7 @@ def _open_tids(address: BoundAddress, kind: _Kind, settings: Settings) -> None:
                 if port == 0 or error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     raise
         if settings.write_config.enabled:
-            address.joins_datagrams = all([_join_datagrams(tid) for tid in pool])
+            address.joins_datagrams = all(_join_datagrams(tid) for tid in pool)
         if not pool:
             raise ConfigError(f"tid_ports: no free port for {address.text} in {settings.tid_ports}; widen the range")
 
