@@ -74,7 +74,7 @@ def play(engine_sends, engine_receives, windowsize, weather, seed):
 PAIRINGS = [(False, False), (True, False), (False, True), (True, True)]
 WINDOWS = [1, 4, 16, 64]
 # Removed with the rule that causes it: every progress puts the RTO back to the round trip of before.
-NEVER_LEARNS = pytest.mark.xfail(strict=True, reason="no sample is ever taken, so the old round trip is believed")
+NEVER_LEARNS = pytest.mark.xfail(strict=True, reason="each copy of the first slow window is answered, and each answer restarts one window")
 
 
 def windows(mark, *marked):

@@ -59,11 +59,14 @@ cdef struct ReceiveBatch:
 cdef int send_init(SendBatch *batch) noexcept nogil
 cdef void send_free(SendBatch *batch) noexcept nogil
 cdef bint send_has_room(SendBatch *batch, uint32_t segments) noexcept nogil
-cdef uint8_t *send_control(SendBatch *batch, const Peer *peer, const Local *local, Transfer *owner, uint32_t size) noexcept nogil
-cdef void send_data(SendBatch *batch, Transfer *owner, int64_t first, uint32_t count, uint8_t *payload, uint64_t size, bint staged) noexcept nogil
+cdef uint8_t *send_control(SendBatch *batch, const Peer *peer, const Local *local, Transfer *owner,
+                           uint32_t size) noexcept nogil
+cdef void send_data(SendBatch *batch, Transfer *owner, int64_t first, uint32_t count, uint8_t *payload,
+                    uint64_t size, bint staged) noexcept nogil
 cdef int send_from(SendBatch *batch, uint32_t *at, const Tuning *tuning, Counters *counters) noexcept nogil
 cdef int receive_init(ReceiveBatch *batch, uint32_t capacity, uint32_t slot_bytes) noexcept nogil
 cdef void receive_free(ReceiveBatch *batch) noexcept nogil
-cdef int receive(ReceiveBatch *batch, int fd, bint wants_control, const Tuning *tuning, Counters *counters) noexcept nogil
+cdef int receive(ReceiveBatch *batch, int fd, bint wants_control, const Tuning *tuning,
+                 Counters *counters) noexcept nogil
 cdef uint32_t received_segment(ReceiveBatch *batch, uint32_t i) noexcept nogil
 cdef void received_local(ReceiveBatch *batch, uint32_t i, Local *local) noexcept nogil

@@ -109,7 +109,8 @@ cdef void put_control(msghdr *header, uint8_t *control, const Local *local, uint
     header.msg_controllen = used
 
 
-cdef msghdr *next_message(SendBatch *batch, const Peer *peer, Transfer *owner, int64_t first, uint32_t count) noexcept nogil:
+cdef msghdr *next_message(SendBatch *batch, const Peer *peer, Transfer *owner, int64_t first,
+                          uint32_t count) noexcept nogil:
     cdef uint32_t i = batch.count
     cdef msghdr *header = &batch.messages[i].msg_hdr
     batch.count += 1
@@ -304,7 +305,8 @@ cdef int receive_one(ReceiveBatch *batch, int fd, bint wants_control, Counters *
     return 1
 
 
-cdef int receive(ReceiveBatch *batch, int fd, bint wants_control, const Tuning *tuning, Counters *counters) noexcept nogil:
+cdef int receive(ReceiveBatch *batch, int fd, bint wants_control, const Tuning *tuning,
+                 Counters *counters) noexcept nogil:
     """What is queued on `fd`, at most one batch: the number of datagrams, or -errno (-EAGAIN: nothing)."""
     cdef int n
     cdef uint32_t i, limit = tuning.max_batch if tuning.max_batch < batch.capacity else batch.capacity

@@ -12,9 +12,9 @@ import threading
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport ENOMEM
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from snow_owl_tftp._engine.batch cimport Tuning
 from snow_owl_tftp._engine.counters cimport HISTOGRAM, Counters
 from snow_owl_tftp._engine.data cimport *
@@ -291,14 +291,22 @@ cdef class Engine:
         """Changes live settings; workers read them at their next turn."""
         if max_batch is not None and not 1 <= max_batch <= 1024:
             raise ValueError("max_batch must be 1..1024")
-        if recvmmsg is not None: self._tuning.recvmmsg = bool(recvmmsg)
-        if sendmmsg is not None: self._tuning.sendmmsg = bool(sendmmsg)
-        if gso is not None: self._tuning.gso = bool(gso)
-        if flows is not None: self._tuning.flows = bool(flows)
-        if max_batch is not None: self._tuning.max_batch = max_batch
-        if linger_us is not None: self._tuning.linger_us = linger_us
-        if adaptive is not None: self._tuning.adaptive = bool(adaptive)
-        if adaptive_threshold is not None: self._tuning.adaptive_threshold = adaptive_threshold
+        if recvmmsg is not None:
+            self._tuning.recvmmsg = bool(recvmmsg)
+        if sendmmsg is not None:
+            self._tuning.sendmmsg = bool(sendmmsg)
+        if gso is not None:
+            self._tuning.gso = bool(gso)
+        if flows is not None:
+            self._tuning.flows = bool(flows)
+        if max_batch is not None:
+            self._tuning.max_batch = max_batch
+        if linger_us is not None:
+            self._tuning.linger_us = linger_us
+        if adaptive is not None:
+            self._tuning.adaptive = bool(adaptive)
+        if adaptive_threshold is not None:
+            self._tuning.adaptive_threshold = adaptive_threshold
 
     # --- events
 

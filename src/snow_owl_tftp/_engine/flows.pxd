@@ -58,7 +58,8 @@ cdef inline bint flow_holds(Worker *w, Flow *flow) noexcept nogil:
     return True
 
 
-cdef inline Recipe *flow_find(Worker *w, const uint8_t *request, uint32_t size, uint32_t hash, int32_t group) noexcept nogil:
+cdef inline Recipe *flow_find(Worker *w, const uint8_t *request, uint32_t size, uint32_t hash,
+                             int32_t group) noexcept nogil:
     """The recipe for this request, or NULL: Python must decide."""
     cdef uint32_t at = hash
     cdef int64_t found
@@ -79,7 +80,6 @@ cdef inline void flow_keep(Worker *w, Recipe *recipe, int dir, const uint8_t *pa
                            const uint8_t *request, uint32_t request_bytes, uint32_t hash, int32_t group,
                            int64_t ctime_ns) noexcept nogil:
     """Remembers `recipe` for `request`; quietly does not when anything stands in the way."""
-    cdef uint32_t at = hash
     cdef Flow *flow
     cdef stat_t status
     if w.limits.flows == 0 or recipe.source == NULL or flow_find(w, request, request_bytes, hash, group) != NULL:

@@ -292,7 +292,7 @@ cdef inline bint source_holds(Worker *w, Source *source) noexcept nogil:
 
 cdef inline void flush_finals(Worker *w) noexcept nogil:
     """Sends the final blocks that are due: copy all, check the files, send all."""
-    cdef uint32_t i, first = 0, used
+    cdef uint32_t first = 0, used
     cdef int sizes[128]
     cdef Transfer *t
     flush(w)                                     # the blocks before them leave first

@@ -8,7 +8,7 @@
 # Every transfer that was started gets exactly one M_COMPLETION, also when the engine stops.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from snow_owl_tftp._engine.batch cimport (
     receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
@@ -20,13 +20,14 @@ from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
-    flush, flush_finals, pump_file, run_later, send_ack, send_bytes, send_error, send_first)
+    flush, flush_finals, pump_file, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
     SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write)
 from snow_owl_tftp._engine.slab cimport (
-    add_by_request, add_by_tid, client_leave, client_of, find_by_request, find_by_tid, peer_equal, peer_hash,
-    add_by_local, find_by_local, peer_same_host, remove_by_local, remove_by_request, remove_by_tid, slot, transfer_by_id, transfer_new, transfer_slot_free)
-from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_release
+    add_by_local, add_by_request, add_by_tid, client_leave, client_of, find_by_local, find_by_request,
+    find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
+    slot, transfer_by_id, transfer_new, transfer_slot_free)
+from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed
 from snow_owl_tftp._engine.stream cimport pump_stream, stream_idle
 from snow_owl_tftp._engine.timers cimport (
     wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
@@ -40,7 +41,8 @@ cdef extern from * nogil:
     #ifdef SNOW_OWL_DEBUG
     #include <stdio.h>
     #include <stdlib.h>
-    #define SO_INVARIANT(what) do { if (!(what)) { fprintf(stderr, "invariant broken: %s\\n", #what); abort(); } } while (0)
+    #define SO_INVARIANT(what) \\
+        do { if (!(what)) { fprintf(stderr, "invariant broken: %s\\n", #what); abort(); } } while (0)
     #else
     #define SO_INVARIANT(what) ((void)0)
     #endif
@@ -251,7 +253,6 @@ cdef void fail_source(Worker *w, Transfer *t) noexcept nogil:
         fail(w, t, OUT_CHANGED, 0, 0, b"file changed during the transfer")
 
 
-
 # --- requests ------------------------------------------------------------------------------------------
 
 cdef int32_t reply_socket(Worker *w, int32_t group) noexcept nogil:
@@ -269,11 +270,11 @@ cdef int32_t choose_socket(Worker *w, const Peer *peer, uint32_t of_peer, int32_
     """
     cdef Group *g = &w.groups[group]
     cdef uint8_t *last = &w.tid_history[of_peer & (TID_HISTORY - 1)]
-    cdef int32_t at, i
+    cdef int32_t at, _tries
     if g.tid_count == 0:
         return g.listener
     at = <int32_t>((w.now_ns // TID_EPOCH_NS) % <uint64_t>g.tid_count)
-    for i in range(g.tid_count):
+    for _tries in range(g.tid_count):
         if (at + 1 != last[0] or g.tid_count == 1) and find_by_tid(w, peer, of_peer, g.first_tid + at) == NULL:
             last[0] = <uint8_t>(at + 1)
             return g.first_tid + at
@@ -705,9 +706,9 @@ cdef void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
 
 cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
     """Takes what is queued, a batch at a time; a socket that never empties waits for its next turn."""
-    cdef int n, i, round
+    cdef int n, i, _round
     cdef uint32_t asked
-    for round in range(RECEIVES_A_TURN):
+    for _round in range(RECEIVES_A_TURN):
         if w.sockets[socket].kind == S_FREE:
             return
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1

@@ -30,8 +30,12 @@ cdef extern from * nogil:
                                    SO_RESOLVE_NO_MAGICLINKS | SO_RESOLVE_BENEATH | SO_RESOLVE_CACHED };
         return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
     }
-    static inline long long so_mtime_ns(const struct stat *s) { return s->st_mtim.tv_sec * 1000000000LL + s->st_mtim.tv_nsec; }
-    static inline long long so_ctime_ns(const struct stat *s) { return s->st_ctim.tv_sec * 1000000000LL + s->st_ctim.tv_nsec; }
+    static inline long long so_mtime_ns(const struct stat *s) {
+        return s->st_mtim.tv_sec * 1000000000LL + s->st_mtim.tv_nsec;
+    }
+    static inline long long so_ctime_ns(const struct stat *s) {
+        return s->st_ctim.tv_sec * 1000000000LL + s->st_ctim.tv_nsec;
+    }
     """
     struct stat_t "stat":
         uint64_t st_dev

@@ -11,7 +11,9 @@ cdef extern from * nogil:
     """
     #include <pthread.h>
     #include <stdint.h>
-    static inline uint32_t so_add32(uint32_t *p, int32_t d) { return __atomic_add_fetch(p, (uint32_t)d, __ATOMIC_ACQ_REL); }
+    static inline uint32_t so_add32(uint32_t *p, int32_t d) {
+        return __atomic_add_fetch(p, (uint32_t)d, __ATOMIC_ACQ_REL);
+    }
     static inline uint32_t so_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void so_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline uint8_t so_load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
