@@ -74,11 +74,6 @@ def play(engine_sends, engine_receives, windowsize, weather, seed):
 PAIRINGS = [(False, False), (True, False), (False, True), (True, True)]
 WINDOWS = [1, 4, 16, 64]
 # Removed with the rule that causes it: every progress puts the RTO back to the round trip of before.
-NEVER_LEARNS = pytest.mark.xfail(strict=True, reason="each copy of the first slow window is answered, and each answer restarts one window")
-
-
-def windows(mark, *marked):
-    return [pytest.param(window, marks=mark if window in marked else ()) for window in WINDOWS]
 
 
 def check(played, windowsize, seconds_a_damage):
@@ -128,7 +123,7 @@ def test_at_20_percent_loss_it_still_ends_well(pairing, windowsize):
 
 
 @pytest.mark.parametrize("engine_sends", [False, True])
-@pytest.mark.parametrize("windowsize", windows(NEVER_LEARNS, 4, 16, 64))
+@pytest.mark.parametrize("windowsize", WINDOWS)
 def test_a_round_trip_that_grows_a_hundredfold_is_learned(engine_sends, windowsize):
     """A queue fills, as in a boot storm: who keeps to the old RTO sends everything several times just then.
 

@@ -220,7 +220,20 @@ def test_repeated_gap_ack_is_answered_once_a_window():
     for late in range(4, 9):
         assert machine.receive(build_ack(4), late * MS) == []
     assert blocks(machine.receive(build_ack(8), 9 * MS)) == [9, 10, 11, 12]
-    assert blocks(machine.receive(build_ack(8), 19 * MS)) == [9, 10, 11, 12], "a new window, a new answer"
+    assert machine.receive(build_ack(8), 19 * MS) == [], "8 was sent twice: this may be the echo of its second copy"
+    assert blocks(machine.receive(build_ack(12), 29 * MS)) == [13, 14, 15, 16]
+    assert blocks(machine.receive(build_ack(12), 39 * MS)) == [13, 14, 15, 16], "12 was sent once: a new answer"
+
+
+def test_after_a_timeout_a_repeated_ack_is_an_answer_again():
+    machine, _ = sender(1000, 4, oack=True)
+    machine.receive(build_ack(4), 2 * MS)
+    machine.receive(build_ack(4), 3 * MS)  # 5 to 8 are sent twice
+    machine.receive(build_ack(8), 9 * MS)
+    assert machine.receive(build_ack(8), 19 * MS) == []
+    probe_ns = machine.deadline_ns
+    assert blocks(machine.tick(probe_ns)) == [12], "the probe asks what is missing"
+    assert blocks(machine.receive(build_ack(8), probe_ns + MS)) == [9, 10, 11, 12]
 
 
 def test_a_gap_is_reported_once_until_something_moves():

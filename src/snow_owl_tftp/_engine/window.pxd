@@ -53,8 +53,8 @@ cdef struct Flight:
     uint8_t opening           # 1 while only the first packet is in flight
     uint8_t proven            # 1 once the peer answered from its address
     uint8_t answered          # sender: the repeated ACK of this window was answered; receiver: the gap was reported
+    int64_t twice             # sender: the newest block that was sent more than once
     int64_t recover           # sender: the newest block when the window was last restarted, -1: never mind
-    uint8_t echoes            # sender: a timeout sent the window again, and no sample has come since
     uint8_t resent            # sender: a timeout sent the whole window again, and no ACK has come since
     uint8_t rollover          # ROLLOVER_TO_0 or ROLLOVER_TO_1 (receiver only)
 
@@ -71,6 +71,7 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, int role, uint
     f.timed_ns = now_ns
     f.sent_ns = 0
     f.recover = -1
+    f.twice = 0
     f.timed_block = 0 if opening else -1
     f.window_base = 0 if opening else 1
     f.next = 1
@@ -83,7 +84,6 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, int role, uint
     f.retransmits = 0
     f.answered = 0
     f.resent = 0
-    f.echoes = 0
     f.rollover = 0
 
 
@@ -160,10 +160,11 @@ cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t bloc
         return ACT_STRAY
     if acked == f.window_base - 1:
         # RFC 1123 section 4.2.3.1: in lock-step a repeated ACK is never answered.  In a window it says
-        # that the first block of the window is missing, and is answered once until something moves; not
-        # while it may be the echo of a copy that a timeout sent too early.
-        if (f.windowsize == 1 or f.answered or f.echoes or f.sent_end == f.window_base
-                or not flight_may_restart(f, now_ns)):
+        # that the first block of the window is missing, and is answered once until something moves.  When
+        # the acknowledged block was sent twice it may as well be the echo of its second copy, and to answer
+        # echoes would double every window from then on; after a timeout the echoes have all been here.
+        if (f.windowsize == 1 or f.answered or (acked <= f.twice and f.retries == 0)
+                or f.sent_end == f.window_base or not flight_may_restart(f, now_ns)):
             return ACT_DUPLICATE
         f.answered = 1
         flight_restart(f, now_ns)
@@ -172,7 +173,6 @@ cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t bloc
     if f.timed_block >= 0 and acked >= f.timed_block and now_ns - f.timed_ns >= f.rtt.least_ns // 2:
         rtt_sample(&f.rtt, policy, now_ns - f.timed_ns)
         f.timed_block = -1
-        f.echoes = 0
     flight_progress(f, policy, now_ns)
     f.window_base = acked + 1
     if f.next <= acked:
@@ -199,6 +199,7 @@ cdef inline void sender_sent(Flight *f, const Retransmit *policy, int64_t count,
     cdef int64_t end = f.next + count
     if f.next < f.sent_end:
         f.retransmits += <uint32_t>((end if end < f.sent_end else f.sent_end) - f.next)
+        f.twice = (end if end < f.sent_end else f.sent_end) - 1
     if end > f.sent_end:
         if f.timed_block < 0:
             f.timed_block = f.sent_end
@@ -293,7 +294,6 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
         # First only the newest block of a window: whatever the receiver has, it answers with the ACK that
         # tells (a gap, or the last block again).  The whole window at once would make it acknowledge in
         # the middle of what it is receiving, and both sides would be out of step from then on.
-        f.echoes = f.retries > 1
         f.resent = f.retries > 1 and f.windowsize > 1
         f.next = f.sent_end - 1 if f.retries == 1 and f.sent_end > f.window_base else f.window_base
         return ACT_SEND

@@ -225,7 +225,7 @@ class Sender(_Transfer):
         self.sent_end = _FIRST_BLOCK
         self._sent_ns = 0
         self._resent = False
-        self._echoes = False
+        self._twice = 0
         self._recover: int | None = None
 
     def _begin(self, now_ns: int) -> list[bytes]:
@@ -264,8 +264,10 @@ class Sender(_Transfer):
         nothing_sent = self.sent_end == self.window_base
         if self.terms.windowsize_blocks == 1 or self._answered or nothing_sent or not self._may_restart(now_ns):
             return []
-        if self._echoes:
-            return []  # It may answer a copy that a timeout sent too early.
+        if self.window_base - 1 <= self._twice and not self.retries:
+            # It may be the echo of that block's second copy, and to answer echoes would double every window from then
+            # on. After a timeout the echoes have all been here.
+            return []
         self._answered = True
         self._restart(now_ns)
         return self._send_window(now_ns)
@@ -277,7 +279,6 @@ class Sender(_Transfer):
         if self._timed_block is not None and acked >= self._timed_block and is_plausible:
             self.rtt.sample(now_ns - self._timed_ns)
             self._timed_block = None
-            self._echoes = False
         self._progress(now_ns)
         self.window_base = acked + 1
         if acked == self.last:
@@ -321,7 +322,6 @@ class Sender(_Transfer):
         out of step from then on. In lock-step the newest block is the window.
         """
         is_probe = self.retries == 1 and self.sent_end > self.window_base
-        self._echoes = self.retries > 1
         self._resent = self.retries > 1 and self.terms.windowsize_blocks > 1
         self.next = self.sent_end - 1 if is_probe else self.window_base
         return self._send_window(now_ns)
@@ -335,6 +335,8 @@ class Sender(_Transfer):
         end = min(self.window_base + self.terms.windowsize_blocks, self.last + 1)
         sent = [self._data(block_index) for block_index in range(self.next, end)]
         self.retransmits += min(end, self.sent_end) - self.next
+        if self.next < self.sent_end:
+            self._twice = min(end, self.sent_end) - 1
         if end > self.sent_end:
             if self._timed_block is None:
                 # Timed: the first block that was never sent before. An ACK of any block from it on answers this.
