@@ -59,7 +59,7 @@ cdef inline bint flow_holds(Worker *w, Flow *flow) noexcept nogil:
 
 
 cdef inline Recipe *flow_find(Worker *w, const uint8_t *request, uint32_t size, uint32_t hash,
-                             int32_t group) noexcept nogil:
+                              int32_t group) noexcept nogil:
     """The recipe for this request, or NULL: Python must decide."""
     cdef uint32_t at = hash
     cdef int64_t found
