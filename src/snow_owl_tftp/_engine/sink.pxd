@@ -32,6 +32,7 @@ cdef inline int sink_write(Worker *w, Transfer *t) noexcept nogil:
         return SINK_OK
     if store_write(w.store, sink, sink.full, t.id, w.number) < 0:
         return SINK_NO_MEMORY
+    w.owes_kick = 1
     sink.writing = 1
     sink.full = NULL
     sink.full_end = NULL

@@ -30,6 +30,7 @@ cdef struct Store:
 cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns) noexcept nogil
 cdef void store_close(Store *store) noexcept nogil
 cdef void store_stop(Store *store) noexcept nogil
+cdef void store_kick(Store *store) noexcept nogil
 cdef void store_io_thread(Store *store) noexcept nogil
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noexcept nogil
 cdef void store_release(Store *store, Source *source) noexcept nogil

@@ -215,7 +215,14 @@ cdef void recipe_release(Store *store, Recipe *recipe, Queue *outbox) noexcept n
 
 # --- jobs --------------------------------------------------------------------------------------------
 
+cdef void store_kick(Store *store) noexcept nogil:
+    """Wakes an I/O thread.  Once a turn, not once a job, and never under the mutex: on a busy core each
+    wake-up costs the worker its place, and the thread that wakes only finds the mutex taken."""
+    pthread_cond_signal(&store.work)
+
+
 cdef void append(Store *store, Job *job) noexcept nogil:
+    """The caller owes a store_kick."""
     job.next = NULL
     pthread_mutex_lock(&store.mutex)
     if store.head == NULL:
@@ -223,7 +230,6 @@ cdef void append(Store *store, Job *job) noexcept nogil:
     else:
         store.tail.next = job
     store.tail = job
-    pthread_cond_signal(&store.work)
     pthread_mutex_unlock(&store.mutex)
 
 

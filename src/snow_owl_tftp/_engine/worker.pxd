@@ -127,6 +127,7 @@ cdef struct Worker:
     uint64_t turn
     uint64_t secret               # of the hashes
     uint64_t check_round
+    uint8_t owes_kick             # jobs were queued in this turn
     uint64_t stray_tokens, stray_refill_ns
     uint8_t *tid_history          # by hash of the peer: 1 + the TID socket of its last transfer
     uint64_t *ended               # by hash: transfers that ended a moment ago (their echoes are no strays)

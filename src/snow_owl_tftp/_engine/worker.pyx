@@ -27,7 +27,7 @@ from snow_owl_tftp._engine.slab cimport (
     add_by_local, add_by_request, add_by_tid, client_leave, client_of, find_by_local, find_by_request,
     find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
     slot, transfer_by_id, transfer_new, transfer_slot_free)
-from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed
+from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_kick
 from snow_owl_tftp._engine.stream cimport pump_stream, stream_idle
 from snow_owl_tftp._engine.timers cimport (
     wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
@@ -1208,6 +1208,9 @@ cdef void turn(Worker *w) noexcept nogil:
     if w.final_count:
         flush_finals(w)
     flush(w)
+    if w.owes_kick:
+        w.owes_kick = 0
+        store_kick(w.store)
 
 
 cdef void worker_run(Worker *w) noexcept nogil:
