@@ -151,3 +151,29 @@ def test_successes_are_heard_from_info_on(level: str, hears: bool) -> None:
     audit.is_enabled = False
     settings = Settings().with_overrides({"logging.level": level})
     assert Report(settings, Recorder(), audit).hears_successes is hears  # type: ignore[arg-type]
+
+
+def test_change_of_batching_tells_what_it_was_decided_by() -> None:
+    log, audit = Recorder(), Recorder()
+    settings = Settings().with_overrides(
+        {"logging.level": "debug", "performance.platform.batch.adaptive_batch_threshold": 17}
+    )
+    report = Report(settings, log, audit)  # type: ignore[arg-type]
+    change: Any = SimpleNamespace(worker=0, mode=2, live_transfers=20, linger_ns=300, datagrams_per_s=9)
+    report.mode_changed(change)
+    ((level, fields),) = log.calls
+    assert level == "debug"
+    assert fields["args"] == ("batching mode changed",)
+    assert (fields["live_transfers"], fields["adaptive_batch_threshold"]) == (20, 17)
+
+
+def test_reload_changes_level_log_and_limits() -> None:
+    report, log, audit = make_report("info")
+    assert not report.hears_debug
+    later = Recorder()
+    settings = Settings().with_overrides({"logging.level": "debug", "max_file_size_bytes": 20})
+    report.reload(settings, later)  # type: ignore[arg-type]
+    assert report.hears_debug
+    report.refused(make_asked(), refused(FileTooLargeError(21)))
+    assert (log.names, later.names) == ([], ["warning"])
+    assert audit.calls[0][1]["max_bytes"] == 20

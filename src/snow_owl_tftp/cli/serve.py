@@ -33,25 +33,26 @@ def command(
 ) -> None:
     """Serve the files below ROOT until SIGTERM or SIGINT.
 
-    A flag wins over the configuration file. A line "listening on ADDR:PORT" a bound address on standard
-    output says that requests are answered; port 0 lets the kernel choose.
+    A flag wins over the configuration file, which SIGHUP reads again. A line "listening on ADDR:PORT" a
+    bound address on standard output says that requests are answered; port 0 lets the kernel choose.
     """
     from snow_owl_tftp.config import Settings, load
     from snow_owl_tftp.server.run import serve
 
-    settings = load(config_path) if config_path else Settings()
-    settings = settings.with_overrides(
-        {
-            "root_dir": root,
-            "bind_addr": binds or None,
-            "workers": workers,
-            "single_port": single_port,
-            "tid_ports": tid_ports,
-            "logging.level": log_level,
-            "logging.format": log_format,
-        }
-    )
-    serve(settings, _announce)
+    flags = {
+        "root_dir": root,
+        "bind_addr": binds or None,
+        "workers": workers,
+        "single_port": single_port,
+        "tid_ports": tid_ports,
+        "logging.level": log_level,
+        "logging.format": log_format,
+    }
+
+    def read() -> Settings:
+        return (load(config_path) if config_path else Settings()).with_overrides(flags)
+
+    serve(read(), _announce, read if config_path else None)
 
 
 def _announce(address: str) -> None:

@@ -128,7 +128,11 @@ class OpenFile:
 
 
 class FileTree:
-    """All that may be read: the regular files below one directory."""
+    """All that may be read: the regular files below one directory.
+
+    Attributes:
+        max_file_size_bytes: Larger files are refused from now on; 0: no limit.
+    """
 
     def __init__(
         self,
@@ -152,7 +156,7 @@ class FileTree:
             raise ConfigError(
                 f"root_dir: {os.fspath(root)}: {error.strerror}; name a directory that this user may enter"
             ) from error
-        self._max_file_size_bytes = max_file_size_bytes
+        self.max_file_size_bytes = max_file_size_bytes
         self._resolver = make_resolver(self._root_fd)
         self._is_local = _file_system_type(self._root_fd) in _LOCAL_FILE_SYSTEMS
 
@@ -210,7 +214,7 @@ class FileTree:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise RefusedError(*_NOT_REGULAR)
-            if 0 < self._max_file_size_bytes < status.st_size:
+            if 0 < self.max_file_size_bytes < status.st_size:
                 raise FileTooLargeError(status.st_size)
         except OSError as error:
             os.close(fd)

@@ -11,6 +11,8 @@
     hooks      the operator's command after an upload
     core       Server: whose turn it is; knows neither files nor log formats
     report     what is told about it, and at what cost
+    samples    what one system call carried of late, for the log at debug
+    reload     a changed configuration: which keys are live, which need a restart
     run        the process around one Server: signals, files, exit status
 
 Python sees a transfer twice, at its request and at its Completion (an upload once more, to commit it),

@@ -9,7 +9,7 @@ from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.server.sockets import BoundAddress
 
-__all__ = ["hand_over", "make_engine"]
+__all__ = ["hand_over", "make_engine", "tuning"]
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
@@ -29,7 +29,8 @@ def make_engine(settings: Settings) -> Engine:
     return Engine(
         workers=settings.workers,
         slot_bytes=_slot_bytes(settings),
-        **_batching(settings),
+        **_file_io(settings),
+        **tuning(settings),
         **_limits(settings),
         **_timers(settings),
     )
@@ -59,11 +60,10 @@ def _slot_bytes(settings: Settings) -> int:
     return _TRAIN_SLOT_BYTES
 
 
-def _batching(settings: Settings) -> dict[str, Any]:
-    batch, file_io = settings.performance.platform.batch, settings.performance.platform.file_io
+def tuning(settings: Settings) -> dict[str, Any]:
+    """Return what an engine takes at its start, and by `set_tuning` while it runs."""
+    batch = settings.performance.platform.batch
     return {
-        "io_threads": file_io.io_threads,
-        "source_linger_ns": file_io.source_linger_s * _NS_PER_S,
         "max_batch": batch.max_batch_size,
         "linger_us": batch.batch_timeout_us,
         "adaptive": batch.enable_adaptive_batching,
@@ -73,6 +73,11 @@ def _batching(settings: Settings) -> dict[str, Any]:
         "gso": batch.enable_gso,
         "flows": batch.enable_flows,
     }
+
+
+def _file_io(settings: Settings) -> dict[str, Any]:
+    file_io = settings.performance.platform.file_io
+    return {"io_threads": file_io.io_threads, "source_linger_ns": file_io.source_linger_s * _NS_PER_S}
 
 
 def _limits(settings: Settings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ Invariants:
   it becomes ERROR 0 and a traceback in the log, and the server lives on.
 - Nothing here waits: one turn takes what poll() has and returns to the event loop.
 - Every accepted plan reaches the engine or is discarded; no descriptor is left behind.
+- What was decided before a reload is not repeated after it by the engine alone.
 - Every Received is answered once: the last ACK leaves only when the upload's context says that the
   file is in its place.
 """
@@ -27,7 +28,7 @@ from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
 from snow_owl_tftp.plan import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode
-from snow_owl_tftp.server.assemble import hand_over, make_engine
+from snow_owl_tftp.server.assemble import hand_over, make_engine, tuning
 from snow_owl_tftp.server.decide import (
     Accepted,
     CommitRefusal,
@@ -38,6 +39,7 @@ from snow_owl_tftp.server.decide import (
     refuse,
 )
 from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.samples import CallSampler
 from snow_owl_tftp.server.sockets import open_addresses
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class Server:
         self._report = report
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._sampler: CallSampler | None = None
+        self._reloads_total = 0
         self._deciding: set[asyncio.Future[Verdict]] = set()
         self._committing: set[asyncio.Future[CommitRefusal | None]] = set()
         self._addresses: tuple[tuple[str, int], ...] = ()
@@ -95,8 +99,29 @@ class Server:
         self._engine = engine
         self._addresses = tuple((address.host, address.port) for address in addresses)
         self._loop = asyncio.get_running_loop()
+        self._sampler = self._make_sampler(self._loop, engine)
         self._loop.add_reader(engine.fileno(), self._on_events)
         self._report.log.debug("engine runs", workers=self._settings.workers, addresses=len(addresses))
+
+    def reload(self, settings: Settings) -> None:
+        """Batch by other settings from now on, and ask the decider about every following request.
+
+        Call it in the event loop's thread, after decider and report have changed. Running transfers go on.
+
+        Args:
+            settings: `performance.platform.batch` is looked at; the rest is taken by another `start` only.
+        """
+        self._settings = settings
+        self._reloads_total += 1
+        engine, loop = self._engine, self._loop
+        if engine is None or loop is None:
+            return
+        engine.set_tuning(**tuning(settings))
+        engine.forget_flows()
+        # A new one: no sample mixes what was before with what is after.
+        if self._sampler is not None:
+            self._sampler.stop()
+        self._sampler = self._make_sampler(loop, engine)
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the running transfers.
@@ -128,6 +153,9 @@ class Server:
         if engine is None or self._loop is None:
             return
         self._loop.remove_reader(engine.fileno())
+        sampler, self._sampler = self._sampler, None  # it holds the engine
+        if sampler is not None:
+            sampler.stop()
         for future in list(self._deciding):
             future.cancel()
         # No request may begin behind the one that was aborted last.
@@ -159,12 +187,17 @@ class Server:
         # Not the engine's own `live_transfers`: that counts receivers that merely repeat their last ACK.
         return len(self._deciding) + figures["transfers_started"] - figures["transfers_ended"]
 
+    def _make_sampler(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> CallSampler:
+        return CallSampler(loop, engine.counters, self._report.calls_sampled)
+
     # ---- events
 
     def _on_events(self) -> None:
         if self._engine is not None:
             self._take(self._engine)
             self._report.flush()
+            if self._sampler is not None and self._report.hears_debug:
+                self._sampler.wake()
 
     def _take(self, engine: Engine) -> None:
         hears_successes = self._report.hears_successes
@@ -233,12 +266,16 @@ class Server:
     def _carry_out_later(self, asked: Request, awaitable: Awaitable[Verdict]) -> None:
         future = asyncio.ensure_future(awaitable)
         self._deciding.add(future)
+        reloads_before = self._reloads_total
 
         def on_done(done: asyncio.Future[Verdict]) -> None:
             self._deciding.discard(done)
             if not done.cancelled():
                 error = done.exception()
-                self._carry_out(asked, _internal_error(error) if error else done.result())
+                verdict = _internal_error(error) if error else done.result()
+                if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
+                    verdict.flow = None  # decided by the old rules, perhaps: good for this once
+                self._carry_out(asked, verdict)
                 self._report.flush()
 
         future.add_done_callback(on_done)

@@ -224,9 +224,8 @@ class FileDecider:
         self._netascii = NetasciiCache()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened.
-        self._flow_dir_fd = -1
-        if settings.performance.platform.batch.enable_flows:
-            self._flow_dir_fd = os.open(settings.root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._flow_dir_fd = os.open(settings.root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._offers_flows = settings.performance.platform.batch.enable_flows
         self._slow_opens = 0
         self._threads = ThreadPoolExecutor(_SLOW_OPEN_THREADS, "tftp-open")
 
@@ -238,6 +237,16 @@ class FileDecider:
         if self._flow_dir_fd >= 0:
             os.close(self._flow_dir_fd)
             self._flow_dir_fd = -1
+
+    def reload(self, settings: Settings) -> None:
+        """Decide by other limits from now on.
+
+        Args:
+            settings: `options`, `max_file_size_bytes` and `enable_flows` are looked at, nothing else.
+        """
+        self._limits = option_limits(settings)
+        self._tree.max_file_size_bytes = settings.max_file_size_bytes
+        self._offers_flows = settings.performance.platform.batch.enable_flows
 
     def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
         """See Decider.decide."""
@@ -282,7 +291,7 @@ class FileDecider:
             file.close()
             raise
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
-        is_plain = self._flow_dir_fd >= 0 and request.mode == "octet"
+        is_plain = self._offers_flows and request.mode == "octet"
         return Accepted(plan, (self._flow_dir_fd, file.relative_path, datagram) if is_plain else None)
 
     def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:

@@ -47,6 +47,7 @@ class UploadHook:
     """Runs one command per upload, a few at a time.
 
     Attributes:
+        log: Where lines go.
         dropped_total: Uploads whose command never ran because too many were waiting.
         failed_total: Commands that could not be started, ended with another status than 0, or took too long.
     """
@@ -59,7 +60,7 @@ class UploadHook:
         """
         self.dropped_total = 0
         self.failed_total = 0
-        self._log = log
+        self.log = log
         self._timeout_s = settings.on_upload_timeout_s
         self._max_running = settings.on_upload_max_running
         self._command = _checked(settings.on_upload)
@@ -77,12 +78,12 @@ class UploadHook:
             self._waiting.append(arguments)
         else:
             self.dropped_total += 1
-            self._log.warning("on_upload dropped", path=os.fspath(real_path), waiting=len(self._waiting))
+            self.log.warning("on_upload dropped", path=os.fspath(real_path), waiting=len(self._waiting))
 
     async def close(self) -> None:
         """Let those that run come to their end, within their time; forget those that wait."""
         if self._waiting:
-            self._log.warning("on_upload not run", uploads=len(self._waiting))
+            self.log.warning("on_upload not run", uploads=len(self._waiting))
         self._waiting.clear()
         while self._running:
             await asyncio.wait(self._running)
@@ -125,7 +126,7 @@ class UploadHook:
     def _note_failure(self, arguments: list[bytes], *, reason: str) -> None:
         self.failed_total += 1
         command = " ".join(os.fsdecode(argument) for argument in arguments)
-        self._log.warning("on_upload failed", command=command, reason=reason)
+        self.log.warning("on_upload failed", command=command, reason=reason)
 
 
 def _checked(command: tuple[str, ...]) -> tuple[str, ...]:

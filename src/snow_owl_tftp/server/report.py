@@ -24,6 +24,7 @@ from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.plan import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext
+from snow_owl_tftp.server.samples import CallSample
 from snow_owl_tftp.server.sockets import format_address
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Report:
 
     Attributes:
         log: For whoever has something else to say.
+        hears_debug: Whether anybody reads what is told at `debug`.
         hears_successes: Whether anybody reads about transfers that ended well.
     """
 
@@ -53,11 +55,21 @@ class Report:
             log: Where lines go.
             audit: Where events go.
         """
-        self.log = log
         self._audit = audit
         self._is_audited = audit.is_enabled
+        self.reload(settings, log)
+
+    def reload(self, settings: Settings, log: "FilteringBoundLogger") -> None:
+        """Go on with another level and other limits.
+
+        Args:
+            settings: Those that `log` was made with.
+            log: Where lines go from now on.
+        """
+        self.log = log
         self._max_file_size_bytes = settings.max_file_size_bytes
-        self._hears_debug = settings.logging.level == "debug"
+        self._adaptive_batch_threshold = settings.performance.platform.batch.adaptive_batch_threshold
+        self.hears_debug = settings.logging.level == "debug"
         self.hears_successes = settings.logging.level in ("debug", "info") or self._is_audited
 
     def flush(self) -> None:
@@ -69,7 +81,7 @@ class Report:
 
     def accepted(self, asked: Asked, verdict: Accepted) -> None:
         """A transfer begins."""
-        if not (self._hears_debug or self._is_audited):
+        if not (self.hears_debug or self._is_audited):
             return
         context: TransferContext = verdict.plan.context
         request, peer, plan = context.request, format_address(*asked.peer), verdict.plan
@@ -131,7 +143,7 @@ class Report:
         if completion.outcome == Outcome.OK:
             self._tell_success(completion, "transfer completed")
         elif _is_size_probe(completion):
-            if self._hears_debug or self._is_audited:
+            if self.hears_debug or self._is_audited:
                 self._tell_success(completion, "size probe")
         else:
             self._tell_failure(completion)
@@ -193,15 +205,21 @@ class Report:
 
     def mode_changed(self, change: ModeChange) -> None:
         """A worker gathers more, or less, into one call than before."""
-        if self._hears_debug:
+        if self.hears_debug:
             self.log.debug(
                 "batching mode changed",
                 worker=change.worker,
                 mode=_MODES[change.mode],
                 live_transfers=change.live_transfers,
+                adaptive_batch_threshold=self._adaptive_batch_threshold,
                 linger_ns=change.linger_ns,
                 datagrams_per_s=change.datagrams_per_s,
             )
+
+    def calls_sampled(self, sample: CallSample) -> None:
+        """What the system calls carried since the last sample."""
+        if self.hears_debug:
+            self.log.debug("batch calls", **sample._asdict())
 
 
 def _is_size_probe(completion: Completion) -> bool:

@@ -2,6 +2,7 @@
 
     SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0
     a second one      exit at once with 128 + its number, as a shell counts a process that was killed
+    SIGHUP            read the configuration again (see `reload`); ignored by a server that is ending
 
 May know: the process. Must not know requests or transfers. It runs in the main thread of a process
 of its own, since signals and the limit of descriptors belong to the process.
@@ -24,6 +25,7 @@ from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.server.core import Server
 from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.hooks import UploadHook
+from snow_owl_tftp.server.reload import Reloader
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.sockets import format_address
 
@@ -35,12 +37,15 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+def serve(
+    settings: Settings, announce: Callable[[str], None], read_again: Callable[[], Settings] | None = None
+) -> None:
     """Serve until a signal ends it.
 
     Args:
         settings: All of them.
         announce: Told every bound address, once requests to it are answered.
+        read_again: Reads all settings anew, for SIGHUP; called in a thread. None: they come from no file.
 
     Raises:
         ConfigError: The root, a log file or an address is not what the settings say.
@@ -62,7 +67,20 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         closing.callback(decider.close)
         if not os.access(settings.root_dir, os.X_OK):
             raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
-        asyncio.run(_serve(settings, Server(settings, decider, report), report, audit, hook, announce))
+        server = Server(settings, decider, report)
+
+        def apply(changed: Settings) -> "FilteringBoundLogger":
+            log = make_logger(changed.logging, log_file)
+            hook.log = log
+            decider.reload(changed)
+            if uploads is not None:
+                uploads.reload(changed)
+            report.reload(changed, log)
+            server.reload(changed)
+            return log
+
+        reloader = Reloader(settings, read_again, apply)
+        asyncio.run(_serve(reloader, server, report, audit, hook, announce))
 
 
 def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
@@ -82,14 +100,15 @@ def raise_descriptor_limit() -> None:
 
 
 async def _serve(
-    settings: Settings,
+    reloader: Reloader,
     server: Server,
     report: Report,
     audit: AuditLog,
     hook: UploadHook,
     announce: Callable[[str], None],
 ) -> None:
-    ended_by = _catch_signals()
+    settings = reloader.settings
+    ended_by = _catch_signals(reloader.ask)
     async with server:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
@@ -101,16 +120,18 @@ async def _serve(
         )
         audit.flush()
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
+        reloading = asyncio.create_task(reloader.run(report.log))
         reason = await ended_by
+        reloading.cancel()
         report.log.info("asked to stop", by=reason)
-        is_drained = await server.drain(settings.drain_timeout_s)
+        is_drained = await server.drain(reloader.settings.drain_timeout_s)
         aborted = server.live_transfers
     await hook.close()
     report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
     audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
 
 
-def _catch_signals() -> asyncio.Future[str]:
+def _catch_signals(on_hangup: Callable[[], None]) -> asyncio.Future[str]:
     loop = asyncio.get_running_loop()
     ended_by: asyncio.Future[str] = loop.create_future()
 
@@ -119,6 +140,7 @@ def _catch_signals() -> asyncio.Future[str]:
             os._exit(128 + number)
         ended_by.set_result(number.name)
 
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     return ended_by

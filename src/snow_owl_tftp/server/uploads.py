@@ -81,6 +81,15 @@ class UploadDesk:
         self._open.clear()
         self._area.close()
 
+    def reload(self, settings: Settings) -> None:
+        """Take uploads that begin from now on by other limits.
+
+        Args:
+            settings: `options` and `max_file_size_bytes` are looked at, nothing else.
+        """
+        self._limits = option_limits(settings)
+        self._area.max_file_size_bytes = settings.max_file_size_bytes
+
     def decide(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
         """Decide about a WRQ; see Decider.decide.
 

@@ -1,0 +1,281 @@
+"""SIGHUP: what changes while the server runs, what is only named, and that a bad file changes nothing."""
+
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.server.conftest import BOOT
+from tests.support.client import Client, Refused
+from tests.support.server import ServerProcess, serve_command, serve_in_thread, wait_for
+
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.protocol.packets import build_ack, build_data
+from snow_owl_tftp.server.decide import FileDecider
+from snow_owl_tftp.server.reload import merge
+
+DEBUG = '[logging]\nlevel = "debug"\nformat = "json"\n'
+ENDS = ("settings reloaded", "reload refused, the old settings stay", "nothing to reload")
+
+
+class Reloaded:
+    """A command with a configuration file that the test rewrites."""
+
+    def __init__(self, server: ServerProcess, config: Path) -> None:
+        self.server = server
+        self.config = config
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        parsed = [json.loads(line) for line in self.server.log.splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in parsed if line["event"].startswith(event)]
+
+    def reload(self, toml: str | None) -> list[dict[str, Any]]:
+        """Write the file (None: remove it), send SIGHUP, and return the lines that it made."""
+        if toml is None:
+            self.config.unlink()
+        else:
+            self.config.write_text(toml, encoding="utf-8")
+        wait_for(lambda: self.lines("server started"), "its first line, which follows the ready line")
+        before = len(self.lines(""))
+        self.server.signal(signal.SIGHUP)
+        wait_for(lambda: any(line["event"].startswith(ENDS) for line in self.lines("")[before:]), "a reload")
+        told = self.lines("")[before:]
+        return [line for line in told if line["level"] != "debug" and not line["event"].startswith("transfer")]
+
+    def batch_calls(self) -> list[dict[str, Any]]:
+        return self.lines("batch calls")
+
+
+@contextmanager
+def serve_file(root: Path, tmp_path: Path, toml: str, *flags: str) -> Iterator[Reloaded]:
+    config = tmp_path / "snow-owl.toml"
+    config.write_text(toml, encoding="utf-8")
+    arguments = ("--config", str(config), *flags)
+    with serve_command(root, *arguments, stderr_path=tmp_path / "stderr") as server:
+        yield Reloaded(server, config)
+
+
+def ask_at_once(server: ServerProcess, clients: int = 16) -> None:
+    """Several downloads of one block, whose datagrams arrive within one `batch_timeout_us`."""
+    with ExitStack() as stack:
+        asking = [stack.enter_context(Client(server.address)) for _ in range(clients)]
+        for client in asking:
+            client.request("small")
+        for client in asking:
+            assert client.receive()[0] == build_data(1, b"ten bytes.")
+            client.send(build_ack(1), client.last_sender)
+
+
+# ---- live keys
+
+
+def test_batching_changes_while_the_server_runs(root: Path, tmp_path: Path) -> None:
+    # 10 ms in which all that is sent meanwhile gathers; one recvfrom a datagram can carry no more than one.
+    batch = "[performance.platform.batch]\nbatch_timeout_us = 10000\nenable_recvmmsg = "
+    with serve_file(root, tmp_path, f"{DEBUG}{batch}true\n") as served:
+        ask_at_once(served.server)
+        wait_for(served.batch_calls, "a sample")
+        assert max(line["datagrams_per_receive"] for line in served.batch_calls()) > 1
+        told = served.reload(f"{DEBUG}{batch}false\n")
+        assert [line["changed"] for line in told] == ["performance.platform.batch.enable_recvmmsg"]
+        before = len(served.batch_calls())
+        ask_at_once(served.server)
+        wait_for(lambda: len(served.batch_calls()) > before, "a sample")
+        assert {line["datagrams_per_receive"] for line in served.batch_calls()[before:]} == {1.0}
+
+
+def test_cap_on_options_holds_for_the_next_request_although_the_engine_knew_it(root: Path, tmp_path: Path) -> None:
+    toml = DEBUG + "[options]\nmax_blksize_bytes = "
+    with serve_file(root, tmp_path, f"{toml}600\n") as served, Client(served.server.address) as client:
+
+        def agreed() -> str:
+            return client.get("small", options={"blksize": 1428}).oack["blksize"]
+
+        assert [agreed(), agreed(), agreed()] == ["600"] * 3
+        served.reload(f"{toml}700\n")
+        wait_for(lambda: agreed() == "700", "the new cap")
+
+
+def test_flow_is_decided_again_after_a_reload_that_changes_nothing(root: Path, tmp_path: Path) -> None:
+    with serve_file(root, tmp_path, DEBUG) as served, Client(served.server.address) as client:
+        for _ in range(4):
+            assert client.get("small").payload == b"ten bytes."
+        # What the engine repeats by itself has no line at its start.
+        decided = len(served.lines("transfer started"))
+        assert decided < 4
+        assert [line["changed"] for line in served.reload(DEBUG)] == ["nothing"]
+        wait_for(lambda: client.get("small") and len(served.lines("transfer started")) > decided, "a decision")
+
+
+def test_size_limit_changes_for_reads_and_uploads(root: Path, tmp_path: Path) -> None:
+    toml = DEBUG + '[write_config]\nenabled = true\nallowed_patterns = ["new*"]\n'
+    with serve_file(root, tmp_path, toml) as served, Client(served.server.address) as client:
+        assert client.get("boot.img").payload == BOOT
+        client.put("new1", b"x" * 51)
+        served.reload(f"max_file_size_bytes = 50\n{toml}")
+        with pytest.raises(Refused, match="too large"):
+            wait_for(lambda: not client.get("boot.img"), "the new limit")
+        with pytest.raises(Refused):
+            client.put("new2", b"x" * 51, options={"tsize": 51})
+        assert client.get("small").payload == b"ten bytes."
+    (root / "new1").unlink()
+
+
+def test_log_level_changes(root: Path, tmp_path: Path) -> None:
+    with serve_file(root, tmp_path, DEBUG) as served, Client(served.server.address) as client:
+        served.reload(DEBUG.replace("debug", "info"))
+        client.get("small")
+        wait_for(lambda: served.lines("transfer completed"), "a line at info")
+        assert served.lines("transfer started") == []
+        served.reload(DEBUG)
+        client.get("small")
+        wait_for(lambda: served.lines("transfer started"), "a line at debug")
+
+
+def test_running_transfer_goes_on_as_agreed(root: Path, tmp_path: Path) -> None:
+    toml = DEBUG + "[options]\nmax_blksize_bytes = "
+    with serve_file(root, tmp_path, f"{toml}65464\n") as served, Client(served.server.address) as client:
+        client.request("boot.img", options={"blksize": 1000})
+        client.receive()
+        served.reload(f"max_file_size_bytes = 1\n{toml}8\n")
+        client.send(build_ack(0), client.last_sender)
+        while (datagram := client.receive()[0])[:2] != b"\0\3":
+            pass  # an OACK that was repeated meanwhile
+        assert datagram == build_data(1, BOOT[:1000])
+
+
+# ---- keys that need a restart
+
+
+def test_keys_that_need_a_restart_are_named_on_one_line_every_time(root: Path, tmp_path: Path) -> None:
+    changed = (
+        f"workers = 2\nmax_file_size_bytes = 1000000\n{DEBUG}[limits]\nmax_transfers = 7\n"
+        "[retransmit]\nfloor_ms = 11\n[write_config]\nenabled = true\n[performance.platform.file_io]\nio_threads = 2\n"
+    )
+    named = (
+        "restart needed for: limits.max_transfers, performance.platform.file_io.io_threads, retransmit.floor_ms, "
+        "workers, write_config.enabled"
+    )
+    with serve_file(root, tmp_path, DEBUG) as served:
+        served.reload(changed)
+        wait_for(lambda: served.lines("restart needed"), "the warning")
+        served.reload(changed)
+        lines = wait_for(lambda: len(found := served.lines("restart needed")) == 2 and found, "the second warning")
+        assert [(line["level"], line["event"]) for line in lines] == [("warning", named)] * 2
+        assert [line["changed"] for line in served.lines("settings reloaded")] == ["max_file_size_bytes", "nothing"]
+
+
+def test_flags_still_win_over_the_file(root: Path, tmp_path: Path) -> None:
+    flags = ("--workers", "1", "--log-format", "json", "--log-level", "info")
+    with serve_file(root, tmp_path, "", *flags) as served:
+        text = f'root_dir = "{tmp_path}"\nworkers = 3\n[logging]\nlevel = "error"\nformat = "text"\n'
+        assert [line["changed"] for line in served.reload(text)] == ["nothing"]
+        assert served.lines("restart needed") == []
+
+
+def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options.max_windowsize_blocks": 4, "tid_sockets": 3},
+        {"logging.level": "error", "logging.format": "json"},
+        {"drain_timeout_s": 1, "bind_addr": ("127.0.0.1:1", "127.0.0.1:2")},
+        {"performance.platform.batch.max_batch_size": 9, "performance.platform.socket.recv_buffer_kb": 64},
+    ],
+)
+def test_every_difference_is_either_applied_or_named(changes: dict[str, Any]) -> None:
+    running, asked = Settings(), Settings().with_overrides(changes)
+    merged, live, needs_restart = merge(running, asked)
+    assert live + needs_restart == list(changes)
+    expected = {**dict(leaves(msgspec.to_builtins(running))), live[0]: changes[live[0]]}
+    assert dict(leaves(msgspec.to_builtins(merged))) == expected
+
+
+# ---- what cannot be reloaded
+
+
+@pytest.mark.parametrize(
+    ("toml", "reasons"),
+    [
+        ("wrokers = 2\n[options]\nmax_blksize_bytes = 1\n", ["wrokers: unknown key", "expected 8..65464, got 1"]),
+        ("workers = ", ["not TOML"]),
+        ('tid_ports = "5000-6000"\n', ["command line: tid_ports: has no effect with single_port"]),
+        (None, ["No such file or directory"]),
+    ],
+)
+def test_bad_file_is_told_on_one_line_and_changes_nothing(
+    root: Path, tmp_path: Path, toml: str | None, reasons: list[str]
+) -> None:
+    good = DEBUG + "[options]\nmax_blksize_bytes = 600\n"
+    with serve_file(root, tmp_path, good, "--single-port") as served, Client(served.server.address) as client:
+        (line,) = served.reload(toml)
+        assert line["level"] == "error"
+        for reason in reasons:
+            assert reason in line["reason"]
+        assert client.get("boot.img", options={"blksize": 1428}).oack == {"blksize": "600"}
+        assert [line["changed"] for line in served.reload(good)] == ["nothing"]
+
+
+def test_server_without_a_file_says_so_and_goes_on(root: Path, tmp_path: Path) -> None:
+    with serve_command(root, "--log-format", "json", stderr_path=tmp_path / "stderr") as server:
+        served = Reloaded(server, tmp_path / "none")
+        (line,) = served.reload("")
+        assert line["level"] == "warning"
+        assert "--config" in line["event"]
+        with Client(server.address) as client:
+            assert client.get("boot.img").payload == BOOT
+
+
+def test_hangup_while_draining_is_ignored(root: Path, tmp_path: Path) -> None:
+    with serve_file(root, tmp_path, DEBUG) as served, Client(served.server.address) as client:
+        client.request("boot.img")
+        client.receive()
+        served.server.signal(signal.SIGTERM)
+        wait_for(lambda: served.lines("draining"), "draining")
+        served.server.signal(signal.SIGHUP)
+        served.server.signal(signal.SIGTERM)
+        assert served.server.wait(5) == 128 + signal.SIGTERM
+        assert served.lines("settings reloaded") == []
+
+
+# ---- the server as a part
+
+
+def test_engine_counts_by_the_new_settings(root: Path) -> None:
+    decider = FileDecider(Settings(root_dir=str(root)))
+    try:
+        with serve_in_thread(root, decider=decider) as served, Client(served.address) as client:
+
+            async def reload() -> None:
+                off = {"performance.platform.batch.enable_recvmmsg": False}
+                off["performance.platform.batch.enable_flows"] = False
+                settings = Settings().with_overrides(off)
+                decider.reload(settings)
+                served.server.reload(settings)
+
+            for _ in range(4):
+                client.get("small")
+            assert served.counters()["recvfrom_calls"] == 0
+            assert served.counters()["flow_hits"] > 0
+            served.call(reload)
+            wait_for(lambda: client.get("small") and served.counters()["recvfrom_calls"] > 0, "recvfrom")
+            before = served.counters()
+            client.get("small")
+            after = wait_for(
+                lambda: (now := served.counters())["transfers_ended"] > before["transfers_ended"] and now, "the end"
+            )
+            assert after["flow_misses"] == before["flow_misses"] + 1
+            assert after["recvmmsg_calls"] == before["recvmmsg_calls"]
+    finally:
+        decider.close()
