@@ -1,8 +1,9 @@
 """SIGHUP: what changes while the server runs, what is only named, and that a bad file changes nothing."""
 
+import asyncio
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.support.server import ServerProcess, serve_command, serve_in_thread, 
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.protocol.packets import build_ack, build_data
-from snow_owl_tftp.server.decide import FileDecider
+from snow_owl_tftp.server.decide import Asked, FileDecider, Verdict
 from snow_owl_tftp.server.reload import merge
 
 DEBUG = '[logging]\nlevel = "debug"\nformat = "json"\n'
@@ -239,13 +240,17 @@ def test_server_without_a_file_says_so_and_goes_on(root: Path, tmp_path: Path) -
 
 def test_hangup_while_draining_is_ignored(root: Path, tmp_path: Path) -> None:
     with serve_file(root, tmp_path, DEBUG) as served, Client(served.server.address) as client:
-        client.request("boot.img")
-        client.receive()
-        served.server.signal(signal.SIGTERM)
-        wait_for(lambda: served.lines("draining"), "draining")
-        served.server.signal(signal.SIGHUP)
-        served.server.signal(signal.SIGTERM)
-        assert served.server.wait(5) == 128 + signal.SIGTERM
+
+        def hang_up(index: int) -> None:
+            if index == 5:
+                served.server.signal(signal.SIGTERM)
+                wait_for(lambda: served.lines("draining"), "draining")
+                served.server.signal(signal.SIGHUP)
+
+        # 190 blocks later, and two looks of the draining server, a reload would have been told.
+        assert client.get("boot.img", on_block=hang_up).payload == BOOT
+        assert served.server.wait(5) == 0
+        assert served.lines("server stopped")[0]["drained"]
         assert served.lines("settings reloaded") == []
 
 
@@ -279,3 +284,44 @@ def test_engine_counts_by_the_new_settings(root: Path) -> None:
             assert after["recvmmsg_calls"] == before["recvmmsg_calls"]
     finally:
         decider.close()
+
+
+class Waiting:
+    """Decides as a FileDecider, but not before `may_decide` is set."""
+
+    def __init__(self, files: FileDecider) -> None:
+        self.files = files
+        self.is_asked = False
+        self.may_decide = asyncio.Event()
+
+    def decide(self, asked: Asked) -> Awaitable[Verdict]:
+        self.is_asked = True
+        return self._decide(asked)
+
+    async def _decide(self, asked: Asked) -> Verdict:
+        verdict = self.files.decide(asked)
+        await self.may_decide.wait()
+        return await verdict if isinstance(verdict, Awaitable) else verdict
+
+
+def test_decision_that_a_reload_overtook_is_not_repeated_by_the_engine(root: Path) -> None:
+    decider = Waiting(FileDecider(Settings(root_dir=str(root))))
+    try:
+        with serve_in_thread(root, decider=decider) as served, Client(served.address) as client:
+
+            async def reload() -> None:
+                served.server.reload(Settings())
+                decider.may_decide.set()
+
+            client.request("small")
+            wait_for(lambda: decider.is_asked, "a request")
+            served.call(reload)
+            assert client.receive()[0] == build_data(1, b"ten bytes.")
+            client.send(build_ack(1), client.last_sender)
+            with Client(served.address) as second:
+                assert second.get("small").payload == b"ten bytes."
+                assert (served.counters()["flow_misses"], served.counters()["flow_hits"]) == (2, 0)
+                second.get("small")
+                assert served.counters()["flow_hits"] == 1
+    finally:
+        decider.files.close()
