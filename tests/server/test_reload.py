@@ -15,7 +15,7 @@ from tests.support.client import Client, Refused
 from tests.support.server import ServerProcess, serve_command, serve_in_thread, wait_for
 
 from snow_owl_tftp.config import Settings
-from snow_owl_tftp.protocol.packets import build_ack, build_data
+from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
 from snow_owl_tftp.server.decide import Asked, FileDecider, Verdict
 from snow_owl_tftp.server.reload import merge
 
@@ -147,6 +147,7 @@ def test_running_transfer_goes_on_as_agreed(root: Path, tmp_path: Path) -> None:
         while (datagram := client.receive()[0])[:2] != b"\0\3":
             pass  # an OACK that was repeated meanwhile
         assert datagram == build_data(1, BOOT[:1000])
+        client.send(build_error(0, "enough"), client.last_sender)  # nothing is left to wait for at the end
 
 
 # ---- keys that need a restart
