@@ -516,6 +516,15 @@ def test_the_first_ack_after_a_window_was_resent_extends_it_and_never_restarts_i
     assert blocks(machine.receive(build_ack(3), 3 * S)) == [4, 5, 6, 7]
 
 
+def test_the_last_window_cannot_be_extended():
+    machine, _ = sender(30, 4, oack=True)  # four blocks of at most 8 bytes
+    machine.tick(machine.deadline_ns)
+    machine.tick(machine.deadline_ns)
+    assert machine.receive(build_ack(2), 2 * S) == []
+    machine.receive(build_ack(4), 2 * S)
+    assert machine.outcome is Outcome.OK
+
+
 def test_a_window_that_was_resent_and_acknowledged_whole_leaves_nothing_behind():
     machine, _ = sender(100 * 8, 4, oack=True)
     machine.tick(machine.deadline_ns)

@@ -144,9 +144,9 @@ class _Transfer(ABC):
         # Up to a second: a longer RTO has backed off already, and a receiver's dally does not last for ever.
         return max(self.rtt.rto_ns, min(_DELICATE_PATIENCE * self.rtt.rto_ns, _DELICATE_NS))
 
+    @abstractmethod
     def _is_delicate(self) -> bool:
         """Whether repeating something that was not lost would do harm."""
-        raise NotImplementedError
 
     def _is_hopeless(self, now_ns: int) -> bool:
         silent_ns = now_ns - self._progress_ns
