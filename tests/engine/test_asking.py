@@ -120,7 +120,7 @@ def test_both_directions_through_a_rough_network(serve, asker, tmp_path, windows
             asker.get(relay.address, "file", options)
             asker.put(relay.address, tmp_path / "file", f"up-{i}", options)
         completions = asker.wait(8)
-    assert [Outcome(c.outcome).name for c in completions] == ["OK"] * 8
+    assert [(Outcome(c.outcome).name, c.text) for c in completions] == [("OK", b"")] * 8
     for i in range(4):
         assert (tmp_path / f"up-{i}").read_bytes() == CONTENT
         assert (asker.folder / f"got-{2 * i}").read_bytes() == CONTENT

@@ -60,6 +60,17 @@ def test_an_upload_longer_than_the_engines_buffers_is_written_in_order(serve, tm
     served.completion()
 
 
+def test_a_fast_upload_is_written_a_few_buffers_at_a_time(serve, tmp_path):
+    served = serve()
+    payload = os.urandom(4 << 20)
+    with Client(served.address) as client:
+        client.put("up", payload, options={"blksize": 1428, "windowsize": 64})
+    assert (tmp_path / "up").read_bytes() == payload
+    served.completion()
+    buffers = -(-len(payload) // 65536)
+    assert 1 < served.counter("file_writes") <= buffers // 2 + 1
+
+
 def test_without_options_ack_0_begins_and_is_repeated(serve):
     served = serve(**QUICK)
     with Client(served.address) as client:

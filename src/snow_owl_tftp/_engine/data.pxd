@@ -90,7 +90,9 @@ cdef struct Source:
     uint64_t idle_since_ns        # 0 while referenced
     uint64_t checked              # token (worker and round) of the last fstat that found it unchanged
     uint32_t changed              # 1: not the file that was opened any more
-    Source *next                  # list of the store
+    Source *next                  # the store's: of the same bucket
+    Source *idle_before           # the store's: those that nobody uses, the next to go first
+    Source *idle_after
     uint8_t stream                # 1: `fd` is a pipe, `map` a ring of our own, `size_bytes` what was read
     uint8_t ended                 # stream: the writer has closed the pipe
     uint8_t watched               # stream: the pipe is registered with epoll
@@ -126,6 +128,8 @@ cdef struct Sink:
     uint32_t buffer_bytes         # of one buffer
     uint32_t buffers              # full ones: being written, or waiting for that
     uint32_t max_buffers          # more than that hold the ACK back
+    uint32_t waiting              # full ones that no I/O thread has yet
+    uint32_t gathered             # so many of them are handed over together; at most half of max_buffers
     Buffer *filling
     Buffer *full                  # waiting, in order ...
     Buffer *full_end

@@ -20,7 +20,7 @@ from snow_owl_tftp._engine.counters cimport HISTOGRAM, Counters
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.includes.files cimport fstat, so_ctime_ns, stat_t
 from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockaddr_in6
-from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
+from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_init, queue_push, queue_take_all
 from snow_owl_tftp._engine.rtt cimport Retransmit
 from snow_owl_tftp._engine.store cimport (
@@ -448,15 +448,17 @@ cdef class Engine:
 
     cdef Sink *_sink(self, int fd, uint64_t limit, plan) except NULL:
         cdef Sink *sink = <Sink *>calloc(1, sizeof(Sink))
-        cdef uint64_t window = <uint64_t>plan.blksize_bytes * plan.windowsize_blocks
+        cdef uint32_t size = self._sink_buffer_bytes
+        cdef uint32_t windows = <uint32_t>(2 * <uint64_t>plan.blksize_bytes * plan.windowsize_blocks // size)
         declared = plan.declared_bytes
         if sink == NULL:
             raise MemoryError()
         sink.fd = fd
         sink.limit_bytes = limit
         sink.declared_bytes = <uint64_t>-1 if declared is None else declared
-        sink.buffer_bytes = self._sink_buffer_bytes
-        sink.max_buffers = <uint32_t>(4 if window < 2 * sink.buffer_bytes else 2 * window // sink.buffer_bytes)
+        sink.buffer_bytes = size
+        sink.gathered = max(1, min(windows, <uint32_t>(262144 // size)))
+        sink.max_buffers = max(<uint32_t>4, windows, 2 * sink.gathered)
         sink.live = &self._live_sinks
         so_add32(&self._live_sinks, 1)
         return sink
@@ -672,12 +674,8 @@ cdef class Engine:
 
     def live_objects(self):
         """What is alive, by kind; after stop() and poll() every figure is zero (tests insist on it)."""
-        cdef uint32_t sources = 0, i
+        cdef uint32_t sources = self._store.source_count - self._store.idle_count, i
         cdef uint64_t transfers = 0
-        cdef Source *source = self._store.sources
-        while source != NULL:
-            sources += so_load32(&source.refs) > 0
-            source = source.next
         for i in range(self._count):
             transfers += self._workers[i].counters.live_transfers
         return {"transfers": transfers, "recipes": self._live_recipes, "sinks": self._live_sinks, "sources": sources}

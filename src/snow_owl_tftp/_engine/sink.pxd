@@ -1,5 +1,7 @@
 # Receiving: payload is gathered in buffers and written by the I/O threads, never by the worker.
 #
+# A fast upload hands over several buffers at once (two windows, at most 256 KiB): each wake-up of an I/O
+# thread costs the worker its core for a moment.  Buffers that wait for company are written at the end.
 # Memory is bounded: with max_buffers full buffers of a transfer (two windows) unwritten the ACK
 # is held back (ack_owed) until one comes home, so a slow disk slows its own sender and nobody else.
 # A load generator's sink holds nothing: it compares each payload with a file of its own (a memfd that
@@ -22,25 +24,26 @@ cdef enum:
     SINK_DIFFERS = 3
 
 
-cdef inline int sink_write(Worker *w, Transfer *t) noexcept nogil:
-    """Hands all full buffers to one I/O thread, unless one is writing for us.
+cdef inline int sink_write(Worker *w, Transfer *t, uint32_t at_least) noexcept nogil:
+    """Hands all full buffers to one I/O thread, unless there are fewer than `at_least`, or one is writing for us.
 
     One at a time: two threads that write to one file only wait for each other on its inode.
     """
     cdef Sink *sink = t.sink
-    if sink.writing or sink.full == NULL:
+    if sink.writing or sink.full == NULL or sink.waiting < at_least:
         return SINK_OK
     if store_write(w.store, sink, sink.full, t.id, w.number) < 0:
         return SINK_NO_MEMORY
     w.owes_kick = 1
     sink.writing = 1
+    sink.waiting = 0
     sink.full = NULL
     sink.full_end = NULL
     return SINK_OK
 
 
-cdef inline int sink_submit(Worker *w, Transfer *t) noexcept nogil:
-    """The buffer being filled is to be written."""
+cdef inline int sink_submit(Worker *w, Transfer *t, uint32_t at_least) noexcept nogil:
+    """The buffer being filled is to be written, once `at_least` buffers are full."""
     cdef Sink *sink = t.sink
     cdef Buffer *buffer = sink.filling
     if buffer == NULL or buffer.used == 0:
@@ -53,7 +56,8 @@ cdef inline int sink_submit(Worker *w, Transfer *t) noexcept nogil:
         sink.full_end.next = buffer
     sink.full_end = buffer
     sink.buffers += 1
-    return sink_write(w, t)
+    sink.waiting += 1
+    return sink_write(w, t, at_least)
 
 
 cdef inline int sink_buffer(Sink *sink) noexcept nogil:
@@ -92,7 +96,7 @@ cdef inline int sink_deliver(Worker *w, Transfer *t, const uint8_t *payload, uin
         sink.received_bytes += part
         payload += part
         size -= part
-        if sink.filling.used == sink.filling.capacity and sink_submit(w, t) != SINK_OK:
+        if sink.filling.used == sink.filling.capacity and sink_submit(w, t, sink.gathered) != SINK_OK:
             return SINK_NO_MEMORY
     return SINK_OK
 

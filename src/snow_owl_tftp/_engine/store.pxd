@@ -19,8 +19,10 @@ cdef struct Store:
     pthread_cond_t work
     Job *head
     Job *tail
-    Source *sources               # live and lingering ones, newest first
-    uint32_t source_count
+    Source **buckets              # sources in use and lingering, by device and inode; SOURCE_BUCKETS of them
+    Source *idle_first            # those that linger, in the order in which they go
+    Source *idle_last
+    uint32_t source_count, idle_count
     uint64_t linger_ns            # how long an unused source stays open
     uint32_t stopping
     Queue *workers                # array of the workers' inboxes

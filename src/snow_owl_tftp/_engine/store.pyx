@@ -21,13 +21,15 @@ from snow_owl_tftp._engine.includes.net cimport (
 from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load32, so_load8, so_store8, so_swap8)
+    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load8, so_store8, so_swap8)
 from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_push_list
 
 cdef enum:
     JOBS_AT_ONCE = 16
     HOLD_NS = 500000              # a written buffer waits no longer for the next one
+    SOURCE_BUCKETS = 4096         # a power of two; 32 KiB
+    MAX_IDLE = 512                # that linger: half of the usual limit of descriptors
 
 cdef extern from * nogil:
     """
@@ -54,6 +56,9 @@ cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t lin
     store.workers = inboxes
     store.worker_count = workers
     store.linger_ns = linger_ns
+    store.buckets = <Source **>calloc(SOURCE_BUCKETS, sizeof(Source *))
+    if store.buckets == NULL:
+        return -1
     return so_monotonic_cond(&store.work)
 
 
@@ -75,14 +80,21 @@ cdef void source_free(Source *source) noexcept nogil:
 
 cdef void store_close(Store *store) noexcept nogil:
     """After every thread has left."""
-    cdef Source *source = store.sources
+    cdef Source *source
     cdef Source *following
-    while source != NULL:
-        following = source.next
-        source_free(source)
-        source = following
-    store.sources = NULL
+    cdef uint32_t i
+    for i in range(<uint32_t>SOURCE_BUCKETS):
+        source = store.buckets[i]
+        while source != NULL:
+            following = source.next
+            source_free(source)
+            source = following
+    free(store.buckets)
+    store.buckets = NULL
+    store.idle_first = NULL
+    store.idle_last = NULL
     store.source_count = 0
+    store.idle_count = 0
     pthread_cond_destroy(&store.work)
     pthread_mutex_destroy(&store.mutex)
 
@@ -111,12 +123,49 @@ cdef int source_map(Source *source, int fd, const stat_t *status) noexcept nogil
     return 0
 
 
+cdef Source **bucket_of(Store *store, uint64_t device, uint64_t inode) noexcept nogil:
+    # Fibonacci hashing: inodes of one folder are consecutive.
+    return &store.buckets[((inode ^ device << 32) * <uint64_t>0x9E3779B97F4A7C15) >> 32 & (SOURCE_BUCKETS - 1)]
+
+
+cdef void source_idle(Store *store, Source *source) noexcept nogil:
+    """Nobody uses it now; one that no request can ever match again goes first."""
+    source.idle_since_ns = 0 if source.changed else now_ns()
+    source.idle_after = store.idle_first if source.changed else NULL
+    source.idle_before = NULL if source.changed else store.idle_last
+    tell_neighbours(store, source, source, source)
+    store.idle_count += 1
+    if store.idle_count > MAX_IDLE:
+        pthread_cond_signal(&store.work)
+
+
+cdef void tell_neighbours(Store *store, Source *source, Source *after, Source *before) noexcept nogil:
+    """The neighbours of `source` in the idle list get new neighbours."""
+    if source.idle_before != NULL:
+        source.idle_before.idle_after = after
+    else:
+        store.idle_first = after
+    if source.idle_after != NULL:
+        source.idle_after.idle_before = before
+    else:
+        store.idle_last = before
+
+
+cdef void source_wanted(Store *store, Source *source) noexcept nogil:
+    """Out of the idle list: it is in use again, or goes."""
+    tell_neighbours(store, source, source.idle_after, source.idle_before)
+    source.idle_before = NULL
+    source.idle_after = NULL
+    store.idle_count -= 1
+
+
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noexcept nogil:
     """A counted reference to the source of `fd`; takes the descriptor over, also when it fails.
 
     Returns 0 or an errno; EINVAL: the file has not `size_bytes` any more.
     """
     cdef stat_t status
+    cdef Source **bucket
     cdef Source *source
     cdef int error
     if fstat(fd, &status) < 0:
@@ -127,12 +176,13 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noe
         close(fd)
         return EINVAL
     pthread_mutex_lock(&store.mutex)
-    source = store.sources
+    bucket = bucket_of(store, status.st_dev, status.st_ino)
+    source = bucket[0]
     while source != NULL:
         if (source.inode == status.st_ino and source.device == status.st_dev and source.size_bytes == size_bytes
                 and source.mtime_ns == so_mtime_ns(&status) and not source.changed and not source.failed_errno):
-            so_add32(&source.refs, 1)
-            source.idle_since_ns = 0
+            if so_add32(&source.refs, 1) == 1:
+                source_wanted(store, source)
             pthread_mutex_unlock(&store.mutex)
             close(fd)
             out[0] = source
@@ -141,8 +191,8 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noe
     source = <Source *>calloc(1, sizeof(Source))
     error = source_map(source, fd, &status) if source != NULL else ENOMEM
     if error == 0:
-        source.next = store.sources
-        store.sources = source
+        source.next = bucket[0]
+        bucket[0] = source
         store.source_count += 1
         pthread_cond_signal(&store.work)         # somebody must watch the lingering ones
     pthread_mutex_unlock(&store.mutex)
@@ -168,25 +218,26 @@ cdef void store_release(Store *store, Source *source) noexcept nogil:
         return
     pthread_mutex_lock(&store.mutex)
     if so_add32(&source.refs, -1) == 0:
-        source.idle_since_ns = now_ns()
+        source_idle(store, source)
     pthread_mutex_unlock(&store.mutex)
 
 
 cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcept nogil:
-    """One source that nobody used for linger_ns, out of the list; sets when the next one may be due."""
-    cdef Source **link = &store.sources
-    cdef Source *source
-    while link[0] != NULL:
-        source = link[0]
-        if so_load32(&source.refs) == 0:
-            if source.idle_since_ns + store.linger_ns <= now or source.changed:
-                link[0] = source.next
-                store.source_count -= 1
-                return source
-            if source.idle_since_ns + store.linger_ns < next_ns[0]:
-                next_ns[0] = source.idle_since_ns + store.linger_ns
-        link = &source.next
-    return NULL
+    """One source that nobody used for linger_ns, out of the store; sets when the next one will be due."""
+    cdef Source *source = store.idle_first
+    cdef Source **link
+    if source == NULL:
+        return NULL
+    if source.idle_since_ns + store.linger_ns > now and store.idle_count <= MAX_IDLE:
+        next_ns[0] = source.idle_since_ns + store.linger_ns
+        return NULL
+    source_wanted(store, source)
+    link = bucket_of(store, source.device, source.inode)
+    while link[0] != source:
+        link = &link[0].next
+    link[0] = source.next
+    store.source_count -= 1
+    return source
 
 
 cdef bint source_is_changed(Source *source) noexcept nogil:

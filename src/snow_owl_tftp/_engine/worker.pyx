@@ -525,7 +525,7 @@ cdef void flush_sink(Worker *w, Transfer *t) noexcept nogil:
         else:
             end(w, t, OUT_OK, 0, NULL, 0)
         return
-    if sink_submit(w, t) != SINK_OK:
+    if sink_submit(w, t, 1) != SINK_OK or sink_write(w, t, 1) != SINK_OK:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
         return
     t.state = T_FLUSHING
@@ -938,7 +938,7 @@ cdef void on_written(Worker *w, Message *m) noexcept nogil:
         release(w, t)
     elif t.sink.error:
         fail_sink(w, t)
-    elif sink_write(w, t) != SINK_OK:
+    elif sink_write(w, t, 1 if t.state == T_FLUSHING else t.sink.gathered) != SINK_OK:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
     elif t.state == T_FLUSHING:
         if t.sink.buffers == 0:
