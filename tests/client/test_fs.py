@@ -6,6 +6,7 @@ import socket
 import fsspec
 import pytest
 from tests.support.fake_server import Talk, fake_server
+from tests.support.server import serve_in_thread
 
 from snow_owl_tftp.client.fs import TftpFileSystem
 from snow_owl_tftp.errors import ConfigError, TransferRefused, TransferTimedOut
@@ -36,6 +37,15 @@ def test_file_is_read_and_seekable(tftp_server):
         assert file.read(1) == b"y"
     with fsspec.open(tftp_server.url("a/b.csv"), "rt") as file:
         assert file.readline() == "x,y\n"
+
+
+def test_ipv6_address_without_two_colons_in_a_row(tmp_path):
+    (tmp_path / "x").write_bytes(CONTENT)
+    with serve_in_thread(tmp_path, {"bind_addr": "[::1]:0"}, log_path=tmp_path / "log") as server:
+        url = f"tftp://[0:0:0:0:0:0:0:1]:{server.address[1]}/x"
+        with fsspec.open(url, "rb") as file:
+            assert file.read() == CONTENT
+        assert fsspec.filesystem("tftp").size(url) == len(CONTENT)
 
 
 def test_missing_file_is_file_not_found(tftp_server):

@@ -98,3 +98,11 @@ def test_silence_raises():
     quick = Client(timeout=0.05, retries=1)
     with fake_server(lambda talk: None) as server, quick as client, pytest.raises(TransferTimedOut):
         client.size(server.url("x"))
+
+
+def test_other_servers_tell_it(peer):
+    (peer.root / "x").write_bytes(bytes(70_001))
+    (peer.root / "x").chmod(0o644)
+    with Client() as client:
+        assert client.size(peer.url("x")) == 70_001
+        assert client.get(peer.url("x")) == bytes(70_001)

@@ -35,6 +35,7 @@ class TftpFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     TFTP tells no time of change: behind `filecache::` give an expiry_time, since a file of the same size counts as the
     same file. `blockcache::` is refused: a block costs the whole file.
+    fsspec takes `::` for its own: an IPv6 address is written without it, as in `tftp://[fd00:0:0:0:0:0:0:1]/boot.cfg`.
     """
 
     protocol = "tftp"
