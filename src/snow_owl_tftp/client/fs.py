@@ -58,7 +58,15 @@ class TftpFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Nothing is stripped: the host is part of the name."""
         return [stringify_path(p) for p in path] if isinstance(path, list) else stringify_path(path)
 
-    def open(self, path: str, mode: str = "rb", *further: Any, compression: str | None = None, **options: Any) -> Any:
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: Any = None,
+        compression: str | None = None,
+        **options: Any,
+    ) -> Any:
         """As AbstractFileSystem.open.
 
         Raises:
@@ -69,7 +77,7 @@ class TftpFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """
         if "r" not in mode and get_compression(path, compression) is not None:
             raise ValueError("to write compressed, use fsspec.open(url, mode, compression=...)")
-        return super().open(path, mode, *further, compression=compression, **options)
+        return super().open(path, mode, block_size, cache_options, compression, **options)
 
     def _open(
         self,
