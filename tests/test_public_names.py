@@ -64,6 +64,7 @@ def test_signatures_are_frozen():
         assert parameters(face) == ["host", "port", "**settings"]
         assert parameters(face.get) == ["self", "name", "to", "progress"]
         assert parameters(face.put) == ["self", "name", "content", "progress"]
+        assert parameters(face.size) == ["self", "name"]
     assert parameters(snow_owl_tftp.Server) == ["bind", "read", "handler_timeout_s", "settings"]
 
 

@@ -22,7 +22,13 @@ from typing import Any
 
 from snow_owl_tftp.client.address import ServerAddress, free_descriptors, open_socket, route_blksize
 from snow_owl_tftp.client.settings import ClientSettings
-from snow_owl_tftp.client.transfer import Transfer, error_of_completion, is_no_room, may_ask_plainly
+from snow_owl_tftp.client.transfer import (
+    Transfer,
+    error_of_completion,
+    has_ended_well,
+    is_no_room,
+    may_ask_plainly,
+)
 from snow_owl_tftp.errors import (
     BadPacket,
     InternalError,
@@ -56,6 +62,8 @@ _ROUTE_S = 30.0
 _DESCRIPTORS_EACH = 4
 """Of a transfer: its socket, its file, one for the source that the engine keeps, and one of a download that ended
 and whose socket still repeats the last ACK."""
+_PROBE_BYTES = DEFAULT_BLKSIZE_BYTES - 1
+"""A first block that is no longer is the whole file, and has told its size; of a longer file nothing more is wanted."""
 _DALLY_S = 5.0
 """How long the engine keeps the socket of a download, to repeat its last ACK."""
 
@@ -176,6 +184,8 @@ class ClientCore:
         return kind, transfer.name, transfer.mode, transfer.asked
 
     def _options(self, transfer: Transfer, blksize: int) -> tuple[Option, ...]:
+        if transfer.is_probe:
+            return (("tsize", "0"),) if transfer.mode == "octet" else ()
         wanted: list[Option] = []
         if blksize != DEFAULT_BLKSIZE_BYTES:
             wanted.append(("blksize", str(blksize)))
@@ -232,7 +242,8 @@ class ClientCore:
             # The engine takes it over, and a second attempt needs it too.
             fd, size_bytes = os.dup(transfer.source.fd), transfer.source.size_bytes
         elif first_packet and transfer.target is not None:
-            fd, size_bytes = transfer.target.fd, self.settings.max_size_bytes
+            fd = transfer.target.fd
+            size_bytes = _PROBE_BYTES if transfer.is_probe else self.settings.max_size_bytes
         return TransferPlan(
             transfer_id=0,
             role=int(transfer.role),
@@ -315,7 +326,10 @@ class ClientCore:
             transfer.error = TransferError(f"the server's OACK breaks the rules: {bad.reason}")
             self._engine.abort(answer.transfer_id, ErrorCode.OPTION_REFUSED, bad.reason.encode())
             return
-        self._engine.resume(answer.transfer_id, self._plan(transfer))
+        if transfer.is_probe:
+            self._engine.abort(answer.transfer_id, ErrorCode.NOT_DEFINED, b"only the size was asked for")
+        else:
+            self._engine.resume(answer.transfer_id, self._plan(transfer))
 
     def _on_received(self, received: Any) -> None:
         transfer: Transfer = received.context
@@ -371,8 +385,8 @@ class ClientCore:
         elif self._is_unheard(transfer, completion):
             del transfer.addresses[0]
             self._ask_again(transfer)
-        elif completion.outcome == Outcome.OK and transfer.error is None:
-            if transfer.role == Role.RECEIVER:
+        elif has_ended_well(transfer, completion):
+            if transfer.role == Role.RECEIVER and completion.outcome == Outcome.OK:
                 self._dallying.append((time.monotonic() + _DALLY_S, completion.transfer_id))
             self._tell(transfer, completion.payload_bytes)
             transfer.close()

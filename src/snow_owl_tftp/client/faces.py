@@ -101,6 +101,12 @@ class _Face:
         transfer = Transfer(Role.SENDER, url.path, mode, addresses, source=source_for(content, mode), progress=progress)
         return self._submit(transfer)
 
+    def _begin_size(self, url: TftpUrl) -> Transfer:
+        mode = url.mode or self._settings.mode
+        addresses = resolve(url.host, url.port, self._settings.bind)
+        target = target_for(None, mode)
+        return self._submit(Transfer(Role.RECEIVER, url.path, mode, addresses, target=target, is_probe=True))
+
     def _submit(self, transfer: Transfer) -> Transfer:
         if self._closed:
             transfer.discard()
@@ -175,6 +181,23 @@ class Client(_Face):
         """
         return self._wait(self._begin_put(self._locate(name), content, progress))
 
+    def size(self, name: str) -> int | None:
+        """Ask for the size of a file, which is not fetched.
+
+        Args:
+            name: As for `get`.
+
+        Returns:
+            Bytes, as many as `get` would return; None: the server does not tell (it knows no tsize, or the mode is
+            netascii, in which servers disagree what they count).
+
+        Raises:
+            TransferError, OSError, ValueError: As for `get`.
+
+        Spec: RFC 2349, Transfer Size Option Specification.
+        """
+        return _size(self._wait(self._begin_size(self._locate(name))))
+
     def _wait(self, transfer: Transfer) -> TransferResult:
         try:
             return transfer.future.result()
@@ -224,6 +247,11 @@ class AsyncClient(_Face):
         blocks = hasattr(content, "read") or (url.mode or self._settings.mode) == "netascii"
         transfer = await self._begin(url, lambda: self._begin_put(url, content, told), blocks=blocks)
         return await self._wait(transfer)
+
+    async def size(self, name: str) -> int | None:
+        """As Client.size."""
+        url = self._locate(name)
+        return _size(await self._wait(await self._begin(url, lambda: self._begin_size(url), blocks=False)))
 
     async def _begin(self, url: TftpUrl, begin: Callable[[], Transfer], *, blocks: bool) -> Transfer:
         """Asking the name service and copying go to another thread; nothing else is worth one."""
@@ -284,6 +312,11 @@ def _outcome(result: TransferResult, to: Destination | None) -> bytes | Transfer
     if to is not None:
         return result
     return result.data or b""
+
+
+def _size(result: TransferResult) -> int | None:
+    """Of a probe: what was announced, or what a file of one short block amounts to."""
+    return len(result.data) if result.data is not None else result.tsize
 
 
 def _in_loop(progress: ProgressCallback | None) -> ProgressCallback | None:

@@ -3,115 +3,163 @@
     fsspec.open("tftp://10.0.0.1/boot/grub.cfg").open()
 
 May know: fsspec (the extra `fsspec`) and the blocking client. Must not be imported by the rest of the package.
-Invariants: TFTP has no seek and no listing: a file is fetched whole when it is opened, and stored whole when it is
-closed; what it cannot do raises instead of guessing.
+Invariants: TFTP has no seek, no listing and no directories: a file is fetched whole when it is opened, and stored whole
+when it is closed; half a file is never stored; what TFTP cannot do raises instead of guessing.
 """
 
-import io
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
+from fsspec.core import get_compression  # type: ignore[import-untyped]
 from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
+from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 
 from snow_owl_tftp.client.faces import Client, SettingsArguments
+from snow_owl_tftp.client.fs_files import Download, Upload
+from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.url import parse_url
 from snow_owl_tftp.errors import TransferRefused
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["TftpFileSystem"]
 
-_MEMORY_BYTES = 16 << 20
-"""Larger files are kept on disk while they are open."""
+_OPTIONS_OF_FSSPEC = frozenset(
+    {"use_listings_cache", "listings_expiry_time", "max_paths", "skip_instance_cache", "asynchronous", "loop"}
+)
+"""What AbstractFileSystem documents as storage options of every file system."""
 
 
 class TftpFileSystem(AbstractFileSystem):  # type: ignore[misc]
-    """Files of any TFTP server; paths are whole URLs. Storage options are the fields of ClientSettings."""
+    """Files of any TFTP server; paths are whole URLs. Storage options are the fields of ClientSettings.
+
+    TFTP tells no time of change: behind `filecache::` give an expiry_time, since a file of the same size counts as the
+    same file. `blockcache::` is refused: a block costs the whole file.
+    fsspec takes `::` for its own: an IPv6 address is written without it, as in `tftp://[fd00:0:0:0:0:0:0:1]/boot.cfg`.
+    """
 
     protocol = "tftp"
     cachable = False  # an instance holds the caller's settings only; nothing is worth sharing
 
     def __init__(self, **settings: Any) -> None:
-        """Keep the settings; see ClientSettings."""
-        own = {name: settings.pop(name) for name in list(settings) if name not in SettingsArguments.__annotations__}
+        """Keep the settings; see ClientSettings.
+
+        Raises:
+            TypeError: There is no such setting.
+            ConfigError: A setting is out of its range.
+        """
+        own = {name: settings.pop(name) for name in _OPTIONS_OF_FSSPEC & settings.keys()}
         super().__init__(**own)
-        self._settings = settings
+        ClientSettings(**settings)
+        self._settings = cast(SettingsArguments, settings)
 
     @classmethod
-    def _strip_protocol(cls, path: str) -> str:
+    def _strip_protocol(cls, path: Any) -> Any:
         """Nothing is stripped: the host is part of the name."""
-        return path
+        return [stringify_path(p) for p in path] if isinstance(path, list) else stringify_path(path)
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> BinaryIO:
-        """The file as a seekable file object.
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: Any = None,
+        compression: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """As AbstractFileSystem.open.
+
+        Raises:
+            ValueError: TFTP has no such mode; or what is written is to be compressed, by a file object of fsspec's that
+                would never close ours.
+            FileNotFoundError: The server says so.
+            TransferError: Anything else that went wrong.
+        """
+        if "r" not in mode and get_compression(path, compression) is not None:
+            raise ValueError("to write compressed, use fsspec.open(url, mode, compression=...)")
+        return super().open(path, mode, block_size, cache_options, compression, **options)
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: Any = None,
+        cache_type: Any = None,
+        size: int | None = None,
+    ) -> Any:
+        """What fsspec asks for; sizes and caches are for files that can be read in parts."""
+        parse_url(path)
+        if mode == "rb":
+            return self._fetched(path)
+        if mode == "wb":
+            return Upload(path, self._settings, autocommit)
+        if mode == "xb":
+            raise ValueError("TFTP cannot say that a file must be new; with 'wb' the server decides")
+        raise ValueError(f"TFTP cannot open for {mode!r}")
+
+    def _fetched(self, path: str) -> Download:
+        file = Download(path)
+        try:
+            with Client(**self._settings) as client, _missing_as_not_found(path):
+                client.get(path, cast(BinaryIO, file))
+        except BaseException:
+            file.close()
+            raise
+        file.size = file.tell()
+        file.seek(0)
+        return file
+
+    def _size(self, path: str) -> int | None:
+        with Client(**self._settings) as client, _missing_as_not_found(path):
+            return client.size(path)
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Name and size; the file is fetched only where the server does not tell its size otherwise.
 
         Raises:
             FileNotFoundError: The server says so.
             TransferError: Anything else that went wrong.
         """
-        parse_url(path)
-        if mode == "rb":
-            return self._fetched(path)
-        if mode in ("wb", "xb"):
-            return _Stored(path, self._settings)
-        raise ValueError(f"TFTP cannot open for {mode!r}")
+        path = self._strip_protocol(path)
+        size_bytes = self._size(path)
+        if size_bytes is None:
+            with self._fetched(path) as file:
+                size_bytes = file.size
+        return {"name": path, "size": size_bytes, "type": "file"}
 
-    def _fetched(self, path: str) -> BinaryIO:
-        file = cast(BinaryIO, tempfile.SpooledTemporaryFile(_MEMORY_BYTES))  # noqa: SIM115 - the caller's to close
-        try:
-            with Client(**self._settings) as client:
-                client.get(path, file)
-        except TransferRefused as error:
-            file.close()
-            if error.code == ErrorCode.FILE_NOT_FOUND:
-                raise FileNotFoundError(path) from error
-            raise
-        except BaseException:
-            file.close()
-            raise
-        file.seek(0)
-        return file
-
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        """The bytes, or a slice of them."""
-        with self._fetched(path) as file:
-            return file.read()[start:end]
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
-        """Store bytes; whether an existing file is replaced is the server's choice."""
-        with Client(**self._settings) as client:
-            client.put(path, value)
-
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Name and size; TFTP tells the size only with the file, so it is fetched.
+    def exists(self, path: str, **_: Any) -> bool:
+        """Whether there is such a file.
 
         Raises:
-            FileNotFoundError: The server says so.
+            TransferError: The server says neither; it may be dead.
         """
-        with self._fetched(path) as file:
-            size_bytes = file.seek(0, io.SEEK_END)
-        return {"name": path, "size": size_bytes, "type": "file"}
+        try:
+            self._size(self._strip_protocol(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def isfile(self, path: str) -> bool:
+        """As `exists`: whatever TFTP can name is a file."""
+        return self.exists(path)
+
+    def isdir(self, path: str) -> bool:
+        """False, and nobody is asked: TFTP has no directories."""
+        return False
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         """Raises: NotImplementedError, TFTP has no listing."""
         raise NotImplementedError("TFTP has no listing")
 
 
-class _Stored(io.BytesIO):
-    """Written to in memory, stored when it is closed."""
-
-    def __init__(self, url: str, settings: dict[str, Any]) -> None:
-        super().__init__()
-        self._url = url
-        self._settings = settings
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is not None:
-            super().close()  # half a file is not stored
-        self.close()
-
-    def close(self) -> None:
-        if not self.closed:
-            content = self.getvalue()
-            super().close()
-            with Client(**self._settings) as client:
-                client.put(self._url, content)
+@contextmanager
+def _missing_as_not_found(path: str) -> Iterator[None]:
+    """ERROR 1, in the words of files."""
+    try:
+        yield
+    except TransferRefused as error:
+        if error.code == ErrorCode.FILE_NOT_FOUND:
+            raise FileNotFoundError(path) from error
+        raise

@@ -28,7 +28,15 @@ from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Option
 
-__all__ = ["ProgressCallback", "Transfer", "TransferResult", "error_of_completion", "is_no_room", "may_ask_plainly"]
+__all__ = [
+    "ProgressCallback",
+    "Transfer",
+    "TransferResult",
+    "error_of_completion",
+    "has_ended_well",
+    "is_no_room",
+    "may_ask_plainly",
+]
 
 ProgressCallback: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes so far and the size, None where the server does not tell it."""
@@ -80,6 +88,7 @@ class Transfer:
         target: Where a get goes.
         source: What a put sends.
         progress: Told about ten times a second, or None.
+        is_probe: Only the size is wanted: it is ended at the OACK, or at the first full block of a server without one.
         future: The result; never cancelled through itself, see ClientCore.cancel.
         asked: Options of the request that is in flight.
         plain: Options are not asked for (again).
@@ -99,6 +108,7 @@ class Transfer:
     target: Target | None = None
     source: Source | None = None
     progress: ProgressCallback | None = None
+    is_probe: bool = False
     future: "Future[TransferResult]" = field(default_factory=Future)
     asked: tuple[Option, ...] = ()
     plain: bool = False
@@ -159,6 +169,15 @@ def may_ask_plainly(transfer: Transfer, completion: Any) -> bool:
     if completion.outcome != Outcome.PEER_ERROR or not transfer.asked or transfer.cancelled:
         return False
     return not (completion.payload_bytes or transfer.answered) and completion.error in _OPTION_ERRORS
+
+
+def has_ended_well(transfer: Transfer, completion: Any) -> bool:
+    """Whether it did what was wanted; a probe does when we end it at the answer that we waited for."""
+    if transfer.error is not None:
+        return False
+    if transfer.is_probe and completion.outcome == Outcome.ABORTED:
+        return transfer.answered or completion.error == errno.EFBIG
+    return bool(completion.outcome == Outcome.OK)
 
 
 def error_of_completion(transfer: Transfer, completion: Any) -> TransferError:
