@@ -131,6 +131,7 @@ cdef struct Sink:
     uint32_t waiting              # full ones that no I/O thread has yet
     uint32_t gathered             # so many of them are handed over together; at most half of max_buffers
     Buffer *filling
+    Buffer *spare                 # written, and the next to be filled: its pages are there already
     Buffer *full                  # waiting, in order ...
     Buffer *full_end
     uint8_t writing               # ... because one job at a time writes to a file

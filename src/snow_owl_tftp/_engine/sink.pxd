@@ -61,15 +61,21 @@ cdef inline int sink_submit(Worker *w, Transfer *t, uint32_t at_least) noexcept 
 
 
 cdef inline int sink_buffer(Sink *sink) noexcept nogil:
+    """A buffer to fill; no larger than what is still to come, where the peer told its tsize."""
+    cdef uint64_t expected = sink.declared_bytes - sink.received_bytes
+    cdef uint32_t size = sink.buffer_bytes if sink.buffer_bytes < expected else <uint32_t>expected
     if sink.filling != NULL:
         return SINK_OK
-    sink.filling = <Buffer *>malloc(sizeof(Buffer) + sink.buffer_bytes)
+    sink.filling = sink.spare
+    sink.spare = NULL
     if sink.filling == NULL:
-        return SINK_NO_MEMORY
+        sink.filling = <Buffer *>malloc(sizeof(Buffer) + size)
+        if sink.filling == NULL:
+            return SINK_NO_MEMORY
+        sink.filling.capacity = size
+        sink.filling.bytes = <uint8_t *>(sink.filling + 1)
     sink.filling.offset = sink.received_bytes
     sink.filling.used = 0
-    sink.filling.capacity = sink.buffer_bytes
-    sink.filling.bytes = <uint8_t *>(sink.filling + 1)
     return SINK_OK
 
 
@@ -101,10 +107,27 @@ cdef inline int sink_deliver(Worker *w, Transfer *t, const uint8_t *payload, uin
     return SINK_OK
 
 
+cdef inline void sink_written(Sink *sink, Buffer *buffers, bint more) noexcept nogil:
+    """Buffers came back.  While `more` is to come one is kept: malloc would give its pages to the kernel and ask
+    for them again."""
+    cdef Buffer *rest = buffers
+    if more and buffers != NULL and sink.spare == NULL:
+        sink.spare = buffers
+        rest = buffers.next
+        buffers.next = NULL
+        sink.buffers -= 1
+    sink.buffers -= buffers_free(rest)
+    sink.writing = 0
+    if not more:
+        free(sink.spare)
+        sink.spare = NULL
+
+
 cdef inline void sink_free(Sink *sink) noexcept nogil:
     """Only when no I/O thread writes for it.  The descriptor is Python's."""
     if sink != NULL:
         buffers_free(sink.full)
         so_add32(sink.live, -1)
         free(sink.filling)
+        free(sink.spare)
         free(sink)

@@ -22,7 +22,7 @@ from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, pump_file, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
-    SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write)
+    SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write, sink_written)
 from snow_owl_tftp._engine.slab cimport (
     add_by_local, add_by_request, add_by_tid, client_leave, client_of, find_by_local, find_by_request,
     find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
@@ -926,11 +926,10 @@ cdef void abort_all(Worker *w) noexcept nogil:
 cdef void on_written(Worker *w, Message *m) noexcept nogil:
     """Buffers came back from the disk."""
     cdef Transfer *t = transfer_by_id(w, m.id)
-    cdef uint32_t written = buffers_free(m.buffer)
     if t == NULL or t.sink == NULL:
+        buffers_free(m.buffer)
         return
-    t.sink.buffers -= written
-    t.sink.writing = 0
+    sink_written(t.sink, m.buffer, t.state == T_ACTIVE)
     if m.error and not t.sink.error:
         t.sink.error = m.error
     if t.state == T_ENDING:
