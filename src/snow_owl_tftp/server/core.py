@@ -34,7 +34,6 @@ from snow_owl_tftp.server.decide import (
     CommitRefusal,
     Decider,
     Refused,
-    UploadContext,
     Verdict,
     refuse,
 )
@@ -223,8 +222,7 @@ class Server:
             self._report.mode_changed(event)
 
     def _on_completion(self, completion: Completion) -> None:
-        if isinstance(completion.context, UploadContext):
-            completion.context.let_go()
+        completion.context.let_go()
         if self._report.hears_successes or completion.outcome != Outcome.OK:
             self._report.completed(completion)
 
@@ -294,15 +292,17 @@ class Server:
         try:
             engine.start(accepted.plan, accepted.flow)
         except OSError:
-            # The file shrank or grew since it was opened, or memory for its mapping is short.
+            # The file shrank or grew since it was opened, or memory for its mapping is short. Its descriptor is the
+            # engine's all the same; what else the context holds is ours.
             context = accepted.plan.context
-            _give_back_sink(accepted)
+            context.let_go()
             error = RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
             self._carry_out(asked, refuse(context.request, error))
         except ValueError as error:
-            _give_back_sink(accepted)
+            accepted.plan.context.let_go()
             self._carry_out(asked, _internal_error(error))
         else:
+            accepted.plan.context.begin()
             self._report.accepted(asked, accepted)
 
     def _is_quiet(self, engine: Engine) -> bool:
@@ -313,12 +313,6 @@ class Server:
             and figures["transfers_started"] == figures["transfers_ended"]
             and figures["half_open_transfers"] == 0
         )
-
-
-def _give_back_sink(accepted: Accepted) -> None:
-    """A source is the engine's even if it could not start; a sink stays ours."""
-    if isinstance(accepted.plan.context, UploadContext):
-        accepted.discard()
 
 
 def _internal_error(cause: BaseException) -> Refused:

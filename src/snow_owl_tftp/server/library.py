@@ -6,21 +6,20 @@
     async with Server(bind=("127.0.0.1", 0), read=handler) as server:
         print(server.url("boot.cfg"))
 
-May know: the server's core, settings, protocol. Must not: serve files by itself, or let one handler touch another's
-transfer.
+May know: the server's core, streams, settings, protocol. Must not: serve files by itself, or let one handler touch
+another's transfer.
 Invariants:
 - A handler that raises, refuses or takes too long ends its own request or transfer with an ERROR, nobody else's.
 - What streams from an iterator waits at a full pipe: memory stays bounded by the pipe and the engine's window.
-- An iterator that fails never looks like the end of a file: its pipe is closed only after the engine has let go of it.
+- An iterator that fails never looks like the end of a file (`streams`).
 - Nothing is global; several servers live in one process.
 """
 
 import asyncio
 import logging
 import os
-import select
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,19 +31,17 @@ from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
-from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
+from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Request, parse_request_untrusted, refuse_malformed_untrusted
 from snow_owl_tftp.server.core import Server as CoreServer
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, option_limits, refuse
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.sockets import format_address
+from snow_owl_tftp.server.streams import Stream, StreamContext
 
 __all__ = ["ReadHandler", "ReadRequest", "Refuse", "Response", "Server"]
 
 _CHUNK_BYTES: Final = 1 << 18
-_READER_LOOK_S: Final = 0.02
-"""How often a failed stream looks whether the engine has let its pipe go; the client was told long before."""
-_READER_LOOKS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +148,8 @@ class Server:
 
     async def stop(self) -> None:
         """End what still runs, tell its peers, and release every socket and thread."""
-        await self._decider.close()
         await self._core.stop()
+        await self._decider.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -194,8 +191,7 @@ class _HandlerDecider:
         return self._answer(asked, request)
 
     async def close(self) -> None:
-        for task in self._streams:
-            task.cancel()
+        """Wait for the end of every stream; the core has stopped, so that no transfer of one lives."""
         await asyncio.gather(*self._streams, return_exceptions=True)
 
     async def _answer(self, asked: Asked, request: Request) -> Verdict:
@@ -222,57 +218,38 @@ class _HandlerDecider:
         fd = await _open(content, request.mode)
         size_bytes = os.fstat(fd).st_size
         negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
-        return Accepted(_plan(transfer_id, request, fd, size_bytes, negotiated), None)
+        return Accepted(_plan(transfer_id, fd, TransferContext(request, size_bytes, negotiated)), None)
 
     def _accept_stream(self, transfer_id: int, request: Request, chunks: AsyncIterable[bytes]) -> Verdict:
+        iterator = aiter(chunks)
         negotiated = negotiate(request, size_bytes=None, limits=self._limits)
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        task = asyncio.ensure_future(self._feed(transfer_id, writer, aiter(chunks), request.mode))
-        self._streams.add(task)
-        task.add_done_callback(self._streams.discard)
-        return Accepted(_plan(transfer_id, request, reader, None, negotiated), None)
-
-    async def _feed(self, transfer_id: int, writer: int, chunks: AsyncIterator[bytes], mode: str) -> None:
-        """Writes what the iterator yields into the pipe, no faster than the client takes it."""
-        try:
-            while True:
-                async with asyncio.timeout(self._timeout_s):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    break
-                await _write(writer, netascii.encode(chunk) if mode == "netascii" else chunk)
-        except BrokenPipeError:
-            pass  # the client is gone: nobody waits for the rest
-        except (Exception, asyncio.CancelledError) as error:
-            await self._fail(transfer_id, writer, error)
-        finally:
-            os.close(writer)
-            if hasattr(chunks, "aclose"):
-                await chunks.aclose()
-
-    async def _fail(self, transfer_id: int, writer: int, error: BaseException) -> None:
-        """Ends the transfer with an ERROR; the pipe must not end before, or the client would think it had all."""
-        self.abort(transfer_id, "the content could not be made")
-        if isinstance(error, asyncio.CancelledError):
-            await _reader_left(writer)
-            raise error
-        logging.getLogger("snow_owl_tftp").error("a stream failed", exc_info=error)
-        await _reader_left(writer)
+        stream = Stream(
+            iterator,
+            writer,
+            is_netascii=request.mode == "netascii",
+            timeout_s=self._timeout_s,
+            abort=lambda: self.abort(transfer_id, "the content could not be made"),
+            tasks=self._streams,
+        )
+        context = StreamContext(request, None, negotiated, stream)
+        return Accepted(_plan(transfer_id, reader, context, is_stream=True), None)
 
 
-def _plan(transfer_id: int, request: Request, fd: int, size_bytes: int | None, negotiated: Negotiated) -> TransferPlan:
+def _plan(transfer_id: int, fd: int, context: TransferContext, *, is_stream: bool = False) -> TransferPlan:
+    negotiated = context.negotiated
     timeout_s = negotiated.timeout_s
     return TransferPlan(
         transfer_id=transfer_id,
         role=Role.SENDER,
         fd=fd,
-        size_bytes=size_bytes or 0,
+        size_bytes=0 if is_stream else context.size_bytes or 0,
         blksize_bytes=negotiated.blksize_bytes,
         windowsize_blocks=negotiated.windowsize_blocks,
         timeout_ns=timeout_s * 1_000_000_000 if timeout_s else 0,
         first_packet=negotiated.oack,
-        stream=size_bytes is None,
-        context=TransferContext(request, size_bytes, negotiated),
+        stream=is_stream,
+        context=context,
     )
 
 
@@ -319,41 +296,6 @@ def _memory(data: bytes) -> int:
     while rest:
         rest = rest[os.write(fd, rest) :]
     return fd
-
-
-async def _write(fd: int, data: bytes) -> None:
-    """Writes all of it, waiting while the pipe is full. Raises: BrokenPipeError."""
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:
-            await _writable(fd)
-
-
-async def _writable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def on_ready() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_writer(fd, on_ready)
-    try:
-        await ready
-    finally:
-        loop.remove_writer(fd)
-
-
-async def _reader_left(writer: int) -> None:
-    """Waits until the other end of a pipe is closed (POLLERR, poll(2)), which the event loop cannot ask for alone."""
-    poller = select.poll()
-    poller.register(writer, 0)
-    for _ in range(_READER_LOOKS):
-        if poller.poll(0):
-            return
-        await asyncio.sleep(_READER_LOOK_S)
 
 
 def _refusal_of(error: OSError) -> RefusedError:
