@@ -83,6 +83,34 @@ async def test_refusals_reach_the_client():
         await fetch(answering("/does/not/exist"))
 
 
+@pytest.mark.parametrize("code", [-1, 9, 65536, "1", None, 1.5])
+def test_refusal_with_a_code_that_is_none_is_an_error(code):
+    with pytest.raises(ValueError, match=r"must be 0\.\.8"):
+        Refuse(code, "text")
+
+
+@pytest.mark.parametrize("is_raised", [False, True])
+async def test_text_of_a_refusal_is_cut_so_that_it_arrives(is_raised):
+    async def handler(request):
+        if is_raised:
+            raise RefusedError(2, "x" * 5000)
+        return Refuse(2, "x" * 5000)
+
+    with pytest.raises(TransferRefused) as refused:
+        await fetch(handler, timeout=0.5, retries=1)
+    assert (refused.value.code, refused.value.server_text) == (2, "x" * 250)
+
+
+async def test_handler_that_awaits_what_was_cancelled_is_answered():
+    async def handler(request):
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    with pytest.raises(TransferRefused, match="Internal error"):
+        await fetch(handler, timeout=0.5, retries=1)
+
+
 async def test_handler_that_raises_ends_its_own_request_only():
     async def handler(request):
         if request.path == "bad":

@@ -21,7 +21,7 @@ Invariants:
 import asyncio
 from collections.abc import Awaitable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Received, Request
 from snow_owl_tftp.config import Settings
@@ -239,10 +239,10 @@ class Server:
 
     def _answer_received(self, transfer_id: int, done: "asyncio.Future[CommitRefusal | None]") -> None:
         engine = self._engine
-        error = None if done.cancelled() else done.exception()
+        error = _failure_of(done)
         if error is not None:
             self._report.log.error("internal error", exc_info=error)
-        if engine is None or done.cancelled():
+        if engine is None:
             return  # stopped meanwhile: the engine has told the client
         if error is not None:
             engine.commit(transfer_id, ErrorCode.NOT_DEFINED, b"Internal error")
@@ -268,13 +268,12 @@ class Server:
 
         def on_done(done: asyncio.Future[Verdict]) -> None:
             self._deciding.discard(done)
-            if not done.cancelled():
-                error = done.exception()
-                verdict = _internal_error(error) if error else done.result()
-                if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
-                    verdict.flow = None  # decided by the old rules, perhaps: good for this once
-                self._carry_out(asked, verdict)
-                self._report.flush()
+            error = _failure_of(done)
+            verdict = _internal_error(error) if error else done.result()
+            if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
+                verdict.flow = None  # decided by the old rules, perhaps: good for this once
+            self._carry_out(asked, verdict)
+            self._report.flush()
 
         future.add_done_callback(on_done)
 
@@ -313,6 +312,14 @@ class Server:
             and figures["transfers_started"] == figures["transfers_ended"]
             and figures["half_open_transfers"] == 0
         )
+
+
+def _failure_of(done: "asyncio.Future[Any]") -> BaseException | None:
+    """What it ended with; a CancelledError that it let out by itself is one failure more, and must be answered."""
+    try:
+        return done.exception()
+    except asyncio.CancelledError as error:
+        return error
 
 
 def _internal_error(cause: BaseException) -> Refused:

@@ -42,6 +42,8 @@ from snow_owl_tftp.server.streams import Stream, StreamContext
 __all__ = ["ReadHandler", "ReadRequest", "Refuse", "Response", "Server"]
 
 _CHUNK_BYTES: Final = 1 << 18
+_MAX_TEXT_CHARACTERS: Final = 250
+"""As the engine cuts the text of an abort; an ERROR of some thousand bytes arrives nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,19 @@ class Refuse:
 
     Attributes:
         code: ErrorCode, 0..8; 1: file not found, 2: access violation.
-        text: For the human at the other end; ASCII.
+        text: For the human at the other end; ASCII. What exceeds 250 characters is cut off.
+
+    Raises:
+        ValueError: There is no such code.
     """
 
     code: int = int(ErrorCode.FILE_NOT_FOUND)
     text: str = "File not found"
+
+    def __post_init__(self) -> None:
+        if self.code not in tuple(ErrorCode):
+            raise ValueError(f"the code of an ERROR must be 0..8, not {self.code!r}")
+        object.__setattr__(self, "text", self.text[:_MAX_TEXT_CHARACTERS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +215,8 @@ class _HandlerDecider:
         except TimeoutError:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         except RefusedError as error:
-            return refuse(request, error)
+            refusal = Refuse(error.code, error.text)  # a handler's, perhaps: held to the same bounds
+            return refuse(request, RefusedError(refusal.code, refusal.text))
         except OSError as error:
             return refuse(request, _refusal_of(error))
 
