@@ -6,8 +6,8 @@
     async with Server(bind=("127.0.0.1", 0), read=handler) as server:
         print(server.url("boot.cfg"))
 
-May know: the server's core, streams, settings, protocol. Must not: serve files by itself, or let one handler touch
-another's transfer.
+May know: the server's core, contents, streams, settings, protocol. Must not: serve files by itself, or let one handler
+touch another's transfer.
 Invariants:
 - A handler that raises, refuses or takes too long ends its own request or transfer with an ERROR, nobody else's.
 - What streams from an iterator waits at a full pipe: memory stays bounded by the pipe and the engine's window.
@@ -18,10 +18,8 @@ Invariants:
 import asyncio
 import logging
 import os
-import stat
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
 
@@ -33,6 +31,7 @@ from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Request, parse_request_untrusted, refuse_malformed_untrusted
+from snow_owl_tftp.server.contents import ContentThreads, memory_of
 from snow_owl_tftp.server.core import Server as CoreServer
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, option_limits, refuse
 from snow_owl_tftp.server.report import Report
@@ -41,7 +40,6 @@ from snow_owl_tftp.server.streams import Stream, StreamContext
 
 __all__ = ["ReadHandler", "ReadRequest", "Refuse", "Response", "Server"]
 
-_CHUNK_BYTES: Final = 1 << 18
 _MAX_TEXT_CHARACTERS: Final = 250
 """As the engine cuts the text of an abort; an ERROR of some thousand bytes arrives nowhere."""
 
@@ -93,8 +91,15 @@ class Response:
     """A file.
 
     Attributes:
-        content: Bytes; a path (a str is one) or an open file, sent whole; or an async iterable of bytes, whose
-            length nobody knows, so that a client that asks for tsize gets no answer to that; or a Refuse.
+        content: One of
+            bytes;
+            a path (a str is one) of a regular file;
+            a file object open for reading bytes: read from where it stands to its end, as fast as the client takes it,
+            and not closed. A client that asks for tsize is told it where the file can be measured by seeking, in
+            octet mode. A `read` that hangs ends its transfer when its time is up, but holds one of 32 threads, and
+            the end of the program, until it returns;
+            an async iterable of bytes, whose length nobody knows, so that nobody is told a tsize;
+            a Refuse.
     """
 
     content: bytes | str | os.PathLike[str] | BinaryIO | AsyncIterable[bytes] | Refuse
@@ -122,7 +127,8 @@ class Server:
         Args:
             bind: Host and UDP port; port 0 lets the kernel choose.
             read: Answers every RRQ. May also raise RefusedError.
-            handler_timeout_s: How long it, and every step of an iterator, may take.
+            handler_timeout_s: How long it may take, opening what it returns included; and then, where that is an
+                iterator or a file object, every step of it.
             settings: Other settings by key path, as in the configuration file: {"workers": 2}.
 
         Raises:
@@ -188,6 +194,7 @@ class _HandlerDecider:
         self._limits = limits
         self._timeout_s = timeout_s
         self._streams: set[asyncio.Task[None]] = set()
+        self._threads = ContentThreads()  # none runs before it is needed
         self.abort: Callable[[int, str], None] = lambda transfer_id, text: None
 
     def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
@@ -202,6 +209,8 @@ class _HandlerDecider:
 
     async def close(self) -> None:
         """Wait for the end of every stream; the core has stopped, so that no transfer of one lives."""
+        self._threads.close()
+        self._threads = ContentThreads()
         await asyncio.gather(*self._streams, return_exceptions=True)
 
     async def _answer(self, asked: Asked, request: Request) -> Verdict:
@@ -209,41 +218,56 @@ class _HandlerDecider:
         options = {name.lower(): value for name, value in reversed(request.options)}
         read = ReadRequest(host, port, asked.local_address, request.filename, request.mode, options)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._handler(read)
-            return await self._accept(asked.transfer_id, request, response)
+            async with asyncio.timeout(self._timeout_s) as limit:
+                return await self._accept(asked.transfer_id, request, await self._handler(read))
         except TimeoutError:
+            if not limit.expired():
+                raise  # the handler's own: a failure like any other
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         except RefusedError as error:
             refusal = Refuse(error.code, error.text)  # a handler's, perhaps: held to the same bounds
             return refuse(request, RefusedError(refusal.code, refusal.text))
-        except OSError as error:
-            return refuse(request, _refusal_of(error))
 
     async def _accept(self, transfer_id: int, request: Request, response: Response | Refuse) -> Verdict:
         content = response.content if isinstance(response, Response) else response
+        is_netascii = request.mode == "netascii"
         if isinstance(content, Refuse):
             raise RefusedError(content.code, content.text)
         if isinstance(content, AsyncIterable):
-            return self._accept_stream(transfer_id, request, content)
-        fd = await _open(content, request.mode)
+            return self._accept_stream(transfer_id, request, aiter(content), None)
+        if isinstance(content, bytes | bytearray | memoryview):
+            data = bytes(content)
+            return self._accept_descriptor(
+                transfer_id, request, memory_of(netascii.encode(data) if is_netascii else data)
+            )
+        if isinstance(content, str | os.PathLike):
+            fd = await self._threads.open_path(content, is_netascii=is_netascii)
+            return self._accept_descriptor(transfer_id, request, fd)
+        if hasattr(content, "read"):
+            size_bytes = None if is_netascii else await self._threads.measure(content)
+            chunks = self._threads.chunks_of(content, size_bytes)
+            return self._accept_stream(transfer_id, request, chunks, size_bytes)
+        raise TypeError(f"a Response cannot hold {type(content).__name__}")
+
+    def _accept_descriptor(self, transfer_id: int, request: Request, fd: int) -> Verdict:
         size_bytes = os.fstat(fd).st_size
         negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
         return Accepted(_plan(transfer_id, fd, TransferContext(request, size_bytes, negotiated)), None)
 
-    def _accept_stream(self, transfer_id: int, request: Request, chunks: AsyncIterable[bytes]) -> Verdict:
-        iterator = aiter(chunks)
-        negotiated = negotiate(request, size_bytes=None, limits=self._limits)
+    def _accept_stream(
+        self, transfer_id: int, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
+    ) -> Verdict:
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         stream = Stream(
-            iterator,
+            chunks,
             writer,
             is_netascii=request.mode == "netascii",
             timeout_s=self._timeout_s,
             abort=lambda: self.abort(transfer_id, "the content could not be made"),
             tasks=self._streams,
         )
-        context = StreamContext(request, None, negotiated, stream)
+        context = StreamContext(request, size_bytes, negotiated, stream)
         return Accepted(_plan(transfer_id, reader, context, is_stream=True), None)
 
 
@@ -262,59 +286,6 @@ def _plan(transfer_id: int, fd: int, context: TransferContext, *, is_stream: boo
         stream=is_stream,
         context=context,
     )
-
-
-async def _open(content: "bytes | str | os.PathLike[str] | BinaryIO", mode: str) -> int:
-    """A descriptor of exactly what is to be sent, which the engine takes over."""
-    if isinstance(content, bytes | bytearray | memoryview):
-        data = bytes(content)
-        return _memory(netascii.encode(data) if mode == "netascii" else data)
-    if isinstance(content, str | os.PathLike):
-        return await asyncio.to_thread(_open_path, Path(content), mode)
-    if hasattr(content, "read"):
-        return await asyncio.to_thread(_copy, content, mode)
-    raise TypeError(f"a Response cannot hold {type(content).__name__}")
-
-
-def _open_path(path: Path, mode: str) -> int:
-    # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
-    if mode == "octet":
-        return fd
-    with os.fdopen(fd, "rb") as file:
-        return _copy(file, mode)
-
-
-def _copy(file: BinaryIO, mode: str) -> int:
-    fd = _memory(b"")
-    try:
-        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
-            rest = memoryview(netascii.encode(chunk) if mode == "netascii" else chunk)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _memory(data: bytes) -> int:
-    fd = os.memfd_create("tftp-response", os.MFD_CLOEXEC)
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-    return fd
-
-
-def _refusal_of(error: OSError) -> RefusedError:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found")
-    if isinstance(error, PermissionError):
-        return RefusedError(ErrorCode.ACCESS_VIOLATION, "Access violation")
-    return RefusedError(ErrorCode.NOT_DEFINED, "I/O error")
 
 
 class _StandardLog:
