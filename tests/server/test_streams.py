@@ -96,7 +96,7 @@ async def test_failed_stream_waits_for_the_end_of_its_transfer(monkeypatch):
     async with serving(failing_after(3, ValueError())) as server:
         aborted = asyncio.Event()
         monkeypatch.setattr(server._decider, "abort", lambda *_: aborted.set())
-        async with AsyncClient(*server.address) as client:
+        async with AsyncClient(*server.address, timeout=0.5, retries=1) as client:
             getting = asyncio.ensure_future(client.get("x"))
             await asyncio.wait_for(aborted.wait(), QUICKLY_S)
             assert len(server._decider._streams) == 1
@@ -128,9 +128,9 @@ async def test_generator_is_closed_when_its_client_gives_up():
     begun, closed = asyncio.Event(), asyncio.Event()
 
     async def endless():
-        begun.set()
         try:
-            yield b"first"
+            yield bytes(1_000_000)  # more than is made ahead: whoever asks for the next one has answered
+            begun.set()
             await asyncio.Event().wait()
         finally:
             closed.set()
@@ -147,7 +147,7 @@ async def test_stop_tells_the_client_and_leaves_no_descriptor():
 
     async def endless():
         while True:
-            yield bytes(10_000)
+            yield bytes(1_000_000)
             begun.set()
 
     before = open_descriptors()

@@ -84,7 +84,10 @@ class Server:
         Raises:
             ConfigError: The settings name what this machine does not have.
             EngineError: The operating system refused a socket, memory or a thread.
+            RuntimeError: It runs already.
         """
+        if self._engine is not None:
+            raise RuntimeError("the server runs already; stop it before it is started anew")
         addresses = open_addresses(self._settings, self._report.log.warning)
         try:
             engine = make_engine(self._settings)

@@ -18,13 +18,14 @@ Invariants:
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
+from urllib.parse import quote
 
 from snow_owl_tftp.config import Settings
-from snow_owl_tftp.errors import BadPacket, RefusedError
+from snow_owl_tftp.errors import BadPacket, ConfigError, RefusedError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol import netascii
@@ -42,6 +43,27 @@ __all__ = ["ReadHandler", "ReadRequest", "Refuse", "Response", "Server"]
 
 _MAX_TEXT_CHARACTERS: Final = 250
 """As the engine cuts the text of an abort; an ERROR of some thousand bytes arrives nowhere."""
+
+
+_LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where a client on this machine reaches a wildcard, which is no address to send to."""
+
+_HANDLER_DECIDES: Final = "remove it; the handler decides what is served"
+_LOG_IS_PYTHONS: Final = 'set up logging.getLogger("snow_owl_tftp") instead'
+_NO_AUDIT: Final = "remove it; a Server of the library writes no audit log"
+_WITHOUT_EFFECT: Final[Mapping[str, str]] = {
+    "bind_addr": "use the argument bind instead",
+    "root_dir": _HANDLER_DECIDES,
+    "max_file_size_bytes": _HANDLER_DECIDES,
+    "drain_timeout_s": "remove it; stop() ends running transfers",
+    "write_config": "remove it; a Server of the library takes no uploads",
+    "logging.format": _LOG_IS_PYTHONS,
+    "logging.file": _LOG_IS_PYTHONS,
+    "logging.audit_enabled": _NO_AUDIT,
+    "logging.audit_file": _NO_AUDIT,
+    "performance.platform.batch.enable_flows": "remove it; the handler is asked every time",
+}
+"""Keys, and tables of them, that this server does not look at; and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +147,18 @@ class Server:
         """Prepare; nothing is opened before `start`.
 
         Args:
-            bind: Host and UDP port; port 0 lets the kernel choose.
+            bind: Host and UDP port. The host is a numeric address, IPv6 without brackets: names are not looked up.
+                Port 0 lets the kernel choose.
             read: Answers every RRQ. May also raise RefusedError.
             handler_timeout_s: How long it may take, opening what it returns included; and then, where that is an
                 iterator or a file object, every step of it.
             settings: Other settings by key path, as in the configuration file: {"workers": 2}.
 
         Raises:
-            ConfigError: A setting is unknown or out of its range.
+            ConfigError: The host is no numeric address, or a setting is unknown, out of its range, or without
+                effect here.
         """
+        _refuse_settings_without_effect(settings or {})
         overrides = {**(settings or {}), "bind_addr": format_address(*bind)}
         self._settings = Settings().with_overrides(overrides, source="Server")
         self._decider = _HandlerDecider(read, option_limits(self._settings), handler_timeout_s)
@@ -143,22 +168,48 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that requests are answered at, the real port where 0 was asked."""
+        """Host and port that requests are answered at, the real port where 0 was asked.
+
+        Raises:
+            RuntimeError: The server was not started.
+        """
+        if not self._core.addresses:
+            raise RuntimeError("the server has no address before it was started")
         return self._core.addresses[0]
 
     def url(self, path: str) -> str:
-        """The TFTP URL of a path on this server."""
-        return f"tftp://{format_address(*self.address)}/{path}"
+        """Name a file of this server.
+
+        Args:
+            path: What a handler is to find in `ReadRequest.path`, in any characters.
+
+        Returns:
+            Its TFTP URL, percent-encoded. A server of all addresses is named by that of the loopback.
+
+        Raises:
+            RuntimeError: The server was not started.
+
+        Spec: RFC 3617 section 3.
+        """
+        host, port = self.address
+        return f"tftp://{format_address(_LOOPBACK_OF.get(host, host), port)}/{quote(path)}"
 
     def counters(self) -> Mapping[str, object]:
-        """What the engine counts: system calls, datagrams, blocks, retransmits, by name."""
+        """Count what the engine does.
+
+        Returns:
+            System calls, datagrams, blocks, retransmits and more, by name (docs/engine-contract.md); empty while the
+            server does not run.
+        """
         return self._core.counters()
 
     async def start(self) -> None:
         """Bind and answer.
 
         Raises:
+            ConfigError: This machine does not have the address.
             EngineError: The operating system refused a socket, memory or a thread.
+            RuntimeError: The server runs already.
         """
         await self._core.start()
 
@@ -269,6 +320,25 @@ class _HandlerDecider:
         )
         context = StreamContext(request, size_bytes, negotiated, stream)
         return Accepted(_plan(transfer_id, reader, context, is_stream=True), None)
+
+
+def _refuse_settings_without_effect(settings: Mapping[str, object]) -> None:
+    problems = [
+        f"Server: {key}: has no effect here; {remedy}"
+        for key in _key_paths(settings)
+        for known, remedy in _WITHOUT_EFFECT.items()
+        if f"{key}.".startswith(f"{known}.")
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _key_paths(table: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _key_paths(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 def _plan(transfer_id: int, fd: int, context: TransferContext, *, is_stream: bool = False) -> TransferPlan:
