@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -197,6 +198,22 @@ async def test_error_of_a_handler_is_a_failure_with_its_traceback_whatever_it_is
     failures = [record.exc_info[1] for record in caplog.records if record.levelno == logging.ERROR]
     assert failures  # two: a client that is told 0 asks once more without options
     assert all(failure is error for failure in failures)
+
+
+@pytest.mark.parametrize(("call", "content"), [("memfd_create", b"x"), ("pipe2", io.BytesIO(b"x")), ("open", "/x")])
+async def test_want_of_descriptors_is_told_as_that(call, content, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def handler(request):
+        monkeypatch.setattr(os, call, fail)
+        return Response(content)
+
+    async with Server(read=handler) as server, AsyncClient(*server.address) as client:
+        with pytest.raises(TransferRefused, match="ERROR 0: Server busy"):
+            await client.get("x", io.BytesIO())
+        monkeypatch.undo()
+    assert not [record for record in caplog.records if record.levelno == logging.ERROR]
 
 
 async def test_answer_that_is_no_response_is_a_failure():

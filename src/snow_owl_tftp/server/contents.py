@@ -15,8 +15,9 @@ Invariants:
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -25,7 +26,7 @@ from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["ContentThreads", "memory_of"]
+__all__ = ["ContentThreads", "memory_of", "open_pipe"]
 
 _OPENING_THREADS: Final = 8
 _READING_THREADS: Final = 32
@@ -97,14 +98,27 @@ class ContentThreads:
 
 
 def memory_of(data: bytes) -> int:
-    """Return a descriptor of bytes, the caller's."""
-    fd = os.memfd_create("tftp-response", os.MFD_CLOEXEC)
-    _write(fd, data)
-    return fd
+    """Return a descriptor of bytes, the caller's. Raises: RefusedError."""
+    with _our_own():
+        return _memory([data])
+
+
+def open_pipe() -> tuple[int, int]:
+    """Return the non-blocking reading and writing end of a pipe, the caller's. Raises: RefusedError."""
+    with _our_own():
+        return os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+@contextmanager
+def _our_own() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise refusal_of_errno(error.errno or 0) from error
 
 
 def _open_path(path: Path, is_netascii: bool) -> int:
-    try:
+    with _our_own():
         # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         status = os.fstat(fd)  # cannot fail: the descriptor is ours and open
@@ -112,29 +126,26 @@ def _open_path(path: Path, is_netascii: bool) -> int:
             os.close(fd)
             raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
         # A file of /proc says 0 whatever it holds.
-        return fd if status.st_size and not is_netascii else _copy(fd, is_netascii)
-    except OSError as error:
-        raise refusal_of_errno(error.errno or 0) from error
+        if status.st_size and not is_netascii:
+            return fd
+        try:
+            chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
+            return _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+        finally:
+            os.close(fd)
 
 
-def _copy(source: int, is_netascii: bool) -> int:
-    """The same content in memory; takes the source over."""
-    fd = memory_of(b"")
+def _memory(chunks: Iterable[bytes]) -> int:
+    fd = os.memfd_create("tftp-response", os.MFD_CLOEXEC)
     try:
-        while chunk := os.read(source, _CHUNK_BYTES):
-            _write(fd, netascii.encode(chunk) if is_netascii else chunk)
+        for chunk in chunks:
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
     except BaseException:
         os.close(fd)
         raise
-    finally:
-        os.close(source)
     return fd
-
-
-def _write(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
 
 
 def _measure(file: BinaryIO) -> int | None:

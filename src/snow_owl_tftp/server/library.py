@@ -32,7 +32,7 @@ from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Request, parse_request_untrusted, refuse_malformed_untrusted
-from snow_owl_tftp.server.contents import ContentThreads, memory_of
+from snow_owl_tftp.server.contents import ContentThreads, memory_of, open_pipe
 from snow_owl_tftp.server.core import Server as CoreServer
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, option_limits, refuse
 from snow_owl_tftp.server.report import Report
@@ -309,7 +309,7 @@ class _HandlerDecider:
         self, transfer_id: int, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
     ) -> Verdict:
         negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        reader, writer = open_pipe()
         stream = Stream(
             chunks,
             writer,
