@@ -1,8 +1,13 @@
 """What `import snow_owl_tftp` promises: these names, each documented, and a cheap import."""
 
+import ast
+import dataclasses
 import inspect
+import re
 import subprocess
 import sys
+import textwrap
+from dataclasses import MISSING
 
 import pytest
 
@@ -12,11 +17,13 @@ NAMES = [
     "AsyncClient",
     "BadPacket",
     "Client",
+    "ClientSettings",
     "ConfigError",
     "EngineError",
     "InternalError",
     "ReadRequest",
     "Refuse",
+    "RefusedError",
     "Response",
     "Server",
     "TftpError",
@@ -66,6 +73,105 @@ def test_signatures_are_frozen():
         assert parameters(face.put) == ["self", "name", "content", "progress"]
         assert parameters(face.size) == ["self", "name"]
     assert parameters(snow_owl_tftp.Server) == ["bind", "read", "handler_timeout_s", "settings"]
+
+
+FIELDS = {
+    "ClientSettings": {
+        "blksize": None,
+        "windowsize": 64,
+        "timeout": None,
+        "retries": 5,
+        "mode": "octet",
+        "port_range": None,
+        "bind": None,
+        "max_size_bytes": 0,
+        "max_transfers": 0,
+    },
+    "TransferResult": {
+        "payload_bytes": MISSING,
+        "seconds": MISSING,
+        "options": MISSING,
+        "blksize": MISSING,
+        "windowsize": MISSING,
+        "tsize": MISSING,
+        "blocks": MISSING,
+        "retransmits": MISSING,
+        "srtt_s": MISSING,
+        "server": MISSING,
+        "data": None,
+    },
+    "ReadRequest": {
+        "client": MISSING,
+        "client_port": MISSING,
+        "server": MISSING,
+        "path": MISSING,
+        "mode": MISSING,
+        "options": MISSING,
+    },
+    "Response": {"content": MISSING},
+    "Refuse": {"code": 1, "text": "File not found"},
+    "TftpUrl": {"host": MISSING, "port": MISSING, "path": MISSING, "mode": None},
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields_and_their_defaults_are_frozen(name):
+    kind = getattr(snow_owl_tftp, name)
+    assert {field.name: field.default for field in dataclasses.fields(kind)} == FIELDS[name]
+    assert list(kind.__match_args__) == list(FIELDS[name])  # positional arguments, in this order
+
+
+def test_every_dataclass_is_named_above_and_cannot_be_changed():
+    values = {name: getattr(snow_owl_tftp, name) for name in NAMES}
+    kinds = {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
+    assert kinds.keys() == FIELDS.keys()
+    assert all(kind.__dataclass_params__.frozen for kind in kinds.values())
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_is_documented(name):
+    sections = inspect.getdoc(getattr(snow_owl_tftp, name)).replace("Args:", "Attributes:").split("Attributes:")
+    assert [field for field in FIELDS[name] if f"\n    {field}: " not in sections[1]] == []
+
+
+def public_functions():
+    """(name, function) of all that a caller may call: functions, constructors, methods, properties."""
+    for name in NAMES:
+        value = getattr(snow_owl_tftp, name)
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.isclass(value) and not issubclass(value, Exception) and not dataclasses.is_dataclass(value):
+            for member, function in inspect.getmembers(value):
+                function = function.fget if isinstance(function, property) else function
+                if inspect.isfunction(function) and (member == "__init__" or not member.startswith("_")):
+                    yield f"{name}.{member}", function
+
+
+def sections_due(function):
+    """The sections that a docstring owes its signature and its own `raise` statements."""
+    signature = inspect.signature(function)
+    if set(signature.parameters) - {"self"}:
+        yield "Args:"
+    is_property = function.__qualname__ in PROPERTIES
+    if not is_property and signature.return_annotation not in (None, "None"):
+        yield "Returns:"
+    if any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function))))):
+        yield "Raises:"
+
+
+PROPERTIES = {"Server.address"}
+"""They are named for what they are, so their first line says what a Returns would."""
+REFERENCE = re.compile(r"\b(?:As|See|errors of) (?:Client\.\w+|`get`)")
+"""`AsyncClient.get` is described at `Client.get`: once, so that both cannot differ."""
+SUMMARY_SAYS_IT = {"Client.counters", "AsyncClient.counters"}
+
+
+@pytest.mark.parametrize(("name", "function"), [*public_functions()])
+def test_every_function_documents_arguments_result_and_errors(name, function):
+    text = inspect.getdoc(function)
+    if REFERENCE.search(text) or name in SUMMARY_SAYS_IT:
+        return
+    assert [section for section in sections_due(function) if f"\n{section}\n" not in text] == []
 
 
 def test_unknown_name_is_an_attribute_error():

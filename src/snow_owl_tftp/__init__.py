@@ -19,11 +19,13 @@ _HOMES = {
     "AsyncClient": "snow_owl_tftp.client.faces",
     "BadPacket": "snow_owl_tftp.errors",
     "Client": "snow_owl_tftp.client.faces",
+    "ClientSettings": "snow_owl_tftp.client.settings",
     "ConfigError": "snow_owl_tftp.errors",
     "EngineError": "snow_owl_tftp.errors",
     "InternalError": "snow_owl_tftp.errors",
     "ReadRequest": "snow_owl_tftp.server.library",
     "Refuse": "snow_owl_tftp.server.library",
+    "RefusedError": "snow_owl_tftp.errors",
     "Response": "snow_owl_tftp.server.library",
     "Server": "snow_owl_tftp.server.library",
     "TftpError": "snow_owl_tftp.errors",
@@ -44,11 +46,13 @@ __all__ = [
     "AsyncClient",
     "BadPacket",
     "Client",
+    "ClientSettings",
     "ConfigError",
     "EngineError",
     "InternalError",
     "ReadRequest",
     "Refuse",
+    "RefusedError",
     "Response",
     "Server",
     "TftpError",
@@ -68,6 +72,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from snow_owl_tftp.client.faces import AsyncClient, Client, get, put
+    from snow_owl_tftp.client.settings import ClientSettings
     from snow_owl_tftp.client.transfer import TransferResult
     from snow_owl_tftp.client.url import TftpUrl, parse_url
     from snow_owl_tftp.errors import (
@@ -75,6 +80,7 @@ if TYPE_CHECKING:
         ConfigError,
         EngineError,
         InternalError,
+        RefusedError,
         TftpError,
         TransferAborted,
         TransferChanged,

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from tests.server.conftest import BOOT
+from tests.server.upload_support import make_root as make_upload_root
+from tests.server.upload_support import serve_uploads
 from tests.support.client import Client, Refused
 from tests.support.server import make_server, serve_in_thread, wait_for
 
@@ -18,6 +20,7 @@ from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Error, parse_request_untrusted
 from snow_owl_tftp.server.decide import Accepted, Asked, TransferContext, Verdict, refuse
+from snow_owl_tftp.server.uploads import UploadDesk
 
 
 def accept(asked: Asked, payload: bytes, *, size_bytes: int | None = None) -> Accepted:
@@ -112,6 +115,36 @@ def test_bug_in_a_decider_is_error_0_and_a_traceback_and_the_server_lives(root: 
         assert client.get("good").payload == b"fine"
         wait_for(lambda: "ZeroDivisionError" in server.log, "the traceback in the log")
         assert "ERROR" in server.log
+
+
+def test_decision_that_ends_in_a_cancellation_of_its_own_is_answered(root: Path) -> None:
+    async def wait_for_the_cancelled(asked: Asked) -> Verdict:
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+        raise AssertionError("unreachable")
+
+    with (
+        serve_in_thread(root, decider=Answering(wait_for_the_cancelled)) as server,
+        Client(server.address, give_up_s=3) as client,
+    ):
+        with pytest.raises(Refused, match="Internal error"):
+            client.get("anything")
+        wait_for(lambda: "wait_for_the_cancelled" in server.log, "the traceback in the log")
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError, asyncio.CancelledError])
+def test_commit_that_fails_in_any_way_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    async def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(UploadDesk, "commit", fail)
+    with serve_uploads(make_upload_root(tmp_path)) as server, Client(server.address, give_up_s=3) as client:
+        with pytest.raises(Refused, match="Internal error"):
+            client.put("up/x", b"payload")
+        wait_for(lambda: failure.__name__ in server.log, "the traceback in the log")
 
 
 def test_decider_may_refuse_with_any_code(root: Path) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import io
 import os
 
+import msgspec
 import pytest
 
 from snow_owl_tftp import AsyncClient, ReadRequest, Refuse, Response, Server
-from snow_owl_tftp.errors import RefusedError, TransferRefused
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.errors import ConfigError, RefusedError, TransferRefused
 
 CONTENT = os.urandom(200_000)
 
@@ -83,6 +85,34 @@ async def test_refusals_reach_the_client():
         await fetch(answering("/does/not/exist"))
 
 
+@pytest.mark.parametrize("code", [-1, 9, 65536, "1", None, 1.5])
+def test_refusal_with_a_code_that_is_none_is_an_error(code):
+    with pytest.raises(ValueError, match=r"must be 0\.\.8"):
+        Refuse(code, "text")
+
+
+@pytest.mark.parametrize("is_raised", [False, True])
+async def test_text_of_a_refusal_is_cut_so_that_it_arrives(is_raised):
+    async def handler(request):
+        if is_raised:
+            raise RefusedError(2, "x" * 5000)
+        return Refuse(2, "x" * 5000)
+
+    with pytest.raises(TransferRefused) as refused:
+        await fetch(handler, timeout=0.5, retries=1)
+    assert (refused.value.code, refused.value.server_text) == (2, "x" * 250)
+
+
+async def test_handler_that_awaits_what_was_cancelled_is_answered():
+    async def handler(request):
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    with pytest.raises(TransferRefused, match="Internal error"):
+        await fetch(handler, timeout=0.5, retries=1)
+
+
 async def test_handler_that_raises_ends_its_own_request_only():
     async def handler(request):
         if request.path == "bad":
@@ -155,6 +185,77 @@ def seen_bytes(taken):
     return taken + 8_000_000
 
 
+NAMES = ["a;b", "100%41", "a b", "a?b#c", "ä/ö", "/boot//x", "a;mode=netascii", "..", "a\nb", "[x]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_url_of_any_name_asks_for_that_name(name):
+    async def echo(request):
+        return Response(request.path.encode())
+
+    assert await fetch(echo, name) == name.encode()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1", "::1"])
+async def test_url_leads_to_this_server_wherever_it_listens(host):
+    async with Server(bind=(host, 0), read=answering(b"here")) as server, AsyncClient() as client:
+        assert await client.get(server.url("x")) == b"here"
+
+
+async def test_server_that_runs_cannot_be_started():
+    async with Server(read=answering(b"here")) as server, AsyncClient() as client:
+        address = server.address
+        with pytest.raises(RuntimeError, match="runs already"):
+            await server.start()
+        assert server.address == address
+        assert await client.get(server.url("x")) == b"here"
+
+
+async def test_server_may_be_started_anew_after_its_end(tmp_path):
+    (tmp_path / "x").write_bytes(b"here")
+    server = Server(read=answering(tmp_path / "x"))
+    for _ in range(2):
+        async with server, AsyncClient() as client:
+            assert await client.get(server.url("x")) == b"here"
+
+
+def test_server_that_was_not_started_has_no_address():
+    server = Server(read=answering(b""))
+    for ask in (lambda: server.address, lambda: server.url("x")):
+        with pytest.raises(RuntimeError, match="started"):
+            ask()
+
+
+def test_host_to_bind_is_a_number():
+    with pytest.raises(ConfigError, match="numeric address"):
+        Server(bind=("localhost", 0), read=answering(b""))
+
+
+HONOURED = ("workers", "single_port", "tid_", "logging.level", "options.", "limits.", "retransmit.", "performance.")
+
+
+def leaves(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+@pytest.mark.parametrize(("key", "value"), [*leaves(msgspec.to_builtins(Settings()))])
+def test_every_setting_has_an_effect_or_is_refused(key, value):
+    if key.startswith(HONOURED) and not key.endswith("enable_flows"):
+        Server(read=answering(b""), settings={key: value})
+    else:
+        with pytest.raises(ConfigError, match=f"^Server: {key}: has no effect here; "):
+            Server(read=answering(b""), settings={key: value})
+
+
+def test_setting_in_a_table_is_refused_too():
+    with pytest.raises(ConfigError, match=r"write_config\.enabled: has no effect"):
+        Server(read=answering(b""), settings={"workers": 1, "write_config": {"enabled": True}})
+
+
 async def test_uploads_are_refused():
     async with Server(read=answering(b"")) as server, AsyncClient(*server.address) as client:
         with pytest.raises(TransferRefused) as refused:
@@ -165,6 +266,7 @@ async def test_uploads_are_refused():
 def test_fixture_serves_a_dictionary(tftp_server):
     from snow_owl_tftp import get
 
-    tftp_server.files["x"] = b"y"
-    assert get(tftp_server.url("x")) == b"y"
-    assert [request.path for request in tftp_server.requests] == ["x"]
+    for name in ("x", *NAMES):
+        tftp_server.files[name] = name.encode()
+        assert get(tftp_server.url(name)) == name.encode()
+    assert [request.path for request in tftp_server.requests] == ["x", *NAMES]

@@ -24,7 +24,7 @@ from snow_owl_tftp.content.names import climbs_above_root, normalise_name
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["FileTooLargeError", "FileTree", "OpenFile", "OutsideRootError", "WouldBlock"]
+__all__ = ["FileTooLargeError", "FileTree", "OpenFile", "OutsideRootError", "WouldBlock", "refusal_of_errno"]
 
 # statfs(2) f_type, include/uapi/linux/magic.h: what answers from the dentry cache without asking
 # another machine or a process. Anything else (NFS, CIFS, FUSE) may revalidate, so it may block.
@@ -230,6 +230,11 @@ def _refusal(error_number: int, path: bytes) -> RefusedError:
         return OutsideRootError(by_link=not climbs_above_root(path))
     if error_number == errno.ELOOP:
         return OutsideRootError(by_link=True)
+    return refusal_of_errno(error_number)
+
+
+def refusal_of_errno(error_number: int) -> RefusedError:
+    """Return what a client is told when a file cannot be opened for this reason."""
     return RefusedError(*_REFUSAL_OF_ERRNO.get(error_number, _IO_ERROR))
 
 

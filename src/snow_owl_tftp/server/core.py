@@ -21,7 +21,7 @@ Invariants:
 import asyncio
 from collections.abc import Awaitable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Received, Request
 from snow_owl_tftp.config import Settings
@@ -34,7 +34,6 @@ from snow_owl_tftp.server.decide import (
     CommitRefusal,
     Decider,
     Refused,
-    UploadContext,
     Verdict,
     refuse,
 )
@@ -85,7 +84,10 @@ class Server:
         Raises:
             ConfigError: The settings name what this machine does not have.
             EngineError: The operating system refused a socket, memory or a thread.
+            RuntimeError: It runs already.
         """
+        if self._engine is not None:
+            raise RuntimeError("the server runs already; stop it before it is started anew")
         addresses = open_addresses(self._settings, self._report.log.warning)
         try:
             engine = make_engine(self._settings)
@@ -223,8 +225,7 @@ class Server:
             self._report.mode_changed(event)
 
     def _on_completion(self, completion: Completion) -> None:
-        if isinstance(completion.context, UploadContext):
-            completion.context.let_go()
+        completion.context.let_go()
         if self._report.hears_successes or completion.outcome != Outcome.OK:
             self._report.completed(completion)
 
@@ -241,10 +242,10 @@ class Server:
 
     def _answer_received(self, transfer_id: int, done: "asyncio.Future[CommitRefusal | None]") -> None:
         engine = self._engine
-        error = None if done.cancelled() else done.exception()
+        error = _failure_of(done)
         if error is not None:
             self._report.log.error("internal error", exc_info=error)
-        if engine is None or done.cancelled():
+        if engine is None:
             return  # stopped meanwhile: the engine has told the client
         if error is not None:
             engine.commit(transfer_id, ErrorCode.NOT_DEFINED, b"Internal error")
@@ -270,13 +271,12 @@ class Server:
 
         def on_done(done: asyncio.Future[Verdict]) -> None:
             self._deciding.discard(done)
-            if not done.cancelled():
-                error = done.exception()
-                verdict = _internal_error(error) if error else done.result()
-                if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
-                    verdict.flow = None  # decided by the old rules, perhaps: good for this once
-                self._carry_out(asked, verdict)
-                self._report.flush()
+            error = _failure_of(done)
+            verdict = _internal_error(error) if error else done.result()
+            if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
+                verdict.flow = None  # decided by the old rules, perhaps: good for this once
+            self._carry_out(asked, verdict)
+            self._report.flush()
 
         future.add_done_callback(on_done)
 
@@ -294,15 +294,17 @@ class Server:
         try:
             engine.start(accepted.plan, accepted.flow)
         except OSError:
-            # The file shrank or grew since it was opened, or memory for its mapping is short.
+            # The file shrank or grew since it was opened, or memory for its mapping is short. Its descriptor is the
+            # engine's all the same; what else the context holds is ours.
             context = accepted.plan.context
-            _give_back_sink(accepted)
+            context.let_go()
             error = RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
             self._carry_out(asked, refuse(context.request, error))
         except ValueError as error:
-            _give_back_sink(accepted)
+            accepted.plan.context.let_go()
             self._carry_out(asked, _internal_error(error))
         else:
+            accepted.plan.context.begin()
             self._report.accepted(asked, accepted)
 
     def _is_quiet(self, engine: Engine) -> bool:
@@ -315,10 +317,12 @@ class Server:
         )
 
 
-def _give_back_sink(accepted: Accepted) -> None:
-    """A source is the engine's even if it could not start; a sink stays ours."""
-    if isinstance(accepted.plan.context, UploadContext):
-        accepted.discard()
+def _failure_of(done: "asyncio.Future[Any]") -> BaseException | None:
+    """What it ended with; a CancelledError that it let out by itself is one failure more, and must be answered."""
+    try:
+        return done.exception()
+    except asyncio.CancelledError as error:
+        return error
 
 
 def _internal_error(cause: BaseException) -> Refused:

@@ -102,6 +102,15 @@ class TransferContext:
         self.size_bytes = size_bytes
         self.negotiated = negotiated
 
+    def begin(self) -> None:
+        """The engine has taken the plan; called once a plan that Python started, in the event loop."""
+
+    def let_go(self) -> None:
+        """Give up what the transfer needed, without waiting: it has ended, or will never begin.
+
+        Once a plan, but not for one that was sent whole where nobody hears of successes.
+        """
+
 
 class CommitRefusal(NamedTuple):
     """Why a received file cannot be stored: the ERROR to send, and the errno behind it (0: none)."""
@@ -142,9 +151,8 @@ class Accepted:
 
     def discard(self) -> None:
         """Close what the plan holds, since nobody will start it."""
-        if isinstance(self.plan.context, UploadContext):
-            self.plan.context.let_go()
-        else:
+        self.plan.context.let_go()
+        if self.plan.role == Role.SENDER:  # a sink belongs to its context
             os.close(self.plan.fd)
 
 

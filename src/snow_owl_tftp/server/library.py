@@ -6,45 +6,64 @@
     async with Server(bind=("127.0.0.1", 0), read=handler) as server:
         print(server.url("boot.cfg"))
 
-May know: the server's core, settings, protocol. Must not: serve files by itself, or let one handler touch another's
-transfer.
+May know: the server's core, contents, streams, settings, protocol. Must not: serve files by itself, or let one handler
+touch another's transfer.
 Invariants:
 - A handler that raises, refuses or takes too long ends its own request or transfer with an ERROR, nobody else's.
 - What streams from an iterator waits at a full pipe: memory stays bounded by the pipe and the engine's window.
-- An iterator that fails never looks like the end of a file: its pipe is closed only after the engine has let go of it.
+- An iterator that fails never looks like the end of a file (`streams`).
 - Nothing is global; several servers live in one process.
 """
 
 import asyncio
 import logging
 import os
-import select
-import stat
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
+from urllib.parse import quote
 
 from snow_owl_tftp.config import Settings
-from snow_owl_tftp.errors import BadPacket, RefusedError
+from snow_owl_tftp.errors import BadPacket, ConfigError, RefusedError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
-from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
+from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Request, parse_request_untrusted, refuse_malformed_untrusted
+from snow_owl_tftp.server.contents import ContentThreads, memory_of, open_pipe
 from snow_owl_tftp.server.core import Server as CoreServer
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, option_limits, refuse
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.sockets import format_address
+from snow_owl_tftp.server.streams import Stream, StreamContext
 
 __all__ = ["ReadHandler", "ReadRequest", "Refuse", "Response", "Server"]
 
-_CHUNK_BYTES: Final = 1 << 18
-_READER_LOOK_S: Final = 0.02
-"""How often a failed stream looks whether the engine has let its pipe go; the client was told long before."""
-_READER_LOOKS: Final = 500
+_MAX_TEXT_CHARACTERS: Final = 250
+"""As the engine cuts the text of an abort; an ERROR of some thousand bytes arrives nowhere."""
+
+
+_LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where a client on this machine reaches a wildcard, which is no address to send to."""
+
+_HANDLER_DECIDES: Final = "remove it; the handler decides what is served"
+_LOG_IS_PYTHONS: Final = 'set up logging.getLogger("snow_owl_tftp") instead'
+_NO_AUDIT: Final = "remove it; a Server of the library writes no audit log"
+_WITHOUT_EFFECT: Final[Mapping[str, str]] = {
+    "bind_addr": "use the argument bind instead",
+    "root_dir": _HANDLER_DECIDES,
+    "max_file_size_bytes": _HANDLER_DECIDES,
+    "drain_timeout_s": "remove it; stop() ends running transfers",
+    "write_config": "remove it; a Server of the library takes no uploads",
+    "logging.format": _LOG_IS_PYTHONS,
+    "logging.file": _LOG_IS_PYTHONS,
+    "logging.audit_enabled": _NO_AUDIT,
+    "logging.audit_file": _NO_AUDIT,
+    "performance.platform.batch.enable_flows": "remove it; the handler is asked every time",
+}
+"""Keys, and tables of them, that this server does not look at; and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +93,19 @@ class Refuse:
 
     Attributes:
         code: ErrorCode, 0..8; 1: file not found, 2: access violation.
-        text: For the human at the other end; ASCII.
+        text: For the human at the other end; ASCII. What exceeds 250 characters is cut off.
+
+    Raises:
+        ValueError: There is no such code.
     """
 
     code: int = int(ErrorCode.FILE_NOT_FOUND)
     text: str = "File not found"
+
+    def __post_init__(self) -> None:
+        if self.code not in tuple(ErrorCode):
+            raise ValueError(f"the code of an ERROR must be 0..8, not {self.code!r}")
+        object.__setattr__(self, "text", self.text[:_MAX_TEXT_CHARACTERS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +113,15 @@ class Response:
     """A file.
 
     Attributes:
-        content: Bytes; a path (a str is one) or an open file, sent whole; or an async iterable of bytes, whose
-            length nobody knows, so that a client that asks for tsize gets no answer to that; or a Refuse.
+        content: One of
+            bytes;
+            a path (a str is one) of a regular file;
+            a file object open for reading bytes: read from where it stands to its end, as fast as the client takes it,
+            and not closed. A client that asks for tsize is told it where the file can be measured by seeking, in
+            octet mode. A `read` that hangs ends its transfer when its time is up, but holds one of 32 threads, and
+            the end of the program, until it returns;
+            an async iterable of bytes, whose length nobody knows, so that nobody is told a tsize;
+            a Refuse.
     """
 
     content: bytes | str | os.PathLike[str] | BinaryIO | AsyncIterable[bytes] | Refuse
@@ -113,14 +147,18 @@ class Server:
         """Prepare; nothing is opened before `start`.
 
         Args:
-            bind: Host and UDP port; port 0 lets the kernel choose.
+            bind: Host and UDP port. The host is a numeric address, IPv6 without brackets: names are not looked up.
+                Port 0 lets the kernel choose.
             read: Answers every RRQ. May also raise RefusedError.
-            handler_timeout_s: How long it, and every step of an iterator, may take.
+            handler_timeout_s: How long it may take, opening what it returns included; and then, where that is an
+                iterator or a file object, every step of it.
             settings: Other settings by key path, as in the configuration file: {"workers": 2}.
 
         Raises:
-            ConfigError: A setting is unknown or out of its range.
+            ConfigError: The host is no numeric address, or a setting is unknown, out of its range, or without
+                effect here.
         """
+        _refuse_settings_without_effect(settings or {})
         overrides = {**(settings or {}), "bind_addr": format_address(*bind)}
         self._settings = Settings().with_overrides(overrides, source="Server")
         self._decider = _HandlerDecider(read, option_limits(self._settings), handler_timeout_s)
@@ -130,29 +168,55 @@ class Server:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that requests are answered at, the real port where 0 was asked."""
+        """Host and port that requests are answered at, the real port where 0 was asked.
+
+        Raises:
+            RuntimeError: The server was not started.
+        """
+        if not self._core.addresses:
+            raise RuntimeError("the server has no address before it was started")
         return self._core.addresses[0]
 
     def url(self, path: str) -> str:
-        """The TFTP URL of a path on this server."""
-        return f"tftp://{format_address(*self.address)}/{path}"
+        """Name a file of this server.
+
+        Args:
+            path: What a handler is to find in `ReadRequest.path`, in any characters.
+
+        Returns:
+            Its TFTP URL, percent-encoded. A server of all addresses is named by that of the loopback.
+
+        Raises:
+            RuntimeError: The server was not started.
+
+        Spec: RFC 3617 section 3.
+        """
+        host, port = self.address
+        return f"tftp://{format_address(_LOOPBACK_OF.get(host, host), port)}/{quote(path)}"
 
     def counters(self) -> Mapping[str, object]:
-        """What the engine counts: system calls, datagrams, blocks, retransmits, by name."""
+        """Count what the engine does.
+
+        Returns:
+            System calls, datagrams, blocks, retransmits and more, by name (docs/engine-contract.md); empty while the
+            server does not run.
+        """
         return self._core.counters()
 
     async def start(self) -> None:
         """Bind and answer.
 
         Raises:
+            ConfigError: This machine does not have the address.
             EngineError: The operating system refused a socket, memory or a thread.
+            RuntimeError: The server runs already.
         """
         await self._core.start()
 
     async def stop(self) -> None:
         """End what still runs, tell its peers, and release every socket and thread."""
-        await self._decider.close()
         await self._core.stop()
+        await self._decider.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -181,6 +245,7 @@ class _HandlerDecider:
         self._limits = limits
         self._timeout_s = timeout_s
         self._streams: set[asyncio.Task[None]] = set()
+        self._threads = ContentThreads()  # none runs before it is needed
         self.abort: Callable[[int, str], None] = lambda transfer_id, text: None
 
     def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
@@ -194,8 +259,9 @@ class _HandlerDecider:
         return self._answer(asked, request)
 
     async def close(self) -> None:
-        for task in self._streams:
-            task.cancel()
+        """Wait for the end of every stream; the core has stopped, so that no transfer of one lives."""
+        self._threads.close()
+        self._threads = ContentThreads()
         await asyncio.gather(*self._streams, return_exceptions=True)
 
     async def _answer(self, asked: Asked, request: Request) -> Verdict:
@@ -203,165 +269,93 @@ class _HandlerDecider:
         options = {name.lower(): value for name, value in reversed(request.options)}
         read = ReadRequest(host, port, asked.local_address, request.filename, request.mode, options)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await self._handler(read)
-            return await self._accept(asked.transfer_id, request, response)
+            async with asyncio.timeout(self._timeout_s) as limit:
+                return await self._accept(asked.transfer_id, request, await self._handler(read))
         except TimeoutError:
+            if not limit.expired():
+                raise  # the handler's own: a failure like any other
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         except RefusedError as error:
-            return refuse(request, error)
-        except OSError as error:
-            return refuse(request, _refusal_of(error))
+            refusal = Refuse(error.code, error.text)  # a handler's, perhaps: held to the same bounds
+            return refuse(request, RefusedError(refusal.code, refusal.text))
 
     async def _accept(self, transfer_id: int, request: Request, response: Response | Refuse) -> Verdict:
         content = response.content if isinstance(response, Response) else response
+        is_netascii = request.mode == "netascii"
         if isinstance(content, Refuse):
             raise RefusedError(content.code, content.text)
         if isinstance(content, AsyncIterable):
-            return self._accept_stream(transfer_id, request, content)
-        fd = await _open(content, request.mode)
+            return self._accept_stream(transfer_id, request, aiter(content), None)
+        if isinstance(content, bytes | bytearray | memoryview):
+            data = bytes(content)
+            return self._accept_descriptor(
+                transfer_id, request, memory_of(netascii.encode(data) if is_netascii else data)
+            )
+        if isinstance(content, str | os.PathLike):
+            fd = await self._threads.open_path(content, is_netascii=is_netascii)
+            return self._accept_descriptor(transfer_id, request, fd)
+        if hasattr(content, "read"):
+            size_bytes = None if is_netascii else await self._threads.measure(content)
+            chunks = self._threads.chunks_of(content, size_bytes)
+            return self._accept_stream(transfer_id, request, chunks, size_bytes)
+        raise TypeError(f"a Response cannot hold {type(content).__name__}")
+
+    def _accept_descriptor(self, transfer_id: int, request: Request, fd: int) -> Verdict:
         size_bytes = os.fstat(fd).st_size
         negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
-        return Accepted(_plan(transfer_id, request, fd, size_bytes, negotiated), None)
+        return Accepted(_plan(transfer_id, fd, TransferContext(request, size_bytes, negotiated)), None)
 
-    def _accept_stream(self, transfer_id: int, request: Request, chunks: AsyncIterable[bytes]) -> Verdict:
-        negotiated = negotiate(request, size_bytes=None, limits=self._limits)
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        task = asyncio.ensure_future(self._feed(transfer_id, writer, aiter(chunks), request.mode))
-        self._streams.add(task)
-        task.add_done_callback(self._streams.discard)
-        return Accepted(_plan(transfer_id, request, reader, None, negotiated), None)
-
-    async def _feed(self, transfer_id: int, writer: int, chunks: AsyncIterator[bytes], mode: str) -> None:
-        """Writes what the iterator yields into the pipe, no faster than the client takes it."""
-        try:
-            while True:
-                async with asyncio.timeout(self._timeout_s):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    break
-                await _write(writer, netascii.encode(chunk) if mode == "netascii" else chunk)
-        except BrokenPipeError:
-            pass  # the client is gone: nobody waits for the rest
-        except (Exception, asyncio.CancelledError) as error:
-            await self._fail(transfer_id, writer, error)
-        finally:
-            os.close(writer)
-            if hasattr(chunks, "aclose"):
-                await chunks.aclose()
-
-    async def _fail(self, transfer_id: int, writer: int, error: BaseException) -> None:
-        """Ends the transfer with an ERROR; the pipe must not end before, or the client would think it had all."""
-        self.abort(transfer_id, "the content could not be made")
-        if isinstance(error, asyncio.CancelledError):
-            await _reader_left(writer)
-            raise error
-        logging.getLogger("snow_owl_tftp").error("a stream failed", exc_info=error)
-        await _reader_left(writer)
+    def _accept_stream(
+        self, transfer_id: int, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
+    ) -> Verdict:
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
+        reader, writer = open_pipe()
+        stream = Stream(
+            chunks,
+            writer,
+            is_netascii=request.mode == "netascii",
+            timeout_s=self._timeout_s,
+            abort=lambda: self.abort(transfer_id, "the content could not be made"),
+            tasks=self._streams,
+        )
+        context = StreamContext(request, size_bytes, negotiated, stream)
+        return Accepted(_plan(transfer_id, reader, context, is_stream=True), None)
 
 
-def _plan(transfer_id: int, request: Request, fd: int, size_bytes: int | None, negotiated: Negotiated) -> TransferPlan:
+def _refuse_settings_without_effect(settings: Mapping[str, object]) -> None:
+    problems = [
+        f"Server: {key}: has no effect here; {remedy}"
+        for key in _key_paths(settings)
+        for known, remedy in _WITHOUT_EFFECT.items()
+        if f"{key}.".startswith(f"{known}.")
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _key_paths(table: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _key_paths(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _plan(transfer_id: int, fd: int, context: TransferContext, *, is_stream: bool = False) -> TransferPlan:
+    negotiated = context.negotiated
     timeout_s = negotiated.timeout_s
     return TransferPlan(
         transfer_id=transfer_id,
         role=Role.SENDER,
         fd=fd,
-        size_bytes=size_bytes or 0,
+        size_bytes=0 if is_stream else context.size_bytes or 0,
         blksize_bytes=negotiated.blksize_bytes,
         windowsize_blocks=negotiated.windowsize_blocks,
         timeout_ns=timeout_s * 1_000_000_000 if timeout_s else 0,
         first_packet=negotiated.oack,
-        stream=size_bytes is None,
-        context=TransferContext(request, size_bytes, negotiated),
+        stream=is_stream,
+        context=context,
     )
-
-
-async def _open(content: "bytes | str | os.PathLike[str] | BinaryIO", mode: str) -> int:
-    """A descriptor of exactly what is to be sent, which the engine takes over."""
-    if isinstance(content, bytes | bytearray | memoryview):
-        data = bytes(content)
-        return _memory(netascii.encode(data) if mode == "netascii" else data)
-    if isinstance(content, str | os.PathLike):
-        return await asyncio.to_thread(_open_path, Path(content), mode)
-    if hasattr(content, "read"):
-        return await asyncio.to_thread(_copy, content, mode)
-    raise TypeError(f"a Response cannot hold {type(content).__name__}")
-
-
-def _open_path(path: Path, mode: str) -> int:
-    # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
-    if mode == "octet":
-        return fd
-    with os.fdopen(fd, "rb") as file:
-        return _copy(file, mode)
-
-
-def _copy(file: BinaryIO, mode: str) -> int:
-    fd = _memory(b"")
-    try:
-        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
-            rest = memoryview(netascii.encode(chunk) if mode == "netascii" else chunk)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _memory(data: bytes) -> int:
-    fd = os.memfd_create("tftp-response", os.MFD_CLOEXEC)
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-    return fd
-
-
-async def _write(fd: int, data: bytes) -> None:
-    """Writes all of it, waiting while the pipe is full. Raises: BrokenPipeError."""
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:
-            await _writable(fd)
-
-
-async def _writable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def on_ready() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_writer(fd, on_ready)
-    try:
-        await ready
-    finally:
-        loop.remove_writer(fd)
-
-
-async def _reader_left(writer: int) -> None:
-    """Waits until the other end of a pipe is closed (POLLERR, poll(2)), which the event loop cannot ask for alone."""
-    poller = select.poll()
-    poller.register(writer, 0)
-    for _ in range(_READER_LOOKS):
-        if poller.poll(0):
-            return
-        await asyncio.sleep(_READER_LOOK_S)
-
-
-def _refusal_of(error: OSError) -> RefusedError:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found")
-    if isinstance(error, PermissionError):
-        return RefusedError(ErrorCode.ACCESS_VIOLATION, "Access violation")
-    return RefusedError(ErrorCode.NOT_DEFINED, "I/O error")
 
 
 class _StandardLog:

@@ -38,10 +38,23 @@ class TftpServerFixture:
     files: dict[str, bytes] = field(default_factory=dict)
     requests: "list[ReadRequest]" = field(default_factory=list)
     address: tuple[str, int] = ("", 0)
+    _server: "Server | None" = field(default=None, repr=False)
 
     def url(self, name: str) -> str:
-        """The TFTP URL of a name on this server."""
-        return f"tftp://{self.address[0]}:{self.address[1]}/{name}"
+        """Name a file of this server.
+
+        Args:
+            name: Any key of `files`.
+
+        Returns:
+            Its TFTP URL.
+
+        Raises:
+            RuntimeError: The server does not run.
+        """
+        if self._server is None:
+            raise RuntimeError("the server does not run")
+        return self._server.url(name)
 
     async def _answer(self, request: "ReadRequest") -> "Response | Refuse":
         from snow_owl_tftp.server.library import Refuse, Response
@@ -57,7 +70,7 @@ def tftp_server() -> Iterator[TftpServerFixture]:
     from snow_owl_tftp.server.library import Server
 
     fixture = TftpServerFixture()
-    server = Server(read=fixture._answer)
+    fixture._server = server = Server(read=fixture._answer)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="tftp-server-fixture", daemon=True)
     thread.start()

@@ -1,0 +1,165 @@
+"""What a Response holds, made ready to be sent: a descriptor of exactly that, or an iterator of its chunks.
+
+    bytes, a path   ─► descriptor: the size is known, and the engine reads by itself
+    a file object   ─► chunks, for a Stream: only Python can read it, and nobody knows whether it ends
+
+May know: files and threads. Must not know requests, plans or the engine.
+Invariants:
+- What may wait for a disk, a pipe or a lock is done by threads of the server's own: those of the program stay its own.
+  One that hangs is left behind when its time is up; the others go on, and opening does not share theirs with reading.
+- A descriptor that nobody waits for any more is closed.
+- Only what the operating system says to our own opening becomes a refusal; all else is a failure of whoever made the
+  content.
+"""
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from snow_owl_tftp.content.files import refusal_of_errno
+from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.protocol import netascii
+from snow_owl_tftp.protocol.constants import ErrorCode
+
+__all__ = ["ContentThreads", "memory_of", "open_pipe"]
+
+_OPENING_THREADS: Final = 8
+_READING_THREADS: Final = 32
+"""Each is held by one read: a pipe that stays silent costs one of them until it speaks or ends."""
+_CHUNK_BYTES: Final = 1 << 16
+"""What a pipe holds (pipe(7)): more at once would only wait."""
+
+
+class ContentThreads:
+    """Opens paths and reads file objects."""
+
+    def __init__(self) -> None:
+        self._opening = ThreadPoolExecutor(_OPENING_THREADS, "tftp-open")
+        self._reading = ThreadPoolExecutor(_READING_THREADS, "tftp-read")
+
+    def close(self) -> None:
+        """Tell the threads to end; one that hangs is not waited for."""
+        for threads in (self._opening, self._reading):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def open_path(self, path: str | os.PathLike[str], *, is_netascii: bool) -> int:
+        """Open a regular file.
+
+        Args:
+            path: Whose content is to be sent.
+            is_netascii: Whether to convert it.
+
+        Returns:
+            A descriptor, the caller's, of as many bytes as fstat says.
+
+        Raises:
+            RefusedError: It is no regular file, or cannot be opened or read.
+        """
+        opening = self._opening.submit(_open_path, Path(path), is_netascii)
+        try:
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
+
+    async def measure(self, file: BinaryIO) -> int | None:
+        """Return how many bytes are left in a file object; None: it does not say, or says 0, as files of /proc do."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading, _measure, file)
+
+    async def chunks_of(self, file: BinaryIO, size_bytes: int | None) -> AsyncIterator[bytes]:
+        """Read a file object to its end.
+
+        Args:
+            file: Stays open.
+            size_bytes: What was announced; None: nothing was.
+
+        Returns:
+            Its bytes, in chunks.
+
+        Raises:
+            TypeError: It is not open for reading bytes, or does not wait for them.
+            ValueError: It is longer or shorter than announced.
+        """
+        loop, done_bytes = asyncio.get_running_loop(), 0
+        while (chunk := await loop.run_in_executor(self._reading, file.read, _CHUNK_BYTES)) != b"":
+            if not isinstance(chunk, bytes):
+                raise TypeError(f"a file must be open for reading bytes, and block: read() gave {type(chunk).__name__}")
+            done_bytes += len(chunk)
+            if size_bytes is not None and done_bytes > size_bytes:
+                break
+            yield chunk
+        if size_bytes not in (None, done_bytes):
+            raise ValueError(f"the file was to have {size_bytes} bytes, and has another number")
+
+
+def memory_of(data: bytes) -> int:
+    """Return a descriptor of bytes, the caller's. Raises: RefusedError."""
+    with _our_own():
+        return _memory([data])
+
+
+def open_pipe() -> tuple[int, int]:
+    """Return the non-blocking reading and writing end of a pipe, the caller's. Raises: RefusedError."""
+    with _our_own():
+        return os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+@contextmanager
+def _our_own() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise refusal_of_errno(error.errno or 0) from error
+
+
+def _open_path(path: Path, is_netascii: bool) -> int:
+    with _our_own():
+        # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        status = os.fstat(fd)  # cannot fail: the descriptor is ours and open
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
+        # A file of /proc says 0 whatever it holds.
+        if status.st_size and not is_netascii:
+            return fd
+        try:
+            chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
+            return _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+        finally:
+            os.close(fd)
+
+
+def _memory(chunks: Iterable[bytes]) -> int:
+    fd = os.memfd_create("tftp-response", os.MFD_CLOEXEC)
+    try:
+        for chunk in chunks:
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _measure(file: BinaryIO) -> int | None:
+    try:
+        if not file.seekable():
+            return None
+        begin = file.tell()
+        end = file.seek(0, os.SEEK_END)
+    except (AttributeError, OSError):
+        return None
+    file.seek(begin)  # a failure here is one: what is left would not be the file
+    return (end - begin) or None
+
+
+def _close_opened(opening: "Future[int]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
