@@ -5,8 +5,9 @@ May know: Verdicts, Completions, the log and the audit log. Must not decide, or 
 Invariants:
 - What nobody reads costs nothing: `hears_successes` is asked before a Completion is looked at, and no
   text is made before a level is known to be on. 40,000 transfers a second pass here.
-- `correlation_id` is the engine's transfer id in hexadecimal. It joins all events of one request; a
-  request that the engine answered by itself (a flow) has one event only, its end, which says all.
+- `correlation_id` is the engine's transfer id in hexadecimal. It joins all events of one request.
+- A request that the engine answered by itself (a flow) has the same lines and events as any other. We hear
+  of it at its end, so its beginning is told then; the audit log gives it the time at which it happened.
 
 Size probes: firmware asks for `tsize`, reads the OACK and sends ERROR 0 or 8, because the size was all
 it wanted; the real RRQ follows. That is no failure: the log says "size probe" (debug) and the audit log
@@ -21,7 +22,7 @@ from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.refusals import UploadTooLargeError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
 from snow_owl_tftp.observe.audit import AuditLog
-from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.plan import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext
 from snow_owl_tftp.server.samples import CallSample
@@ -70,6 +71,7 @@ class Report:
         self._max_file_size_bytes = settings.max_file_size_bytes
         self._adaptive_batch_threshold = settings.performance.platform.batch.adaptive_batch_threshold
         self.hears_debug = settings.logging.level == "debug"
+        self._hears_starts = self.hears_debug or self._is_audited
         self.hears_successes = settings.logging.level in ("debug", "info") or self._is_audited
 
     def flush(self) -> None:
@@ -81,15 +83,18 @@ class Report:
 
     def accepted(self, asked: Asked, verdict: Accepted) -> None:
         """A transfer begins."""
-        if not (self.hears_debug or self._is_audited):
-            return
-        context: TransferContext = verdict.plan.context
-        request, peer, plan = context.request, format_address(*asked.peer), verdict.plan
+        if self._hears_starts:
+            self._tell_start(asked, verdict.plan, verdict.plan.context, ago_ns=0)
+
+    def _tell_start(
+        self, whose: Asked | Completion, agreed: TransferPlan | Completion, context: TransferContext, *, ago_ns: int
+    ) -> None:
+        request, peer = context.request, format_address(*whose.peer)
         is_write = request.kind == Opcode.WRQ
-        agreed = {"blksize_bytes": plan.blksize_bytes, "windowsize_blocks": plan.windowsize_blocks}
-        self.log.debug("transfer started", peer=peer, file=request.filename, bytes=context.size_bytes, **agreed)
+        sizes = {"blksize_bytes": agreed.blksize_bytes, "windowsize_blocks": agreed.windowsize_blocks}
+        self.log.debug("transfer started", peer=peer, file=request.filename, bytes=context.size_bytes, **sizes)
         if self._is_audited:
-            correlation_id = _correlation_id(asked.transfer_id)
+            correlation_id = _correlation_id(whose.transfer_id)
             self._audit.request(
                 correlation_id,
                 peer,
@@ -97,9 +102,16 @@ class Report:
                 is_write=is_write,
                 mode=request.mode,
                 options=dict(request.options),
+                ago_ns=ago_ns,
             )
             self._audit.transfer_started(
-                correlation_id, peer, request.filename, is_write=is_write, size_bytes=context.size_bytes, **agreed
+                correlation_id,
+                peer,
+                request.filename,
+                is_write=is_write,
+                size_bytes=context.size_bytes,
+                ago_ns=ago_ns,
+                **sizes,
             )
 
     def refused(self, asked: Asked, verdict: Refused) -> None:
@@ -140,6 +152,8 @@ class Report:
 
     def completed(self, completion: Completion) -> None:
         """A transfer ended; ask `hears_successes` before you report one that ended well."""
+        if self._hears_starts and completion.flow_hit:
+            self._tell_start(completion, completion, completion.context, ago_ns=completion.duration_ns)
         if completion.outcome == Outcome.OK:
             self._tell_success(completion, "transfer completed")
         elif _is_size_probe(completion):
