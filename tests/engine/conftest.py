@@ -78,20 +78,26 @@ class Served:
         self.on_answer: Callable[[native.Answer], None] | None = None
         self.on_request: Callable[[native.Request, Request], TransferPlan | None] | None = None
         self._root_fd = os.open(root, os.O_RDONLY)
-        listener = udp_socket()
-        self.address: tuple[str, int] = listener.getsockname()
-        self.engine.add_listener(0, 0, listener.detach())
-        self.tid_ports = []
-        for _ in range(tids):
-            tid = udp_socket()
-            self.tid_ports.append(tid.getsockname()[1])
-            self.engine.add_tid(0, 0, tid.detach())
+        self.tid_ports: list[int] = []
+        self.addresses = [self._open_worker(worker, tids) for worker in range(engine.get("workers", 1))]
+        self.address = self.addresses[0]
         self._changed = threading.Condition()
         self._stop_read, self._stop_write = socket.socketpair()
         self._error: BaseException | None = None
         self.engine.run()
         self._thread = threading.Thread(target=self._run, name="decides")
         self._thread.start()
+
+    def _open_worker(self, worker: int, tids: int) -> tuple[str, int]:
+        """Returns the port that is this worker's own: a test may choose which of them it asks."""
+        listener = udp_socket()
+        address: tuple[str, int] = listener.getsockname()
+        self.engine.add_listener(worker, 0, listener.detach())
+        for _ in range(tids):
+            tid = udp_socket()
+            self.tid_ports.append(tid.getsockname()[1])
+            self.engine.add_tid(worker, 0, tid.detach())
+        return address
 
     # --- what tests ask
 
