@@ -17,11 +17,12 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 ENGINE_SOURCES := $(shell find src/snow_owl_tftp/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 PACKAGE_FILES  := $(shell find src/snow_owl_tftp -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
-.PHONY: help venv build debug sanitize run test test-fast test-release test-debug test-sanitize soak lint peers clean
+.PHONY: help venv build debug sanitize run test test-fast test-flows test-release test-debug test-sanitize soak lint peers clean
 
 help:
 	@echo 'make run        serve examples/tftpboot on 127.0.0.1:6969'
 	@echo 'make test       the whole suite: release, then the engine tests under the debug and the sanitize build'
+	@echo 'make test-flows what must be the same with flows and without them, the other way round; part of make test'
 	@echo 'make test-fast  the suite on the release build only, up to the first failure'
 	@echo 'make lint       ruff, mypy --strict, cython-lint'
 	@echo 'make soak       the tests that take minutes'
@@ -75,7 +76,15 @@ run: build
 peers:
 	@scripts/install-peers.sh
 
-test-release: venv build peers
+# Engine tests have no flows unless they ask for them, server tests have them: here it is the other way round.
+SAME_WITHOUT_FLOWS := $(patsubst %,tests/server/test_%.py,reads core admission addresses reload)
+SAME_WITH_FLOWS    := $(patsubst %,tests/engine/test_%.py,serving misbehaviour changes)
+
+test-flows: venv build
+	SNOW_OWL_BUILD=release SNOW_OWL_TEST_FLOWS=off $(PY) -m pytest $(SAME_WITHOUT_FLOWS)
+	SNOW_OWL_BUILD=release SNOW_OWL_TEST_FLOWS=on $(PY) -m pytest $(SAME_WITH_FLOWS)
+
+test-release: venv build peers test-flows
 	SNOW_OWL_BUILD=release $(PY) -m pytest $(PYTEST_ARGS)
 
 test-debug: venv debug peers

@@ -4,6 +4,8 @@ May know: pytest, Hypothesis and where the builds lie. Must not: import the pack
 what is wrong, while the engine does not build.
 Invariants: a run says its seed first, and SNOW_OWL_SEED=N repeats it; a run that names a build (SNOW_OWL_BUILD) tests
 that build or does not start: a suite that silently tested the release build would prove nothing about the other.
+SNOW_OWL_TEST_FLOWS=on or off gives every server and engine of the fixtures flows, or none, unless the test itself says
+which; without it servers have them and engines have none.
 """
 
 import importlib.util
@@ -22,6 +24,16 @@ PACKAGE_PARENTS = {
 }
 # A constant, so that two runs of one commit test the same.
 SEED = int(os.environ.get("SNOW_OWL_SEED", "20260101"))
+FLOWS_CHOICES = {"on": True, "off": False}
+FLOWS = FLOWS_CHOICES.get(os.environ.get("SNOW_OWL_TEST_FLOWS", ""))
+# By name: what they look at is there with flows only, or without them only.
+ABOUT_FLOWS = {
+    "off": {
+        "test_engine_counts_by_the_new_settings",
+        "test_flows_answer_what_was_decided_before",
+    },
+    "on": set[str](),
+}
 
 # Deadlines measure the machine, not the code: two busy cores and ASan would make them flake.
 hypothesis.settings.register_profile("snow-owl", deadline=None, print_blob=True, derandomize=True)
@@ -35,6 +47,9 @@ def package_parent() -> Path | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    flows = os.environ.get("SNOW_OWL_TEST_FLOWS")
+    if flows not in (None, *FLOWS_CHOICES):
+        raise pytest.UsageError(f"SNOW_OWL_TEST_FLOWS={flows!r}: expected one of {', '.join(FLOWS_CHOICES)}")
     build = os.environ.get("SNOW_OWL_BUILD")
     if build is None:
         return
@@ -45,7 +60,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    return [f"snow_owl_tftp: {package_parent()}", f"SNOW_OWL_SEED={SEED}"]
+    flows = os.environ.get("SNOW_OWL_TEST_FLOWS", "as each fixture has them")
+    return [f"snow_owl_tftp: {package_parent()}", f"SNOW_OWL_SEED={SEED}", f"flows: {flows}"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    flows = os.environ.get("SNOW_OWL_TEST_FLOWS", "")
+    skip = pytest.mark.skip(reason=f"about flows themselves; SNOW_OWL_TEST_FLOWS={flows}")
+    for item in items:
+        if getattr(item, "originalname", item.name) in ABOUT_FLOWS.get(flows, ()):
+            item.add_marker(skip)
 
 
 @pytest.fixture

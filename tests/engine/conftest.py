@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import FLOWS
 
 from snow_owl_tftp._engine import engine as native
 from snow_owl_tftp.errors import BadPacket
@@ -54,15 +55,17 @@ class Served:
     Args:
         root: What is served.
         tids: How many TID sockets; 0: single-port mode.
-        flows: Give the engine flows to repeat (the engine's own setting of this name decides whether it does).
+        flows: Give the engine flows to repeat (the engine's own setting of this name decides whether it does). What
+            `on_request` decides is never one: it may depend on the client. None: as SNOW_OWL_TEST_FLOWS says, else no.
         engine: Arguments of Engine.
 
     `drains`: stop() is preceded by drain(), as a server does it. `verdict` says what to do with a received upload,
     `limit_bytes` how long one may be, `sink` opens what it is written to. `requests` counts what Python was asked.
     """
 
-    def __init__(self, root: Path, *, tids: int = 4, flows: bool = False, **engine: Any) -> None:
+    def __init__(self, root: Path, *, tids: int = 4, flows: bool | None = None, **engine: Any) -> None:
         self.root = root
+        flows = bool(FLOWS) if flows is None else flows
         self.engine = native.Engine(flows=flows, **engine)
         self.gives_flows = flows
         self.completions: list[native.Completion] = []
@@ -75,20 +78,26 @@ class Served:
         self.on_answer: Callable[[native.Answer], None] | None = None
         self.on_request: Callable[[native.Request, Request], TransferPlan | None] | None = None
         self._root_fd = os.open(root, os.O_RDONLY)
-        listener = udp_socket()
-        self.address: tuple[str, int] = listener.getsockname()
-        self.engine.add_listener(0, 0, listener.detach())
-        self.tid_ports = []
-        for _ in range(tids):
-            tid = udp_socket()
-            self.tid_ports.append(tid.getsockname()[1])
-            self.engine.add_tid(0, 0, tid.detach())
+        self.tid_ports: list[int] = []
+        self.addresses = [self._open_worker(worker, tids) for worker in range(engine.get("workers", 1))]
+        self.address = self.addresses[0]
         self._changed = threading.Condition()
         self._stop_read, self._stop_write = socket.socketpair()
         self._error: BaseException | None = None
         self.engine.run()
         self._thread = threading.Thread(target=self._run, name="decides")
         self._thread.start()
+
+    def _open_worker(self, worker: int, tids: int) -> tuple[str, int]:
+        """Returns the port that is this worker's own: a test may choose which of them it asks."""
+        listener = udp_socket()
+        address: tuple[str, int] = listener.getsockname()
+        self.engine.add_listener(worker, 0, listener.detach())
+        for _ in range(tids):
+            tid = udp_socket()
+            self.tid_ports.append(tid.getsockname()[1])
+            self.engine.add_tid(worker, 0, tid.detach())
+        return address
 
     # --- what tests ask
 
@@ -162,7 +171,7 @@ class Served:
                 self.start(plan, (self._root_fd, request.filename.encode(), event.datagram))
 
     def start(self, plan: TransferPlan, flow: tuple[int, bytes, bytes] | None = None) -> None:
-        gives_flow = self.gives_flows and plan.role == Role.SENDER
+        gives_flow = self.gives_flows and plan.role == Role.SENDER and self.on_request is None
         self.engine.start(plan, flow if gives_flow else None)
         self.started[plan.transfer_id] += 1
 

@@ -103,6 +103,16 @@ def test_upload_that_did_not_say_its_size_has_none(tmp_path: Path) -> None:
     assert events_in(tmp_path / "audit")[0]["size_bytes"] is None
 
 
+def test_what_is_told_later_has_the_time_at_which_it_happened(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "audit")
+    log.request(*WHO, is_write=False, **ASKED, ago_ns=1_250_000_000)
+    log.transfer_started(*WHO, is_write=False, **AGREED, ago_ns=1_250_000_000)
+    log.transfer_completed(*WHO, is_write=False, **FIGURES)
+    log.close()
+    times = [event["timestamp"] for event in events_in(tmp_path / "audit")]
+    assert times == ["2025-12-31T23:59:59.000Z"] * 2 + ["2026-01-01T00:00:00.250Z"]
+
+
 @pytest.mark.parametrize("name", ['x\n{"event_type":"server_shutdown"}', "a\u2028b", "\x85", "\x1b[2J", "\udcff", '"}'])
 def test_name_cannot_forge_an_event(tmp_path: Path, name: str) -> None:
     log = open_log(tmp_path / "audit")
@@ -237,13 +247,27 @@ def test_stuck_reader_of_a_fifo_costs_events_and_does_not_block(tmp_path: Path) 
     assert log.lost_events_total > 0
 
 
-def test_flood_between_two_flushes_is_bounded_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_between_two_flushes_is_written_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "_MAX_BUFFERED_EVENTS", 10)
     log = open_log(tmp_path / "audit")
-    fill(log, 15)
-    log.flush()
-    assert log.lost_events_total == 5
-    fill(log, 10, first=15)
+    fill(log, 25)
+    assert len(log._lines) <= 10
     log.close()
-    assert log.lost_events_total == 5
-    assert len(events_in(tmp_path / "audit")) == 20
+    assert log.lost_events_total == 0
+    assert [event["correlation_id"] for event in events_in(tmp_path / "audit")] == [f"id-{n}" for n in range(25)]
+
+
+def test_flood_onto_a_full_disk_is_bounded_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_MAX_BUFFERED_EVENTS", 10)
+    log = open_log(tmp_path / "audit")
+    disk = Disk(0)
+    monkeypatch.setattr(os, "write", disk.write)
+    fill(log, 25)
+    assert len(log._lines) <= 10
+    log.flush()
+    assert log.lost_events_total == 25
+    disk.room_bytes = 1 << 20
+    fill(log, 10, first=25)
+    log.close()
+    assert log.lost_events_total == 25
+    assert [event["correlation_id"] for event in events_in(tmp_path / "audit")] == [f"id-{n}" for n in range(25, 35)]

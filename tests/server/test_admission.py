@@ -1,5 +1,7 @@
 """How much of the server one client, and all of them, may hold; and that nobody is starved by a greedy one."""
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -9,14 +11,15 @@ from typing import Any
 
 import pytest
 from tests.support.client import Address, Client
-from tests.support.server import serve_in_thread
+from tests.support.server import serve_command, serve_in_thread
 
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
-from snow_owl_tftp.protocol.packets import Error, build_request
+from snow_owl_tftp.protocol.packets import Data, Error, Oack, build_ack, build_error, build_request
 
 BIG_BYTES = 40_000_000
 SMALL = bytes(range(256)) * 100  # 51 lock-step blocks
 WINDOW_CAP_BYTES = 1_000_000
+GREEDY = {"blksize": 65464, "windowsize": 65535}
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def test_a_greedy_client_does_not_starve_a_lock_step_one(root: Path) -> None:
         def take_everything() -> None:
             with Client(address) as client:
                 try:
-                    greedy.append(client.get("big", options={"blksize": 65464, "windowsize": 65535}))
+                    greedy.append(client.get("big", options=GREEDY))
                 finally:
                     greedy_done.set()
 
@@ -101,9 +104,40 @@ def test_a_greedy_client_does_not_starve_a_lock_step_one(root: Path) -> None:
 
 
 def test_no_window_is_larger_than_the_cap(root: Path) -> None:
-    asked = {"blksize": "65464", "windowsize": "65535"}
+    asked = {name: str(value) for name, value in GREEDY.items()}
     with serving(root, {"options.max_window_bytes": WINDOW_CAP_BYTES}) as address, Client(address) as client:
         packet, _ = client.exchange(build_request(Opcode.RRQ, "big", options=list(asked.items())))
     granted = dict(packet.options)
     assert int(granted["blksize"]) == 65464
     assert int(granted["windowsize"]) == WINDOW_CAP_BYTES // 65464
+
+
+def resident_bytes(pid: int) -> int:
+    """Of a process: its own memory and what it has mapped (proc_pid_statm(5), field 2)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def take_a_window(clients: ExitStack, address: Address) -> None:
+    """Take what one window brings and acknowledge none of it, until the stack unwinds."""
+    client = clients.enter_context(Client(address))
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)  # 200 of them queue in the kernel's memory
+    client.request("big", options={**GREEDY, "timeout": 255})
+    packet, peer = client.receive_packet()
+    assert isinstance(packet, Oack)
+    clients.callback(client.send, build_error(ErrorCode.NOT_DEFINED, "enough"), peer)
+    client.send(build_ack(0), peer)
+    packet, _ = client.receive_packet()
+    assert isinstance(packet, Data)
+
+
+def test_memory_does_not_grow_with_windows_in_flight(root: Path) -> None:
+    transfers = 200
+    with serve_command(root, "--log-level", "error") as server, ExitStack() as clients:
+        for _ in range(2):  # the file is mapped, and what is sent of it is resident
+            take_a_window(clients, server.address)
+        before_bytes = resident_bytes(server.process.pid)
+        for _ in range(transfers):
+            take_a_window(clients, server.address)
+        grown_bytes = resident_bytes(server.process.pid) - before_bytes
+    # A copy of every window would be 400 MB.
+    assert grown_bytes < 8 << 20, grown_bytes

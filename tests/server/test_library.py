@@ -270,3 +270,17 @@ def test_fixture_serves_a_dictionary(tftp_server):
         tftp_server.files[name] = name.encode()
         assert get(tftp_server.url(name)) == name.encode()
     assert [request.path for request in tftp_server.requests] == ["x", *NAMES]
+
+
+async def test_answer_that_depends_on_the_client_is_never_anothers():
+    async def handler(request):
+        return Response(f"for {request.client}".encode())
+
+    hosts = ["127.0.0.1", "127.0.0.2"]
+    async with Server(read=handler) as server:
+        for host in hosts * 3:
+            async with AsyncClient(bind=host) as client:
+                assert await client.get(server.url("same")) == f"for {host}".encode()
+        counters = server.counters()
+    assert counters["flow_hits"] == 0
+    assert counters["flow_misses"] == 6

@@ -61,6 +61,9 @@ def make_completion(**changes: Any) -> Any:
         "retransmits": 0,
         "duration_ns": 5_000_000,
         "peer": ("192.0.2.7", 2070),
+        "flow_hit": False,
+        "blksize_bytes": 512,
+        "windowsize_blocks": 1,
         **changes,
     }
     return SimpleNamespace(**fields)
@@ -68,6 +71,12 @@ def make_completion(**changes: Any) -> Any:
 
 def make_asked() -> Any:
     return SimpleNamespace(transfer_id=0xABC, peer=("192.0.2.7", 2070), datagram=b"", local_address=None)
+
+
+def make_accepted(completion: Any) -> Any:
+    """What Python decides where the engine does not repeat it."""
+    names = ("context", "blksize_bytes", "windowsize_blocks")
+    return SimpleNamespace(plan=SimpleNamespace(**{name: getattr(completion, name) for name in names}))
 
 
 def refused(cause: TftpError, filename: str = "name") -> Refused:
@@ -91,6 +100,42 @@ def test_probe_is_told_as_success_to_machines_and_only_at_debug_to_people(code: 
         assert [name for name in log.names if name != "debug" or level == "debug"] == names
         assert audit.names == ["transfer_completed"]
         assert audit.calls[0][1]["payload_bytes"] == 0
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {},
+        {"outcome": Outcome.PEER_ERROR, "error": 8, "blocks": 0, "payload_bytes": 0},
+        {"outcome": Outcome.CHANGED, "text": b"the file was changed"},
+    ],
+)
+def test_beginning_of_a_flow_is_audited_with_its_end_as_for_any_other(level: str, ending: dict[str, Any]) -> None:
+    plain, by_flow = make_completion(**ending), make_completion(**ending, flow_hit=True)
+    decided, decided_log, decided_audit = make_report(level)
+    decided.accepted(make_asked(), make_accepted(plain))
+    decided.completed(plain)
+    repeated, log, audit = make_report(level)
+    repeated.completed(by_flow)
+    # A line in the log has the time at which it was written, which is not when the flow began.
+    assert log.calls == [call for call in decided_log.calls if call[1]["args"] != ("transfer started",)]
+    assert audit.names == decided_audit.names == ["request", "transfer_started", audit.names[-1]]
+    begins = [fields.pop("ago_ns") for _, fields in audit.calls[:2]]
+    assert begins == [by_flow.duration_ns] * 2
+    assert [fields.pop("ago_ns") for _, fields in decided_audit.calls[:2]] == [0, 0]
+    assert audit.calls == decided_audit.calls
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_without_an_audit_log_nobody_looks_whether_it_was_a_flow(level: str) -> None:
+    log, audit = Recorder(), Recorder()
+    audit.is_enabled = False
+    report = Report(Settings().with_overrides({"logging.level": level}), log, audit)  # type: ignore[arg-type]
+    completion = make_completion()
+    del completion.flow_hit
+    report.completed(completion)
+    assert log.names == ["info"]
 
 
 @pytest.mark.parametrize(

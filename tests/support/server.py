@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import FLOWS
+
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
@@ -162,10 +164,10 @@ def make_server(
 ) -> tuple[Server, Callable[[], None]]:
     """Returns a Server that is not started, and what to call when it has stopped."""
     log_path = log_path or root.parent / f"{root.name}.log"
-    settings = Settings().with_overrides(
-        {"root_dir": str(root), "bind_addr": "127.0.0.1:0", "logging.level": "debug", **(overrides or {})},
-        source="test",
-    )
+    usual: dict[str, object] = {"root_dir": str(root), "bind_addr": "127.0.0.1:0", "logging.level": "debug"}
+    if FLOWS is not None:
+        usual["performance.platform.batch.enable_flows"] = FLOWS
+    settings = Settings().with_overrides({**usual, **(overrides or {})}, source="test")
     log_file = LogFile(str(log_path))
     audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
     files = None if decider else FileDecider(settings)

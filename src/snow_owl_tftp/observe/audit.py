@@ -4,7 +4,8 @@ May know plain values. Must not know transfers, settings or the engine: every bu
 what it writes as arguments.
 
 Invariants:
-- Events wait in memory until `flush`, which the server calls once per batch: one write(2) for all.
+- Events wait in memory until `flush`, which the server calls once per batch: one write(2) for all,
+  or several where a batch holds more than memory is meant for.
 - Nothing here raises once the log is open. What a full disk or a full buffer costs is counted in
   `lost_events_total`, and lines that are written stay whole: the rest of a line that was cut off by
   a full disk is written first when there is room again.
@@ -25,7 +26,8 @@ __all__ = ["AuditLog"]
 
 _SERVICE: Final = "snow-owl-tftp"
 _MAX_BUFFERED_EVENTS: Final = 20_000
-"""About 6 MB. A batch of the server is far smaller; this bounds a flood between two flushes."""
+"""About 6 MB. A batch of the server is far smaller; what a flood brings beyond is written at once."""
+_NS_PER_S: Final = 1_000_000_000
 
 
 class AuditLog:
@@ -100,14 +102,15 @@ class AuditLog:
                 return
             written_bytes -= len(line)
 
-    def _record(self, event_type: str, severity: str, correlation_id: str, fields: Mapping[str, object]) -> None:
+    def _record(
+        self, event_type: str, severity: str, correlation_id: str, fields: Mapping[str, object], ago_ns: int = 0
+    ) -> None:
         if self._fd < 0:
             return
         if len(self._lines) >= _MAX_BUFFERED_EVENTS:
-            self.lost_events_total += 1
-            return
+            self.flush()
         event = {
-            "timestamp": utc_timestamp(self._clock()),
+            "timestamp": utc_timestamp(self._clock() - ago_ns / _NS_PER_S),
             "hostname": self._hostname,
             "service": _SERVICE,
             "severity": severity,
@@ -128,15 +131,24 @@ class AuditLog:
         counts = {"transfers_total": transfers_total, "aborted_transfers": aborted_transfers}
         self._record("server_shutdown", "info", "", {"reason": reason, **counts})
 
-    # ---- requests: `correlation_id` joins all events of one request, `peer` is "address:port"
+    # ---- requests: `correlation_id` joins all events of one request, `peer` is "address:port", and
+    # ---- `ago_ns` says how long ago it happened that is told now
 
     def request(
-        self, correlation_id: str, peer: str, filename: str, *, is_write: bool, mode: str, options: Mapping[str, str]
+        self,
+        correlation_id: str,
+        peer: str,
+        filename: str,
+        *,
+        is_write: bool,
+        mode: str,
+        options: Mapping[str, str],
+        ago_ns: int = 0,
     ) -> None:
         """Record read_request or write_request: what was asked, before anything was decided."""
         event = "write_request" if is_write else "read_request"
         asked = {"mode": mode, "options": options}
-        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **asked})
+        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **asked}, ago_ns)
 
     def request_denied(
         self, correlation_id: str, peer: str, filename: str, *, is_write: bool, error_code: int, reason: str
@@ -178,11 +190,12 @@ class AuditLog:
         size_bytes: int | None,
         blksize_bytes: int,
         windowsize_blocks: int,
+        ago_ns: int = 0,
     ) -> None:
         """Record transfer_started or write_started; an upload may not say its size."""
         event = "write_started" if is_write else "transfer_started"
         agreed = {"size_bytes": size_bytes, "blksize_bytes": blksize_bytes, "windowsize_blocks": windowsize_blocks}
-        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed})
+        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed}, ago_ns)
 
     def transfer_completed(
         self,

@@ -5,8 +5,10 @@ May know: Verdicts, Completions, the log and the audit log. Must not decide, or 
 Invariants:
 - What nobody reads costs nothing: `hears_successes` is asked before a Completion is looked at, and no
   text is made before a level is known to be on. 40,000 transfers a second pass here.
-- `correlation_id` is the engine's transfer id in hexadecimal. It joins all events of one request; a
-  request that the engine answered by itself (a flow) has one event only, its end, which says all.
+- `correlation_id` is the engine's transfer id in hexadecimal. It joins all events of one request.
+- A request that the engine answered by itself (a flow) has the same events as any other. We hear of it at
+  its end, so its beginning is told then, with the time at which it happened; the log, whose lines have the
+  time of their writing, says nothing of it.
 
 Size probes: firmware asks for `tsize`, reads the OACK and sends ERROR 0 or 8, because the size was all
 it wanted; the real RRQ follows. That is no failure: the log says "size probe" (debug) and the audit log
@@ -21,7 +23,7 @@ from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.refusals import UploadTooLargeError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
 from snow_owl_tftp.observe.audit import AuditLog
-from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.plan import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext
 from snow_owl_tftp.server.samples import CallSample
@@ -84,23 +86,31 @@ class Report:
         if not (self.hears_debug or self._is_audited):
             return
         context: TransferContext = verdict.plan.context
-        request, peer, plan = context.request, format_address(*asked.peer), verdict.plan
-        is_write = request.kind == Opcode.WRQ
-        agreed = {"blksize_bytes": plan.blksize_bytes, "windowsize_blocks": plan.windowsize_blocks}
-        self.log.debug("transfer started", peer=peer, file=request.filename, bytes=context.size_bytes, **agreed)
+        self.log.debug(
+            "transfer started",
+            peer=format_address(*asked.peer),
+            file=context.request.filename,
+            bytes=context.size_bytes,
+            blksize_bytes=verdict.plan.blksize_bytes,
+            windowsize_blocks=verdict.plan.windowsize_blocks,
+        )
         if self._is_audited:
-            correlation_id = _correlation_id(asked.transfer_id)
-            self._audit.request(
-                correlation_id,
-                peer,
-                request.filename,
-                is_write=is_write,
-                mode=request.mode,
-                options=dict(request.options),
-            )
-            self._audit.transfer_started(
-                correlation_id, peer, request.filename, is_write=is_write, size_bytes=context.size_bytes, **agreed
-            )
+            self._audit_start(asked, verdict.plan, context, ago_ns=0)
+
+    def _audit_start(
+        self, whose: Asked | Completion, agreed: TransferPlan | Completion, context: TransferContext, *, ago_ns: int
+    ) -> None:
+        request, is_write = context.request, context.request.kind == Opcode.WRQ
+        who = (_correlation_id(whose.transfer_id), format_address(*whose.peer), request.filename)
+        self._audit.request(*who, is_write=is_write, mode=request.mode, options=dict(request.options), ago_ns=ago_ns)
+        self._audit.transfer_started(
+            *who,
+            is_write=is_write,
+            size_bytes=context.size_bytes,
+            blksize_bytes=agreed.blksize_bytes,
+            windowsize_blocks=agreed.windowsize_blocks,
+            ago_ns=ago_ns,
+        )
 
     def refused(self, asked: Asked, verdict: Refused) -> None:
         """A request got an ERROR, or silence."""
@@ -140,6 +150,8 @@ class Report:
 
     def completed(self, completion: Completion) -> None:
         """A transfer ended; ask `hears_successes` before you report one that ended well."""
+        if self._is_audited and completion.flow_hit:
+            self._audit_start(completion, completion, completion.context, ago_ns=completion.duration_ns)
         if completion.outcome == Outcome.OK:
             self._tell_success(completion, "transfer completed")
         elif _is_size_probe(completion):
