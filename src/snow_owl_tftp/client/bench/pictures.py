@@ -174,6 +174,8 @@ def _style(index: int) -> dict[str, Any]:
 
 def _plain_log_axis(axes: Any) -> None:
     ticker = import_module("matplotlib.ticker")
+    if not math.isfinite(axes.dataLim.minposx):
+        return  # nothing but gaps: no logarithm has a place for them
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
