@@ -17,7 +17,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 ENGINE_SOURCES := $(shell find src/snow_owl_tftp/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 PACKAGE_FILES  := $(shell find src/snow_owl_tftp -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
-.PHONY: help venv build debug sanitize run test test-fast test-release test-debug test-sanitize soak lint peers clean
+.PHONY: help venv build debug sanitize run test test-fast test-release test-debug test-sanitize soak lint peers peers-all clean
 
 help:
 	@echo 'make run        serve examples/tftpboot on 127.0.0.1:6969'
@@ -25,7 +25,7 @@ help:
 	@echo 'make test-fast  the suite on the release build only, up to the first failure'
 	@echo 'make lint       ruff, mypy --strict, cython-lint'
 	@echo 'make soak       the tests that take minutes'
-	@echo 'make build | debug | sanitize | venv | peers | clean'
+	@echo 'make build | debug | sanitize | venv | peers | peers-all | clean'
 
 # ---- environment -----------------------------------------------------------------------------------------------
 
@@ -74,6 +74,10 @@ run: build
 
 peers:
 	@scripts/install-peers.sh
+
+# More servers for `bench`, from pip and cargo; no test needs them.
+peers-all: peers
+	@PYTHON=$(PYTHON) scripts/install-peers-all.sh
 
 test-release: venv build peers
 	SNOW_OWL_BUILD=release $(PY) -m pytest $(PYTEST_ARGS)
