@@ -92,6 +92,12 @@ def test_lingers_without_a_figure_are_gaps(tmp_path: Path, curves: dict[str, lis
     assert [math.isnan(y) for y in curves["always"]] == [False, False, True, False, False]
 
 
+def test_nothing_but_failures_is_an_empty_picture(tmp_path: Path) -> None:
+    broken = Run("x", WORKLOAD, load(failed=1), trace=traced(1, 1, 1).trace, is_traced=True)
+    results = [Result("main", Target("a"), run) for run in (BROKEN, broken)]
+    assert pictures.draw(tmp_path, [*results, of_clients("a", 1, BROKEN)]) == ["throughput.png", "main-latency.png"]
+
+
 def test_curves_are_told_apart() -> None:
     styles = {tuple(pictures._style(index).values()) for index in range(20)}
     assert len(styles) == 20

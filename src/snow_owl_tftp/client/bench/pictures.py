@@ -51,7 +51,7 @@ def _of_section(folder: Path, section: str, results: Sequence[Result]) -> list[s
         drawn.append(_linger(folder, f"{slug}-batch-timeout.png", results))
     if section != "linger":
         drawn.append(_latency(folder, f"{slug}-latency.png", results))
-        if any(result.run.trace for result in results):
+        if _counted(results):
             drawn.append(_calls(folder, f"{slug}-calls-per-block.png", results))
     return drawn
 
@@ -69,7 +69,7 @@ def _throughput(folder: Path, results: Sequence[Result]) -> str:
     axes.set(xlabel="clients", ylabel="blocks/s", ylim=(0, None))
     _plain_log_axis(axes)
     _thousands(axes)
-    figure.legend(loc="outside right upper", fontsize="small")
+    _legend(figure)
     return _saved(figure, folder / "throughput.png")
 
 
@@ -86,7 +86,7 @@ def _latency(folder: Path, name: str, results: Sequence[Result]) -> str:
         axes.plot(quantiles_ms, [place / (len(places) - 1) for place in places], label=label, **_style(index))
     axes.set(xlabel="ms; further left is better", ylabel="share of transfers", ylim=(0, 1.01))
     _plain_log_axis(axes)
-    figure.legend(loc="outside right upper", fontsize="small")
+    _legend(figure)
     return _saved(figure, folder / name)
 
 
@@ -102,8 +102,7 @@ def _calls(folder: Path, name: str, results: Sequence[Result]) -> str:
     figure, (axes,) = _figure(f"system calls per block: {results[0].run.workload.text}")
     bars = [
         (target, [traced.median(_of_kind(kind)) or 0.0 for kind in _KINDS])
-        for target in _names(results)
-        if (traced := figures_of(results, target)[1]) is not None and traced.is_valid
+        for target, traced in _counted(results).items()
     ]
     left = [0.0] * len(bars)
     drawn = None
@@ -116,8 +115,13 @@ def _calls(folder: Path, name: str, results: Sequence[Result]) -> str:
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set(xlabel="calls per block; the number is their sum; shorter is better")
-    figure.legend(loc="outside right upper", fontsize="small")
+    _legend(figure)
     return _saved(figure, folder / name)
+
+
+def _counted(results: Sequence[Result]) -> dict[str, Rounds]:
+    found = {target: figures_of(results, target)[1] for target in _names(results)}
+    return {target: traced for target, traced in found.items() if traced is not None and traced.is_valid}
 
 
 def _of_kind(kind: str) -> Figure:
@@ -141,7 +145,7 @@ def _linger(folder: Path, name: str, results: Sequence[Result]) -> str:
     speed.set(ylabel="blocks/s", ylim=(0, None))
     _thousands(speed)
     gathered.set(xlabel="batch_timeout_us", ylabel="datagrams per receive call", ylim=(0, None))
-    figure.legend(loc="outside right upper", fontsize="small")
+    _legend(figure)
     return _saved(figure, folder / name)
 
 
@@ -196,6 +200,12 @@ def _figure(title: str, rows: int = 1) -> tuple[Any, list[Any]]:
     for axes in panels:
         axes.grid(alpha=0.3)
     return figure, panels
+
+
+def _legend(figure: Any) -> None:
+    # Where everything failed there is no curve, and matplotlib warns of an empty legend.
+    if any(axes.get_legend_handles_labels()[0] for axes in figure.axes):
+        figure.legend(loc="outside right upper", fontsize="small")
 
 
 def _saved(figure: Any, path: Path) -> str:
