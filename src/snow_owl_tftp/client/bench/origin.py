@@ -71,7 +71,7 @@ def classical_page(grouped: dict[str, list[Result]]) -> str:
         "`classical` binds a socket for every transfer and calls recvmmsg on the listener, as the origin did. The "
         "listener sees one datagram a transfer, its request; each ACK arrives alone on a socket of its own. So this "
         f"layout bounds what recvmmsg can bring, whatever its timeout: one datagram a transfer, {bound}. The rows with "
-        "a linger wait before each recvmmsg, as a timeout would: more requests a call, the same share. With shared "
+        "a linger wait before each recvmmsg, as a timeout would: it can gather requests, never ACKs. With shared "
         "TID sockets the ACKs lie in one queue, and one call takes them all.\n\n"
         "That the origin saw exactly 0, and not so small a share, had two more causes: its server was started with a "
         "flag that it does not have, and its calls were counted system-wide."
