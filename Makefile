@@ -17,7 +17,8 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 ENGINE_SOURCES := $(shell find src/snow_owl_tftp/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 PACKAGE_FILES  := $(shell find src/snow_owl_tftp -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
-.PHONY: help venv build debug sanitize run test test-fast test-flows test-release test-debug test-sanitize soak lint peers clean
+.PHONY: help venv build debug sanitize run test test-fast test-flows test-release test-debug test-sanitize soak lint
+.PHONY: peers peers-all clean
 
 help:
 	@echo 'make run        serve examples/tftpboot on 127.0.0.1:6969'
@@ -26,7 +27,7 @@ help:
 	@echo 'make test-fast  the suite on the release build only, up to the first failure'
 	@echo 'make lint       ruff, mypy --strict, cython-lint'
 	@echo 'make soak       the tests that take minutes'
-	@echo 'make build | debug | sanitize | venv | peers | clean'
+	@echo 'make build | debug | sanitize | venv | peers | peers-all | clean'
 
 # ---- environment -----------------------------------------------------------------------------------------------
 
@@ -75,6 +76,10 @@ run: build
 
 peers:
 	@scripts/install-peers.sh
+
+# More servers for `bench`, from pip and cargo; no test needs them.
+peers-all: peers
+	@PYTHON=$(PYTHON) scripts/install-peers-all.sh
 
 # Engine tests have no flows unless they ask for them, server tests have them: here it is the other way round.
 SAME_WITHOUT_FLOWS := $(patsubst %,tests/server/test_%.py,reads core admission addresses reload)

@@ -7,7 +7,10 @@
  * It serves the benchmark and nobody else: plain names below ROOT, octet, no options, lock-step, a timer of
  * one second for all transfers. Every request for something else is answered with ERROR 1.
  *
- * usage: classical HOST PORT ROOT batch|plain
+ * LINGER_US is how long it waits before each batched receive, so that more requests gather: what a timeout of recvmmsg
+ * is for, without that timeout's own fault (the kernel looks at it only after a datagram: recvmmsg(2), BUGS).
+ *
+ * usage: classical HOST PORT ROOT batch|plain LINGER_US
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -40,6 +43,7 @@ struct transfer {
 
 static struct transfer *transfers;
 static int listener, epoll, root;
+static long linger_us;
 static const char no_file[] = "\0\5\0\1no file";
 
 static uint64_t now_ms(void) {
@@ -118,6 +122,7 @@ static void on_listener(int is_batch, const struct sockaddr_in *here) {
         messages[i].msg_hdr = (struct msghdr){.msg_name = &peers[i], .msg_namelen = sizeof peers[i], .msg_iov = &iov[i], .msg_iovlen = 1};
     }
     if (is_batch) {
+        if (linger_us) usleep(linger_us);
         n = recvmmsg(listener, messages, BATCH, MSG_DONTWAIT, 0);
     } else {
         ssize_t got = recvfrom(listener, buffers[0], DATAGRAM_BYTES, MSG_DONTWAIT, (void *)&peers[0], &length);
@@ -161,8 +166,8 @@ int main(int count, char **arguments) {
     struct rlimit limit;
     int buffer_bytes = 16 << 20;
     uint64_t looked_ms = now_ms();
-    if (count != 5) {
-        fprintf(stderr, "usage: classical HOST PORT ROOT batch|plain\n");
+    if (count != 6) {
+        fprintf(stderr, "usage: classical HOST PORT ROOT batch|plain LINGER_US\n");
         return 2;
     }
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -171,6 +176,7 @@ int main(int count, char **arguments) {
     inet_pton(AF_INET, arguments[1], &here.sin_addr);
     here.sin_port = htons(atoi(arguments[2]));
     root = open(arguments[3], O_RDONLY | O_DIRECTORY);
+    linger_us = atol(arguments[5]);
     listener = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     setsockopt(listener, SOL_SOCKET, SO_RCVBUFFORCE, &buffer_bytes, sizeof buffer_bytes);
     epoll = epoll_create1(0);

@@ -75,6 +75,38 @@ def test_options_are_learnt_and_kept_to(root: Path, blksize_bytes: int, windowsi
     assert result["blocks"] == 16 * (len(CONTENT) // blksize_bytes + 1)
 
 
+def test_what_still_runs_when_the_measurement_is_over_is_cut_off(root: Path) -> None:
+    with serve_in_thread(root) as served, load(served, clients=4) as clients:
+        clients.learn(10)
+        result = clients.run(None, 20, lambda ended: None, stop_after_s=0.3)
+        again = clients.run(4, 20, lambda ended: None)
+    assert result["finished"] > 4
+    assert result["failures"] == {}
+    assert result["transfers"] == result["finished"] + result["cut_off"]
+    whole = result["finished"] * BLOCKS
+    assert whole <= result["blocks"] <= whole + result["cut_off"] * BLOCKS
+    assert result["wall_s"] == pytest.approx(0.3, abs=0.2)
+    assert again["finished"] == 4, "nothing is left over from the run before"
+
+
+def test_transfer_that_moved_nothing_is_not_cut_off_but_failed(root: Path) -> None:
+    with serve_in_thread(root) as served, load(served, clients=2) as clients:
+        clients.learn(10)
+        served.call(served.server.stop)
+        result = clients.run(None, 20, lambda ended: None, stop_after_s=0.2)
+    assert result["failed"] == 2
+    assert result["cut_off"] == 0
+
+
+def test_other_options_than_before_fail_once(root: Path) -> None:
+    with serve_in_thread(root) as served, load(served, clients=2, blksize_bytes=1024) as clients:
+        clients.learn(10)
+        clients._agreed = clients._agreed.__class__()  # as if the first answer had been another one
+        result = clients.run(2, 20, lambda ended: None)
+    assert result["failures"] == {"the server granted other options than before": 2}
+    assert result["failed"] == 2
+
+
 def test_one_wrong_byte_is_found(root: Path) -> None:
     with serve_in_thread(root) as served, load(served, clients=2) as clients:
         clients.learn(10)

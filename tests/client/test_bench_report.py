@@ -1,21 +1,25 @@
 """Tables out of runs that were never made: what is shown, and what must not be."""
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from snow_owl_tftp.client.bench.report import figures_of, machine, write
-from snow_owl_tftp.client.bench.runs import Run, median_run
+from snow_owl_tftp.client.bench.figures import Rounds, figures_of
+from snow_owl_tftp.client.bench.provenance import machine, without_paths
+from snow_owl_tftp.client.bench.report import write
+from snow_owl_tftp.client.bench.runs import Run
 from snow_owl_tftp.client.bench.settings import Network, Target, Workload, human_bytes
 from snow_owl_tftp.client.bench.sweeps import (
     ORIGIN_CLIENTS,
     ORIGIN_SIZES,
+    SECTIONS,
     Result,
+    classical_targets,
     linger_targets,
     origin_steps,
-    origin_workload,
     standard_steps,
 )
 
@@ -38,6 +42,9 @@ def load(**changed: Any) -> dict[str, Any]:
         "latency_quantiles_s": [0.01, 0.02, 0.03],
         "client_retransmits": 0,
         "duplicates_received": 0,
+        "cut_off": 0,
+        "load_cpu_s": 0.3,
+        "granted": {"blksize_bytes": 512, "windowsize_blocks": 1},
     }
     return {**said, **changed}
 
@@ -47,7 +54,7 @@ def timed(cpu_s: float = 0.1, **changed: Any) -> Run:
 
 
 def traced(recvmmsg: int, recvfrom: int, sends: int, datagrams: int = 20_000) -> Run:
-    calls = {"recvmmsg": recvmmsg, "recvfrom": recvfrom, "sendmmsg": sends}
+    calls = {"recvmmsg": recvmmsg, "recvfrom": recvfrom, "sendmmsg": sends, "epoll_pwait2": 500, "pread64": 40}
     receives = recvmmsg + recvfrom
     derived = {
         "receive_calls": receives,
@@ -57,7 +64,7 @@ def traced(recvmmsg: int, recvfrom: int, sends: int, datagrams: int = 20_000) ->
         "empty_receive_share": 0.0,
     }
     trace = {"calls": {name: {"calls": n, "datagrams": n} for name, n in calls.items()}, "derived": derived}
-    return Run("x", WORKLOAD, load(), trace=trace)
+    return Run("x", WORKLOAD, load(), trace=trace, is_traced=True)
 
 
 def report(folder: Path, results: list[Result], notes: str = "") -> str:
@@ -98,11 +105,35 @@ def test_traced_run_has_no_speed() -> None:
     assert run.cpu_us_per_block is None
 
 
-def test_median_round_stands_for_all_and_a_failed_one_before_any() -> None:
-    rounds = [timed(cpu_s=cpu_s) for cpu_s in (0.3, 0.1, 0.2)]
-    assert median_run(rounds).server_cpu_s == 0.2
+def test_every_figure_is_the_median_of_its_own() -> None:
+    # By CPU the second round is the middle one, by time the third, by p99 the first.
+    rounds = Rounds(
+        (
+            timed(cpu_s=0.1, wall_s=0.5, p99_s=0.02),
+            timed(cpu_s=0.2, wall_s=2.0, p99_s=0.01),
+            timed(cpu_s=0.3, wall_s=1.0, p99_s=0.03),
+        )
+    )
+    assert rounds.median(lambda run: run.cpu_us_per_block) == pytest.approx(10.0)
+    assert rounds.median(lambda run: run.blocks_per_s) == pytest.approx(20_000)
+    assert rounds.median(lambda run: run.load["p99_s"]) == 0.02
+    assert rounds.spread(lambda run: run.blocks_per_s) == pytest.approx((10_000, 40_000))
+
+
+def test_one_failed_round_leaves_no_figure() -> None:
     failed = timed(failed=1)
-    assert median_run([*rounds, failed]) is failed
+    rounds = Rounds((timed(), failed, timed()))
+    assert rounds.failed is failed
+    assert rounds.median(lambda run: run.load["p99_s"]) is None
+
+
+def test_traced_run_that_failed_is_no_timed_one() -> None:
+    broken = Run("x", WORKLOAD, problem="trace: bpftrace did not attach", is_traced=True)
+    shown, traced_rounds = figures_of([Result("main", Target("x"), run) for run in (timed(), broken)], "x")
+    assert shown is not None
+    assert shown.is_valid
+    assert traced_rounds is not None
+    assert traced_rounds.failed is broken
 
 
 def test_figures_are_those_of_one_target() -> None:
@@ -114,9 +145,74 @@ def test_figures_are_those_of_one_target() -> None:
 def test_row_has_calls_per_block(tmp_path: Path) -> None:
     results = [Result("main", Target("ours"), timed()), Result("main", Target("ours"), traced(1000, 0, 2000))]
     said = report(tmp_path, results)
-    assert "| ours | 40,000 | 20.5 | 5.00 | 10.0 | 20.0 | 30.0 |" in said
-    assert "| 0.0500 | 0.1000 | 20.00 | 100.00 % | 0.00 % |" in said
+    assert "| ours | 512 B × 1 | 40,000 | 40,000 – 40,000 | 20.5 | 5.00 | 15.00 | 10.0 | 20.0 | 30.0 |" in said
+    assert "| 0.0500 | 0.1000 | 0.0250 | 0.0020 | 20.00 | 100.00 % | 0.00 % |" in said
+    assert "counted by eBPF" in said
     assert "![one.png](one.png)" in said
+
+
+def test_nothing_is_said_of_calls_that_were_not_counted(tmp_path: Path) -> None:
+    said = report(tmp_path, [Result("origin 100 KiB", target, timed()) for target in classical_targets()])
+    assert "eBPF" not in said
+    assert "calls/block" not in said
+    assert "Why the origin saw" not in said
+
+
+def test_what_limits_a_figure_is_marked(tmp_path: Path) -> None:
+    stolen = Run("x", WORKLOAD, load(load_cpu_s=0.499), server_cpu_s=0.1, steal_share=0.07)
+    said = report(tmp_path, [Result("main", Target("x"), run) for run in (timed(), stolen)])
+    assert "(7 % stolen)" in said
+    assert "(limit of the load)" in said
+    said = report(tmp_path, [Result("main", Target("x"), timed())])
+    assert "stolen" not in said
+    assert "limit of" not in said
+
+
+def test_transfers_of_which_none_ended_have_blocks_and_no_latency(tmp_path: Path) -> None:
+    run = timed(finished=0, cut_off=50, p50_s=None, p99_s=None, max_s=None, latency_quantiles_s=[None] * 3)
+    said = report(tmp_path, [Result("main", Target("x"), run)])
+    assert "| 40,000 |" in said
+    assert "| – | – | – |" in said
+    assert "cut off" in said
+
+
+def test_what_the_relay_saw_repeated_is_the_server_s(tmp_path: Path) -> None:
+    relay = {"forwarded": 1, "lost": 0, "overflowed": 0, "busy_share": 0.1, "repeated_by_server": 17}
+    run = Run("x", WORKLOAD, load(), server_cpu_s=0.1, relay=relay)
+    assert "17 DATA by the server" in report(tmp_path, [Result("main", Target("x"), run)])
+
+
+def test_classical_page_states_its_bound(tmp_path: Path) -> None:
+    target = Target("classical, linger 500 µs", "classical")
+    said = report(tmp_path, [Result("origin 100 KiB", target, traced(100, 19_900, 20_000))])
+    page = said[said.index("## Why the origin saw") :]
+    assert "one datagram a transfer, 0.5 % of 100 KiB" in page
+    assert "| 100 KiB | classical, linger 500 µs | 1.0000 | 100 | 0.500 % | 1.00 | 1.00 |" in page
+    assert "a flag that it does not have" in page
+
+
+def test_report_names_its_commit_arguments_and_peers(tmp_path: Path) -> None:
+    setting = machine(0, 1, "a test", arguments=["--clients", "5"], servers=["ours", "dnsmasq"])
+    assert "ours" not in setting["peers"]
+    setting.update(commit="abc1234 dirty", peers={"dnsmasq": "Dnsmasq version 2.90"})
+    write(tmp_path, setting, [Result("main", Target("ours"), timed())], [], "")
+    said = (tmp_path / "report.md").read_text()
+    for part in ("(abc1234 dirty)", "`snow-owl-tftp bench --clients 5`", "dnsmasq: Dnsmasq version 2.90"):
+        assert part in said
+    assert platform.node() not in said
+    assert json.loads((tmp_path / "results.json").read_text())["machine"]["date"] == setting["date"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("open /dev/shm/snow-owl-bench-x/root/f: no", "open …/f: no"),
+        ("/usr/bin/gcc: error", "…/gcc: error"),
+        ("230,000 blocks/s at 1/2 of 127.0.0.1", "230,000 blocks/s at 1/2 of 127.0.0.1"),
+    ],
+)
+def test_paths_of_this_machine_are_not_shown(text: str, shown: str) -> None:
+    assert without_paths(text) == shown
 
 
 def origin_results(ours: Run, plain: Run) -> list[Result]:
@@ -139,7 +235,7 @@ def test_origin_table_compares_with_the_run_without_batching(tmp_path: Path) -> 
 
 
 def test_origin_table_is_not_filled_in_from_a_run_that_failed(tmp_path: Path) -> None:
-    failed = Run("x", WORKLOAD, load(failed=1), trace=traced(1, 1, 1).trace)
+    failed = Run("x", WORKLOAD, load(failed=1), trace=traced(1, 1, 1).trace, is_traced=True)
     said = report(tmp_path, origin_results(failed, traced(0, 20_000, 20_000)))
     assert "Not filled in" in said
 
@@ -159,23 +255,46 @@ def test_relay_that_was_too_busy_is_named(tmp_path: Path) -> None:
 
 def test_rounds_alternate_between_servers_and_traces_are_apart() -> None:
     targets = [Target("a"), Target("b")]
-    steps = standard_steps(targets, WORKLOAD, 2, with_sweeps=False, can_trace=True)
+    steps = standard_steps(targets, WORKLOAD, 2, chosen=["main"], can_trace=True)
     assert [(step.target.name, step.is_traced) for step in steps] == [
         ("a", False),
         ("b", False),
         ("a", False),
         ("b", False),
-        ("a", True),
-        ("b", True),
+        *[("a", True), ("b", True)] * 2,
     ]
-    assert not any(step.is_traced for step in standard_steps(targets, WORKLOAD, 1, with_sweeps=True, can_trace=False))
+    assert not any(step.is_traced for step in standard_steps(targets, WORKLOAD, 1, chosen=SECTIONS, can_trace=False))
 
 
 def test_clients_are_swept_up_to_what_was_asked() -> None:
-    steps = standard_steps([Target("a")], WORKLOAD, 1, with_sweeps=True, can_trace=False)
-    swept = [step.workload for step in steps if step.section == "clients"]
-    assert [workload.clients for workload in swept] == [1, 2, 5, 10, 20, 50]
+    steps = standard_steps([Target("a")], WORKLOAD, 2, chosen=["clients"], can_trace=False)
+    swept = [step.workload for step in steps]
+    assert [workload.clients for workload in swept] == [1, 2, 5, 10, 20, 50] * 2
     assert all(workload.transfers % workload.clients == 0 for workload in swept)
+
+
+def test_linger_is_swept_for_ours_alone_and_every_round() -> None:
+    def swept(server: str) -> list[str]:
+        steps = standard_steps([Target("x", server)], WORKLOAD, 2, chosen=["linger"], can_trace=True)
+        return [step.target.name for step in steps if not step.is_traced]
+
+    assert swept("dnsmasq") == []
+    assert swept("ours") == ["no batching", *(target.name for target in linger_targets())] * 2
+
+
+def test_traced_rounds_are_at_most_three() -> None:
+    steps = standard_steps([Target("a")], WORKLOAD, 9, chosen=["main"], can_trace=True)
+    assert [step.is_traced for step in steps] == [False] * 9 + [True] * 3
+
+
+def test_limits_follow_the_network() -> None:
+    near = Workload(clients=1, transfers=1, file_bytes=1 << 20)
+    far = Workload(clients=1, transfers=1, file_bytes=1 << 20, network=Network(rtt_ms=2000))
+    assert near.time_limit_s == 120
+    assert near.timeout_s == 4
+    assert far.time_limit_s > far.blocks_each * 2
+    assert far.timeout_s == 8
+    assert Workload(file_bytes=1 << 20, network=Network(0, 50)).transfer_s > 1000
 
 
 def test_origin_profile_is_the_issue_s() -> None:
@@ -189,8 +308,21 @@ def test_origin_profile_is_the_issue_s() -> None:
         if "batch_timeout_us" in step.target.batch
     }
     assert batches == {(adaptive, us) for adaptive in (False, True) for us in (0, 100, 500, 1000, 2000)}
-    assert {"no batching", "classical", "classical, no recvmmsg"} <= {step.target.name for step in steps}
-    assert all(origin_workload(size).transfers % 50 == 0 for size in ORIGIN_SIZES)
+    assert {"no batching", "classical, no recvmmsg"} <= {step.target.name for step in steps}
+    lingers = {step.target.batch["linger_us"] for step in steps if step.target.server == "classical"}
+    assert lingers == {0, 500, 2000}
+
+
+def test_origin_profile_takes_less_than_a_quarter_of_an_hour() -> None:
+    steps = origin_steps(3, has_classical=True, can_trace=True)
+    # Starting and ending the processes of a run takes a second, attaching a tracer two more.
+    took_s = sum((step.workload.stop_after_s or 1e9) + (3 if step.is_traced else 1) for step in steps)
+    assert took_s < 900
+
+
+def test_origin_profile_can_be_narrowed_to_one_size() -> None:
+    steps = origin_steps(1, has_classical=False, can_trace=False, sizes_bytes=[102_400])
+    assert {step.section for step in steps} == {"origin 100 KiB"}
 
 
 @pytest.mark.parametrize(

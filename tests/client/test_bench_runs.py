@@ -1,7 +1,9 @@
 """Whole runs, small ones: servers are started, loaded and ended; a bad network is a bad network."""
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from snow_owl_tftp.client.bench.cpu import CpuAccount, end_tree, start
 from snow_owl_tftp.client.bench.runs import Bench
 from snow_owl_tftp.client.bench.servers import KINDS, has_classical, installed_peers, our_targets
 from snow_owl_tftp.client.bench.settings import Network, Target, Workload
+from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.observe.trace import Tracer
 
 SMALL = Workload(clients=10, transfers=40, file_bytes=20_000, limit_s=20)
 
@@ -68,8 +72,65 @@ def test_server_that_does_not_start_says_why() -> None:
     assert "max_batch_size" in run.problem
 
 
+def test_what_keeps_a_tracer_from_starting_is_the_run_s_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Tracer) -> None:
+        raise ConfigError("trace: bpftrace: no such map")
+
+    monkeypatch.setattr(Tracer, "start", refuse)
+    with Bench() as bench:
+        run = bench.traced(Target("ours"), SMALL)
+    assert run.problem == "trace: bpftrace: no such map"
+    assert run.is_traced
+
+
+def test_problem_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, mode: str) -> None:
+        raise OSError(28, "No space left on device", str(self))
+
+    with Bench() as bench, monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        run = bench.timed(Target("ours"), SMALL)
+    assert run.problem == "[Errno 28] No space left on device: '…/part'"
+
+
+def test_content_is_the_same_for_every_size_and_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snow_owl_tftp.client.bench.runs._CHUNK_BYTES", 1000)
+    with Bench() as bench:
+        assert bench._content(2500).stat().st_size == 2500
+        assert bench._content(0).read_bytes() == b""
+        assert bench._content(2000).read_bytes() == bench._content(2500).read_bytes()[:2000]
+
+
+def test_run_is_cut_off_when_its_time_is_over() -> None:
+    asked = Workload(clients=4, transfers=None, file_bytes=50_000, stop_after_s=0.5, limit_s=20)
+    with Bench() as bench:
+        run = bench.timed(Target("ours"), asked)
+    assert run.is_valid, run
+    assert run.load["finished"] > 4
+    assert run.load["wall_s"] == pytest.approx(0.5, abs=0.3)
+
+
+def test_one_wrong_byte_leaves_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Bench._content
+
+    def spoilt(self: Bench, size_bytes: int) -> Path:
+        expected = self._folder / "expected"
+        path = real(self, size_bytes)
+        content = path.read_bytes()
+        expected.mkdir(exist_ok=True)
+        (expected / path.name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        return expected / path.name
+
+    monkeypatch.setattr(Bench, "_content", spoilt)
+    with Bench() as bench:
+        run = bench.timed(Target("ours"), SMALL)
+    assert "content differs" in run.problem
+    assert run.blocks_per_s is None
+
+
 def test_unknown_server_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setitem(KINDS, "rs-tftpd", replace(KINDS["rs-tftpd"], find=lambda: shutil.which("tftpd")))
     missing = [name for name, kind in KINDS.items() if kind.find() is None]
     assert "rs-tftpd" in missing
     with Bench() as bench:
@@ -87,6 +148,7 @@ def test_relay_delays_both_ways() -> None:
     # The transfer from which the OACK was learnt, and the one: RRQ, 6 DATA, 6 ACKs each.
     assert run.relay["forwarded"] == 2 * 13
     assert run.relay["lost"] == 0
+    assert run.relay["repeated_by_server"] == 0
 
 
 def test_relay_loses_by_its_seed_and_every_byte_arrives() -> None:
@@ -98,6 +160,7 @@ def test_relay_loses_by_its_seed_and_every_byte_arrives() -> None:
     assert run.is_valid, run
     assert run.relay is not None
     assert run.relay["lost"] > 0
+    assert run.relay["repeated_by_server"] > 0
     assert run.load["duplicates_received"] + run.load["client_retransmits"] > 0
 
 

@@ -5,23 +5,39 @@ May know: flags, and how progress is shown. Must not know how a run is made.
 
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from snow_owl_tftp.client.bench.report import machine, write
+from snow_owl_tftp.client.bench.provenance import machine
+from snow_owl_tftp.client.bench.report import write
 from snow_owl_tftp.client.bench.runs import Bench, check_target
 from snow_owl_tftp.client.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
 from snow_owl_tftp.client.bench.settings import Network, Target, Workload
-from snow_owl_tftp.client.bench.sweeps import Result, Step, origin_steps, perform, standard_steps
+from snow_owl_tftp.client.bench.sweeps import (
+    ORIGIN_SIZES,
+    RUN_S,
+    SECTIONS,
+    Result,
+    Step,
+    origin_steps,
+    perform,
+    standard_steps,
+)
+from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace import why_not
 
 __all__ = ["command"]
 
 _SIZE = re.compile(r"(\d+) ?(B|KiB|MiB|GiB)?")
 _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_BLOCKS_A_RUN = 100_000
-"""Enough for half a second of the fastest server here."""
+_OF_PROFILE = ("file_bytes", "rounds", "output", "profile")
+"""What may be said beside --profile; the rest is the profile's own."""
+_INTERRUPTED = 130
 
 
 class _Size(click.ParamType[int]):
@@ -36,11 +52,31 @@ class _Size(click.ParamType[int]):
         return int(match[1]) * _UNITS[match[2]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The flags."""
+
+    clients: int
+    transfers: int | None
+    file_bytes: int
+    blksize: int
+    windowsize: int
+    rtt_ms: float
+    loss_percent: float
+    seed: int
+    servers: str | None
+    rounds: int
+    sweeps: bool
+    sweep: tuple[str, ...]
+    profile: str | None
+    output: Path
+
+
 @click.command("bench")
 @click.option(
     "--clients", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Transfers at any time."
 )
-@click.option("--transfers", type=click.IntRange(1), help="In all; default: enough for half a second.")
+@click.option("--transfers", type=click.IntRange(1), help="In all; default: as many as two seconds allow.")
 @click.option(
     "--file-size", "file_bytes", type=_Size(), default="1MiB", show_default=True, help="102400, 100KiB, 10MiB."
 )
@@ -52,52 +88,107 @@ class _Size(click.ParamType[int]):
 @click.option("--loss", "loss_percent", type=click.FloatRange(0, 50), default=0.0, help="Percent, in each direction.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the losses.")
 @click.option("--servers", metavar="NAMES", help=f"Of {', '.join(KINDS)}; default: all that are installed.")
-@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="The median counts.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Of every run; each figure is the median of its own.",
+)
 @click.option("--sweeps/--no-sweeps", default=True, help="Also against clients, and against batch_timeout_us.")
-@click.option("--profile", type=click.Choice(["recvmmsg"]), help="The origin's benchmark, done right.")
+@click.option(
+    "--sweep", type=click.Choice(SECTIONS[1:]), multiple=True, help="Nothing but this sweep; may be repeated."
+)
+@click.option(
+    "--profile", type=click.Choice(["recvmmsg"]), help="The origin's benchmark, done right; --file-size takes one half."
+)
 @click.option("--output", type=click.Path(path_type=Path), default="bench-results", show_default=True, help="A folder.")
-def command(
-    clients: int,
-    transfers: int | None,
-    file_bytes: int,
-    blksize: int,
-    windowsize: int,
-    rtt_ms: float,
-    loss_percent: float,
-    seed: int,
-    servers: str | None,
-    rounds: int,
-    sweeps: bool,
-    profile: str | None,
-    output: Path,
-) -> int:
+@click.pass_context
+def command(context: click.Context, /, **flags: Any) -> int:
     """Start TFTP servers, load them with many clients, compare every byte.
 
     Writes report.md, results.json and pictures. A server whose run has a wrong byte or a failed transfer gets no
     speed. System calls per block are counted by eBPF in runs of their own; that needs root and bpftrace.
     """
+    asked = _Asked(**flags)
+    given = [name for name in flags if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
     reason = why_not()
-    if profile:
-        steps = origin_steps(rounds, has_classical=has_classical(), can_trace=reason is None)
-    else:
-        workload = Workload(
-            clients=clients,
-            file_bytes=file_bytes,
-            blksize_bytes=blksize,
-            windowsize_blocks=windowsize,
-            network=Network(rtt_ms, loss_percent, seed),
-        )
-        workload = workload.with_transfers(transfers or -(-_BLOCKS_A_RUN // workload.blocks_each))
-        steps = standard_steps(_targets(servers), workload, rounds, with_sweeps=sweeps, can_trace=reason is None)
-    output.mkdir(parents=True, exist_ok=True)
+    steps = (_profile_steps if asked.profile else _own_steps)(asked, given, can_trace=reason is None)
+    asked.output.mkdir(parents=True, exist_ok=True)
     notes = [] if reason is None else [f"System calls were not counted: {reason}."]
+    results: list[Result] = []
     with Bench() as bench:
-        results = _perform(bench, steps)
-        how = next((result.run.cpu_counted_by for result in results if result.run.cpu_counted_by), "nothing")
-        setting = machine(bench.server_core, bench.load_core, how)
-    write(output, setting, results, _draw(output, results, notes), "\n\n".join(notes))
-    print(output / "report.md")
+        try:
+            _perform(bench, steps, results)
+        except KeyboardInterrupt:
+            notes.append(f"Interrupted: {len(results)} of {len(steps)} runs were made.")
+            print(f"bench: {notes[-1]}", file=sys.stderr)
+        finally:
+            if results:
+                _write(asked, given, bench, results, notes)
+    if len(results) < len(steps):
+        return _INTERRUPTED
     return 0 if all(result.run.is_valid for result in results) else 1
+
+
+def _profile_steps(asked: _Asked, given: Sequence[str], *, can_trace: bool) -> list[Step]:
+    if refused := [_flag_of(name) for name in given if name not in _OF_PROFILE]:
+        raise ConfigError(
+            f"bench: --profile sets {', '.join(refused)} itself; it takes --file-size, --rounds, --output"
+        )
+    sizes_bytes = (asked.file_bytes,) if "file_bytes" in given else ORIGIN_SIZES
+    return origin_steps(asked.rounds, has_classical=has_classical(), can_trace=can_trace, sizes_bytes=sizes_bytes)
+
+
+def _own_steps(asked: _Asked, given: Sequence[str], *, can_trace: bool) -> list[Step]:
+    workload = Workload(
+        clients=asked.clients,
+        transfers=None,
+        file_bytes=asked.file_bytes,
+        blksize_bytes=asked.blksize,
+        windowsize_blocks=asked.windowsize,
+        network=Network(asked.rtt_ms, asked.loss_percent, asked.seed),
+    )
+    if asked.transfers:
+        workload = workload.with_transfers(asked.transfers)
+    else:
+        workload = replace(workload, stop_after_s=max(RUN_S, 2 * workload.transfer_s))
+    targets = _targets(asked.servers)
+    if "linger" in asked.sweep and all(target.server != OURS for target in targets):
+        raise ConfigError("bench: --sweep linger is about ours; name it among --servers")
+    chosen = asked.sweep or (SECTIONS if asked.sweeps else SECTIONS[:1])
+    return standard_steps(targets, workload, asked.rounds, chosen=chosen, can_trace=can_trace)
+
+
+def _flag_of(name: str) -> str:
+    """As it is typed."""
+    return next(option.opts[0] for option in command.params if option.name == name)
+
+
+def _write(asked: _Asked, given: Sequence[str], bench: Bench, results: list[Result], notes: list[str]) -> None:
+    how = next((result.run.cpu_counted_by for result in results if result.run.cpu_counted_by), "nothing")
+    setting = machine(
+        bench.server_core,
+        bench.load_core,
+        how,
+        arguments=_spelled(asked, given),
+        servers=[result.target.server for result in results],
+    )
+    write(asked.output, setting, results, _draw(asked.output, results, notes), "\n\n".join(notes))
+    print(asked.output / "report.md")
+
+
+def _spelled(asked: _Asked, given: Sequence[str]) -> list[str]:
+    """The flags that were given, for the report; not the folder, which is this machine's."""
+    words = []
+    for name in given:
+        value = getattr(asked, name)
+        if name == "sweeps":
+            words.append("--sweeps" if value else "--no-sweeps")
+        elif name != "output":
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [_flag_of(name), f"{one:g}" if isinstance(one, float) else str(one)]
+    return words
 
 
 def _targets(servers: str | None) -> list[Target]:
@@ -109,7 +200,7 @@ def _targets(servers: str | None) -> list[Target]:
     return targets
 
 
-def _perform(bench: Bench, steps: list[Step]) -> list[Result]:
+def _perform(bench: Bench, steps: list[Step], results: list[Result]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -128,9 +219,8 @@ def _perform(bench: Bench, steps: list[Step]) -> list[Result]:
             progress.update(task, completed=number, description=text)
             bench.tell = lambda share: progress.update(task, completed=number + share)
 
-        results = perform(bench, steps, on_step)
+        perform(bench, steps, on_step, results)
         progress.update(task, completed=len(steps), description="done")
-    return results
 
 
 def _draw(output: Path, results: list[Result], notes: list[str]) -> list[str]:

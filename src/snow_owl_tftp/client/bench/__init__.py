@@ -5,9 +5,11 @@
     cpu        pinning, and what a server's processes have cost
     load       many clients in one process, on the engine (a process of its own: `python -m`)
     relay      a seeded bad network between load and server (the same)
-    runs       one timed run, one traced run, rounds and their medians
+    runs       one timed run, one traced run
     sweeps     which runs a benchmark consists of
-    report     report.md and results.json
+    figures    rounds and their medians
+    provenance machine, versions, date
+    report     report.md and results.json; markdown: its tables; origin: the pages of --profile recvmmsg
     pictures   PNG, with matplotlib (pip install 'snow-owl-tftp[bench]')
 
 It lies below `client` because the load is made of client transfers; servers are other processes, also ours.

@@ -14,6 +14,7 @@ Three ways to count, the best that this machine allows; `how` says which, and re
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -23,7 +24,7 @@ from typing import Final, Self
 
 from snow_owl_tftp.observe.trace import descendants
 
-__all__ = ["CpuAccount", "cores", "end_tree", "start"]
+__all__ = ["CpuAccount", "StealWatch", "cores", "end_tree", "start"]
 
 _V1: Final = Path("/sys/fs/cgroup/cpuacct")
 _V2: Final = Path("/sys/fs/cgroup")
@@ -34,6 +35,33 @@ def cores() -> tuple[int | None, int | None]:
     """(server's core, load's core); None, None where there is only one and nothing to separate."""
     usable = sorted(os.sched_getaffinity(0))
     return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
+
+
+class StealWatch:
+    """How much of a stretch of time the hypervisor gave to other guests.
+
+    Args:
+        watched: Cores; None among them: all.
+    """
+
+    def __init__(self, watched: tuple[int | None, ...]) -> None:
+        self._watched = set(watched)
+        self._began_s = time.monotonic()
+        self._before = _steal_s()
+
+    def share(self) -> float:
+        """Since the beginning, 0..1, of the core that lost most."""
+        wall_s = max(1e-9, time.monotonic() - self._began_s)
+        cores = [core for core in self._before if None in self._watched or core in self._watched]
+        now = _steal_s()
+        return max((min(1.0, (now.get(core, 0.0) - self._before[core]) / wall_s) for core in cores), default=0.0)
+
+
+def _steal_s() -> dict[int, float]:
+    """Core → stolen so far (proc_stat(5)); a kernel that does not say says nothing."""
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    fields = [line.split() for line in Path("/proc/stat").read_text().splitlines() if re.match(r"cpu\d", line)]
+    return {int(field[0][3:]): int(field[8]) * tick_s for field in fields if len(field) > 8}
 
 
 class CpuAccount:

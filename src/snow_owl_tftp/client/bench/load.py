@@ -3,7 +3,7 @@
     python -m snow_owl_tftp.client.bench.load '{"host": …}'
         ── {"ready": true} ──►    one transfer has been made, to learn the OACK
         ◄── go ──                 a line, any line
-        ── {"done": 17} ──►       now and then
+        ── {"done": 17} ──►       now and then, in transfers
         ── {"result": {…}} ──►
 
 May know: the engine, plans and the protocol. Must not know servers, CPU accounting or reports.
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from snow_owl_tftp.plan import Outcome, Role, TransferPlan
-from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS, Opcode
+from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS, ErrorCode, Opcode
 from snow_owl_tftp.protocol.options import Negotiated, accept_oack_untrusted
 from snow_owl_tftp.protocol.packets import Option, build_request
 
@@ -48,6 +48,9 @@ _TRAIN_BYTES: Final = 65536
 _DATAGRAM_BYTES: Final = 2048
 _PROGRESS_S: Final = 0.2
 _QUANTILES: Final = 100
+_CUT_LIMIT_S: Final = 10.0
+_LEARN_S: Final = 0.2
+"""So long the first transfer may take before it is cut off: 10 MiB through a linger of 2 ms would take a minute."""
 
 
 class Load:
@@ -90,6 +93,8 @@ class Load:
         self._request = build_request(Opcode.RRQ, filename, "octet", self._options)
         self._agreed = Negotiated()
         self._next_address = 0
+        self._running: set[object] = set()
+        self._odd: set[object] = set()
         has_trains = windowsize_blocks > 1
         self._engine: Any = native.Engine(
             io_threads=1,
@@ -107,31 +112,42 @@ class Load:
         os.close(self._content_fd)
 
     def learn(self, limit_s: float) -> None:
-        """Make one transfer, whose OACK all others expect.
+        """Make one transfer, whose OACK all others expect; a long one is cut off once it moves.
 
         Raises:
             RuntimeError: It failed; the text says how.
         """
         self._ask()
-        end_s = time.monotonic() + limit_s
-        while time.monotonic() < end_s:
-            for event in self._events(1.0):
+        (context,) = self._running
+        began_s = time.monotonic()
+        while (passed_s := time.monotonic() - began_s) < limit_s:
+            if passed_s > _LEARN_S:
+                self._engine.ask_progress(context)
+            for event in self._events(_LEARN_S):
                 if isinstance(event, self._native.Answer):
                     self._agreed = accept_oack_untrusted(self._options, event.datagram)
-                    self._engine.resume(event.transfer_id, self._plan())
+                    self._engine.resume(event.transfer_id, self._plan(context))
+                elif isinstance(event, self._native.Progress):
+                    if event.payload_bytes > 0:
+                        self._engine.abort_asked(context, ErrorCode.NOT_DEFINED, b"enough is known")
                 elif isinstance(event, self._native.Completion):
-                    if problem := self._problem(event):
+                    self._running.discard(context)
+                    is_cut = event.outcome == Outcome.ABORTED and event.payload_bytes > 0
+                    if not is_cut and (problem := self._problem(event)):
                         raise RuntimeError(f"the first transfer failed: {problem}")
                     return
         raise RuntimeError(f"the first transfer did not end within {limit_s:g} s")
 
-    def run(self, transfers: int, limit_s: float, tell: Callable[[int], None]) -> dict[str, Any]:
+    def run(
+        self, transfers: int | None, limit_s: float, tell: Callable[[int], None], *, stop_after_s: float | None = None
+    ) -> dict[str, Any]:
         """Make `transfers` of them, `clients` at a time.
 
         Args:
-            transfers: In all.
+            transfers: In all; None: as many as begin within `stop_after_s`.
             limit_s: What has not ended by then has failed.
             tell: Told how many have ended, now and then.
+            stop_after_s: Then what still runs is cut off: its blocks count, its duration does not.
 
         Returns:
             Figures, as in results.json.
@@ -140,38 +156,63 @@ class Load:
         cpu_before_s = _cpu_s()
         began_s = time.monotonic()
         asked = 0
-        while asked < min(self._clients, transfers):
+        while asked < self._clients and (transfers is None or asked < transfers):
             self._ask()
             asked += 1
+        end_s = began_s + (limit_s if stop_after_s is None else min(limit_s, stop_after_s))
         told_s = began_s
-        while tally.ended < transfers and (now_s := time.monotonic()) - began_s < limit_s:
-            for event in self._events(_PROGRESS_S):
-                if isinstance(event, self._native.Completion):
-                    tally.add(event, self._problem(event))
-                    if asked < transfers:
-                        self._ask()
-                        asked += 1
-                elif isinstance(event, self._native.Answer):
-                    tally.add_failure("the server granted other options than before")
-                    self._engine.abort(event.transfer_id)
+        while self._running and (now_s := time.monotonic()) < end_s:
+            for completion in self._completions(min(_PROGRESS_S, end_s - now_s)):
+                tally.add(completion, self._problem(completion))
+                if transfers is None or asked < transfers:
+                    self._ask()
+                    asked += 1
             if now_s - told_s > _PROGRESS_S:
                 told_s = now_s
                 tell(tally.ended)
         wall_s = time.monotonic() - began_s
-        result = tally.result(transfers, wall_s)
-        result["load_cpu_s"] = _cpu_s() - cpu_before_s
+        load_cpu_s = _cpu_s() - cpu_before_s
+        if stop_after_s is not None:
+            self._cut_off(tally, round(stop_after_s * 1e9 / 2))
+        result = tally.result(asked if transfers is None or stop_after_s is not None else transfers, wall_s)
+        result["load_cpu_s"] = load_cpu_s
         result["granted"] = {
             "blksize_bytes": self._agreed.blksize_bytes,
             "windowsize_blocks": self._agreed.windowsize_blocks,
         }
         return result
 
+    def _cut_off(self, tally: "_Tally", patience_ns: int) -> None:
+        """End what still runs; who waited for `patience_ns` and got nothing has failed."""
+        for context in self._running:
+            self._engine.abort_asked(context, ErrorCode.NOT_DEFINED, b"the measurement is over")
+        end_s = time.monotonic() + _CUT_LIMIT_S
+        while self._running and time.monotonic() < end_s:
+            for completion in self._completions(_PROGRESS_S):
+                is_alive = completion.blocks > 0 or completion.duration_ns < patience_ns
+                if completion.outcome == Outcome.ABORTED and is_alive and completion.context not in self._odd:
+                    tally.add_cut_off(completion)
+                else:
+                    tally.add(completion, self._problem(completion))
+
+    def _completions(self, wait_s: float) -> list[Any]:
+        """What has ended; a transfer that was granted other options than the first is ended here."""
+        ended = []
+        for event in self._events(wait_s):
+            if isinstance(event, self._native.Completion):
+                self._running.discard(event.context)
+                ended.append(event)
+            elif isinstance(event, self._native.Answer):
+                self._odd.add(event.context)
+                self._engine.abort(event.transfer_id)
+        return ended
+
     def _events(self, wait_s: float) -> list[Any]:
         select.select([self._engine.fileno()], [], [], wait_s)
         events: list[Any] = self._engine.poll()
         return events
 
-    def _plan(self) -> TransferPlan:
+    def _plan(self, context: object) -> TransferPlan:
         return TransferPlan(
             transfer_id=0,
             role=Role.RECEIVER,
@@ -183,14 +224,20 @@ class Load:
             first_packet=self._request,
             compare=True,
             expected_oack=self._agreed.oack,
+            context=context,
         )
 
     def _ask(self) -> None:
         address = FIRST_ADDRESS + self._next_address % (ADDRESSES - 2)
         self._next_address += 1
-        self._engine.ask(self._plan(), None, self._peer, local=address.to_bytes(4, "big"), worker=0)
+        # By this the engine finds it again; it stays alive until its Completion.
+        context = object()
+        self._running.add(context)
+        self._engine.ask(self._plan(context), None, self._peer, local=address.to_bytes(4, "big"), worker=0)
 
     def _problem(self, completion: Any) -> str | None:
+        if completion.context in self._odd:
+            return "the server granted other options than before"
         if completion.outcome != Outcome.OK:
             text = completion.text.decode("utf-8", "replace")
             return f"{self._native.OUTCOMES[completion.outcome]}: {text or completion.error}"
@@ -201,7 +248,7 @@ class Load:
 
 class _Tally:
     def __init__(self) -> None:
-        self.ended = 0
+        self.ended = self.cut_off = 0
         self.failures = Counter[str]()
         self.latencies_ns: list[int] = []
         self.blocks = self.payload_bytes = self.retransmits = self.duplicates = 0
@@ -217,8 +264,14 @@ class _Tally:
         self.blocks += completion.blocks
         self.payload_bytes += completion.payload_bytes
 
-    def add_failure(self, problem: str) -> None:
-        self.failures[problem] += 1
+    def add_cut_off(self, completion: Any) -> None:
+        """One that ran well until the measurement was over."""
+        self.cut_off += 1
+        self.ended += 1
+        self.retransmits += completion.retransmits
+        self.duplicates += completion.duplicate_acks
+        self.blocks += completion.blocks
+        self.payload_bytes += completion.payload_bytes
 
     def result(self, transfers: int, wall_s: float) -> dict[str, Any]:
         if self.ended < transfers:
@@ -228,6 +281,7 @@ class _Tally:
         return {
             "transfers": transfers,
             "finished": len(latencies_s),
+            "cut_off": self.cut_off,
             "failed": sum(self.failures.values()),
             "wrong_bytes": sum(n for text, n in self.failures.items() if "content differs" in text),
             "failures": dict(self.failures),
@@ -285,7 +339,7 @@ def _cpu_s() -> float:
 def main(arguments: list[str]) -> None:
     """The process; its argument is one JSON object with the arguments of Load and run."""
     asked: dict[str, Any] = json.loads(arguments[0])
-    transfers, limit_s = asked.pop("transfers"), asked.pop("limit_s")
+    transfers, limit_s, stop_after_s = (asked.pop(key) for key in ("transfers", "limit_s", "stop_after_s"))
     if (core := asked.pop("core")) is not None:
         os.sched_setaffinity(0, {core})  # before any thread begins: they inherit it
     content = Path(asked.pop("content_path")).read_bytes()
@@ -301,7 +355,7 @@ def main(arguments: list[str]) -> None:
         return
     say(ready=True)
     sys.stdin.readline()
-    say(result=load.run(transfers, limit_s, lambda ended: say(done=ended)))
+    say(result=load.run(transfers, limit_s, lambda ended: say(done=ended), stop_after_s=stop_after_s))
     load.close()
 
 

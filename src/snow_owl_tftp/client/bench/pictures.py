@@ -4,19 +4,24 @@ May know: results and matplotlib. Must not be imported before pictures are wante
 Invariants: a run that is not valid is a gap, never a point.
 """
 
+import math
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from snow_owl_tftp.client.bench.report import figures_of, sections
+from snow_owl_tftp.client.bench.figures import Figure, Rounds, figures_of, sections
+from snow_owl_tftp.client.bench.origin import PREFIX, derived
+from snow_owl_tftp.client.bench.report import calls_of_kind_per_block
+from snow_owl_tftp.client.bench.runs import Run
 from snow_owl_tftp.client.bench.sweeps import NO_BATCHING, Result
 
 __all__ = ["MISSING", "draw"]
 
 MISSING = "No pictures: matplotlib is not installed (pip install 'snow-owl-tftp[bench]')."
-_SIZE_INCHES = (8, 4.5)
+_SIZE_INCHES = (9, 4.5)
 _DPI = 110
+_KINDS = ("receive", "send", "wait", "read")
 
 
 def draw(folder: Path, results: Sequence[Result]) -> list[str]:
@@ -42,78 +47,113 @@ def draw(folder: Path, results: Sequence[Result]) -> list[str]:
 def _of_section(folder: Path, section: str, results: Sequence[Result]) -> list[str]:
     drawn = []
     slug = section.replace(" ", "-").lower()
-    if section == "linger" or section.startswith("origin"):
+    if section == "linger" or section.startswith(PREFIX):
         drawn.append(_linger(folder, f"{slug}-batch-timeout.png", results))
     if section != "linger":
         drawn.append(_latency(folder, f"{slug}-latency.png", results))
-        if any(result.run.trace for result in results):
+        if _counted(results):
             drawn.append(_calls(folder, f"{slug}-calls-per-block.png", results))
     return drawn
 
 
 def _throughput(folder: Path, results: Sequence[Result]) -> str:
-    figure, axes = _figure("blocks/s against clients")
-    for name in dict.fromkeys(result.target.name for result in results):
-        of_name = [result.run for result in results if result.target.name == name]
-        points = [(run.workload.clients, run.blocks_per_s) for run in of_name if run.blocks_per_s is not None]
-        axes.plot(*_columns(points), marker="o", label=name)
-    axes.set(xscale="log", xlabel="clients", ylabel="blocks/s", ylim=(0, None))
-    axes.legend(fontsize="small")
+    figure, (axes,) = _figure("blocks/s against clients")
+    counts = sorted({result.run.workload.clients for result in results})
+    for index, name in enumerate(_names(results)):
+        rounds = [
+            figures_of([result for result in results if result.run.workload.clients == count], name)[0]
+            for count in counts
+        ]
+        speeds = [_gap(timed.median(lambda run: run.blocks_per_s) if timed else None) for timed in rounds]
+        axes.plot(counts, speeds, marker="o", label=name, **_style(index))
+    axes.set(xlabel="clients", ylabel="blocks/s", ylim=(0, None))
+    _plain_log_axis(axes)
+    _thousands(axes)
+    _legend(figure)
     return _saved(figure, folder / "throughput.png")
 
 
 def _latency(folder: Path, name: str, results: Sequence[Result]) -> str:
-    figure, axes = _figure(f"time of a transfer: {results[0].run.workload.text}")
-    for target in dict.fromkeys(result.target.name for result in results):
-        run, _ = figures_of(results, target)
-        if run is not None and run.is_valid:
-            quantiles_ms = [value * 1e3 for value in run.load["latency_quantiles_s"]]
-            shares = [i / (len(quantiles_ms) - 1) for i in range(len(quantiles_ms))]
-            axes.plot(quantiles_ms, shares, label=target)
-    axes.set(xscale="log", xlabel="ms", ylabel="share of transfers", ylim=(0, 1))
-    axes.legend(fontsize="small")
+    figure, (axes,) = _figure(f"time of a transfer: {results[0].run.workload.text}")
+    for index, target in enumerate(_names(results)):
+        timed, _ = figures_of(results, target)
+        if timed is None or not timed.is_valid:
+            continue
+        places = range(len(timed.first.load["latency_quantiles_s"]))
+        quantiles_ms = [_gap(timed.median(_quantile_ms(place))) for place in places]
+        # Where no transfer ended within the run there is no curve, and the legend says so.
+        label = target if any(math.isfinite(ms) for ms in quantiles_ms) else f"{target} (none ended)"
+        axes.plot(quantiles_ms, [place / (len(places) - 1) for place in places], label=label, **_style(index))
+    axes.set(xlabel="ms; further left is better", ylabel="share of transfers", ylim=(0, 1.01))
+    _plain_log_axis(axes)
+    _legend(figure)
     return _saved(figure, folder / name)
+
+
+def _quantile_ms(place: int) -> Figure:
+    def figure(run: Run) -> float | None:
+        value = run.load["latency_quantiles_s"][place]
+        return None if value is None else float(value) * 1e3
+
+    return figure
 
 
 def _calls(folder: Path, name: str, results: Sequence[Result]) -> str:
-    figure, axes = _figure(f"system calls per block: {results[0].run.workload.text}")
-    bars = []
-    for target in dict.fromkeys(result.target.name for result in results):
-        _, run = figures_of(results, target)
-        if run is not None and run.is_valid and run.trace is not None:
-            derived, blocks = run.trace["derived"], max(1, run.load["blocks"])
-            bars.append((target, derived["receive_calls"] / blocks, derived["send_calls"] / blocks))
-    places = range(len(bars))
-    axes.barh([place - 0.2 for place in places], [bar[1] for bar in bars], height=0.4, label="receive calls")
-    axes.barh([place + 0.2 for place in places], [bar[2] for bar in bars], height=0.4, label="send calls")
-    axes.set_yticks(list(places), [bar[0] for bar in bars])
+    figure, (axes,) = _figure(f"system calls per block: {results[0].run.workload.text}")
+    bars = [
+        (target, [traced.median(_of_kind(kind)) or 0.0 for kind in _KINDS])
+        for target, traced in _counted(results).items()
+    ]
+    left = [0.0] * len(bars)
+    drawn = None
+    for number, kind in enumerate(_KINDS):
+        widths = [counts[number] for _, counts in bars]
+        drawn = axes.barh(range(len(bars)), widths, left=left, height=0.7, label=kind)
+        left = [before + width for before, width in zip(left, widths, strict=True)]
+    axes.bar_label(drawn, labels=[f"{total:.3f}" for total in left], padding=3, fontsize="small")
+    axes.set_yticks(range(len(bars)), [target for target, _ in bars])
     axes.invert_yaxis()
-    axes.set(xlabel="calls per block")
-    axes.legend(fontsize="small")
+    axes.margins(x=0.12)
+    axes.set(xlabel="calls per block; the number is their sum; shorter is better")
+    _legend(figure)
     return _saved(figure, folder / name)
+
+
+def _counted(results: Sequence[Result]) -> dict[str, Rounds]:
+    found = {target: figures_of(results, target)[1] for target in _names(results)}
+    return {target: traced for target, traced in found.items() if traced is not None and traced.is_valid}
+
+
+def _of_kind(kind: str) -> Figure:
+    return lambda run: calls_of_kind_per_block(run, kind)
 
 
 def _linger(folder: Path, name: str, results: Sequence[Result]) -> str:
-    figure, axes = _figure(f"batch_timeout_us: {results[0].run.workload.text}")
-    gathered = axes.twinx()
-    for is_adaptive, colour in ((False, "tab:blue"), (True, "tab:orange")):
+    figure, (speed, gathered) = _figure(f"batch_timeout_us: {results[0].run.workload.text}", rows=2)
+    for index, is_adaptive in enumerate((False, True)):
         chosen = _lingering(results, is_adaptive)
-        speeds = [(us, run.blocks_per_s) for us, run, _ in chosen if run and run.blocks_per_s is not None]
-        label = "adaptive" if is_adaptive else "always"
-        axes.plot(*_columns(speeds), marker="o", color=colour, label=f"blocks/s, {label}")
-        sizes = [(us, run.trace["derived"]["datagrams_per_receive_call"]) for us, _, run in chosen if run and run.trace]
-        gathered.plot(*_columns(sizes), marker="x", linestyle="--", color=colour)
+        style = {"marker": "o", "label": "adaptive" if is_adaptive else "always", **_style(index)}
+        lingers_us = [us for us, _, _ in chosen]
+        speeds = [timed.median(lambda run: run.blocks_per_s) if timed else None for _, timed, _ in chosen]
+        speed.plot(lingers_us, [_gap(value) for value in speeds], **style)
+        sizes = [traced.median(_datagrams_a_call) if traced else None for _, _, traced in chosen]
+        gathered.plot(lingers_us, [_gap(value) for value in sizes], **{**style, "label": None})
     plain, _ = figures_of(results, NO_BATCHING.name)
-    if plain is not None and plain.blocks_per_s is not None:
-        axes.axhline(plain.blocks_per_s, color="grey", linewidth=1, label="blocks/s, no batching")
-    axes.set(xlabel="batch_timeout_us", ylabel="blocks/s (solid)", ylim=(0, None))
-    gathered.set(ylabel="datagrams per receive call (dashed)", ylim=(0, None))
-    # Where the curves of both axes leave room; matplotlib itself looks at one axis only.
-    axes.legend(fontsize="small", loc="center right")
+    level = plain.median(lambda run: run.blocks_per_s) if plain else None
+    if level is not None:
+        speed.axhline(level, color="grey", linewidth=1, label=NO_BATCHING.name)
+    speed.set(ylabel="blocks/s", ylim=(0, None))
+    _thousands(speed)
+    gathered.set(xlabel="batch_timeout_us", ylabel="datagrams per receive call", ylim=(0, None))
+    _legend(figure)
     return _saved(figure, folder / name)
 
 
-def _lingering(results: Sequence[Result], is_adaptive: bool) -> list[tuple[int, Any, Any]]:
+def _datagrams_a_call(run: Run) -> float | None:
+    return derived(run, "datagrams_per_receive_call")
+
+
+def _lingering(results: Sequence[Result], is_adaptive: bool) -> list[tuple[int, Rounds | None, Rounds | None]]:
     chosen = {
         result.target.batch["batch_timeout_us"]: result.target.name
         for result in results
@@ -122,18 +162,52 @@ def _lingering(results: Sequence[Result], is_adaptive: bool) -> list[tuple[int, 
     return [(us, *figures_of(results, name)) for us, name in sorted(chosen.items())]
 
 
-def _figure(title: str) -> tuple[Any, Any]:
-    figure = import_module("matplotlib.figure").Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    return figure, axes
+def _names(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(result.target.name for result in results))
+
+
+def _gap(value: float | None) -> float:
+    """Matplotlib leaves a curve open at what is no number."""
+    return math.nan if value is None else value
+
+
+def _style(index: int) -> dict[str, Any]:
+    """Twenty that differ, neighbours in colour and in dash."""
+    return {"color": f"C{index % 10}", "linestyle": ("-", "--", "-.", ":")[index % 4]}
+
+
+def _plain_log_axis(axes: Any) -> None:
+    ticker = import_module("matplotlib.ticker")
+    if not math.isfinite(axes.dataLim.minposx):
+        return  # nothing but gaps: no logarithm has a place for them
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _thousands(axes: Any) -> None:
+    ticker = import_module("matplotlib.ticker")
+    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+
+
+def _figure(title: str, rows: int = 1) -> tuple[Any, list[Any]]:
+    width, height = _SIZE_INCHES
+    make = import_module("matplotlib.figure").Figure
+    figure = make(figsize=(width, height * (1 + 0.4 * (rows - 1))), dpi=_DPI, layout="constrained")
+    panels = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
+    panels[0].set_title(title, fontsize="medium")
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    return figure, panels
+
+
+def _legend(figure: Any) -> None:
+    # Where everything failed there is no curve, and matplotlib warns of an empty legend.
+    if any(axes.get_legend_handles_labels()[0] for axes in figure.axes):
+        figure.legend(loc="outside right upper", fontsize="small")
 
 
 def _saved(figure: Any, path: Path) -> str:
     figure.savefig(path)
     return path.name
-
-
-def _columns(points: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
-    return [x for x, _ in points], [y for _, y in points]

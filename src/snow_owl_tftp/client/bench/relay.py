@@ -31,6 +31,7 @@ _IP_PKTINFO: Final = 8  # linux/in.h
 _BUFFER_BYTES: Final = 16 << 20
 _BATCH: Final = 256
 _REQUEST_OPCODES: Final = (1, 2)
+_DATA: Final = b"\3"
 _SHIFT: Final = 64
 """127.64.x.y … 127.127.x.y become 127.128.x.y … 127.191.x.y."""
 
@@ -49,7 +50,8 @@ class _Relay:
         self._tids: dict[bytes, tuple[str, int]] = {}
         self._ports: dict[bytes, int] = {}
         self._on_way: deque[tuple[float, bool, bytes, bytes]] = deque()
-        self.forwarded = self.lost = self.overflowed = 0
+        self._newest: dict[bytes, int] = {}
+        self.forwarded = self.lost = self.overflowed = self.repeated = 0
         self.busy_s = 0.0
 
     @property
@@ -91,7 +93,18 @@ class _Relay:
             mask = control[0][2][8:12]  # ipi_addr: the address that the server answered
             client = mask[:1] + bytes([mask[1] - _SHIFT]) + mask[2:]
             self._tids[client] = peer
+            self._count_repeated(client, datagram)
             self._accept(False, client, datagram)
+
+    def _count_repeated(self, client: bytes, datagram: bytes) -> None:
+        """DATA that the server sends again: not beyond the newest block of its transfer (modulo 2^16)."""
+        if datagram[1:2] != _DATA:
+            return
+        block, newest = int.from_bytes(datagram[2:4], "big"), self._newest.get(client, 0)
+        if 0 < (block - newest) & 0xFFFF < 0x8000:
+            self._newest[client] = block
+        else:
+            self.repeated += 1
 
     def _accept(self, is_up: bool, client: bytes, datagram: bytes) -> None:
         if self._rngs[is_up].random() < self._loss:
@@ -144,6 +157,7 @@ def main(arguments: list[str]) -> None:
     said = {
         "forwarded": relay.forwarded,
         "lost": relay.lost,
+        "repeated_by_server": relay.repeated,
         "overflowed": relay.overflowed,
         "busy_share": relay.busy_s / max(1e-9, time.monotonic() - began_s),
     }

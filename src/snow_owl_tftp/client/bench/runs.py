@@ -1,4 +1,4 @@
-"""One run of one server under one load: timed, or traced; rounds and their medians.
+"""One run of one server under one load: timed, or traced.
 
     Bench.timed(target, workload)    → Run: speed, latency, CPU; no tracer is attached
     Bench.traced(target, workload)   → Run: system calls per block, by eBPF; no speed
@@ -16,7 +16,6 @@ import random
 import select
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,13 +26,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from snow_owl_tftp.client.bench.cpu import CpuAccount, cores, end_tree, start
+from snow_owl_tftp.client.bench.cpu import CpuAccount, StealWatch, cores, end_tree, start
+from snow_owl_tftp.client.bench.provenance import without_paths
 from snow_owl_tftp.client.bench.servers import KINDS, Asked
 from snow_owl_tftp.client.bench.settings import Target, Workload
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace import Tracer
 
-__all__ = ["Bench", "Run", "check_target", "median_run"]
+__all__ = ["Bench", "Run", "check_target"]
 
 _READY_LIMIT_S: Final = 15.0
 _ENDED_GRACE_S: Final = 60.0
@@ -42,6 +42,10 @@ _SETTLE_S: Final = 0.05
 """The last ACKs are still on their way to the server when the clients are done."""
 _CONTENT_SEED: Final = 7
 _RELAY_BUSY: Final = 0.9
+_LOAD_BUSY: Final = 0.95
+_STEAL: Final = 0.05
+_CHUNK_BYTES: Final = 1 << 20
+"""Python's generator makes less than 256 MiB at a time."""
 _PROBE: Final = b"\0\1no-such-file-of-the-benchmark\0octet\0"
 
 
@@ -58,6 +62,8 @@ class Run:
         trace: Counts as `trace --json` writes them; None in a timed run.
         relay: What the relay said; None without one.
         problem: Why there is nothing to show; empty: nothing is wrong.
+        is_traced: The tracer was, or should have been, attached.
+        steal_share: Of the run's time, on the worse core of the two: what the hypervisor gave to others.
     """
 
     target: str
@@ -68,6 +74,8 @@ class Run:
     trace: dict[str, Any] | None = None
     relay: dict[str, Any] | None = None
     problem: str = ""
+    is_traced: bool = False
+    steal_share: float = 0.0
 
     @property
     def is_valid(self) -> bool:
@@ -86,7 +94,7 @@ class Run:
         return None if bytes_per_s is None else bytes_per_s / 1e6
 
     def _per_s(self, what: str) -> float | None:
-        if not self.is_valid or self.trace is not None:
+        if not self.is_valid or self.is_traced:
             return None
         return float(self.load[what]) / float(self.load["wall_s"])
 
@@ -96,6 +104,23 @@ class Run:
         if not self.is_valid or self.server_cpu_s is None:
             return None
         return self.server_cpu_s * 1e6 / max(1, int(self.load["blocks"]))
+
+    @property
+    def load_cpu_us_per_block(self) -> float | None:
+        """Of the clients' process."""
+        if not self.is_valid or self.is_traced or "load_cpu_s" not in self.load:
+            return None
+        return float(self.load["load_cpu_s"]) * 1e6 / max(1, int(self.load["blocks"]))
+
+    @property
+    def is_load_bound(self) -> bool:
+        """The clients' core had no time left: the server may be faster than this."""
+        return bool(self.load) and self.load.get("load_cpu_s", 0.0) > _LOAD_BUSY * self.load["wall_s"]
+
+    @property
+    def is_stolen(self) -> bool:
+        """So much of the processor went to other guests that the figures say little."""
+        return self.steal_share > _STEAL
 
     @property
     def is_relay_bound(self) -> bool:
@@ -109,6 +134,7 @@ class Run:
             "blocks_per_s": self.blocks_per_s,
             "mb_per_s": self.mb_per_s,
             "cpu_us_per_block": self.cpu_us_per_block,
+            "load_cpu_us_per_block": self.load_cpu_us_per_block,
         }
         return {**asdict(self), **derived}
 
@@ -150,40 +176,54 @@ class Bench:
         return self._run(target, workload, is_traced=True)
 
     def _run(self, target: Target, workload: Workload, *, is_traced: bool) -> Run:
-        content_path = self._content(workload.file_bytes)
         try:
-            with CpuAccount(target.name.replace(" ", "").replace(",", "-")) as account:
-                with (
-                    self._server(target, account) as (pid, address),
-                    self._relayed(address, workload) as relay,
-                    self._loaded(relay.address, workload, content_path) as load,
-                ):
-                    before_s = account.used_s()
-                    with Tracer(pid, with_children=True) if is_traced else contextlib.nullcontext() as tracer:
-                        result = load.run(self.tell)
-                        time.sleep(_SETTLE_S)
-                    used_s = account.used_s() - before_s
-                return Run(
-                    target.name,
-                    workload,
-                    result,
-                    None if is_traced else used_s,
-                    account.how,
-                    tracer.counts.to_json() if tracer else None,
-                    relay.said,
-                )
-        except _RunError as error:
-            return Run(target.name, workload, problem=str(error))
+            return self._made(target, workload, is_traced=is_traced)
+        except (_RunError, ConfigError, OSError, subprocess.SubprocessError, ValueError) as error:
+            # Whatever keeps one run from being made must not cost those that were.
+            problem = without_paths(str(error)) or type(error).__name__
+            return Run(target.name, workload, problem=problem, is_traced=is_traced)
+
+    def _made(self, target: Target, workload: Workload, *, is_traced: bool) -> Run:
+        content_path = self._content(workload.file_bytes)
+        with CpuAccount(target.name.replace(" ", "").replace(",", "-")) as account:
+            with (
+                self._server(target, account) as (process, address),
+                self._relayed(address, workload) as relay,
+                self._loaded(relay.address, workload, content_path) as load,
+            ):
+                before_s, watch = account.used_s(), StealWatch((self.server_core, self.load_core))
+                with Tracer(process.pid, with_children=True) if is_traced else contextlib.nullcontext() as tracer:
+                    result = load.run(self.tell)
+                    time.sleep(_SETTLE_S)
+                used_s, steal_share = account.used_s() - before_s, watch.share()
+                if process.poll() is not None:
+                    raise _RunError(f"the server ended during the run, with status {process.returncode}")
+            return Run(
+                target.name,
+                workload,
+                result,
+                None if is_traced else used_s,
+                account.how,
+                tracer.counts.to_json() if tracer else None,
+                relay.said,
+                is_traced=is_traced,
+                steal_share=steal_share,
+            )
 
     def _content(self, size_bytes: int) -> Path:
         path = self._root / f"file-{size_bytes}"
         if not path.exists():
-            path.write_bytes(random.Random(_CONTENT_SEED).randbytes(size_bytes))
-            path.chmod(0o644)
+            rng, left_bytes = random.Random(_CONTENT_SEED), size_bytes
+            part = self._folder / "part"  # a file that did not fit must not be taken for a whole one
+            with part.open("wb") as file:
+                while left_bytes:
+                    left_bytes -= file.write(rng.randbytes(min(left_bytes, _CHUNK_BYTES)))
+            part.chmod(0o644)
+            part.rename(path)
         return path
 
     @contextlib.contextmanager
-    def _server(self, target: Target, account: CpuAccount) -> Iterator[tuple[int, tuple[str, int]]]:
+    def _server(self, target: Target, account: CpuAccount) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
         kind = KINDS[target.server]
         program = kind.find()
         if program is None:
@@ -201,7 +241,7 @@ class Bench:
         )
         try:
             _await_ready(process, (host, port), log_path)
-            yield process.pid, (host, port)
+            yield process, (host, port)
         finally:
             end_tree(process)
 
@@ -236,12 +276,13 @@ class Bench:
             "transfers": workload.transfers,
             "blksize_bytes": workload.blksize_bytes,
             "windowsize_blocks": workload.windowsize_blocks,
-            "client_timeout_s": workload.client_timeout_s,
-            "limit_s": workload.limit_s,
+            "client_timeout_s": workload.timeout_s,
+            "limit_s": workload.time_limit_s,
+            "stop_after_s": workload.stop_after_s,
             "core": self.load_core,
         }
         with _Helper("load", asked) as helper:
-            helper.read(workload.limit_s + _ENDED_GRACE_S)  # ready
+            helper.read(workload.time_limit_s + _ENDED_GRACE_S)  # ready
             yield _LoadHandle(helper, workload)
 
 
@@ -263,12 +304,16 @@ class _LoadHandle:
     def run(self, tell: Callable[[float], None]) -> dict[str, Any]:
         """Let the clients go; returns what they say in the end."""
         self.helper.go()
+        began_s = time.monotonic()
         while True:
-            message = self.helper.read(self.workload.limit_s + _ENDED_GRACE_S)
+            message = self.helper.read(self.workload.time_limit_s + _ENDED_GRACE_S)
             if "result" in message:
                 result: dict[str, Any] = message["result"]
                 return result
-            tell(message["done"] / self.workload.transfers)
+            if self.workload.stop_after_s:
+                tell(min(1.0, (time.monotonic() - began_s) / self.workload.stop_after_s))
+            elif self.workload.transfers:
+                tell(message["done"] / self.workload.transfers)
 
 
 class _Helper:
@@ -281,6 +326,7 @@ class _Helper:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            start_new_session=True,  # Ctrl-C is ours to answer
         )
         self._unread = b""
 
@@ -329,15 +375,6 @@ class _Helper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def median_run(runs: list[Run]) -> Run:
-    """The round that stands for all of them: the median by CPU per block; a round that failed stands before any."""
-    failed = [run for run in runs if not run.is_valid]
-    if failed:
-        return failed[0]
-    costs = [run.cpu_us_per_block or 0.0 for run in runs]
-    return runs[costs.index(statistics.median_low(costs))]
 
 
 def _free_port() -> int:

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from snow_owl_tftp.client.bench.settings import Target
+from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["KINDS", "OURS", "Asked", "Kind", "has_classical", "installed_peers", "our_targets"]
+__all__ = ["KINDS", "OURS", "Asked", "Kind", "has_classical", "installed_peers", "our_targets", "version_of"]
 
 OURS: Final = "ours"
+_VERSION_LIMIT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Asked:
         host: IPv4 address to listen on.
         port: UDP port to listen on.
         scratch: A folder for files of the server's own.
-        batch: For ours: [performance.platform.batch].
+        batch: Of the Target.
     """
 
     program: str
@@ -51,22 +53,46 @@ class Kind:
     Attributes:
         find: The program or None.
         command: The argv.
-        has_windows: Knows the option windowsize; else it serves windowed requests in lock-step.
+        version: Arguments after the program that make it say its version; empty: it cannot.
         fixed_port: It listens nowhere else.
         in_root: It serves the folder in which it is started.
     """
 
     find: Callable[[], str | None]
     command: Callable[[Asked], list[str]]
-    has_windows: bool = False
+    version: tuple[str, ...] = ()
     fixed_port: int | None = None
     in_root: bool = False
 
 
+_CHECKOUT: Final = Path(__file__).resolve().parents[4]
+"""Where this is one; in an installed package nothing that is looked for lies there."""
+_PEERS: Final = _CHECKOUT / "build/peers"
+"""`make peers-all` puts servers here that Debian does not package."""
+
+
 def _on_path(name: str) -> Callable[[], str | None]:
     # Debian keeps servers out of an ordinary user's PATH; the environment of this Python has its own scripts.
-    folders = ":".join(["/usr/local/sbin", "/usr/sbin", "/sbin", str(Path(sys.executable).parent)])
-    return lambda: shutil.which(name) or shutil.which(name, path=folders)
+    places = ["/usr/local/sbin", "/usr/sbin", "/sbin", str(Path(sys.executable).parent), str(_PEERS / "bin")]
+    return lambda: shutil.which(name) or shutil.which(name, path=":".join(places))
+
+
+def _python_with(module: str) -> Callable[[], str | None]:
+    """The Python that has this module: ours, or that of the peers."""
+
+    def find() -> str | None:
+        from importlib.util import find_spec
+
+        if find_spec(module) is not None:
+            return sys.executable
+        has_it = any(_PEERS.glob(f"lib/python*/site-packages/{module}/__init__.py"))
+        return str(_PEERS / "bin/python") if has_it else None
+
+    return find
+
+
+def _module_version(name: str) -> tuple[str, str]:
+    return ("-c", f"from importlib.metadata import version; print(version({name!r}))")
 
 
 def _ours(asked: Asked) -> list[str]:
@@ -131,7 +157,7 @@ Server(sys.argv[1], int(sys.argv[2]), retries=5, timeout=5).run()
 _TFTPY: Final = "import sys, tftpy; tftpy.TftpServer(sys.argv[3]).listen(sys.argv[1], int(sys.argv[2]))"
 """tftpy installs no command."""
 
-_CLASSICAL_SOURCE: Final = Path(__file__).resolve().parents[4] / "benchmarks/classical.c"
+_CLASSICAL_SOURCE: Final = _CHECKOUT / "benchmarks/classical.c"
 
 
 def _classical_program() -> str | None:
@@ -143,17 +169,26 @@ def _classical(mode: str) -> Callable[[Asked], list[str]]:
     def command(asked: Asked) -> list[str]:
         binary = asked.scratch / "classical"
         if not binary.exists():
-            subprocess.run([asked.program, "-O2", "-o", str(binary), str(_CLASSICAL_SOURCE)], check=True)
-        return [str(binary), asked.host, str(asked.port), str(asked.root), mode]
+            compiled = subprocess.run(
+                [asked.program, "-O2", "-o", str(binary), str(_CLASSICAL_SOURCE)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if compiled.returncode:
+                raise ConfigError(f"bench: gcc: {(compiled.stderr.strip().splitlines() or ['no message'])[0]}")
+        linger_us = str(asked.batch.get("linger_us", 0))
+        return [str(binary), asked.host, str(asked.port), str(asked.root), mode, linger_us]
 
     return command
 
 
 KINDS: Final[dict[str, Kind]] = {
-    OURS: Kind(lambda: sys.executable, _ours, has_windows=True),
+    OURS: Kind(lambda: sys.executable, _ours),
     "tftpd-hpa": Kind(
         _on_path("in.tftpd"),
         lambda a: [a.program, "-L", "--address", f"{a.host}:{a.port}", "-s", str(a.root)],
+        version=("-V",),
     ),
     "atftpd": Kind(
         _on_path("atftpd"),
@@ -161,27 +196,29 @@ KINDS: Final[dict[str, Kind]] = {
             *(a.program, "--daemon", "--no-fork", "--user", "root.root", "--maxthread", "20000"),
             *("--port", str(a.port), "--bind-address", a.host, str(a.root)),
         ],
-        has_windows=True,
+        version=("--version",),
     ),
-    "dnsmasq": Kind(_on_path("dnsmasq"), _dnsmasq, fixed_port=69),
+    "dnsmasq": Kind(_on_path("dnsmasq"), _dnsmasq, fixed_port=69, version=("--version",)),
     "py3tftp": Kind(
-        _on_path("py3tftp"),
-        lambda a: [a.program, "--host", a.host, "-p", str(a.port)],
-        has_windows=True,
+        _python_with("py3tftp"),
+        lambda a: [a.program, "-m", "py3tftp", "--host", a.host, "-p", str(a.port)],
         in_root=True,
+        version=_module_version("py3tftp"),
     ),
     "tftpy": Kind(
-        lambda: sys.executable if _has_module("tftpy") else None,
+        _python_with("tftpy"),
         lambda a: [a.program, "-c", _TFTPY, a.host, str(a.port), str(a.root)],
+        version=_module_version("tftpy"),
     ),
     "fbtftp": Kind(
-        lambda: sys.executable if _has_module("fbtftp") else None,
+        _python_with("fbtftp"),
         lambda a: [a.program, "-c", _FBTFTP, a.host, str(a.port), str(a.root)],
+        version=_module_version("fbtftp"),
     ),
     "rs-tftpd": Kind(
         _on_path("tftpd"),
         lambda a: [a.program, "-i", a.host, "-p", str(a.port), "-d", str(a.root), "-r"],
-        has_windows=True,
+        version=("-V",),
     ),
     "classical": Kind(_classical_program, _classical("batch")),
     "classical-plain": Kind(_classical_program, _classical("plain")),
@@ -212,7 +249,22 @@ def our_targets() -> list[Target]:
     ]
 
 
-def _has_module(name: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(name) is not None
+def version_of(name: str) -> str:
+    """What an installed server says of its version: the first line; empty where it says nothing."""
+    kind = KINDS[name]
+    program = kind.find()
+    if program is None or not kind.version:
+        return ""
+    try:
+        ran = subprocess.run(
+            [program, *kind.version],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_VERSION_LIMIT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = ran.stdout.decode("utf-8", "replace").strip().splitlines()
+    return lines[0].strip() if lines else ""

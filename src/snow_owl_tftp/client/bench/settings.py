@@ -4,9 +4,14 @@ May know: nothing else. Every value has its unit in its name.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["Network", "Target", "Workload"]
+
+_CLIENT_TIMEOUT_S: Final = 4.0
+_LIMIT_S: Final = 120.0
+_REPEAT_S: Final = 1.0
+"""What a lost packet costs at most with a server whose timer is a fixed second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +40,51 @@ class Workload:
 
     Attributes:
         clients: Transfers at any time.
-        transfers: In all; at least `clients`.
+        transfers: In all, at least `clients`; None: as many as begin before `stop_after_s`.
         file_bytes: Size of the file that all of them fetch.
         blksize_bytes: Asked for when it is not 512.
         windowsize_blocks: Asked for when it is not 1.
         network: What is between.
-        client_timeout_s: When a client repeats its last packet: long, so that the server's timer is measured.
-        limit_s: After so long the run has failed.
+        stop_after_s: What still runs then is cut off, and counts with the blocks that it got; None: nothing is cut.
+        client_timeout_s: When a client repeats its last packet: long, so that the server's timer is measured; None:
+            four seconds, or four round trips.
+        limit_s: After so long the run has failed; None: by what the network makes of it.
     """
 
     clients: int = 50
-    transfers: int = 200
+    transfers: int | None = 200
     file_bytes: int = 1 << 20
     blksize_bytes: int = 512
     windowsize_blocks: int = 1
     network: Network = field(default_factory=Network)
-    client_timeout_s: float = 4.0
-    limit_s: float = 120.0
+    stop_after_s: float | None = None
+    client_timeout_s: float | None = None
+    limit_s: float | None = None
 
     @property
     def blocks_each(self) -> int:
         """DATA packets of one transfer."""
         return self.file_bytes // self.blksize_bytes + 1
+
+    @property
+    def timeout_s(self) -> float:
+        """The client's timer, resolved."""
+        return self.client_timeout_s or max(_CLIENT_TIMEOUT_S, 4 * self.network.rtt_ms / 1e3)
+
+    @property
+    def transfer_s(self) -> float:
+        """What the network alone makes one transfer take: a round trip a window, and what losses add."""
+        windows = -(-self.blocks_each // self.windowsize_blocks)
+        lost = min(1.0, 2 * self.network.loss_percent / 100 * self.windowsize_blocks)
+        return windows * (self.network.rtt_ms / 1e3 + lost * max(_REPEAT_S, 2 * self.network.rtt_ms / 1e3))
+
+    @property
+    def time_limit_s(self) -> float:
+        """When the run has failed, resolved."""
+        if self.limit_s is not None:
+            return self.limit_s
+        turns = 1 if self.transfers is None else -(-self.transfers // self.clients)
+        return _LIMIT_S + 3 * turns * self.transfer_s + (self.stop_after_s or 0)
 
     @property
     def text(self) -> str:
@@ -71,7 +99,8 @@ class Workload:
 
     def with_clients(self, clients: int) -> "Workload":
         """The same amount of data for another number of clients, as far as whole transfers allow."""
-        return replace(self, clients=clients).with_transfers(self.transfers)
+        changed = replace(self, clients=clients)
+        return changed if self.transfers is None else changed.with_transfers(self.transfers)
 
     def with_transfers(self, transfers: int) -> "Workload":
         """So many in all, and a whole number for each client."""
@@ -85,7 +114,7 @@ class Target:
     Attributes:
         name: In tables and pictures.
         server: Which of `servers.KINDS`.
-        batch: For ours: keys of [performance.platform.batch].
+        batch: For ours: keys of [performance.platform.batch]; for the classical server: linger_us.
     """
 
     name: str
