@@ -31,6 +31,7 @@ cdef struct SendItem:
 cdef struct SendBatch:
     int32_t socket                # index in the worker; all messages leave from it
     int fd
+    uint64_t serial               # one more with every flush; from 1, so that no new transfer seems to be in it
     uint32_t count
     uint32_t iov_used
     uint32_t staging_used

@@ -34,6 +34,7 @@ cdef int send_init(SendBatch *batch) noexcept nogil:
     cdef uint32_t i
     memset(batch, 0, sizeof(SendBatch))
     batch.socket = -1
+    batch.serial = 1
     batch.messages = <mmsghdr *>calloc(SEND_MESSAGES, sizeof(mmsghdr))
     batch.items = <SendItem *>calloc(SEND_MESSAGES, sizeof(SendItem))
     batch.peers = <Peer *>calloc(SEND_MESSAGES, sizeof(Peer))
@@ -150,6 +151,7 @@ cdef void send_data(SendBatch *batch, Transfer *owner, int64_t first, uint32_t c
     cdef uint16_t block
     cdef uint64_t part
     batch.items[batch.count - 1].staged = staged
+    owner.batch = batch.serial
     header.msg_iovlen = 2 * count
     batch.iov_used += 2 * count
     for i in range(count):

@@ -145,6 +145,7 @@ cdef struct Transfer:
     uint64_t started_ns
     uint64_t wheel_ns             # the deadline under which we stand in the wheel
     uint64_t payload_bytes
+    uint64_t batch                # serial of the send batch that last took DATA of us
     uint64_t request_hash
     uint32_t datagrams_in, datagrams_out
     uint32_t duplicate_acks, peak_window

@@ -7,6 +7,9 @@
 # the one that was opened, and only then does the block leave.  A client can never hold a complete file
 # that was not one file.
 #
+# A message with DATA points into the source of its transfer, so whoever lets a transfer go sends its DATA
+# first: flush_own().
+#
 # Must not: end a transfer (it may be in use by the caller), wait for anything, or read a mapping.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -119,9 +122,16 @@ cdef inline void flush(Worker *w) noexcept nogil:
             break
         on_refused(w, at, error)
         at += 1
+    w.out.serial += 1
     w.out.count = 0
     w.out.iov_used = 0
     w.out.staging_used = 0
+
+
+cdef inline void flush_own(Worker *w, const Transfer *t) noexcept nogil:
+    """Before the source of `t` goes: nothing in the batch may point into it any more."""
+    if t.batch == w.out.serial:
+        flush(w)
 
 
 cdef inline void use_socket(Worker *w, int32_t socket, uint32_t segments) noexcept nogil:

@@ -20,7 +20,7 @@ from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
-    flush, flush_finals, pump_file, send_ack, send_bytes, send_error, send_first)
+    flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
     SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write)
 from snow_owl_tftp._engine.slab cimport (
@@ -224,6 +224,7 @@ cdef void end(Worker *w, Transfer *t, int outcome, int error, const uint8_t *tex
     if t.state == T_DALLY or t.recipe == NULL:
         release(w, t)                            # its Completion has gone up already
         return
+    flush_own(w, t)                              # before complete() gives the recipe away
     t.payload_bytes = payload_acknowledged(t)
     if t.sink != NULL and t.sink.writing:
         t.state = T_ENDING
