@@ -31,7 +31,9 @@ from snow_owl_tftp._engine.worker cimport (
     FINALS, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Socket, Worker)
 
 cdef enum:
-    QUANTUM_BYTES = 262144        # a transfer sends no more in one turn while others wait (fairness)
+    # A transfer sends no more in one turn while others wait (fairness).
+    QUANTUM_BYTES = 262144
+    QUANTUM_BLOCKS = 256          # a datagram costs the worker about the same, however small it is
 
 
 # --- queues ------------------------------------------------------------------------------------------
@@ -242,12 +244,18 @@ cdef inline uint32_t train_length(Worker *w, Transfer *t, int64_t end) noexcept 
     return most if blocks > most else <uint32_t>blocks
 
 
+cdef inline uint32_t quantum_blocks(const Transfer *t) noexcept nogil:
+    """How many blocks a transfer may send in one turn."""
+    cdef uint32_t blocks = QUANTUM_BYTES // t.flight.blksize_bytes + 1
+    return blocks if blocks < QUANTUM_BLOCKS else QUANTUM_BLOCKS
+
+
 cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
-    """Puts what the window allows into the batch, at most QUANTUM_BYTES of it."""
+    """Puts what the window allows into the batch, at most a quantum of it."""
     cdef Source *source = t.recipe.source
-    cdef uint32_t blksize = t.flight.blksize_bytes, count
+    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
     cdef int64_t end = flight_window_end(&t.flight)
-    cdef uint64_t offset, budget = QUANTUM_BYTES
+    cdef uint64_t offset
     while t.flight.next <= end:
         offset = <uint64_t>(t.flight.next - 1) * blksize
         if t.flight.next == t.flight.last:
@@ -258,12 +266,13 @@ cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
             run_later(w, t)
             break
         count = train_length(w, t, end if end < t.flight.last else t.flight.last - 1)
+        count = count if count < budget else budget
         if not resident(w, t, offset, offset + <uint64_t>count * blksize):
             break
         use_socket(w, t.socket, count)
         send_data(&w.out, t, t.flight.next, count, source.map + offset, <uint64_t>count * blksize, False)
         note_sent(w, t, count)
-        budget = budget - <uint64_t>count * blksize if budget > <uint64_t>count * blksize else 0
+        budget -= count
     wheel_update(&w.wheel, t)
 
 

@@ -12,13 +12,10 @@ from snow_owl_tftp._engine.batch cimport send_data
 from snow_owl_tftp._engine.data cimport Source, Transfer
 from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EINTR, EPOLLIN, EPOLLONESHOT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno, read)
-from snow_owl_tftp._engine.send cimport note_sent, run_later, train_length, use_socket
+from snow_owl_tftp._engine.send cimport note_sent, quantum_blocks, run_later, train_length, use_socket
 from snow_owl_tftp._engine.timers cimport wheel_update
 from snow_owl_tftp._engine.window cimport flight_window_end
 from snow_owl_tftp._engine.worker cimport Q_NONE, STREAM_EVENT, Worker
-
-cdef enum:
-    STREAM_QUANTUM_BLOCKS = 256
 
 
 cdef inline Source *stream_new(int fd, uint32_t blksize_bytes, uint32_t windowsize) noexcept nogil:
@@ -82,7 +79,7 @@ cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
     """pump() for a pipe: whole blocks as they come, the rest when the pipe has ended."""
     cdef Source *source = t.recipe.source
     cdef uint64_t offset, size, to_wrap
-    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = STREAM_QUANTUM_BLOCKS
+    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
     cdef int64_t end, whole
     stream_fill(t)
     if t.doomed:
