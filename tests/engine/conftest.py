@@ -55,15 +55,24 @@ class Served:
         root: What is served.
         tids: How many TID sockets; 0: single-port mode.
         flows: Give the engine flows to repeat (the engine's own setting of this name decides whether it does).
+        kind: Engine, or what a test has made of it.
         engine: Arguments of Engine.
 
     `drains`: stop() is preceded by drain(), as a server does it. `verdict` says what to do with a received upload,
     `limit_bytes` how long one may be, `sink` opens what it is written to. `requests` counts what Python was asked.
     """
 
-    def __init__(self, root: Path, *, tids: int = 4, flows: bool = False, **engine: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        tids: int = 4,
+        flows: bool = False,
+        kind: type[native.Engine] = native.Engine,
+        **engine: Any,
+    ) -> None:
         self.root = root
-        self.engine = native.Engine(flows=flows, **engine)
+        self.engine = kind(flows=flows, **engine)
         self.gives_flows = flows
         self.completions: list[native.Completion] = []
         self.requests = 0

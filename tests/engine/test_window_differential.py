@@ -118,6 +118,8 @@ def play_sender(rng: random.Random, pair: Pair, steps: int) -> None:
             pair.both("receive", stray(rng))
         elif chance < 0.202:
             pair.both("receive", build_error(rng.randrange(9), "enough"))
+        elif chance < 0.22:
+            pair.both("restart_clocks")
         else:
             pair.both("receive", acks_of_interest(rng, pair.model))
 

@@ -14,7 +14,7 @@ from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EINTR, EPOLLIN, EPOLLONESHOT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno, read)
 from snow_owl_tftp._engine.send cimport note_sent, quantum_blocks, run_later, train_length, use_socket
 from snow_owl_tftp._engine.timers cimport wheel_update
-from snow_owl_tftp._engine.window cimport flight_window_end
+from snow_owl_tftp._engine.window cimport flight_restart_clocks, flight_window_end
 from snow_owl_tftp._engine.worker cimport Q_NONE, STREAM_EVENT, Worker
 
 
@@ -81,6 +81,8 @@ cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
     cdef uint64_t offset, size, to_wrap
     cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
     cdef int64_t end, whole
+    if stream_idle(t):
+        flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
     stream_fill(t)
     if t.doomed:
         run_later(w, t)

@@ -120,6 +120,14 @@ cdef inline void flight_progress(Flight *f, const Retransmit *policy, uint64_t n
     f.deadline_ns = now_ns + flight_patience_ns(f, policy)
 
 
+cdef inline void flight_restart_clocks(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    """We could not send, for want of bytes from a disk or a pipe: the peer owed us nothing meanwhile, and an
+    answer to what left before that measures us, not the path."""
+    f.progress_ns = now_ns
+    f.timed_block = -1
+    f.deadline_ns = now_ns + flight_patience_ns(f, policy)
+
+
 cdef inline void flight_opened(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
     """The first packet was answered."""
     if f.opening and f.timed_block == 0:

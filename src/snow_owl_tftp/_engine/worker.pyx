@@ -960,8 +960,10 @@ cdef void fail_sink(Worker *w, Transfer *t) noexcept nogil:
 cdef void resume_list(Worker *w, Transfer *t) noexcept nogil:
     """Transfers that waited: each looks again whether it may send."""
     cdef Transfer *following
+    cdef bint waited
     while t != NULL:
         following = t.queue_next
+        waited = t.queued == Q_WAITING
         t.queued = Q_NONE
         if t.state == T_FREE:
             transfer_slot_free(w, t)
@@ -978,6 +980,8 @@ cdef void resume_list(Worker *w, Transfer *t) noexcept nogil:
             elif t.flight.opening:
                 send_first(w, t)
         elif t.flight.role == SENDER and not t.flight.opening:
+            if waited:
+                flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
             pump(w, t)
         t = following
 
@@ -1045,8 +1049,11 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     if t.superseded:
         end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
         return
-    if stream_idle(t):
-        t.flight.progress_ns = w.now_ns          # the peer owes us nothing
+    if t.queued == Q_WAITING or stream_idle(t):
+        flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
+        pump(w, t)                               # a pipe that could not be watched is looked at again
+        wheel_update(&w.wheel, t)
+        return
     act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
     if act & ACT_GIVE_UP:
