@@ -58,8 +58,10 @@ class Scene:
             self.served.check_accounts()
 
 
-def get(served: Served, name: str = "file", windowsize: int = 16, expected: bytes = CONTENT) -> None:
-    with Client(served.address, timeout_s=0.5) as client:
+def get(
+    served: Served, name: str = "file", windowsize: int = 16, expected: bytes = CONTENT, timeout_s: float = 0.5
+) -> None:
+    with Client(served.address, timeout_s=timeout_s) as client:
         got = client.get(name, options={"blksize": 1428, "windowsize": windowsize})
     assert hashlib.sha256(got.payload).digest() == hashlib.sha256(expected).digest()
 
@@ -127,6 +129,30 @@ def a_refused_train_leaves_as_plain_datagrams_and_is_remembered(root: Path) -> N
             assert served.counter("gso_trains") > 10, "remembered for that transfer alone"
 
 
+PATIENT: dict[str, Any] = {"initial_ns": 20 * 10**9, "floor_ns": 20 * 10**9, "ceiling_ns": 20 * 10**9}
+
+
+@scene
+def a_train_refused_in_mid_transfer_repeats_nothing(root: Path) -> None:
+    for error, passed in ((errno.EMSGSIZE, 0), (errno.EINVAL, 1), (errno.EIO, 4)):
+        with Scene(root, **PATIENT) as served:
+            fault(train_errno=error, train_pass=passed)
+            get(served, windowsize=64, timeout_s=60)  # two trains a window
+            served.completion()
+            assert served.counter("gso_refused") == 1
+            assert served.counter("gso_trains") == passed
+            assert served.completions[0].retransmits == 0, "a block that never left is not sent again"
+
+
+@scene
+def a_full_socket_buffer_repeats_nothing(root: Path) -> None:
+    with Scene(root, gso=False, **PATIENT) as served:
+        fault(send_errno=errno.EAGAIN, send_every=3)
+        get(served, windowsize=64, timeout_s=60)
+        assert hits() > 1
+        assert served.completion().retransmits == 0
+
+
 @scene
 def one_bad_destination_does_not_lose_the_batch(root: Path) -> None:
     with Scene(root, give_up_ns=10**9, half_open_give_up_ns=10**9, initial_ns=5 * 10**7) as served:
@@ -190,6 +216,20 @@ def files_not_read_before_do_not_wait_for_a_slow_one(root: Path) -> None:
         thread.join()
         print(f"10 cold files beside a disk that takes 2 s a chunk: {took_s:.3f} s")
         assert took_s < 1.0
+
+
+@scene
+def a_slow_disk_is_not_charged_to_the_peer(root: Path) -> None:
+    """Each chunk takes longer than a peer may; the first window that waits has 15 of its 16 blocks in flight."""
+    content = CONTENT * 4
+    (root / "slow").write_bytes(content)
+    with Scene(root, initial_ns=50_000_000, give_up_ns=300_000_000, half_open_give_up_ns=400_000_000) as served:
+        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=700)
+        get(served, "slow", expected=content, timeout_s=60)
+        completion = served.completion()
+        assert (completion.outcome, completion.retransmits) == (Outcome.OK, 0)
+        assert served.counter("timeouts") == 0
+        assert completion.srtt_ns < 300_000_000, "the disk's time is no round trip"
 
 
 @scene

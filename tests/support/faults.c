@@ -21,7 +21,8 @@
 volatile int faults_send_errno;      /* sendmmsg fails with it ... */
 volatile unsigned faults_send_every; /* ... each so many-th call */
 volatile int faults_send_partial;    /* sendmmsg takes half of what it is given, at least one */
-volatile int faults_train_errno;     /* sendmmsg refuses trains (more than one segment) with it */
+volatile int faults_train_errno;     /* sendmmsg refuses trains (more than one segment) with it ... */
+volatile unsigned faults_train_pass; /* ... once it has let so many pass */
 volatile int faults_bad_errno;       /* sendmmsg refuses what goes to faults_bad_port with it */
 volatile unsigned faults_bad_port;
 volatile int faults_write_errno;         /* pwrite fails with it ... */
@@ -46,8 +47,11 @@ static int fail(int error)
 static int is_refused(const struct msghdr *header, int *error)
 {
     const struct sockaddr_in *to = header->msg_name;
-    if (faults_train_errno && header->msg_iovlen > 2)
-        return *error = faults_train_errno;
+    if (faults_train_errno && header->msg_iovlen > 2) {
+        if (faults_train_pass == 0)
+            return *error = faults_train_errno;
+        faults_train_pass--;
+    }
     if (faults_bad_errno && to && ntohs(to->sin_port) == faults_bad_port)
         return *error = faults_bad_errno;
     return 0;

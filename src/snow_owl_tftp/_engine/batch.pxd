@@ -26,6 +26,7 @@ cdef struct SendItem:
     uint64_t owner_id
     int64_t first                 # DATA: the first block_index in the message; -1: a control packet
     uint32_t count                # DATA: how many blocks
+    int64_t sent_end              # DATA: the owner's before this message
     uint8_t staged                # the payload lies in our memory, not in the mapping
 
 cdef struct SendBatch:
@@ -64,6 +65,7 @@ cdef uint8_t *send_control(SendBatch *batch, const Peer *peer, const Local *loca
                            uint32_t size) noexcept nogil
 cdef void send_data(SendBatch *batch, Transfer *owner, int64_t first, uint32_t count, uint8_t *payload,
                     uint64_t size, bint staged) noexcept nogil
+cdef void send_forget(SendBatch *batch, uint32_t at, const Transfer *owner) noexcept nogil
 cdef int send_from(SendBatch *batch, uint32_t *at, const Tuning *tuning, Counters *counters) noexcept nogil
 cdef int receive_init(ReceiveBatch *batch, uint32_t capacity, uint32_t slot_bytes) noexcept nogil
 cdef void receive_free(ReceiveBatch *batch) noexcept nogil

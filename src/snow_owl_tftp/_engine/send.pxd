@@ -16,7 +16,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 from snow_owl_tftp._engine.batch cimport (
     SCRATCH_BYTES, SEND_MESSAGES, STAGING_BYTES, SendItem, TRAIN_BYTES, TRAIN_SEGMENTS, send_control, send_data,
-    send_from, send_has_room)
+    send_forget, send_from, send_has_room)
 from snow_owl_tftp._engine.data cimport (
     CHUNK_ABSENT, CHUNK_BYTES, CHUNK_FAILED, CHUNK_READY, Local, Peer, Source, T_ACTIVE, T_FREE, Transfer)
 from snow_owl_tftp._engine.includes.files cimport pread
@@ -77,12 +77,15 @@ cdef inline void wait_for_socket(Worker *w, Transfer *t) noexcept nogil:
 # --- the batch ---------------------------------------------------------------------------------------
 
 cdef inline void rewind_item(Transfer *t, const SendItem *item) noexcept nogil:
-    """The blocks of `item` did not leave: they are the next to be sent again."""
+    """The blocks of `item` did not leave: they are the next to be sent again.
+
+    Of several items the last one first, or blocks behind `sent_end` would count as sent.
+    """
     if item.first < t.flight.next and item.first >= t.flight.window_base:
         t.flight.next = item.first
         t.flight.timed_block = -1
         if item.first + item.count == t.flight.sent_end:
-            t.flight.sent_end = item.first
+            t.flight.sent_end = item.sent_end
 
 
 cdef inline void on_refused(Worker *w, uint32_t at, int error) noexcept nogil:
@@ -101,14 +104,29 @@ cdef inline void on_refused(Worker *w, uint32_t at, int error) noexcept nogil:
         if item.first < 0:
             t.owes_first = 1
         wait_for_socket(w, t)
-    elif item.count > 1 and (error == EMSGSIZE or error == EINVAL or error == EIO):
-        t.no_gso = 1
-        w.counters.gso_refused += 1
-        run_later(w, t)
     elif error == EFAULT:
         t.doomed = 1
         run_later(w, t)
     # Anything else (no route, a firewall, ENOBUFS): the datagram is lost, as on the wire; timers repeat it.
+
+
+cdef inline bint is_train_refused(Worker *w, uint32_t at, int error) noexcept nogil:
+    return w.out.items[at].count > 1 and (error == EMSGSIZE or error == EINVAL or error == EIO)
+
+
+cdef inline void on_train_refused(Worker *w, uint32_t at) noexcept nogil:
+    """Message `at` is a train that the kernel does not want.  It goes, and all DATA of its transfer behind it, which
+    would arrive before it: everything is sent again in order, as plain datagrams."""
+    cdef Transfer *t = w.out.items[at].owner
+    cdef uint32_t i
+    w.counters.send_errors += 1
+    for i in range(w.out.count, at, -1):
+        if w.out.items[i - 1].owner == t and w.out.items[i - 1].first >= 0:
+            rewind_item(t, &w.out.items[i - 1])
+    send_forget(&w.out, at, t)
+    t.no_gso = 1
+    w.counters.gso_refused += 1
+    run_later(w, t)
 
 
 cdef inline void flush(Worker *w) noexcept nogil:
@@ -119,11 +137,14 @@ cdef inline void flush(Worker *w) noexcept nogil:
         if error == 0:
             break
         if error == EAGAIN:
-            for i in range(at, w.out.count):
-                on_refused(w, i, EAGAIN)
+            for i in range(w.out.count, at, -1):
+                on_refused(w, i - 1, EAGAIN)
             break
-        on_refused(w, at, error)
-        at += 1
+        if is_train_refused(w, at, error):
+            on_train_refused(w, at)
+        else:
+            on_refused(w, at, error)
+            at += 1
     w.out.serial += 1
     w.out.count = 0
     w.out.iov_used = 0
