@@ -154,6 +154,16 @@ def a_full_socket_buffer_repeats_nothing(root: Path) -> None:
 
 
 @scene
+def a_full_socket_buffer_in_the_middle_of_a_window_mixes_no_blocks(root: Path) -> None:
+    """A window of more messages than one batch holds: the first batch leaves while the second is being filled."""
+    for windowsize in (150, 210, 1000):
+        with Scene(root, gso=False, **PATIENT) as served:
+            fault(send_errno=errno.EAGAIN, send_every=2)
+            get(served, windowsize=windowsize, timeout_s=60)
+            assert served.completion().retransmits == 0
+
+
+@scene
 def one_bad_destination_does_not_lose_the_batch(root: Path) -> None:
     with Scene(root, give_up_ns=10**9, half_open_give_up_ns=10**9, initial_ns=5 * 10**7) as served:
         with Client(served.address) as bad:

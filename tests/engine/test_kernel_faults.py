@@ -15,6 +15,7 @@ SCENES = [
     "a_refused_train_leaves_as_plain_datagrams_and_is_remembered",
     "a_train_refused_in_mid_transfer_repeats_nothing",
     "a_full_socket_buffer_repeats_nothing",
+    "a_full_socket_buffer_in_the_middle_of_a_window_mixes_no_blocks",
     "one_bad_destination_does_not_lose_the_batch",
     "a_slow_disk_makes_its_own_transfers_wait_and_no_others",
     "files_not_read_before_do_not_wait_for_a_slow_one",

@@ -98,10 +98,10 @@ cdef inline void on_refused(Worker *w, uint32_t at, int error) noexcept nogil:
         w.counters.send_errors += 1
     if t == NULL or t.id != item.owner_id or t.state == T_FREE:
         return
-    if item.first >= 0:
-        rewind_item(t, item)
     if error == EAGAIN:
-        if item.first < 0:
+        if item.first >= 0:
+            rewind_item(t, item)
+        else:
             t.owes_first = 1
         wait_for_socket(w, t)
     elif error == EFAULT:
@@ -212,6 +212,13 @@ cdef inline void send_first(Worker *w, Transfer *t) noexcept nogil:
         send_ack(w, t, 0)
 
 
+cdef inline bint use_socket_for(Worker *w, Transfer *t) noexcept nogil:
+    """Makes room for any DATA of `t`.  A flush may have to, and the kernel may refuse what it sends: then `t` may be
+    back at an earlier block, so nothing about the message may be computed before.  False: `t` waits for its turn."""
+    use_socket(w, t.socket, TRAIN_SEGMENTS)
+    return t.queued == Q_NONE
+
+
 # --- DATA --------------------------------------------------------------------------------------------
 
 cdef inline int chunk_state(Worker *w, Source *source, uint64_t chunk) noexcept nogil:
@@ -278,19 +285,21 @@ cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
     cdef int64_t end = flight_window_end(&t.flight)
     cdef uint64_t offset
     while t.flight.next <= end:
-        offset = <uint64_t>(t.flight.next - 1) * blksize
         if t.flight.next == t.flight.last:
+            offset = <uint64_t>(t.flight.next - 1) * blksize
             if offset == source.size_bytes or resident(w, t, offset, source.size_bytes):
                 add_final(w, t)
             break
         if budget == 0:
             run_later(w, t)
             break
+        if not use_socket_for(w, t):
+            break
+        offset = <uint64_t>(t.flight.next - 1) * blksize
         count = train_length(w, t, end if end < t.flight.last else t.flight.last - 1)
         count = count if count < budget else budget
         if not resident(w, t, offset, offset + <uint64_t>count * blksize):
             break
-        use_socket(w, t.socket, count)
         send_data(&w.out, t, t.flight.next, count, source.map + offset, <uint64_t>count * blksize, False)
         note_sent(w, t, count)
         budget -= count
