@@ -24,7 +24,7 @@ from snow_owl_tftp.plan import Outcome
 
 CONTENT = random.Random(1).randbytes(300_000)
 LIBRARY = ctypes.CDLL(None)
-LONG = {"faults_write_after", "faults_slow_inode"}
+LONG = {"faults_write_after", "faults_slow_inode", "faults_stat_inode"}
 SCENES: dict[str, Callable[[Path], None]] = {}
 
 
@@ -240,6 +240,33 @@ def a_slow_disk_is_not_charged_to_the_peer(root: Path) -> None:
         assert (completion.outcome, completion.retransmits) == (Outcome.OK, 0)
         assert served.counter("timeouts") == 0
         assert completion.srtt_ns < 300_000_000, "the disk's time is no round trip"
+
+
+@scene
+def a_worker_asks_no_file_server_whether_a_file_is_the_same(root: Path) -> None:
+    """fstat of a file on NFS or FUSE may wait for another machine; the worker looks at what the kernel knows."""
+    with Scene(root, flows=True) as served:
+        fault(stat_inode=(root / "file").stat().st_ino)
+        get(served)
+        asked = hits()
+        assert asked >= 2, "the test's own server and engine.start, which may wait"
+        for _ in range(10):
+            get(served)
+        assert served.counter("flow_hits") == 10
+        assert served.counter("file_checks") >= 21
+        assert hits() == asked
+
+
+@scene
+def a_kernel_without_statx_still_tells_that_a_file_changed(root: Path) -> None:
+    with Scene(root, flows=True) as served:
+        fault(statx_errno=errno.ENOSYS)
+        for _ in range(2):
+            get(served)
+        assert served.counter("flow_hits") == 1
+        (root / "file").write_bytes(CONTENT + b"+")
+        get(served, expected=CONTENT + b"+")
+        assert served.requests == 2
 
 
 @scene

@@ -20,6 +20,8 @@ SCENES = [
     "a_slow_disk_makes_its_own_transfers_wait_and_no_others",
     "files_not_read_before_do_not_wait_for_a_slow_one",
     "a_slow_disk_is_not_charged_to_the_peer",
+    "a_worker_asks_no_file_server_whether_a_file_is_the_same",
+    "a_kernel_without_statx_still_tells_that_a_file_changed",
     "a_disk_that_cannot_be_read_ends_the_transfer_with_an_error",
     "a_disk_that_cannot_be_written_is_told_as_an_error",
     "a_disk_that_fills_up_is_told_as_error_3",

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -31,6 +32,8 @@ volatile int faults_write_short;         /* pwrite writes half, at least one byt
 volatile unsigned long faults_slow_inode; /* MADV_POPULATE_READ of this file sleeps faults_slow_ms, then ... */
 volatile unsigned faults_slow_ms;
 volatile int faults_read_errno;      /* ... fails with it, unless 0 */
+volatile int faults_statx_errno;     /* statx fails with it */
+volatile unsigned long faults_stat_inode; /* fstat of this file, and statx that asks its server, count as hits */
 volatile unsigned faults_hits;       /* how often a fault was played */
 
 static struct { char *start, *end; } slow_ranges[MAX_RANGES];
@@ -110,6 +113,32 @@ int madvise(void *address, size_t length, int advice)
             __sync_fetch_and_add(&faults_hits, 1);
         }
     return real(address, length, advice);
+}
+
+int fstat64(int fd, struct stat64 *status)
+{
+    static int (*real)(int, struct stat64 *);
+    int result;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "fstat64");
+    result = real(fd, status);
+    if (result == 0 && faults_stat_inode && status->st_ino == faults_stat_inode)
+        __sync_fetch_and_add(&faults_hits, 1);
+    return result;
+}
+
+int statx(int fd, const char *path, int flags, unsigned mask, struct statx *status)
+{
+    static int (*real)(int, const char *, int, unsigned, struct statx *);
+    int result;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "statx");
+    if (faults_statx_errno)
+        return fail(faults_statx_errno);
+    result = real(fd, path, flags, mask, status);
+    if (result == 0 && faults_stat_inode && status->stx_ino == faults_stat_inode && !(flags & AT_STATX_DONT_SYNC))
+        __sync_fetch_and_add(&faults_hits, 1);
+    return result;
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t offset)

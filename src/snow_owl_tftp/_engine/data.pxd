@@ -88,7 +88,7 @@ cdef struct Source:
     uint8_t loading               # atomic: 1 while an I/O thread is at it
     int failed_errno              # of the first chunk that failed
     uint64_t idle_since_ns        # 0 while referenced
-    uint64_t checked              # token (worker and round) of the last fstat that found it unchanged
+    uint64_t checked              # token (worker and round) of the last look that found it unchanged
     uint32_t changed              # 1: not the file that was opened any more
     Source *next                  # list of the store
     uint8_t stream                # 1: `fd` is a pipe, `map` a ring of our own, `size_bytes` what was read
@@ -105,8 +105,6 @@ cdef struct Recipe:
     uint32_t windowsize
     uint32_t first_bytes          # length of `first`
     uint8_t role
-    uint8_t shared                # a flow's recipe
-    uint8_t compare               # receiver: the payload is compared with `source`, not written
     uint32_t expected_bytes       # length of `expected`
     uint8_t *expected             # an OACK of these bytes needs no decision; behind `first`
     uint8_t *first                # ready-made OACK or request; lies behind the struct

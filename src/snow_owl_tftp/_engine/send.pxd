@@ -330,7 +330,7 @@ cdef inline int stage_final(Worker *w, Transfer *t) noexcept nogil:
 
 
 cdef inline bint source_holds(Worker *w, Source *source) noexcept nogil:
-    """One fstat a source and round, after the last block of every transfer in the round was copied."""
+    """One look at a source and round, after the last block of every transfer in the round was copied."""
     cdef uint64_t token = w.check_round << 8 | w.number
     if source.checked == token:
         return True

@@ -713,6 +713,7 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
         if w.sockets[socket].kind == S_FREE:
             return
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
+        w.receives += 1
         n = receive(&w.received, w.sockets[socket].fd, w.sockets[socket].wants_control, w.tuning, &w.counters)
         if n == -EINTR:
             continue
@@ -1192,7 +1193,6 @@ cdef void turn(Worker *w) noexcept nogil:
     w.counters.epoll_wait_calls += 1
     n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
     w.now_ns = clock_ns()
-    w.turn += 1
     if n > 0 and (n > 1 or events[0].data.u64 != INBOX):
         linger(w)
     for i in range(n):
