@@ -30,9 +30,14 @@ PATIENCE_S = 20.0
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
 
-def udp_socket(buffer_bytes: int = 4 << 20) -> socket.socket:
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    one.bind(("127.0.0.1", 0))
+def udp_socket(buffer_bytes: int = 4 << 20, host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    if not port:  # shared only afterwards, or the kernel might give out a port that others share
+        one.bind((host, 0))
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if port:
+        one.bind((host, port))
     for privileged, ordinary in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         try:
             one.setsockopt(socket.SOL_SOCKET, privileged, buffer_bytes)
@@ -53,8 +58,9 @@ class Served:
 
     Args:
         root: What is served.
-        tids: How many TID sockets; 0: single-port mode.
+        tids: How many TID sockets a worker; 0: single-port mode.
         flows: Give the engine flows to repeat (the engine's own setting of this name decides whether it does).
+        host: Where it listens.
         kind: Engine, or what a test has made of it.
         engine: Arguments of Engine.
 
@@ -68,6 +74,7 @@ class Served:
         *,
         tids: int = 4,
         flows: bool = False,
+        host: str = "127.0.0.1",
         kind: type[native.Engine] = native.Engine,
         **engine: Any,
     ) -> None:
@@ -84,14 +91,16 @@ class Served:
         self.on_answer: Callable[[native.Answer], None] | None = None
         self.on_request: Callable[[native.Request, Request], TransferPlan | None] | None = None
         self._root_fd = os.open(root, os.O_RDONLY)
-        listener = udp_socket()
-        self.address: tuple[str, int] = listener.getsockname()
-        self.engine.add_listener(0, 0, listener.detach())
-        self.tid_ports = []
-        for _ in range(tids):
-            tid = udp_socket()
-            self.tid_ports.append(tid.getsockname()[1])
-            self.engine.add_tid(0, 0, tid.detach())
+        self.address: tuple[str, int] = (host, 0)
+        self.tid_ports: list[int] = []
+        for worker in range(engine.get("workers", 1)):
+            listener = udp_socket(host=host, port=self.address[1])
+            self.address = (host, listener.getsockname()[1])
+            self.engine.add_listener(worker, 0, listener.detach())
+            for _ in range(tids):
+                tid = udp_socket(host=host)
+                self.tid_ports.append(tid.getsockname()[1])
+                self.engine.add_tid(worker, 0, tid.detach())
         self._changed = threading.Condition()
         self._stop_read, self._stop_write = socket.socketpair()
         self._error: BaseException | None = None

@@ -4,6 +4,7 @@ Each function is one scene; it raises when the engine does not bear the fault. T
 checked at the end of each.
 """
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -21,6 +22,7 @@ from tests.engine.conftest import Served
 from tests.support.client import Client, Refused
 
 from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.protocol.packets import Oack, build_error
 
 CONTENT = random.Random(1).randbytes(300_000)
 LIBRARY = ctypes.CDLL(None)
@@ -100,9 +102,11 @@ def a_full_socket_buffer_waits_and_loses_nothing(root: Path) -> None:
 def no_buffers_loses_a_datagram_and_timers_repeat_it(root: Path) -> None:
     with Scene(root) as served:
         fault(send_errno=errno.ENOBUFS, send_every=7)
-        in_parallel(served, 6)
+        in_parallel(served, 6, timeout_s=60)  # no client repeats anything: the server's timers do it alone
         assert hits() > 5
         assert served.counter("send_would_block") > 5
+        served.wait(lambda: served.outcomes() == {"OK": 6})
+        assert served.counter("timeouts") > 0
 
 
 @scene
@@ -173,6 +177,25 @@ def one_bad_destination_does_not_lose_the_batch(root: Path) -> None:
             served.wait(lambda: served.outcomes()["TIMED_OUT"] == 1)
         assert served.outcomes() == {"OK": 6, "TIMED_OUT": 1}
         assert served.counter("send_errors") == hits() >= 3
+
+
+@scene
+def a_dead_peer_at_the_head_of_a_batch_costs_the_others_nothing(root: Path) -> None:
+    """One batch, lingered for: the first message goes to a peer that the kernel cannot reach."""
+    with Scene(root, linger_us=10_000, adaptive=False, **PATIENT) as served, contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(Client(served.address)) for _ in range(8)]
+        get(served)
+        fault(bad_errno=errno.EHOSTUNREACH, bad_port=clients[0].port)
+        for client in clients:
+            client.request("file", options={"blksize": 1428})
+        for client in clients[1:]:
+            packet, peer = client.receive_packet(5)
+            assert isinstance(packet, Oack)
+            client.send(build_error(0, "enough"), peer)
+        served.wait(lambda: served.outcomes()["PEER_ERROR"] == 7)
+        assert served.counter("send_errors") == 1
+        assert [c.retransmits for c in served.completions] == [0] * 8
+        assert max(i for i, n in enumerate(served.engine.counters()["send_histogram"]) if n) >= 2, "one batch of many"
 
 
 # --- the disk that is read -----------------------------------------------------------------------------------

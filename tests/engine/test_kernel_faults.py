@@ -17,6 +17,7 @@ SCENES = [
     "a_full_socket_buffer_repeats_nothing",
     "a_full_socket_buffer_in_the_middle_of_a_window_mixes_no_blocks",
     "one_bad_destination_does_not_lose_the_batch",
+    "a_dead_peer_at_the_head_of_a_batch_costs_the_others_nothing",
     "a_slow_disk_makes_its_own_transfers_wait_and_no_others",
     "files_not_read_before_do_not_wait_for_a_slow_one",
     "a_slow_disk_is_not_charged_to_the_peer",
