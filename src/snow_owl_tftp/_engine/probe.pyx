@@ -321,6 +321,10 @@ cdef class FlightProbe:
 
     # --- what a test looks at
 
+    def offset(self, int64_t block_index):
+        """flight_offset."""
+        return flight_offset(&self._flight, block_index)
+
     @property
     def deadline_ns(self):
         return self._flight.deadline_ns if self._timer else None

@@ -26,7 +26,7 @@ from snow_owl_tftp._engine.includes.threads cimport so_load8
 from snow_owl_tftp._engine.seq cimport seq_block
 from snow_owl_tftp._engine.store cimport source_is_changed, store_load
 from snow_owl_tftp._engine.timers cimport wheel_update
-from snow_owl_tftp._engine.window cimport flight_window_end, sender_sent
+from snow_owl_tftp._engine.window cimport flight_offset, flight_window_end, sender_sent
 from snow_owl_tftp._engine.worker cimport (
     FINALS, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Socket, Worker)
 
@@ -286,7 +286,7 @@ cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
     cdef uint64_t offset
     while t.flight.next <= end:
         if t.flight.next == t.flight.last:
-            offset = <uint64_t>(t.flight.next - 1) * blksize
+            offset = flight_offset(&t.flight, t.flight.next)
             if offset == source.size_bytes or resident(w, t, offset, source.size_bytes):
                 add_final(w, t)
             break
@@ -295,7 +295,7 @@ cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
             break
         if not use_socket_for(w, t):
             break
-        offset = <uint64_t>(t.flight.next - 1) * blksize
+        offset = flight_offset(&t.flight, t.flight.next)
         count = train_length(w, t, end if end < t.flight.last else t.flight.last - 1)
         count = count if count < budget else budget
         if not resident(w, t, offset, offset + <uint64_t>count * blksize):
@@ -322,7 +322,7 @@ cdef inline bint final_is_due(const Transfer *t, uint64_t id) noexcept nogil:
 cdef inline int stage_final(Worker *w, Transfer *t) noexcept nogil:
     """Copies the last block out of the file; its size, or -1 when the file is not what it was."""
     cdef Source *source = t.recipe.source
-    cdef uint64_t offset = <uint64_t>(t.flight.last - 1) * t.flight.blksize_bytes
+    cdef uint64_t offset = flight_offset(&t.flight, t.flight.last)
     cdef uint64_t size = source.size_bytes - offset
     if size and pread(source.fd, w.out.staging + w.out.staging_used, size, <int64_t>offset) != <ssize_t>size:
         return -1

@@ -14,7 +14,7 @@ from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EINTR, EPOLLIN, EPOLLONESHOT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno, read)
 from snow_owl_tftp._engine.send cimport note_sent, quantum_blocks, run_later, train_length, use_socket_for
 from snow_owl_tftp._engine.timers cimport wheel_update
-from snow_owl_tftp._engine.window cimport flight_restart_clocks, flight_window_end
+from snow_owl_tftp._engine.window cimport flight_offset, flight_restart_clocks, flight_window_end
 from snow_owl_tftp._engine.worker cimport Q_NONE, STREAM_EVENT, Worker
 
 
@@ -94,7 +94,7 @@ cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
             break
         if not use_socket_for(w, t):
             break
-        offset = <uint64_t>(t.flight.next - 1) * blksize
+        offset = flight_offset(&t.flight, t.flight.next)
         whole = <int64_t>((source.size_bytes - offset) // blksize) if source.size_bytes > offset else 0
         if whole == 0 and not source.ended:
             stream_watch(w, t)

@@ -93,6 +93,11 @@ cdef inline int64_t flight_window_end(const Flight *f) noexcept nogil:
     return end if end < f.last else f.last
 
 
+cdef inline uint64_t flight_offset(const Flight *f, int64_t block_index) noexcept nogil:
+    """Where a block begins in the content: past 4 GiB from block_index 65,610 on with the largest blksize."""
+    return <uint64_t>(block_index - 1) * f.blksize_bytes
+
+
 cdef inline uint64_t flight_patience_ns(const Flight *f, const Retransmit *policy) noexcept nogil:
     """How long to wait for the peer.
 

@@ -215,7 +215,7 @@ cdef uint64_t payload_acknowledged(const Transfer *t) noexcept nogil:
     cdef uint64_t bytes
     if t.flight.window_base <= 1 or t.recipe == NULL or t.recipe.source == NULL:
         return 0
-    bytes = <uint64_t>(t.flight.window_base - 1) * t.flight.blksize_bytes
+    bytes = flight_offset(&t.flight, t.flight.window_base)
     return bytes if bytes < t.recipe.source.size_bytes else t.recipe.source.size_bytes
 
 
