@@ -60,7 +60,7 @@ def test_ports_are_spread_evenly_over_the_workers(serve):
     with contextlib.ExitStack() as opened:
         for _ in range(400):
             opened.enter_context(Client(served.address)).request("missing")
-        served.wait(lambda: served.counter("requests") == 400)
+        served.wait(lambda: served.requests == 400)
         shares = [served.engine.counters(worker)["requests"] for worker in range(2)]
     assert all(140 <= share <= 260 for share in shares), shares  # 30 %; the deviation of a fair coin is 10
 
