@@ -395,7 +395,7 @@ def kernel_tree(root: Path) -> Iterator[FileTree]:
     if not kernel_has_openat2():
         pytest.skip("this kernel has no openat2, or a filter hides it")
     tree = FileTree(root)
-    if not tree._is_local:
+    if not tree.is_local:
         pytest.skip("the temporary directory is on no local file system")
     yield tree
     tree.close()
@@ -436,7 +436,7 @@ def test_other_mount_would_block() -> None:
     if not kernel_has_openat2() or not other.is_mount() or not os.access(other, os.W_OK):
         pytest.skip("no openat2, or no /dev/shm to cross into")
     tree = FileTree("/")
-    tree._is_local = True
+    tree.is_local = True
     with tempfile.NamedTemporaryFile(dir=other) as file:
         tree.open_for_reading(file.name).close()
         with pytest.raises(WouldBlock):

@@ -31,9 +31,14 @@ PATIENCE_S = 20.0
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 
 
-def udp_socket(buffer_bytes: int = 4 << 20) -> socket.socket:
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    one.bind(("127.0.0.1", 0))
+def udp_socket(buffer_bytes: int = 4 << 20, host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    if not port:  # shared only afterwards, or the kernel might give out a port that others share
+        one.bind((host, 0))
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if port:
+        one.bind((host, port))
     for privileged, ordinary in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         try:
             one.setsockopt(socket.SOL_SOCKET, privileged, buffer_bytes)
@@ -54,19 +59,32 @@ class Served:
 
     Args:
         root: What is served.
-        tids: How many TID sockets; 0: single-port mode.
+        tids: How many TID sockets a worker; 0: single-port mode.
         flows: Give the engine flows to repeat (the engine's own setting of this name decides whether it does). What
             `on_request` decides is never one: it may depend on the client. None: as SNOW_OWL_TEST_FLOWS says, else no.
+        host: Where it listens.
+        own_ports: Each worker listens on a port of its own, so that a test may choose which of them it asks.
+        kind: Engine, or what a test has made of it.
         engine: Arguments of Engine.
 
     `drains`: stop() is preceded by drain(), as a server does it. `verdict` says what to do with a received upload,
     `limit_bytes` how long one may be, `sink` opens what it is written to. `requests` counts what Python was asked.
     """
 
-    def __init__(self, root: Path, *, tids: int = 4, flows: bool | None = None, **engine: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        tids: int = 4,
+        flows: bool | None = None,
+        host: str = "127.0.0.1",
+        own_ports: bool = False,
+        kind: type[native.Engine] = native.Engine,
+        **engine: Any,
+    ) -> None:
         self.root = root
         flows = bool(FLOWS) if flows is None else flows
-        self.engine = native.Engine(flows=flows, **engine)
+        self.engine = kind(flows=flows, **engine)
         self.gives_flows = flows
         self.completions: list[native.Completion] = []
         self.requests = 0
@@ -79,7 +97,10 @@ class Served:
         self.on_request: Callable[[native.Request, Request], TransferPlan | None] | None = None
         self._root_fd = os.open(root, os.O_RDONLY)
         self.tid_ports: list[int] = []
-        self.addresses = [self._open_worker(worker, tids) for worker in range(engine.get("workers", 1))]
+        self.addresses: list[tuple[str, int]] = []
+        for worker in range(engine.get("workers", 1)):
+            port = self.addresses[0][1] if self.addresses and not own_ports else 0
+            self.addresses.append(self._open_worker(worker, tids, host, port))
         self.address = self.addresses[0]
         self._changed = threading.Condition()
         self._stop_read, self._stop_write = socket.socketpair()
@@ -88,13 +109,12 @@ class Served:
         self._thread = threading.Thread(target=self._run, name="decides")
         self._thread.start()
 
-    def _open_worker(self, worker: int, tids: int) -> tuple[str, int]:
-        """Returns the port that is this worker's own: a test may choose which of them it asks."""
-        listener = udp_socket()
-        address: tuple[str, int] = listener.getsockname()
+    def _open_worker(self, worker: int, tids: int, host: str, port: int) -> tuple[str, int]:
+        listener = udp_socket(host=host, port=port)
+        address = (host, listener.getsockname()[1])
         self.engine.add_listener(worker, 0, listener.detach())
         for _ in range(tids):
-            tid = udp_socket()
+            tid = udp_socket(host=host)
             self.tid_ports.append(tid.getsockname()[1])
             self.engine.add_tid(worker, 0, tid.detach())
         return address

@@ -4,6 +4,7 @@ Each function is one scene; it raises when the engine does not bear the fault. T
 checked at the end of each.
 """
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -21,10 +22,11 @@ from tests.engine.conftest import Served
 from tests.support.client import Client, Refused
 
 from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.protocol.packets import Oack, build_error
 
 CONTENT = random.Random(1).randbytes(300_000)
 LIBRARY = ctypes.CDLL(None)
-LONG = {"faults_write_after", "faults_slow_inode"}
+LONG = {"faults_write_after", "faults_slow_inode", "faults_stat_inode"}
 SCENES: dict[str, Callable[[Path], None]] = {}
 
 
@@ -58,8 +60,10 @@ class Scene:
             self.served.check_accounts()
 
 
-def get(served: Served, name: str = "file", windowsize: int = 16, expected: bytes = CONTENT) -> None:
-    with Client(served.address, timeout_s=0.5) as client:
+def get(
+    served: Served, name: str = "file", windowsize: int = 16, expected: bytes = CONTENT, timeout_s: float = 0.5
+) -> None:
+    with Client(served.address, timeout_s=timeout_s) as client:
         got = client.get(name, options={"blksize": 1428, "windowsize": windowsize})
     assert hashlib.sha256(got.payload).digest() == hashlib.sha256(expected).digest()
 
@@ -98,9 +102,11 @@ def a_full_socket_buffer_waits_and_loses_nothing(root: Path) -> None:
 def no_buffers_loses_a_datagram_and_timers_repeat_it(root: Path) -> None:
     with Scene(root) as served:
         fault(send_errno=errno.ENOBUFS, send_every=7)
-        in_parallel(served, 6)
+        in_parallel(served, 6, timeout_s=60)  # no client repeats anything: the server's timers do it alone
         assert hits() > 5
         assert served.counter("send_would_block") > 5
+        served.wait(lambda: served.outcomes() == {"OK": 6})
+        assert served.counter("timeouts") > 0
 
 
 @scene
@@ -127,6 +133,40 @@ def a_refused_train_leaves_as_plain_datagrams_and_is_remembered(root: Path) -> N
             assert served.counter("gso_trains") > 10, "remembered for that transfer alone"
 
 
+PATIENT: dict[str, Any] = {"initial_ns": 20 * 10**9, "floor_ns": 20 * 10**9, "ceiling_ns": 20 * 10**9}
+
+
+@scene
+def a_train_refused_in_mid_transfer_repeats_nothing(root: Path) -> None:
+    for error, passed in ((errno.EMSGSIZE, 0), (errno.EINVAL, 1), (errno.EIO, 4)):
+        with Scene(root, **PATIENT) as served:
+            fault(train_errno=error, train_pass=passed)
+            get(served, windowsize=64, timeout_s=60)  # two trains a window
+            served.completion()
+            assert served.counter("gso_refused") == 1
+            assert served.counter("gso_trains") == passed
+            assert served.completions[0].retransmits == 0, "a block that never left is not sent again"
+
+
+@scene
+def a_full_socket_buffer_repeats_nothing(root: Path) -> None:
+    with Scene(root, gso=False, **PATIENT) as served:
+        fault(send_errno=errno.EAGAIN, send_every=3)
+        get(served, windowsize=64, timeout_s=60)
+        assert hits() > 1
+        assert served.completion().retransmits == 0
+
+
+@scene
+def a_full_socket_buffer_in_the_middle_of_a_window_mixes_no_blocks(root: Path) -> None:
+    """A window of more messages than one batch holds: the first batch leaves while the second is being filled."""
+    for windowsize in (150, 210, 1000):
+        with Scene(root, gso=False, **PATIENT) as served:
+            fault(send_errno=errno.EAGAIN, send_every=2)
+            get(served, windowsize=windowsize, timeout_s=60)
+            assert served.completion().retransmits == 0
+
+
 @scene
 def one_bad_destination_does_not_lose_the_batch(root: Path) -> None:
     with Scene(root, give_up_ns=10**9, half_open_give_up_ns=10**9, initial_ns=5 * 10**7) as served:
@@ -137,6 +177,25 @@ def one_bad_destination_does_not_lose_the_batch(root: Path) -> None:
             served.wait(lambda: served.outcomes()["TIMED_OUT"] == 1)
         assert served.outcomes() == {"OK": 6, "TIMED_OUT": 1}
         assert served.counter("send_errors") == hits() >= 3
+
+
+@scene
+def a_dead_peer_at_the_head_of_a_batch_costs_the_others_nothing(root: Path) -> None:
+    """One batch, lingered for: the first message goes to a peer that the kernel cannot reach."""
+    with Scene(root, linger_us=10_000, adaptive=False, **PATIENT) as served, contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(Client(served.address)) for _ in range(8)]
+        get(served)
+        fault(bad_errno=errno.EHOSTUNREACH, bad_port=clients[0].port)
+        for client in clients:
+            client.request("file", options={"blksize": 1428})
+        for client in clients[1:]:
+            packet, peer = client.receive_packet(5)
+            assert isinstance(packet, Oack)
+            client.send(build_error(0, "enough"), peer)
+        served.wait(lambda: served.outcomes()["PEER_ERROR"] == 7)
+        assert served.counter("send_errors") == 1
+        assert [c.retransmits for c in served.completions] == [0] * 8
+        assert max(i for i, n in enumerate(served.engine.counters()["send_histogram"]) if n) >= 2, "one batch of many"
 
 
 # --- the disk that is read -----------------------------------------------------------------------------------
@@ -190,6 +249,47 @@ def files_not_read_before_do_not_wait_for_a_slow_one(root: Path) -> None:
         thread.join()
         print(f"10 cold files beside a disk that takes 2 s a chunk: {took_s:.3f} s")
         assert took_s < 1.0
+
+
+@scene
+def a_slow_disk_is_not_charged_to_the_peer(root: Path) -> None:
+    """Each chunk takes longer than a peer may; the first window that waits has 15 of its 16 blocks in flight."""
+    content = CONTENT * 4
+    (root / "slow").write_bytes(content)
+    with Scene(root, initial_ns=50_000_000, give_up_ns=300_000_000, half_open_give_up_ns=400_000_000) as served:
+        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=700)
+        get(served, "slow", expected=content, timeout_s=60)
+        completion = served.completion()
+        assert (completion.outcome, completion.retransmits) == (Outcome.OK, 0)
+        assert served.counter("timeouts") == 0
+        assert completion.srtt_ns < 300_000_000, "the disk's time is no round trip"
+
+
+@scene
+def a_worker_asks_no_file_server_whether_a_file_is_the_same(root: Path) -> None:
+    """fstat of a file on NFS or FUSE may wait for another machine; the worker looks at what the kernel knows."""
+    with Scene(root, flows=True) as served:
+        fault(stat_inode=(root / "file").stat().st_ino)
+        get(served)
+        asked = hits()
+        assert asked >= 2, "the test's own server and engine.start, which may wait"
+        for _ in range(10):
+            get(served)
+        assert served.counter("flow_hits") == 10
+        assert served.counter("file_checks") >= 21
+        assert hits() == asked
+
+
+@scene
+def a_kernel_without_statx_still_tells_that_a_file_changed(root: Path) -> None:
+    with Scene(root, flows=True) as served:
+        fault(statx_errno=errno.ENOSYS)
+        for _ in range(2):
+            get(served)
+        assert served.counter("flow_hits") == 1
+        (root / "file").write_bytes(CONTENT + b"+")
+        get(served, expected=CONTENT + b"+")
+        assert served.requests == 2
 
 
 @scene

@@ -1,10 +1,16 @@
 """Flows: the engine repeats Python's decision by itself, only while the path leads to the same unchanged file."""
 
+import contextlib
 import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.engine.conftest import Served
 from tests.support.client import Client
+
+from snow_owl_tftp.protocol.packets import build_error
 
 CONTENT = bytes(i * 13 & 0xFF for i in range(3000))
 
@@ -109,6 +115,53 @@ def test_more_requests_than_flows_still_get_the_right_file(serve, tmp_path, rng)
             name = rng.choice(names)
             assert client.get(name).payload == name.encode() * 10
     served.completion(total=100)
+
+
+def test_each_batch_of_requests_is_checked_against_the_file(serve, file):
+    """Not each turn: a turn takes up to eight batches, and the file may be replaced in the middle of it."""
+    served = serve(flows=True, max_batch=1, linger_us=5000, adaptive=False)
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(Client(served.address)) for _ in range(9)]
+        clients[0].request("file", options={"blksize": 1000})
+        clients[0].receive()
+        checked = served.counter("file_checks")
+        for client in clients[1:]:
+            client.request("file", options={"blksize": 1000})
+        for client in clients:
+            peer = client.receive()[1] if client is not clients[0] else client.last_sender
+            client.send(build_error(0, "enough"), peer)
+        served.completion(total=9)
+    assert served.counter("flow_hits") == 8
+    assert served.counter("file_checks") - checked == 8
+
+
+def test_a_decision_that_makes_no_flow_pushes_none_out(serve, file):
+    served = serve(flows=True, max_flows=1)
+
+    def from_elsewhere(event, request):
+        return served.send_plan(event, replace(request, filename="file"))
+
+    get(served)
+    served.on_request = from_elsewhere
+    with Client(served.address) as client:
+        assert client.get("missing").payload == CONTENT  # its path leads to no file: no flow
+    assert get(served) == CONTENT
+    assert served.requests == 2
+
+
+def test_a_file_on_another_mount_makes_no_flow(serve):
+    """Whether a look at it waits for a disk or a server is known of the root's own mount alone."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == Path("/").stat().st_dev:
+        pytest.skip("no second file system at hand")
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(CONTENT)
+        served = serve(Path("/"), flows=True)
+        for _ in range(2):
+            with Client(served.address) as client:
+                assert client.get(str(path)[1:]).payload == CONTENT
+        assert served.requests == 2
 
 
 def test_turning_flows_off_takes_effect_at_once(serve, file):

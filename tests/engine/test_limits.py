@@ -34,7 +34,7 @@ def granted(address, requests, answers):
 @pytest.mark.parametrize(("workers", "total", "part"), [(1, 4, 4), (2, 4, 2), (2, 5, 3), (3, 4, 2)])
 def test_a_limit_is_divided_among_workers(serve, tmp_path, limit, told, workers, total, part):
     (tmp_path / "file").write_bytes(bytes(2000))
-    served = serve(workers=workers, **{limit: total})
+    served = serve(workers=workers, own_ports=True, **{limit: total})
     is_decided = limit != "max_pending_requests"
     if not is_decided:
         served.on_request = lambda event, request: None  # Python is still thinking

@@ -118,6 +118,8 @@ def play_sender(rng: random.Random, pair: Pair, steps: int) -> None:
             pair.both("receive", stray(rng))
         elif chance < 0.202:
             pair.both("receive", build_error(rng.randrange(9), "enough"))
+        elif chance < 0.22:
+            pair.both("restart_clocks")
         else:
             pair.both("receive", acks_of_interest(rng, pair.model))
 
@@ -157,6 +159,16 @@ def test_senders_agree_across_a_rollover(windowsize, blocks, rng):
         pair.tick() if rng.random() < 0.1 else pair.both("receive", acks_of_interest(rng, pair.model))
     else:
         pair.both("receive", build_ack(block_of(pair.model.sent_end - 1)))
+
+
+@pytest.mark.parametrize("blksize", [8, 512, 1428, 65464])
+def test_offsets_go_on_past_4_gib(blksize):
+    """The soak test sends such a file; this is the arithmetic that the worker sends by."""
+    pair = sender_pair(1, Terms(OACK, blksize_bytes=blksize, windowsize_blocks=64))
+    pair.both("start")
+    edges = [(1 << bits) // blksize + off for bits in (31, 32, 33, 45) for off in (-1, 0, 1, 2)]
+    for block_index in [1, 2, 65535, 65536, 65537, *edges]:
+        assert pair.probe.offset(block_index) == (block_index - 1) * blksize
 
 
 # --- the receiver ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from tests.server.conftest import BOOT, SECRET
 from tests.support.client import Client, Refused, drop_nth, lose_randomly
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 
+from snow_owl_tftp.content import files
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import (
     Data,
@@ -274,6 +275,15 @@ def test_flows_answer_what_was_decided_before(root: Path) -> None:
             with Client(server.address) as client:
                 assert client.get("small", options={"tsize": 0}).payload == b"ten bytes."
         assert server.counters()["flow_hits"] == 4
+
+
+def test_a_root_on_a_file_server_gets_no_flows(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To see that the path leads to the same file could make a worker wait for another machine."""
+    monkeypatch.setattr(files, "_file_system_type", lambda _: 0x6969)  # NFS
+    with serve_in_thread(root) as server, Client(server.address) as client:
+        for _ in range(3):
+            assert client.get("small").payload == b"ten bytes."
+        assert server.counters()["flow_hits"] == 0
 
 
 def test_flows_can_be_switched_off(root: Path) -> None:

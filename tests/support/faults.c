@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -21,7 +22,8 @@
 volatile int faults_send_errno;      /* sendmmsg fails with it ... */
 volatile unsigned faults_send_every; /* ... each so many-th call */
 volatile int faults_send_partial;    /* sendmmsg takes half of what it is given, at least one */
-volatile int faults_train_errno;     /* sendmmsg refuses trains (more than one segment) with it */
+volatile int faults_train_errno;     /* sendmmsg refuses trains (more than one segment) with it ... */
+volatile unsigned faults_train_pass; /* ... once it has let so many pass */
 volatile int faults_bad_errno;       /* sendmmsg refuses what goes to faults_bad_port with it */
 volatile unsigned faults_bad_port;
 volatile int faults_write_errno;         /* pwrite fails with it ... */
@@ -30,6 +32,8 @@ volatile int faults_write_short;         /* pwrite writes half, at least one byt
 volatile unsigned long faults_slow_inode; /* MADV_POPULATE_READ of this file sleeps faults_slow_ms, then ... */
 volatile unsigned faults_slow_ms;
 volatile int faults_read_errno;      /* ... fails with it, unless 0 */
+volatile int faults_statx_errno;     /* statx fails with it */
+volatile unsigned long faults_stat_inode; /* fstat of this file, and statx that asks its server, count as hits */
 volatile unsigned faults_hits;       /* how often a fault was played */
 
 static struct { char *start, *end; } slow_ranges[MAX_RANGES];
@@ -46,8 +50,11 @@ static int fail(int error)
 static int is_refused(const struct msghdr *header, int *error)
 {
     const struct sockaddr_in *to = header->msg_name;
-    if (faults_train_errno && header->msg_iovlen > 2)
-        return *error = faults_train_errno;
+    if (faults_train_errno && header->msg_iovlen > 2) {
+        if (faults_train_pass == 0)
+            return *error = faults_train_errno;
+        faults_train_pass--;
+    }
     if (faults_bad_errno && to && ntohs(to->sin_port) == faults_bad_port)
         return *error = faults_bad_errno;
     return 0;
@@ -68,7 +75,7 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
         return fail(error);
     if (i > 1 && faults_send_partial)
         i /= 2;
-    if (i < count)
+    if (i < count && !error) /* a refused message counts when it is at the head, once */
         __sync_fetch_and_add(&faults_hits, 1);
     return real(fd, messages, i, flags);
 }
@@ -106,6 +113,32 @@ int madvise(void *address, size_t length, int advice)
             __sync_fetch_and_add(&faults_hits, 1);
         }
     return real(address, length, advice);
+}
+
+int fstat64(int fd, struct stat64 *status)
+{
+    static int (*real)(int, struct stat64 *);
+    int result;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "fstat64");
+    result = real(fd, status);
+    if (result == 0 && faults_stat_inode && status->st_ino == faults_stat_inode)
+        __sync_fetch_and_add(&faults_hits, 1);
+    return result;
+}
+
+int statx(int fd, const char *path, int flags, unsigned mask, struct statx *status)
+{
+    static int (*real)(int, const char *, int, unsigned, struct statx *);
+    int result;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "statx");
+    if (faults_statx_errno)
+        return fail(faults_statx_errno);
+    result = real(fd, path, flags, mask, status);
+    if (result == 0 && faults_stat_inode && status->stx_ino == faults_stat_inode && !(flags & AT_STATX_DONT_SYNC))
+        __sync_fetch_and_add(&faults_hits, 1);
+    return result;
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t offset)

@@ -26,11 +26,13 @@ cdef struct SendItem:
     uint64_t owner_id
     int64_t first                 # DATA: the first block_index in the message; -1: a control packet
     uint32_t count                # DATA: how many blocks
+    int64_t sent_end              # DATA: the owner's before this message
     uint8_t staged                # the payload lies in our memory, not in the mapping
 
 cdef struct SendBatch:
     int32_t socket                # index in the worker; all messages leave from it
     int fd
+    uint64_t serial               # one more with every flush; from 1, so that no new transfer seems to be in it
     uint32_t count
     uint32_t iov_used
     uint32_t staging_used
@@ -63,6 +65,7 @@ cdef uint8_t *send_control(SendBatch *batch, const Peer *peer, const Local *loca
                            uint32_t size) noexcept nogil
 cdef void send_data(SendBatch *batch, Transfer *owner, int64_t first, uint32_t count, uint8_t *payload,
                     uint64_t size, bint staged) noexcept nogil
+cdef void send_forget(SendBatch *batch, uint32_t at, const Transfer *owner) noexcept nogil
 cdef int send_from(SendBatch *batch, uint32_t *at, const Tuning *tuning, Counters *counters) noexcept nogil
 cdef int receive_init(ReceiveBatch *batch, uint32_t capacity, uint32_t slot_bytes) noexcept nogil
 cdef void receive_free(ReceiveBatch *batch) noexcept nogil

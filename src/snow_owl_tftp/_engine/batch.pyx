@@ -1,6 +1,6 @@
 # Batched system calls: recvmmsg and sendmmsg with UDP_SEGMENT, or plain recvfrom and sendto when asked.
 #
-# Arrays are wired to each other once, at the start; a message is filled in place.  Knows sockets and
+# Arrays stand side by side, an entry a message, which is filled in place.  Knows sockets and
 # bytes, but no TFTP beyond the four bytes before a payload, and makes no decision: send_from reports
 # where and why the kernel stopped, the worker decides what that means for the transfer.
 #
@@ -31,9 +31,9 @@ cdef enum:
 
 cdef int send_init(SendBatch *batch) noexcept nogil:
     """Returns -1 when there is no memory."""
-    cdef uint32_t i
     memset(batch, 0, sizeof(SendBatch))
     batch.socket = -1
+    batch.serial = 1
     batch.messages = <mmsghdr *>calloc(SEND_MESSAGES, sizeof(mmsghdr))
     batch.items = <SendItem *>calloc(SEND_MESSAGES, sizeof(SendItem))
     batch.peers = <Peer *>calloc(SEND_MESSAGES, sizeof(Peer))
@@ -47,8 +47,6 @@ cdef int send_init(SendBatch *batch) noexcept nogil:
             or batch.headers == NULL or batch.scratch == NULL or batch.control == NULL
             or batch.staging == NULL or batch.flat == NULL):
         return -1
-    for i in range(<uint32_t>SEND_MESSAGES):
-        batch.messages[i].msg_hdr.msg_name = &batch.peers[i].address
     return 0
 
 
@@ -120,6 +118,7 @@ cdef msghdr *next_message(SendBatch *batch, const Peer *peer, Transfer *owner, i
     batch.items[i].count = count
     batch.items[i].staged = 0
     batch.peers[i] = peer[0]
+    header.msg_name = &batch.peers[i].address    # send_forget() may have moved another message here
     header.msg_namelen = peer.size
     header.msg_iov = batch.iov + batch.iov_used
     return header
@@ -150,6 +149,8 @@ cdef void send_data(SendBatch *batch, Transfer *owner, int64_t first, uint32_t c
     cdef uint16_t block
     cdef uint64_t part
     batch.items[batch.count - 1].staged = staged
+    batch.items[batch.count - 1].sent_end = owner.flight.sent_end
+    owner.batch = batch.serial
     header.msg_iovlen = 2 * count
     batch.iov_used += 2 * count
     for i in range(count):
@@ -168,6 +169,17 @@ cdef void send_data(SendBatch *batch, Transfer *owner, int64_t first, uint32_t c
         payload += part
         size -= part
     put_control(header, control, &owner.local, <uint16_t>(blksize + 4) if count > 1 else 0)
+
+
+cdef void send_forget(SendBatch *batch, uint32_t at, const Transfer *owner) noexcept nogil:
+    """Takes the DATA of `owner` out of the messages from `at` on; the others move up, in order."""
+    cdef uint32_t i, kept = at
+    for i in range(at, batch.count):
+        if batch.items[i].owner != owner or batch.items[i].first < 0:
+            batch.items[kept] = batch.items[i]
+            batch.messages[kept] = batch.messages[i]     # its pointers stay good: nothing is reused before the flush
+            kept += 1
+    batch.count = kept
 
 
 cdef ssize_t send_flat(SendBatch *batch, uint32_t i) noexcept nogil:

@@ -88,7 +88,7 @@ cdef struct Source:
     uint8_t loading               # atomic: 1 while an I/O thread is at it
     int failed_errno              # of the first chunk that failed
     uint64_t idle_since_ns        # 0 while referenced
-    uint64_t checked              # token (worker and round) of the last fstat that found it unchanged
+    uint64_t checked              # token (worker and round) of the last look that found it unchanged
     uint32_t changed              # 1: not the file that was opened any more
     Source *next                  # the store's: of the same bucket
     Source *idle_before           # the store's: those that nobody uses, the next to go first
@@ -107,8 +107,6 @@ cdef struct Recipe:
     uint32_t windowsize
     uint32_t first_bytes          # length of `first`
     uint8_t role
-    uint8_t shared                # a flow's recipe
-    uint8_t compare               # receiver: the payload is compared with `source`, not written
     uint32_t expected_bytes       # length of `expected`
     uint8_t *expected             # an OACK of these bytes needs no decision; behind `first`
     uint8_t *first                # ready-made OACK or request; lies behind the struct
@@ -150,6 +148,7 @@ cdef struct Transfer:
     uint64_t started_ns
     uint64_t wheel_ns             # the deadline under which we stand in the wheel
     uint64_t payload_bytes
+    uint64_t batch                # serial of the send batch that last took DATA of us
     uint64_t request_hash
     uint32_t datagrams_in, datagrams_out
     uint32_t duplicate_acks, peak_window

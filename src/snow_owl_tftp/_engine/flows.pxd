@@ -2,15 +2,16 @@
 #
 # A flow is found by the exact bytes of the request and the address it came to, and holds only while the
 # path still leads to the same inode with the same size, mtime and ctime (a chmod moves ctime).  That is
-# asked of the kernel once a turn of the loop, for all requests that had arrived by then, and never from
-# the disk (RESOLVE_CACHED); at the least doubt the flow is forgotten and Python decides again.
+# asked of the kernel once a batch of received requests, after they came, and never of a disk or a file
+# server (RESOLVE_CACHED, RESOLVE_NO_XDEV; for a root that is not local the server gives no flows); at the
+# least doubt the flow is forgotten and Python decides again.
 # Only decisions that do not depend on the client become flows: the server says so in the plan.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
-from snow_owl_tftp._engine.data cimport Recipe
-from snow_owl_tftp._engine.includes.files cimport fstat, so_ctime_ns, so_mtime_ns, so_open_cached_path, stat_t
+from snow_owl_tftp._engine.data cimport Recipe, Source
+from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cached_path
 from snow_owl_tftp._engine.includes.net cimport close
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.index cimport index_add, index_find, index_remove
@@ -18,12 +19,12 @@ from snow_owl_tftp._engine.store cimport recipe_release
 from snow_owl_tftp._engine.worker cimport Flow, Worker
 
 
-cdef inline int flow_identity(Flow *flow, stat_t *status) noexcept nogil:
+cdef inline int flow_look(int dir, const char *path, so_file *file) noexcept nogil:
     """What the path leads to now; -1 when that cannot be told without waiting."""
-    cdef int fd = so_open_cached_path(flow.dir, flow.path), result
+    cdef int fd = so_open_cached_path(dir, path), result
     if fd < 0:
         return -1
-    result = fstat(fd, status)
+    result = so_look(fd, file)
     close(fd)
     return result
 
@@ -45,16 +46,15 @@ cdef inline void flows_forget(Worker *w) noexcept nogil:
 
 
 cdef inline bint flow_holds(Worker *w, Flow *flow) noexcept nogil:
-    """Asked once a turn."""
-    cdef stat_t status
-    if flow.checked_turn == w.turn:
+    """Asked once a batch of requests, after they came."""
+    cdef so_file file
+    if flow.checked == w.receives:
         return True
     w.counters.file_checks += 1
-    if (flow_identity(flow, &status) < 0 or status.st_ino != flow.inode or status.st_dev != flow.device
-            or <uint64_t>status.st_size != flow.size or so_mtime_ns(&status) != flow.mtime_ns
-            or so_ctime_ns(&status) != flow.ctime_ns or flow.recipe.source.changed):
+    if (flow_look(flow.dir, flow.path, &file) < 0 or memcmp(&file, &flow.file, sizeof(so_file))
+            or flow.recipe.source.changed):
         return False
-    flow.checked_turn = w.turn
+    flow.checked = w.receives
     return True
 
 
@@ -79,38 +79,36 @@ cdef inline Recipe *flow_find(Worker *w, const uint8_t *request, uint32_t size, 
 cdef inline void flow_keep(Worker *w, Recipe *recipe, int dir, const uint8_t *path, uint32_t path_bytes,
                            const uint8_t *request, uint32_t request_bytes, uint32_t hash, int32_t group,
                            int64_t ctime_ns) noexcept nogil:
-    """Remembers `recipe` for `request`; quietly does not when anything stands in the way."""
+    """Remembers `recipe` for `request`; quietly does not when anything stands in the way.
+
+    `path` counts and holds its terminating zero.
+    """
+    cdef Source *source = recipe.source
     cdef Flow *flow
-    cdef stat_t status
-    if w.limits.flows == 0 or recipe.source == NULL or flow_find(w, request, request_bytes, hash, group) != NULL:
+    cdef so_file file
+    if w.limits.flows == 0 or source == NULL or flow_find(w, request, request_bytes, hash, group) != NULL:
+        return
+    if (flow_look(dir, <const char *>path, &file) < 0 or file.inode != source.inode or file.device != source.device
+            or file.size_bytes != source.size_bytes or file.mtime_ns != source.mtime_ns or file.ctime_ns != ctime_ns):
         return
     flow = &w.flow_entries[w.flow_hand]
     w.flow_hand = (w.flow_hand + 1) % w.limits.flows
     flow_forget(w, flow)
-    flow.request = <uint8_t *>malloc(request_bytes + path_bytes + 1)
+    flow.request = <uint8_t *>malloc(request_bytes + path_bytes)
     if flow.request == NULL:
+        return
+    if index_add(&w.by_flow, hash, <uint32_t>(flow - w.flow_entries)) < 0:
+        free(flow.request)
+        flow.request = NULL
         return
     memcpy(flow.request, request, request_bytes)
     memcpy(flow.request + request_bytes, path, path_bytes)
-    flow.request[request_bytes + path_bytes] = 0
     flow.request_bytes = request_bytes
     flow.path = <char *>flow.request + request_bytes
     flow.dir = dir
     flow.hash = hash
     flow.group = group
-    if (flow_identity(flow, &status) < 0 or status.st_ino != recipe.source.inode
-            or status.st_dev != recipe.source.device or <uint64_t>status.st_size != recipe.source.size_bytes
-            or so_mtime_ns(&status) != recipe.source.mtime_ns or so_ctime_ns(&status) != ctime_ns
-            or index_add(&w.by_flow, hash, <uint32_t>(flow - w.flow_entries)) < 0):
-        free(flow.request)
-        flow.request = NULL
-        return
-    flow.device = status.st_dev
-    flow.inode = status.st_ino
-    flow.size = <uint64_t>status.st_size
-    flow.mtime_ns = so_mtime_ns(&status)
-    flow.ctime_ns = ctime_ns
-    flow.checked_turn = w.turn
+    flow.file = file
+    flow.checked = w.receives
     flow.recipe = recipe
-    recipe.shared = 1
     so_add32(&recipe.refs, 1)

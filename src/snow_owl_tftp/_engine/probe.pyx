@@ -241,6 +241,11 @@ cdef class FlightProbe:
             return [self._ack(self._flight.next - 1)]
         return self._pump(now_ns) if act & ACT_SEND else []
 
+    def restart_clocks(self, uint64_t now_ns):
+        if not self.done and not self._flight.opening:
+            flight_restart_clocks(&self._flight, &self._policy, now_ns)
+        return []
+
     def commit(self, uint64_t now_ns):
         self.outcome = "OK"
         self._dallies = True
@@ -315,6 +320,10 @@ cdef class FlightProbe:
             raise AssertionError(f"invariant broken: {self.state()}")
 
     # --- what a test looks at
+
+    def offset(self, int64_t block_index):
+        """flight_offset."""
+        return flight_offset(&self._flight, block_index)
 
     @property
     def deadline_ns(self):

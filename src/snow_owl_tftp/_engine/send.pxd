@@ -7,13 +7,16 @@
 # the one that was opened, and only then does the block leave.  A client can never hold a complete file
 # that was not one file.
 #
+# A message with DATA points into the source of its transfer, so whoever lets a transfer go sends its DATA
+# first: flush_own().
+#
 # Must not: end a transfer (it may be in use by the caller), wait for anything, or read a mapping.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 from snow_owl_tftp._engine.batch cimport (
     SCRATCH_BYTES, SEND_MESSAGES, STAGING_BYTES, SendItem, TRAIN_BYTES, TRAIN_SEGMENTS, send_control, send_data,
-    send_from, send_has_room)
+    send_forget, send_from, send_has_room)
 from snow_owl_tftp._engine.data cimport (
     CHUNK_ABSENT, CHUNK_BYTES, CHUNK_FAILED, CHUNK_READY, Local, Peer, Source, T_ACTIVE, T_FREE, Transfer)
 from snow_owl_tftp._engine.includes.files cimport pread
@@ -23,12 +26,14 @@ from snow_owl_tftp._engine.includes.threads cimport so_load8
 from snow_owl_tftp._engine.seq cimport seq_block
 from snow_owl_tftp._engine.store cimport source_is_changed, store_load
 from snow_owl_tftp._engine.timers cimport wheel_update
-from snow_owl_tftp._engine.window cimport flight_window_end, sender_sent
+from snow_owl_tftp._engine.window cimport flight_offset, flight_window_end, sender_sent
 from snow_owl_tftp._engine.worker cimport (
     FINALS, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Socket, Worker)
 
 cdef enum:
-    QUANTUM_BYTES = 262144        # a transfer sends no more in one turn while others wait (fairness)
+    # A transfer sends no more in one turn while others wait (fairness).
+    QUANTUM_BYTES = 262144
+    QUANTUM_BLOCKS = 256          # a datagram costs the worker about the same, however small it is
 
 
 # --- queues ------------------------------------------------------------------------------------------
@@ -72,12 +77,15 @@ cdef inline void wait_for_socket(Worker *w, Transfer *t) noexcept nogil:
 # --- the batch ---------------------------------------------------------------------------------------
 
 cdef inline void rewind_item(Transfer *t, const SendItem *item) noexcept nogil:
-    """The blocks of `item` did not leave: they are the next to be sent again."""
+    """The blocks of `item` did not leave: they are the next to be sent again.
+
+    Of several items the last one first, or blocks behind `sent_end` would count as sent.
+    """
     if item.first < t.flight.next and item.first >= t.flight.window_base:
         t.flight.next = item.first
         t.flight.timed_block = -1
         if item.first + item.count == t.flight.sent_end:
-            t.flight.sent_end = item.first
+            t.flight.sent_end = item.sent_end
 
 
 cdef inline void on_refused(Worker *w, uint32_t at, int error) noexcept nogil:
@@ -90,20 +98,35 @@ cdef inline void on_refused(Worker *w, uint32_t at, int error) noexcept nogil:
         w.counters.send_errors += 1
     if t == NULL or t.id != item.owner_id or t.state == T_FREE:
         return
-    if item.first >= 0:
-        rewind_item(t, item)
     if error == EAGAIN:
-        if item.first < 0:
+        if item.first >= 0:
+            rewind_item(t, item)
+        else:
             t.owes_first = 1
         wait_for_socket(w, t)
-    elif item.count > 1 and (error == EMSGSIZE or error == EINVAL or error == EIO):
-        t.no_gso = 1
-        w.counters.gso_refused += 1
-        run_later(w, t)
     elif error == EFAULT:
         t.doomed = 1
         run_later(w, t)
     # Anything else (no route, a firewall, ENOBUFS): the datagram is lost, as on the wire; timers repeat it.
+
+
+cdef inline bint is_train_refused(Worker *w, uint32_t at, int error) noexcept nogil:
+    return w.out.items[at].count > 1 and (error == EMSGSIZE or error == EINVAL or error == EIO)
+
+
+cdef inline void on_train_refused(Worker *w, uint32_t at) noexcept nogil:
+    """Message `at` is a train that the kernel does not want.  It goes, and all DATA of its transfer behind it, which
+    would arrive before it: everything is sent again in order, as plain datagrams."""
+    cdef Transfer *t = w.out.items[at].owner
+    cdef uint32_t i
+    w.counters.send_errors += 1
+    for i in range(w.out.count, at, -1):
+        if w.out.items[i - 1].owner == t and w.out.items[i - 1].first >= 0:
+            rewind_item(t, &w.out.items[i - 1])
+    send_forget(&w.out, at, t)
+    t.no_gso = 1
+    w.counters.gso_refused += 1
+    run_later(w, t)
 
 
 cdef inline void flush(Worker *w) noexcept nogil:
@@ -114,14 +137,24 @@ cdef inline void flush(Worker *w) noexcept nogil:
         if error == 0:
             break
         if error == EAGAIN:
-            for i in range(at, w.out.count):
-                on_refused(w, i, EAGAIN)
+            for i in range(w.out.count, at, -1):
+                on_refused(w, i - 1, EAGAIN)
             break
-        on_refused(w, at, error)
-        at += 1
+        if is_train_refused(w, at, error):
+            on_train_refused(w, at)
+        else:
+            on_refused(w, at, error)
+            at += 1
+    w.out.serial += 1
     w.out.count = 0
     w.out.iov_used = 0
     w.out.staging_used = 0
+
+
+cdef inline void flush_own(Worker *w, const Transfer *t) noexcept nogil:
+    """Before the source of `t` goes: nothing in the batch may point into it any more."""
+    if t.batch == w.out.serial:
+        flush(w)
 
 
 cdef inline void use_socket(Worker *w, int32_t socket, uint32_t segments) noexcept nogil:
@@ -179,6 +212,13 @@ cdef inline void send_first(Worker *w, Transfer *t) noexcept nogil:
         send_ack(w, t, 0)
 
 
+cdef inline bint use_socket_for(Worker *w, Transfer *t) noexcept nogil:
+    """Makes room for any DATA of `t`.  A flush may have to, and the kernel may refuse what it sends: then `t` may be
+    back at an earlier block, so nothing about the message may be computed before.  False: `t` waits for its turn."""
+    use_socket(w, t.socket, TRAIN_SEGMENTS)
+    return t.queued == Q_NONE
+
+
 # --- DATA --------------------------------------------------------------------------------------------
 
 cdef inline int chunk_state(Worker *w, Source *source, uint64_t chunk) noexcept nogil:
@@ -232,28 +272,37 @@ cdef inline uint32_t train_length(Worker *w, Transfer *t, int64_t end) noexcept 
     return most if blocks > most else <uint32_t>blocks
 
 
+cdef inline uint32_t quantum_blocks(const Transfer *t) noexcept nogil:
+    """How many blocks a transfer may send in one turn."""
+    cdef uint32_t blocks = QUANTUM_BYTES // t.flight.blksize_bytes + 1
+    return blocks if blocks < QUANTUM_BLOCKS else QUANTUM_BLOCKS
+
+
 cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
-    """Puts what the window allows into the batch, at most QUANTUM_BYTES of it."""
+    """Puts what the window allows into the batch, at most a quantum of it."""
     cdef Source *source = t.recipe.source
-    cdef uint32_t blksize = t.flight.blksize_bytes, count
+    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
     cdef int64_t end = flight_window_end(&t.flight)
-    cdef uint64_t offset, budget = QUANTUM_BYTES
+    cdef uint64_t offset
     while t.flight.next <= end:
-        offset = <uint64_t>(t.flight.next - 1) * blksize
         if t.flight.next == t.flight.last:
+            offset = flight_offset(&t.flight, t.flight.next)
             if offset == source.size_bytes or resident(w, t, offset, source.size_bytes):
                 add_final(w, t)
             break
         if budget == 0:
             run_later(w, t)
             break
+        if not use_socket_for(w, t):
+            break
+        offset = flight_offset(&t.flight, t.flight.next)
         count = train_length(w, t, end if end < t.flight.last else t.flight.last - 1)
+        count = count if count < budget else budget
         if not resident(w, t, offset, offset + <uint64_t>count * blksize):
             break
-        use_socket(w, t.socket, count)
         send_data(&w.out, t, t.flight.next, count, source.map + offset, <uint64_t>count * blksize, False)
         note_sent(w, t, count)
-        budget = budget - <uint64_t>count * blksize if budget > <uint64_t>count * blksize else 0
+        budget -= count
     wheel_update(&w.wheel, t)
 
 
@@ -273,7 +322,7 @@ cdef inline bint final_is_due(const Transfer *t, uint64_t id) noexcept nogil:
 cdef inline int stage_final(Worker *w, Transfer *t) noexcept nogil:
     """Copies the last block out of the file; its size, or -1 when the file is not what it was."""
     cdef Source *source = t.recipe.source
-    cdef uint64_t offset = <uint64_t>(t.flight.last - 1) * t.flight.blksize_bytes
+    cdef uint64_t offset = flight_offset(&t.flight, t.flight.last)
     cdef uint64_t size = source.size_bytes - offset
     if size and pread(source.fd, w.out.staging + w.out.staging_used, size, <int64_t>offset) != <ssize_t>size:
         return -1
@@ -281,7 +330,7 @@ cdef inline int stage_final(Worker *w, Transfer *t) noexcept nogil:
 
 
 cdef inline bint source_holds(Worker *w, Source *source) noexcept nogil:
-    """One fstat a source and round, after the last block of every transfer in the round was copied."""
+    """One look at a source and round, after the last block of every transfer in the round was copied."""
     cdef uint64_t token = w.check_round << 8 | w.number
     if source.checked == token:
         return True

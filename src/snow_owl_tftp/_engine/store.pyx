@@ -15,7 +15,7 @@ from snow_owl_tftp._engine.data cimport (
     CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_READY, M_LOADED, M_RETIRED, M_WRITTEN)
 from snow_owl_tftp._engine.includes.files cimport (
     MADV_POPULATE_READ, MAP_FAILED, MAP_SHARED, PROT_READ, fstat, madvise, mmap, munmap, pwrite,
-    so_mtime_ns, stat_t)
+    so_file, so_look, so_mtime_ns, stat_t)
 from snow_owl_tftp._engine.includes.net cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, timespec)
 from snow_owl_tftp._engine.includes.threads cimport (
@@ -242,11 +242,10 @@ cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcep
 
 cdef bint source_is_changed(Source *source) noexcept nogil:
     """True once the file is not what it was when it was opened.  A rename or unlink changes nothing here."""
-    cdef stat_t status
+    cdef so_file now
     if source.changed:
         return True
-    if (fstat(source.fd, &status) < 0 or <uint64_t>status.st_size != source.size_bytes
-            or so_mtime_ns(&status) != source.mtime_ns):
+    if so_look(source.fd, &now) < 0 or now.size_bytes != source.size_bytes or now.mtime_ns != source.mtime_ns:
         source.changed = 1
         return True
     return False

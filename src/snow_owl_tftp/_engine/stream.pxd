@@ -12,13 +12,10 @@ from snow_owl_tftp._engine.batch cimport send_data
 from snow_owl_tftp._engine.data cimport Source, Transfer
 from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EINTR, EPOLLIN, EPOLLONESHOT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno, read)
-from snow_owl_tftp._engine.send cimport note_sent, run_later, train_length, use_socket
+from snow_owl_tftp._engine.send cimport note_sent, quantum_blocks, run_later, train_length, use_socket_for
 from snow_owl_tftp._engine.timers cimport wheel_update
-from snow_owl_tftp._engine.window cimport flight_window_end
+from snow_owl_tftp._engine.window cimport flight_offset, flight_restart_clocks, flight_window_end
 from snow_owl_tftp._engine.worker cimport Q_NONE, STREAM_EVENT, Worker
-
-cdef enum:
-    STREAM_QUANTUM_BLOCKS = 256
 
 
 cdef inline Source *stream_new(int fd, uint32_t blksize_bytes, uint32_t windowsize) noexcept nogil:
@@ -82,8 +79,10 @@ cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
     """pump() for a pipe: whole blocks as they come, the rest when the pipe has ended."""
     cdef Source *source = t.recipe.source
     cdef uint64_t offset, size, to_wrap
-    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = STREAM_QUANTUM_BLOCKS
+    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
     cdef int64_t end, whole
+    if stream_idle(t):
+        flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
     stream_fill(t)
     if t.doomed:
         run_later(w, t)
@@ -93,7 +92,9 @@ cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
         if budget == 0:
             run_later(w, t)
             break
-        offset = <uint64_t>(t.flight.next - 1) * blksize
+        if not use_socket_for(w, t):
+            break
+        offset = flight_offset(&t.flight, t.flight.next)
         whole = <int64_t>((source.size_bytes - offset) // blksize) if source.size_bytes > offset else 0
         if whole == 0 and not source.ended:
             stream_watch(w, t)
@@ -107,7 +108,6 @@ cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
             count = count if count < to_wrap else <uint32_t>to_wrap
             count = count if count < budget else budget
             size = <uint64_t>count * blksize
-        use_socket(w, t.socket, count)
         send_data(&w.out, t, t.flight.next, count, source.map + offset % source.ring_bytes, size, True)
         note_sent(w, t, count)
         budget -= count

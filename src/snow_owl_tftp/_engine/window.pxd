@@ -93,6 +93,11 @@ cdef inline int64_t flight_window_end(const Flight *f) noexcept nogil:
     return end if end < f.last else f.last
 
 
+cdef inline uint64_t flight_offset(const Flight *f, int64_t block_index) noexcept nogil:
+    """Where a block begins in the content: past 4 GiB from block_index 65,610 on with the largest blksize."""
+    return <uint64_t>(block_index - 1) * f.blksize_bytes
+
+
 cdef inline uint64_t flight_patience_ns(const Flight *f, const Retransmit *policy) noexcept nogil:
     """How long to wait for the peer.
 
@@ -117,6 +122,14 @@ cdef inline void flight_progress(Flight *f, const Retransmit *policy, uint64_t n
     f.answered = 0
     f.proven = 1
     f.progress_ns = now_ns
+    f.deadline_ns = now_ns + flight_patience_ns(f, policy)
+
+
+cdef inline void flight_restart_clocks(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    """We could not send, for want of bytes from a disk or a pipe: the peer owed us nothing meanwhile, and an
+    answer to what left before that measures us, not the path."""
+    f.progress_ns = now_ns
+    f.timed_block = -1
     f.deadline_ns = now_ns + flight_patience_ns(f, policy)
 
 

@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.batch cimport ReceiveBatch, SendBatch, Tuning
 from snow_owl_tftp._engine.counters cimport Counters
 from snow_owl_tftp._engine.data cimport Message, Peer, Recipe, Transfer
+from snow_owl_tftp._engine.includes.files cimport so_file
 from snow_owl_tftp._engine.index cimport Index
 from snow_owl_tftp._engine.queue cimport Queue
 from snow_owl_tftp._engine.rtt cimport Retransmit
@@ -72,9 +73,8 @@ cdef struct Flow:
     uint32_t hash
     int32_t group
     Recipe *recipe                # NULL: free entry
-    uint64_t device, inode, size
-    int64_t mtime_ns, ctime_ns
-    uint64_t checked_turn         # the turn of the loop in which the file was last found the same
+    so_file file                  # what the path led to when Python decided
+    uint64_t checked              # the `receives` at which the file was last found the same
 
 cdef struct Limits:
     uint32_t transfers            # of this worker
@@ -111,7 +111,6 @@ cdef struct Worker:
     uint32_t client_count, client_capacity
     int32_t free_client
     Flow *flow_entries
-    uint32_t flow_used
     uint32_t flow_hand            # the entry that makes room next
     Index by_tid, by_request, by_client, by_flow, by_local
     Wheel wheel
@@ -124,7 +123,7 @@ cdef struct Worker:
     Final finals[128]
     uint32_t final_count
     uint64_t now_ns
-    uint64_t turn
+    uint64_t receives             # batches taken from sockets: what was checked is checked anew for each
     uint64_t secret               # of the hashes
     uint64_t check_round
     uint8_t owes_kick             # jobs were queued in this turn

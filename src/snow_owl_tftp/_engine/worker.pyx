@@ -20,7 +20,7 @@ from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
-    flush, flush_finals, pump_file, send_ack, send_bytes, send_error, send_first)
+    flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
     SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write, sink_written)
 from snow_owl_tftp._engine.slab cimport (
@@ -215,7 +215,7 @@ cdef uint64_t payload_acknowledged(const Transfer *t) noexcept nogil:
     cdef uint64_t bytes
     if t.flight.window_base <= 1 or t.recipe == NULL or t.recipe.source == NULL:
         return 0
-    bytes = <uint64_t>(t.flight.window_base - 1) * t.flight.blksize_bytes
+    bytes = flight_offset(&t.flight, t.flight.window_base)
     return bytes if bytes < t.recipe.source.size_bytes else t.recipe.source.size_bytes
 
 
@@ -224,6 +224,7 @@ cdef void end(Worker *w, Transfer *t, int outcome, int error, const uint8_t *tex
     if t.state == T_DALLY or t.recipe == NULL:
         release(w, t)                            # its Completion has gone up already
         return
+    flush_own(w, t)                              # before complete() gives the recipe away
     t.payload_bytes = payload_acknowledged(t)
     if t.sink != NULL and t.sink.writing:
         t.state = T_ENDING
@@ -712,6 +713,7 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
         if w.sockets[socket].kind == S_FREE:
             return
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
+        w.receives += 1
         n = receive(&w.received, w.sockets[socket].fd, w.sockets[socket].wants_control, w.tuning, &w.counters)
         if n == -EINTR:
             continue
@@ -958,8 +960,10 @@ cdef void fail_sink(Worker *w, Transfer *t) noexcept nogil:
 cdef void resume_list(Worker *w, Transfer *t) noexcept nogil:
     """Transfers that waited: each looks again whether it may send."""
     cdef Transfer *following
+    cdef bint waited
     while t != NULL:
         following = t.queue_next
+        waited = t.queued == Q_WAITING
         t.queued = Q_NONE
         if t.state == T_FREE:
             transfer_slot_free(w, t)
@@ -976,6 +980,8 @@ cdef void resume_list(Worker *w, Transfer *t) noexcept nogil:
             elif t.flight.opening:
                 send_first(w, t)
         elif t.flight.role == SENDER and not t.flight.opening:
+            if waited:
+                flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
             pump(w, t)
         t = following
 
@@ -1043,8 +1049,11 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     if t.superseded:
         end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
         return
-    if stream_idle(t):
-        t.flight.progress_ns = w.now_ns          # the peer owes us nothing
+    if t.queued == Q_WAITING or stream_idle(t):
+        flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
+        pump(w, t)                               # a pipe that could not be watched is looked at again
+        wheel_update(&w.wheel, t)
+        return
     act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
     if act & ACT_GIVE_UP:
@@ -1183,7 +1192,6 @@ cdef void turn(Worker *w) noexcept nogil:
     w.counters.epoll_wait_calls += 1
     n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
     w.now_ns = clock_ns()
-    w.turn += 1
     if n > 0 and (n > 1 or events[0].data.u64 != INBOX):
         linger(w)
     for i in range(n):

@@ -132,6 +132,7 @@ class FileTree:
 
     Attributes:
         max_file_size_bytes: Larger files are refused from now on; 0: no limit.
+        is_local: The root's own file system answers from the kernel's caches, never from another machine.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class FileTree:
             ) from error
         self.max_file_size_bytes = max_file_size_bytes
         self._resolver = make_resolver(self._root_fd)
-        self._is_local = _file_system_type(self._root_fd) in _LOCAL_FILE_SYSTEMS
+        self.is_local = _file_system_type(self._root_fd) in _LOCAL_FILE_SYSTEMS
 
     def close(self) -> None:
         """Close the root; files opened before stay open."""
@@ -202,7 +203,7 @@ class FileTree:
             RefusedError: As for open_for_reading.
         """
         path = normalise_name(name)
-        fd = self._resolver.open_cached(path) if self._is_local else -errno.EAGAIN
+        fd = self._resolver.open_cached(path) if self.is_local else -errno.EAGAIN
         if fd == -errno.EAGAIN:
             raise WouldBlock
         if fd < 0:

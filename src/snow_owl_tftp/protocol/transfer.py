@@ -228,6 +228,17 @@ class Sender(_Transfer):
         self._twice = 0
         self._recover: int | None = None
 
+    def restart_clocks(self, now_ns: int) -> list[bytes]:
+        """For a caller that could not send, for want of bytes from a disk or a pipe.
+
+        The receiver owed nothing meanwhile, and an answer to what left before that measures us, not the path.
+        """
+        if not self.done and not self.opening:
+            self._progress_ns = now_ns
+            self._timed_block = None
+            self.deadline_ns = now_ns + self._patience_ns()
+        return []
+
     def _begin(self, now_ns: int) -> list[bytes]:
         return self._send_window(now_ns)
 

@@ -299,7 +299,8 @@ class FileDecider:
             file.close()
             raise
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
-        is_plain = self._offers_flows and request.mode == "octet"
+        # And on NFS or FUSE that look could make a worker wait for another machine.
+        is_plain = self._offers_flows and self._tree.is_local and request.mode == "octet"
         return Accepted(plan, (self._flow_dir_fd, file.relative_path, datagram) if is_plain else None)
 
     def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:

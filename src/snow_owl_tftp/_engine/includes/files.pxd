@@ -8,10 +8,12 @@ from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from * nogil:
     """
+    #include <errno.h>
     #include <fcntl.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
+    #include <sys/sysmacros.h>
     #include <sys/uio.h>
     #include <unistd.h>
     #ifndef MADV_POPULATE_READ
@@ -21,13 +23,16 @@ cdef extern from * nogil:
     #define SYS_openat2 437
     #endif
     struct so_open_how { unsigned long long flags, mode, resolve; };
+    #define SO_RESOLVE_NO_XDEV 0x01ULL
     #define SO_RESOLVE_NO_MAGICLINKS 0x02ULL
     #define SO_RESOLVE_BENEATH 0x08ULL
     #define SO_RESOLVE_CACHED 0x20ULL
-    /* An O_PATH descriptor of PATH beneath DIR; never waits for a disk: EAGAIN where the path is not cached. */
+    /* An O_PATH descriptor of PATH beneath DIR; never waits for a disk: EAGAIN where the path is not cached,
+       EXDEV where it leads to another mount, whose file system may be one that asks a server. */
     static inline int so_open_cached_path(int dir, const char *path) {
         struct so_open_how how = { O_PATH | O_CLOEXEC, 0,
-                                   SO_RESOLVE_NO_MAGICLINKS | SO_RESOLVE_BENEATH | SO_RESOLVE_CACHED };
+                                   SO_RESOLVE_NO_XDEV | SO_RESOLVE_NO_MAGICLINKS | SO_RESOLVE_BENEATH
+                                   | SO_RESOLVE_CACHED };
         return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
     }
     static inline long long so_mtime_ns(const struct stat *s) {
@@ -36,6 +41,29 @@ cdef extern from * nogil:
     static inline long long so_ctime_ns(const struct stat *s) {
         return s->st_ctim.tv_sec * 1000000000LL + s->st_ctim.tv_nsec;
     }
+    struct so_file { unsigned long long device, inode, size_bytes; long long mtime_ns, ctime_ns; };
+    /* Which file FD is of, as far as the kernel knows without asking a file server (fstat on NFS or FUSE may wait for
+       one); 0, or -1 with errno. Old kernels, and seccomp filters older than statx, only have fstat. */
+    static inline int so_look(int fd, struct so_file *file) {
+        struct statx x;
+        struct stat s;
+        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &x) == 0) {
+            file->device = makedev(x.stx_dev_major, x.stx_dev_minor);
+            file->inode = x.stx_ino;
+            file->size_bytes = x.stx_size;
+            file->mtime_ns = x.stx_mtime.tv_sec * 1000000000LL + x.stx_mtime.tv_nsec;
+            file->ctime_ns = x.stx_ctime.tv_sec * 1000000000LL + x.stx_ctime.tv_nsec;
+            return 0;
+        }
+        if ((errno != ENOSYS && errno != EPERM) || fstat(fd, &s) < 0)
+            return -1;
+        file->device = s.st_dev;
+        file->inode = s.st_ino;
+        file->size_bytes = s.st_size;
+        file->mtime_ns = so_mtime_ns(&s);
+        file->ctime_ns = so_ctime_ns(&s);
+        return 0;
+    }
     """
     struct stat_t "stat":
         uint64_t st_dev
@@ -43,7 +71,12 @@ cdef extern from * nogil:
         int64_t st_size
         unsigned int st_mode
 
+    struct so_file:
+        uint64_t device, inode, size_bytes
+        int64_t mtime_ns, ctime_ns
+
     int fstat(int, stat_t *)
+    int so_look(int, so_file *)
     int64_t so_mtime_ns(const stat_t *)
     int64_t so_ctime_ns(const stat_t *)
     int so_open_cached_path(int, const char *)
