@@ -128,3 +128,18 @@ def test_adaptive_batching_does_not_linger_where_it_would_slow_the_clients_down(
     adaptive = {"batch_timeout_us": 2000, "enable_adaptive_batching": True, "adaptive_batch_threshold": 5}
     near = counted(root, adaptive, clients=10)
     assert near["linger_ns"] < 10 * 2_000_000, "ten lock-step clients on a LAN would wait for nothing"
+
+
+def test_fifty_clients_are_batched_as_promised(root: Path) -> None:
+    """The bounds that the project set itself. A forced linger makes sure that all clients' ACKs have gathered."""
+    batched = counted(root, {"batch_timeout_us": 2000}, clients=50)
+    plain = counted(root, {"enable_recvmmsg": False, "enable_sendmmsg": False}, clients=50)
+    assert plain["recvmmsg_calls"] == plain["sendmmsg_calls"] == 0
+    receive_calls = batched["recvmmsg_calls"] + batched["recvfrom_calls"]
+    # By the datagram: the one that has to repeat something must not look the worse for it.
+    receives = receive_calls / batched["datagrams_received"]
+    sends = (batched["sendmmsg_calls"] + batched["sendto_calls"]) / batched["datagrams_sent"]
+    assert receives <= 0.1 * plain["recvfrom_calls"] / plain["datagrams_received"], "receive calls: at least -90 %"
+    assert sends <= 0.1 * plain["sendto_calls"] / plain["datagrams_sent"], "send calls: at least -90 %"
+    assert batched["recvmmsg_calls"] / receive_calls >= 0.99, "batch efficiency"
+    assert batched["datagrams_received"] / receive_calls >= 10, "datagrams a receive call"
