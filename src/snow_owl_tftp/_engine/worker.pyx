@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from snow_owl_tftp._engine.batch cimport (
-    receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
+    Tuning, receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
 from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
@@ -1165,6 +1165,13 @@ cdef void on_stream(Worker *w, Transfer *t) noexcept nogil:
         pump(w, t)
 
 
+cdef void take_tuning(Worker *w) noexcept nogil:
+    """Settings have changed.  Between turns only: the batch is empty, so all that is queued leaves as it was queued."""
+    SO_INVARIANT(w.out.count == 0)
+    w.tuning = w.live_tuning[0]
+    w.mode = MODE_UNKNOWN                        # decided anew, without waiting for MODE_HOLD_NS
+
+
 cdef void turn(Worker *w) noexcept nogil:
     cdef epoll_event events[128]
     cdef int n, i
@@ -1172,9 +1179,8 @@ cdef void turn(Worker *w) noexcept nogil:
     n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
     w.now_ns = clock_ns()
     w.turn += 1
-    # Here and nowhere else: the batch is empty, and what is queued in this turn leaves as it was queued.
-    SO_INVARIANT(w.out.count == 0)
-    w.tuning = w.live_tuning[0]
+    if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
+        take_tuning(w)
     if n > 0 and (n > 1 or events[0].data.u64 != INBOX):
         linger(w)
     for i in range(n):
