@@ -25,8 +25,9 @@ from snow_owl_tftp.observe.trace_counts import TraceCounts, bucket_label
 CONTENT = random.Random(SEED).randbytes(100_000)
 BLOCKS = len(CONTENT) // 512 + 1
 CLIENTS = 4
-# Nothing is sent twice because this machine is busy: the number of reads of a file is known.
-PATIENT = {"retransmit.initial_ms": 3000, "retransmit.floor_ms": 3000}
+# Nothing is sent twice because this machine is busy: the number of reads of a file is known. And nothing is sampled for
+# the log, whose timer would wake the loop between the last look at the counters and the end of the trace.
+QUIET = {"retransmit.initial_ms": 3000, "retransmit.floor_ms": 3000, "logging.level": "warning"}
 
 
 class Counted:
@@ -48,12 +49,17 @@ class Counted:
         """The counters, once nothing moves: all threads wait."""
 
         def look() -> dict[str, Any] | None:
-            first, second = self.counters(), self.counters()
-            is_quiet = first["engine"] == second["engine"] and first["engine"]["live_transfers"] == 0
+            first, sleeps, second = self.counters(), self._all_sleep(), self.counters()
+            is_quiet = sleeps and first["engine"] == second["engine"] and first["engine"]["live_transfers"] == 0
             return second if is_quiet else None
 
         found: dict[str, Any] = wait_for(look, "quiet")
         return found
+
+    def _all_sleep(self) -> bool:
+        """Whether no thread is about to make a call that it has not counted yet (proc_pid_stat(5), field 3)."""
+        stats = [task.read_text() for task in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return all(stat.rpartition(")")[2].split()[0] == "S" for stat in stats)
 
 
 @contextlib.contextmanager
@@ -70,7 +76,7 @@ def serve(root: Path, overrides: dict[str, Any]) -> Iterator[Counted]:
 
 def traced(root: Path, batch: dict[str, Any]) -> tuple[TraceCounts, dict[str, Any]]:
     """What the tracer counted of some downloads, and by how much the server's own figures grew."""
-    overrides = PATIENT | {f"performance.platform.batch.{key}": value for key, value in batch.items()}
+    overrides = QUIET | {f"performance.platform.batch.{key}": value for key, value in batch.items()}
     with serve(root, overrides) as counted:
         before = counted.quiet()
         with Tracer(counted.pid) as tracer, concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
