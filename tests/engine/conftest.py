@@ -87,6 +87,7 @@ class Served:
         self.engine = kind(flows=flows, **engine)
         self.gives_flows = flows
         self.completions: list[native.Completion] = []
+        self.mode_changes: list[native.ModeChange] = []
         self.requests = 0
         self.started: Counter[int] = Counter()
         self.limit_bytes = 0
@@ -170,6 +171,8 @@ class Served:
             self.completions.append(event)
             if event.role == Role.RECEIVER and isinstance(event.context, int):
                 os.close(event.context)
+        elif isinstance(event, native.ModeChange):
+            self.mode_changes.append(event)
         elif isinstance(event, native.Answer) and self.on_answer is not None:
             self.on_answer(event)
 

@@ -6,6 +6,7 @@ Skipped, by name, where bpftrace cannot run: scripts/install-peers.sh installs i
 import concurrent.futures
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tests.support.server import ServerThread, serve_in_thread, wait_for
 from tests.support.tracing import needs_trace, tracing  # noqa: F401 - a fixture is used by its name
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.observe import trace
 from snow_owl_tftp.observe.trace import Tracer, pid_of_unit
 from snow_owl_tftp.observe.trace_counts import TraceCounts
 
@@ -148,12 +150,6 @@ def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def test_missing_bpftrace_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, no_programs: None) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(ConfigError, match="bpftrace is not installed; apt-get install bpftrace"):
-        Tracer(os.getpid()).start()
-
-
 def test_not_root_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ConfigError, match="needs root; run it with sudo"):
@@ -167,23 +163,98 @@ def test_unit_without_systemd_is_one_line_that_says_what_to_do(no_programs: None
 
 @pytest.mark.parametrize(
     ("shown", "status", "said"),
-    [("0", 0, "does not run; start it with systemctl start x.service"), ("", 1, "systemctl: no answer; use --pid")],
+    [
+        ("LoadState=loaded\nMainPID=0", 0, "does not run; start it with systemctl start x.service"),
+        ("MainPID=0\nLoadState=not-found", 0, "x.service: there is no such unit; look with systemctl list-units"),
+        ("MainPID=0\nLoadState=masked", 0, "x.service: the unit is masked; look with systemctl list-units"),
+        ("", 1, "systemctl: no answer; use --pid"),
+    ],
 )
 def test_unit_that_does_not_run_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: str, status: int, said: str
 ) -> None:
-    fake_systemctl(tmp_path, f"echo {shown}; exit {status}")
+    fake_program(tmp_path, "systemctl", f"echo '{shown}'; exit {status}")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(ConfigError, match=said):
         pid_of_unit("x.service")
 
 
 def test_unit_is_its_main_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake_systemctl(tmp_path, "echo 4711")
+    fake_program(tmp_path, "systemctl", "echo LoadState=loaded; echo MainPID=4711")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert pid_of_unit("x.service") == 4711
 
 
-def fake_systemctl(folder: Path, script: str) -> None:
-    (folder / "systemctl").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "systemctl").chmod(0o755)
+def fake_program(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+# ---- kernels and containers that this machine is not
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that is taken for tracefs, and holds recvmmsg and sendto; root asks, and bpftrace does nothing."""
+    for call in ("recvmmsg", "sendto"):
+        (tmp_path / f"events/syscalls/sys_exit_{call}").mkdir(parents=True)
+    monkeypatch.setattr(trace, "_TRACEFS", (tmp_path,))
+    monkeypatch.setattr(trace, "_CAP_SYS_ADMIN", 0)  # root has CAP_CHOWN, so this is "has it"
+    (tmp_path / "status").write_text("Name:\tx\nCapEff:\t0000000000000001\n")
+    monkeypatch.setattr(trace, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(trace, "_INITIAL_PID_NAMESPACE", Path("/proc/self/ns/pid").stat().st_ino)
+    monkeypatch.setattr(trace, "_LOCKDOWN", tmp_path / "lockdown")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    fake_program(tmp_path, "bpftrace", "exit 0")
+    return tmp_path
+
+
+def test_missing_bpftrace_is_one_line_that_says_what_to_do(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (kernel / "bpftrace").unlink()
+    monkeypatch.setenv("PATH", str(kernel))
+    with pytest.raises(ConfigError, match="bpftrace is not installed; apt-get install bpftrace"):
+        Tracer(os.getpid()).start()
+
+
+def test_calls_that_the_kernel_cannot_trace_are_left_out(kernel: Path) -> None:
+    fake_program(kernel, "bpftrace", f'echo "$6" > {kernel}/program; echo \'{{"type": "printf", "data": "ready"}}\'')
+    with Tracer(os.getpid()):
+        pass
+    program = (kernel / "program").read_text()
+    assert re.findall(r"sys_exit_(\w+)", program) == ["recvmmsg", "sendto"]
+
+
+def test_kernel_without_tracepoints_of_calls_is_one_line(kernel: Path) -> None:
+    for folder in (kernel / "events/syscalls").iterdir():
+        folder.rmdir()
+    with pytest.raises(ConfigError, match="no system call can be traced here: the kernel lacks CONFIG_FTRACE_SYSCALLS"):
+        Tracer(os.getpid()).start()
+
+
+def test_container_is_one_line_that_says_what_to_do(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "_INITIAL_PID_NAMESPACE", 1)
+    with pytest.raises(ConfigError, match=r"PID namespace .*; run it on the host, with the host's PID"):
+        Tracer(os.getpid()).start()
+
+
+def test_root_without_capabilities_is_one_line_that_says_what_to_do(kernel: Path) -> None:
+    (kernel / "status").write_text("CapEff:\t0000000000000000\n")
+    with pytest.raises(ConfigError, match=r"needs CAP_SYS_ADMIN, .*; run it on the host, or privileged"):
+        Tracer(os.getpid()).start()
+
+
+@pytest.mark.parametrize(("mode", "refused"), [("[confidentiality]", True), ("[integrity]", False)])
+def test_lockdown_is_one_line_that_says_what_to_do(kernel: Path, mode: str, refused: bool) -> None:
+    (kernel / "lockdown").write_text(f"none {mode}\n")
+    assert (trace.why_not() or "").startswith("trace: the kernel's lockdown") is refused
+
+
+def test_refusal_by_the_kernel_is_one_line_that_says_what_to_do(kernel: Path) -> None:
+    said = "couldn't set RLIMIT_MEMLOCK\nERROR: failed to create map: Operation not permitted\nMake sure you have"
+    fake_program(kernel, "bpftrace", f'echo "{said}" >&2; exit 1')
+    with pytest.raises(
+        ConfigError, match=r"create map: Operation not permitted: .* run it on the host as root"
+    ) as raised:
+        Tracer(os.getpid()).start()
+    assert len(str(raised.value).splitlines()) == 1

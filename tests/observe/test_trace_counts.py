@@ -38,8 +38,16 @@ def test_calls_that_moved_data_are_told_from_empty_ones_and_errors() -> None:
     assert counts.errors == {"EAGAIN": 4, "ECONNREFUSED": 1}
 
 
-def test_error_that_only_the_kernel_knows_keeps_its_number() -> None:
-    assert CallCounts({-512: 2}).errors == {"E512": 2}
+def test_errors_that_only_the_kernel_knows_have_their_names_there() -> None:
+    named = CallCounts({-512: 1, -513: 2, -514: 3, -515: 4, -516: 5, -999: 6}).errors
+    assert named == {
+        "ERESTARTSYS": 1,
+        "ERESTARTNOINTR": 2,
+        "ERESTARTNOHAND": 3,
+        "ENOIOCTLCMD": 4,
+        "ERESTART_RESTARTBLOCK": 5,
+        "E999": 6,
+    }
 
 
 def test_histogram_has_the_engines_buckets() -> None:
@@ -107,6 +115,25 @@ def test_blocks_of_trains_are_counted_on_the_wire() -> None:
     assert derived.receive_calls_per_block == pytest.approx(1 / 16)
 
 
+def test_blocks_that_pass_a_stack_of_devices_count_once() -> None:
+    derived = parse(
+        results_line(("recvmmsg", 1, 10), ("sendmmsg", 1, 10)),
+        json.dumps({"type": "map", "data": {"@wire": {"eth0": 160, "eth0.5": 160, "bond0": 158}}}),
+    ).derived()
+    assert derived.blocks == 160
+
+
+def test_reads_of_a_block() -> None:
+    derived = parse(results_line(("sendto", 1, 10), ("pread64", 1, 10), ("read", 1, 5))).derived()
+    assert derived.reads_per_block == pytest.approx(1.5)
+
+
+def test_calls_that_found_nothing_are_divided_by_everywhere() -> None:
+    counts = parse(results_line(("recvmmsg", 30, 2), ("recvmmsg", -errno.EAGAIN, 1)))
+    assert counts.of("recvmmsg").per_call == counts.derived().datagrams_per_receive_call == 20
+    assert CallCounts().per_call is None
+
+
 def test_blocks_of_an_upload_are_the_datagrams_received() -> None:
     derived = parse(results_line(("recvmmsg", 16, 10), ("sendmmsg", 1, 10))).derived()
     assert derived.blocks == 160
@@ -145,6 +172,14 @@ def test_program_counts_every_call_of_the_list_for_these_processes_only() -> Non
     assert "@tree" not in program
     assert READY in program
     assert TICK in program
+
+
+def test_program_leaves_out_what_the_kernel_does_not_know() -> None:
+    known = [call for call in CALLS if call.name != "epoll_pwait2"]
+    program = build_script([7], with_children=False, interval_ms=250, calls=known)
+    assert "sys_exit_epoll_pwait2" not in program
+    # The numbers stay: they are what the counts are read by.
+    assert f"@results[{NUMBER['pread64']}, " in program
 
 
 def test_program_follows_children_when_asked() -> None:

@@ -49,6 +49,21 @@ def test_every_worker_has_a_listener_and_a_pool(workers: int) -> None:
         close(addresses)
 
 
+UDP_GRO = 104  # linux/udp.h
+
+
+@pytest.mark.parametrize(("writes", "recvmmsg"), [(True, True), (True, False), (False, True)])
+def test_trains_are_joined_for_uploads_that_recvmmsg_takes(writes: bool, recvmmsg: bool) -> None:
+    batch = {"performance.platform.batch.enable_recvmmsg": recvmmsg}
+    (address,), _ = open_with(**{"write_config.enabled": writes, **batch})
+    try:
+        joins = [tid.getsockopt(socket.IPPROTO_UDP, UDP_GRO) for pool in address.tids for tid in pool]
+        assert set(joins) == {int(writes and recvmmsg)}
+        assert address.joins_datagrams is (writes and recvmmsg)
+    finally:
+        close([address])
+
+
 def test_single_port_has_no_tid_sockets() -> None:
     addresses, _ = open_with(single_port=True, workers=2)
     assert addresses[0].tids == [[], []]

@@ -14,12 +14,13 @@ cdef enum:
     STAGING_BYTES = 1048576       # final blocks, copied before they are sent
 
 cdef struct Tuning:
-    # Live settings: Python writes, workers read at every turn.
+    # Live settings: Python writes one, every worker copies it at the start of a turn and reads its copy.
     uint32_t recvmmsg, sendmmsg, gso, flows   # 0 or 1
     uint32_t max_batch            # datagrams per recvmmsg, 1..1024
     uint32_t linger_us            # 0..10000
     uint32_t adaptive             # 0 or 1
     uint32_t adaptive_threshold   # live transfers of a worker
+    uint32_t tell_modes           # 0 or 1: somebody reads M_MODE
 
 cdef struct SendItem:
     Transfer *owner               # NULL: nobody's (an answer to a stranger)

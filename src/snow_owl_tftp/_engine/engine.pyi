@@ -208,6 +208,7 @@ class Engine:
         min_retries: int = 3,
         source_linger_ns: int = 10000000000,
         sink_buffer_bytes: int = 65536,
+        tell_modes: bool = False,
     ) -> None: ...
     def add_listener(
         self, worker: int, group: int, fd: int, *, wildcard: bool = False, wants_control: bool = False
@@ -228,6 +229,7 @@ class Engine:
         linger_us: int | None = None,
         adaptive: bool | None = None,
         adaptive_threshold: int | None = None,
+        tell_modes: bool | None = None,
     ) -> None: ...
     def fileno(self) -> int: ...
     def poll(self) -> list[Event]: ...

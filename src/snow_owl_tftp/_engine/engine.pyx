@@ -165,7 +165,7 @@ cdef class Engine:
     """Workers, their sockets, and the I/O threads.
 
     Args (keywords; see docs/engine-contract.md for units and ranges): workers, io_threads, max_batch,
-    slot_bytes, linger_us, adaptive, adaptive_threshold, recvmmsg, sendmmsg, gso, flows,
+    slot_bytes, linger_us, adaptive, adaptive_threshold, tell_modes, recvmmsg, sendmmsg, gso, flows,
     max_transfers, max_transfers_per_client, max_half_open, max_half_open_per_client,
     max_pending_requests, max_flows, initial_ns, floor_ns, ceiling_ns, give_up_ns,
     half_open_give_up_ns, half_open_datagrams, min_retries, source_linger_ns, sink_buffer_bytes.
@@ -190,7 +190,8 @@ cdef class Engine:
                   uint64_t initial_ns=1000000000, uint64_t floor_ns=10000000, uint64_t ceiling_ns=3000000000,
                   uint64_t give_up_ns=30000000000, uint64_t half_open_give_up_ns=10000000000,
                   uint32_t half_open_datagrams=3, uint32_t min_retries=3,
-                  uint64_t source_linger_ns=10000000000, uint32_t sink_buffer_bytes=65536):
+                  uint64_t source_linger_ns=10000000000, uint32_t sink_buffer_bytes=65536,
+                  bint tell_modes=False):
         cdef Retransmit retransmit
         cdef Limits limits
         cdef uint64_t secret
@@ -206,7 +207,8 @@ cdef class Engine:
         self._slot_bytes = slot_bytes
         self._count = workers
         self._io_threads = io_threads
-        self._tuning = Tuning(recvmmsg, sendmmsg, gso, flows, max_batch, linger_us, adaptive, adaptive_threshold)
+        self._tuning = Tuning(recvmmsg, sendmmsg, gso, flows, max_batch, linger_us, adaptive, adaptive_threshold,
+                              tell_modes)
         retransmit = Retransmit(initial_ns, floor_ns, ceiling_ns, give_up_ns, half_open_give_up_ns,
                                 half_open_datagrams, min_retries)
         limits = Limits(share(max_transfers, workers), max_transfers_per_client, share(max_half_open, workers),
@@ -287,7 +289,7 @@ cdef class Engine:
             store_io_thread(&self._store)
 
     def set_tuning(self, *, recvmmsg=None, sendmmsg=None, gso=None, flows=None, max_batch=None, linger_us=None,
-                   adaptive=None, adaptive_threshold=None):
+                   adaptive=None, adaptive_threshold=None, tell_modes=None):
         """Changes live settings; workers read them at their next turn."""
         if max_batch is not None and not 1 <= max_batch <= 1024:
             raise ValueError("max_batch must be 1..1024")
@@ -307,6 +309,8 @@ cdef class Engine:
             self._tuning.adaptive = bool(adaptive)
         if adaptive_threshold is not None:
             self._tuning.adaptive_threshold = adaptive_threshold
+        if tell_modes is not None:
+            self._tuning.tell_modes = bool(tell_modes)
 
     # --- events
 

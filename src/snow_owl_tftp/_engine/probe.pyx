@@ -8,9 +8,11 @@ worker.pyx does, but for sockets, files and queues.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
+from snow_owl_tftp._engine.batch cimport Tuning
 from snow_owl_tftp._engine.data cimport Transfer
 from snow_owl_tftp._engine.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
+from snow_owl_tftp._engine.linger cimport linger_law_ns, smooth_rate
 from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_back_off, rtt_init, rtt_sample
 from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_0, seq_block, seq_distance, seq_index_from
 from snow_owl_tftp._engine.timers cimport (
@@ -68,6 +70,22 @@ cdef class RttProbe:
     @property
     def rto_ns(self):
         return self._rtt.rto_ns
+
+
+# --- linger ----------------------------------------------------------------------------------------------
+
+def linger_law(uint64_t live, double rate_per_ns, *, bint recvmmsg=True, uint32_t max_batch=64, uint32_t linger_us=0,
+               bint adaptive=False, uint32_t adaptive_threshold=5):
+    """linger_law_ns: (mode, linger_ns)."""
+    cdef Tuning tuning = Tuning(recvmmsg, True, True, True, max_batch, linger_us, adaptive, adaptive_threshold, False)
+    cdef uint8_t mode = 255
+    cdef uint64_t ns = linger_law_ns(&tuning, live, rate_per_ns, &mode)
+    return mode, ns
+
+
+def smoothed(double rate_per_ns, uint64_t datagrams, uint64_t elapsed_ns):
+    """smooth_rate."""
+    return smooth_rate(rate_per_ns, datagrams, elapsed_ns)
 
 
 # --- index -----------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ cdef inline void flush(Worker *w) noexcept nogil:
     cdef uint32_t at = 0, i
     cdef int error
     while at < w.out.count:
-        error = send_from(&w.out, &at, w.tuning, &w.counters)
+        error = send_from(&w.out, &at, &w.tuning, &w.counters)
         if error == 0:
             break
         if error == EAGAIN:

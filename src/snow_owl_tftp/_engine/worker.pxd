@@ -1,7 +1,7 @@
 # A worker: one thread's sockets, transfers, timers and buffers.  The struct and what engine.pyx calls.
 #
 # Everything in Worker belongs to the worker's thread, except: inbox and outbox (queues), counters (read
-# by anybody), tuning (written by Python, read here), and what stands before `run` is called.
+# by anybody), live_tuning (written by Python, copied here once a turn), and what stands before `run` is called.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.batch cimport ReceiveBatch, SendBatch, Tuning
@@ -95,7 +95,8 @@ cdef struct Worker:
     Queue *inbox                  # of the engine, which owns it
     Queue *outbox                 # all workers' events to Python
     Store *store
-    const Tuning *tuning
+    const Tuning *live_tuning
+    Tuning tuning                 # of this turn: a batch leaves as it was filled
     Retransmit retransmit
     Limits limits
     Counters counters
@@ -134,7 +135,9 @@ cdef struct Worker:
     uint32_t undelivered          # completions that Python has not seen yet (atomic)
     double rate_per_ns            # datagrams, smoothed: the adaptive law's input
     uint64_t rate_at_ns, rate_seen
-    uint8_t mode                  # 0 at once, 1 batching, 2 lingering
+    uint8_t mode                  # MODE_...
+    uint8_t mode_told             # the last that went up, MODE_UNKNOWN: none
+    uint64_t mode_since_ns
 
 cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, Store *store,
                      const Tuning *tuning, const Retransmit *retransmit, const Limits *limits, uint32_t max_batch,

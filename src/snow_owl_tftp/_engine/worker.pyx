@@ -11,13 +11,15 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from snow_owl_tftp._engine.batch cimport (
-    receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
+    Tuning, receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
 from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
 from snow_owl_tftp._engine.includes.net cimport *
-from snow_owl_tftp._engine.includes.threads cimport so_add32, so_load32
+from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_add32, so_load32
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
+from snow_owl_tftp._engine.linger cimport (
+    MODE_AT_ONCE, MODE_HOLD_NS, MODE_UNKNOWN, RATE_WINDOW_NS, linger_law_ns, smooth_rate)
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
@@ -62,7 +64,6 @@ cdef enum:
     DALLY_NS = 5000000000         # how long the last ACK is repeated: longer than a peer's usual timeout
     TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID socket
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
-    RATE_WINDOW_NS = 1000000      # the arrival rate is measured over a millisecond
 
 
 cdef uint64_t clock_ns() noexcept nogil:
@@ -714,7 +715,7 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
             return
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
         w.receives += 1
-        n = receive(&w.received, w.sockets[socket].fd, w.sockets[socket].wants_control, w.tuning, &w.counters)
+        n = receive(&w.received, w.sockets[socket].fd, w.sockets[socket].wants_control, &w.tuning, &w.counters)
         if n == -EINTR:
             continue
         if n <= 0:
@@ -1112,72 +1113,58 @@ cdef int wait_ms(Worker *w) noexcept nogil:
 
 
 cdef void measure_rate(Worker *w) noexcept nogil:
-    """Datagrams per nanosecond over the last milliseconds, smoothed by a quarter a step."""
+    """The arrival rate over the last milliseconds."""
     cdef uint64_t elapsed = w.now_ns - w.rate_at_ns
-    cdef double rate
     if elapsed < RATE_WINDOW_NS:
         return
-    rate = <double>(w.counters.datagrams_received - w.rate_seen) / <double>elapsed
-    w.rate_per_ns += (rate - w.rate_per_ns) / 4
+    w.rate_per_ns = smooth_rate(w.rate_per_ns, w.counters.datagrams_received - w.rate_seen, elapsed)
     w.rate_seen = w.counters.datagrams_received
     w.rate_at_ns = w.now_ns
 
 
-cdef uint64_t linger_law_ns(Worker *w, uint8_t *mode) noexcept nogil:
-    """How long to let datagrams gather before this drain; docs/batching.md explains the law."""
-    cdef uint64_t most = <uint64_t>w.tuning.linger_us * 1000, fill
-    cdef double patience
-    mode[0] = 1 if w.tuning.recvmmsg else 0
-    if w.tuning.adaptive and w.counters.live_transfers < w.tuning.adaptive_threshold:
-        mode[0] = 0
-        return 0
-    if most == 0 or not w.tuning.recvmmsg:
-        return 0
-    if w.tuning.adaptive:
-        # A transfer's packets come `cycle` apart (Little's law); to wait an eighth of it costs at most an
-        # eighth of the speed.
-        if w.rate_per_ns <= 0:
-            return 0
-        patience = w.counters.live_transfers / w.rate_per_ns / 8
-        if patience < <double>most:
-            most = <uint64_t>patience
-        fill = <uint64_t>(w.tuning.max_batch / w.rate_per_ns)
-        most = fill if fill < most else most
-        if most < 50000 or w.rate_per_ns * <double>most < 8:
-            return 0
-    mode[0] = 2
-    return most
-
-
-cdef void tell_mode(Worker *w, uint8_t mode, uint64_t linger_ns) noexcept nogil:
-    """Every change of mode goes up, with what it was decided from."""
+cdef void tell_mode(Worker *w, uint64_t linger_ns) noexcept nogil:
+    """The mode goes up, with what it was decided from."""
     cdef Message *m = message_new(M_MODE, 0, NULL, 0)
-    w.mode = mode
     if m == NULL:
-        return
+        return                                   # told at the next turn
+    w.mode_told = w.mode
     m.worker = w.number
-    m.state = mode
+    m.state = w.mode
     m.payload_bytes = w.counters.live_transfers
     m.started_ns = linger_ns
     m.ended_ns = <uint64_t>(w.rate_per_ns * 1e9)
     queue_push(w.outbox, m)
 
 
+cdef uint64_t choose_mode(Worker *w) noexcept nogil:
+    """Follows the law, but changes the mode no sooner than MODE_HOLD_NS after the last change."""
+    cdef uint8_t mode = MODE_AT_ONCE
+    cdef uint64_t ns = linger_law_ns(&w.tuning, w.counters.live_transfers, w.rate_per_ns, &mode)
+    if mode != w.mode:
+        if w.mode != MODE_UNKNOWN and w.now_ns - w.mode_since_ns < MODE_HOLD_NS:
+            return 0                             # to linger too little is the harmless error
+        w.mode = mode
+        w.mode_since_ns = w.now_ns
+    if not w.tuning.tell_modes:
+        w.mode_told = MODE_UNKNOWN               # who begins to listen is told where things stand
+    elif w.mode_told != w.mode:
+        tell_mode(w, ns)
+    return ns
+
+
 cdef void linger(Worker *w) noexcept nogil:
-    cdef uint8_t mode = 0
-    cdef uint64_t ns
+    cdef uint64_t ns, began_ns = w.now_ns
     cdef timespec pause
     measure_rate(w)
-    ns = linger_law_ns(w, &mode)
-    if mode != w.mode:
-        tell_mode(w, mode, ns)
-    if ns:
-        pause.tv_sec = 0
-        pause.tv_nsec = <long>ns
-        nanosleep(&pause, NULL)                  # a signal may cut it short: harmless
-        w.counters.lingers += 1
-        w.counters.linger_ns += ns
-        w.now_ns = clock_ns()
+    ns = choose_mode(w)
+    if ns == 0:
+        return
+    pause.tv_sec = 0
+    pause.tv_nsec = <long>ns                     # at most 10 ms
+    nanosleep(&pause, NULL)                      # a signal may cut it short: harmless
+    w.now_ns = clock_ns()
+    w.counters.lingers += 1
+    w.counters.linger_ns += w.now_ns - began_ns
 
 
 cdef void on_stream(Worker *w, Transfer *t) noexcept nogil:
@@ -1186,12 +1173,21 @@ cdef void on_stream(Worker *w, Transfer *t) noexcept nogil:
         pump(w, t)
 
 
+cdef void take_tuning(Worker *w) noexcept nogil:
+    """Settings have changed.  Between turns only: the batch is empty, so all that is queued leaves as it was queued."""
+    SO_INVARIANT(w.out.count == 0)
+    w.tuning = w.live_tuning[0]
+    w.mode = MODE_UNKNOWN                        # decided anew, without waiting for MODE_HOLD_NS
+
+
 cdef void turn(Worker *w) noexcept nogil:
     cdef epoll_event events[128]
     cdef int n, i
     w.counters.epoll_wait_calls += 1
     n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
     w.now_ns = clock_ns()
+    if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
+        take_tuning(w)
     if n > 0 and (n > 1 or events[0].data.u64 != INBOX):
         linger(w)
     for i in range(n):
@@ -1222,6 +1218,8 @@ cdef void turn(Worker *w) noexcept nogil:
 
 cdef void worker_run(Worker *w) noexcept nogil:
     """Until M_STOP."""
+    # A linger of 300 us must not become 350: threads have 50 us of slack by default (prctl(2)).
+    prctl(PR_SET_TIMERSLACK, 1)                  # cannot fail: the argument is positive
     w.now_ns = clock_ns()
     wheel_init(&w.wheel, w.now_ns)
     while not w.stopping:
@@ -1239,14 +1237,16 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.inbox = inbox
     w.outbox = outbox
     w.store = store
-    w.tuning = tuning
+    w.live_tuning = tuning
+    w.tuning = tuning[0]
     w.retransmit = retransmit[0]
     w.limits = limits[0]
     w.secret = secret
     w.free_socket = -1
     w.shared_socket = -1
     w.free_client = -1
-    w.mode = 255
+    w.mode = MODE_UNKNOWN
+    w.mode_told = MODE_UNKNOWN
     w.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     w.tid_history = <uint8_t *>calloc(TID_HISTORY, 1)
     w.ended = <uint64_t *>calloc(ENDED_SETS * ENDED_WAYS, sizeof(uint64_t))

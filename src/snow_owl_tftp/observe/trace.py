@@ -29,11 +29,18 @@ from typing import Final, Self
 
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace_counts import TraceCounts, parse_line
-from snow_owl_tftp.observe.trace_script import READY, TICK, build_script
+from snow_owl_tftp.observe.trace_script import CALLS, READY, TICK, Call, build_script
 
 __all__ = ["Tracer", "descendants", "pid_of_unit", "why_not"]
 
 _TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+_LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
+_PID_NAMESPACE: Final = Path("/proc/self/ns/pid")
+_STATUS: Final = Path("/proc/self/status")
+_INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC
+"""Inode of it (PROC_PID_INIT_INO, include/linux/proc_ns.h)."""
+_CAP_SYS_ADMIN: Final = 21
+"""include/uapi/linux/capability.h. CAP_BPF and CAP_PERFMON alone are not enough for bpftrace."""
 _ATTACH_LIMIT_S: Final = 30.0
 """23 probes take 1.2 s on an idle machine."""
 _EXIT_LIMIT_S: Final = 20.0
@@ -43,9 +50,15 @@ def why_not() -> str | None:
     """What keeps this process from tracing, in one line that says what to do; None: nothing."""
     if os.geteuid() != 0:
         return "trace: eBPF needs root; run it with sudo"
+    if _PID_NAMESPACE.stat().st_ino != _INITIAL_PID_NAMESPACE:
+        return "trace: in a PID namespace (a container) eBPF sees other PIDs; run it on the host, with the host's PID"
+    if not _capabilities() >> _CAP_SYS_ADMIN & 1:
+        return "trace: eBPF needs CAP_SYS_ADMIN, which this root has not; run it on the host, or privileged"
+    if _LOCKDOWN.exists() and "[confidentiality]" in _LOCKDOWN.read_text():
+        return "trace: the kernel's lockdown forbids eBPF to read; boot with lockdown=integrity, or without Secure Boot"
     if shutil.which("bpftrace") is None:
         return "trace: bpftrace is not installed; apt-get install bpftrace (dnf, apk: the same name)"
-    if not _tracefs_is_mounted() and shutil.which("unshare") is None:
+    if _mounted_tracefs() is None and shutil.which("unshare") is None:
         return "trace: no tracefs; mount -t tracefs tracefs /sys/kernel/tracing"
     return None
 
@@ -58,7 +71,7 @@ def pid_of_unit(unit: str) -> int:
     """
     try:
         shown = subprocess.run(
-            ["systemctl", "show", "--property=MainPID", "--value", "--", unit],
+            ["systemctl", "show", "--property=LoadState,MainPID", "--", unit],
             capture_output=True,
             text=True,
             check=False,
@@ -68,7 +81,11 @@ def pid_of_unit(unit: str) -> int:
     if shown.returncode != 0:
         reason = (shown.stderr.strip().splitlines() or ["no answer"])[0]
         raise ConfigError(f"trace: systemctl: {reason}; use --pid")
-    pid = int(shown.stdout.strip() or 0)
+    properties = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+    if (state := properties.get("LoadState")) != "loaded":
+        what = "there is no such unit" if state == "not-found" else f"the unit is {state}"
+        raise ConfigError(f"trace: {unit}: {what}; look with systemctl list-units --all")
+    pid = int(properties.get("MainPID") or 0)
     if pid == 0:
         raise ConfigError(f"trace: unit {unit} does not run; start it with systemctl start {unit}")
     return pid
@@ -105,7 +122,9 @@ class Tracer:
         except (OSError, OverflowError) as error:
             raise ConfigError(f"trace: no process has the PID {self.pid}; look with pidof snow-owl-tftp") from error
         pids = {self.pid, *(descendants(self.pid) if self._with_children else ())}
-        program = build_script(pids, with_children=self._with_children, interval_ms=self._interval_ms)
+        program = build_script(
+            pids, with_children=self._with_children, interval_ms=self._interval_ms, calls=_known_calls()
+        )
         # A session of its own: Ctrl-C reaches us alone, and we still want its last counts.
         self._bpftrace = subprocess.Popen(
             [*_mount_prefix(), "bpftrace", "-B", "line", "-f", "json", "-e", program],
@@ -182,6 +201,8 @@ class Tracer:
         lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
         # It warns of RLIMIT_MEMLOCK on every kernel since 5.11, where the limit no longer matters.
         real = [line for line in lines if "RLIMIT_MEMLOCK" not in line]
+        if refusals := [line for line in real if "not permitted" in line or "Permission denied" in line]:
+            return f"{refusals[0]}: the kernel forbids it here; run it on the host as root, without a security profile"
         return (real or lines or [f"ended with status {bpftrace.returncode}"])[0]
 
     def _read(self, wait_s: float | None) -> list[str] | None:
@@ -209,15 +230,32 @@ class Tracer:
         return texts
 
 
-def _tracefs_is_mounted() -> bool:
-    return any((folder / "events/syscalls").is_dir() for folder in _TRACEFS)
+def _capabilities() -> int:
+    """The effective ones, a bit each."""
+    lines = dict(line.split(":\t", 1) for line in _STATUS.read_text().splitlines() if ":\t" in line)
+    return int(lines["CapEff"], 16)
+
+
+def _mounted_tracefs() -> Path | None:
+    return next((folder for folder in _TRACEFS if (folder / "events/syscalls").is_dir()), None)
 
 
 def _mount_prefix() -> list[str]:
-    if _tracefs_is_mounted():
+    if _mounted_tracefs():
         return []
     mount = f'mount -t tracefs tracefs {_TRACEFS[0]} && exec "$@"'
     return ["unshare", "--mount", "--", "sh", "-c", mount, "sh"]
+
+
+def _known_calls() -> list[Call]:
+    """Those that this kernel can trace: epoll_pwait2 came with 5.11, arm64 has no poll, select and epoll_wait."""
+    folder = (_mounted_tracefs() or _TRACEFS[0]) / "events/syscalls"
+    listed = subprocess.run([*_mount_prefix(), "ls", str(folder)], capture_output=True, text=True, check=False)
+    known = [call for call in CALLS if f"sys_exit_{call.name}" in listed.stdout.split()]
+    if not known:
+        reason = (listed.stderr.strip().splitlines() or ["the kernel lacks CONFIG_FTRACE_SYSCALLS"])[0]
+        raise ConfigError(f"trace: no system call can be traced here: {reason}")
+    return known
 
 
 def descendants(pid: int) -> set[int]:

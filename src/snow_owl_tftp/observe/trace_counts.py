@@ -6,8 +6,12 @@ May know: the calls of `trace_script`. Must not start anything or print.
 
 What a block is here: a tracer of system calls sees no packet. A server that sends answers each ACK with
 DATA, a server that receives answers each DATA with an ACK; so a block is counted where datagrams are more:
-sent (as the network devices saw them: a GSO train is one message and many datagrams) or received. OACKs and
+sent (as a network device saw them: a GSO train is one message and many datagrams) or received. OACKs and
 ERRORs count as blocks too; they are one in a transfer.
+
+Datagrams pass every device of a stack (VLAN on bond on NIC), so the busiest device counts, not the sum: a
+server that sends trains through several NICs shows too few blocks, and IP fragments (blksize above the MTU)
+count one by one.
 """
 
 import errno
@@ -22,6 +26,15 @@ from snow_owl_tftp.observe.trace_script import CALLS, RESULTS_MAP, WIRE_MAP, Cal
 __all__ = ["CallCounts", "Derived", "TraceCounts", "bucket_label", "parse_line"]
 
 _BY_NAME: Final = {call.name: call for call in CALLS}
+_ERROR_NAMES: Final = {
+    **errno.errorcode,
+    # include/linux/errno.h: the kernel keeps them to itself, but a tracepoint shows them.
+    512: "ERESTARTSYS",
+    513: "ERESTARTNOINTR",
+    514: "ERESTARTNOHAND",
+    515: "ENOIOCTLCMD",
+    516: "ERESTART_RESTARTBLOCK",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +68,17 @@ class CallCounts:
         return sum(result * calls for result, calls in self.results.items() if result > 0)
 
     @property
+    def per_call(self) -> float | None:
+        """Datagrams of a call, those counted that found nothing, as in `Derived`."""
+        return _ratio(self.datagrams, self.calls)
+
+    @property
     def errors(self) -> dict[str, int]:
         """Name of the error → calls, EAGAIN included."""
         named = Counter[str]()
         for result, calls in self.results.items():
             if result < 0:
-                # 512: ERESTARTSYS, which the kernel keeps to itself but a tracepoint shows.
-                named[errno.errorcode.get(-result, f"E{-result}")] += calls
+                named[_ERROR_NAMES.get(-result, f"E{-result}")] += calls
         return dict(named)
 
     def histogram(self) -> dict[str, int]:
@@ -91,7 +108,10 @@ class CallCounts:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """Figures about batching; None where there is nothing to divide by."""
+    """Figures about batching; None where there is nothing to divide by.
+
+    All calls are divided by, those that found nothing too: they cost the same way into the kernel.
+    """
 
     blocks: int
     receive_calls: int
@@ -102,6 +122,8 @@ class Derived:
     batch_efficiency: float | None
     """recvmmsg / (recvmmsg + recvmsg + recvfrom)."""
     empty_receive_share: float | None
+    reads_per_block: float | None
+    """All reads of a descriptor: files, but also the eventfds by which threads wake each other."""
 
     def to_json(self) -> dict[str, Any]:
         """As `trace --json` writes it."""
@@ -139,7 +161,7 @@ class TraceCounts:
         receives, sends = self.of_kind("receive"), self.of_kind("send")
         receive_calls, send_calls = _calls(receives), _calls(sends)
         received = sum(counts.datagrams for counts in receives)
-        sent = sum(self.wire_datagrams.values()) or sum(counts.datagrams for counts in sends)
+        sent = max(self.wire_datagrams.values(), default=0) or sum(counts.datagrams for counts in sends)
         blocks = max(received, sent)
         return Derived(
             blocks=blocks,
@@ -150,6 +172,7 @@ class TraceCounts:
             datagrams_per_receive_call=_ratio(received, receive_calls),
             batch_efficiency=_ratio(self.of("recvmmsg").calls, receive_calls),
             empty_receive_share=_ratio(sum(counts.empty for counts in receives), receive_calls),
+            reads_per_block=_ratio(_calls(self.of_kind("read")), blocks),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -66,19 +66,22 @@ READY: Final = "ready"
 TICK: Final = "tick"
 
 
-def build_script(pids: Collection[int], *, with_children: bool, interval_ms: int) -> str:
+def build_script(
+    pids: Collection[int], *, with_children: bool, interval_ms: int, calls: Collection[Call] = CALLS
+) -> str:
     """The program for these processes.
 
     Args:
         pids: At least one; in the eyes of the initial PID namespace, as the kernel knows them.
         with_children: Count what they fork from now on as well.
         interval_ms: How often the maps are printed, 1 or more.
+        calls: Those of CALLS that the kernel knows: bpftrace refuses a program that names another.
 
     Returns:
         Text for `bpftrace -f json -e`; it says READY once all probes are attached, and TICK after each print.
     """
     is_ours = " || ".join([f"pid == {pid}" for pid in sorted(pids)] + ([f"{TREE_MAP}[pid]"] if with_children else []))
-    probes = [_count_call(number, call, is_ours) for number, call in enumerate(CALLS)]
+    probes = [_count_call(number, call, is_ours) for number, call in enumerate(CALLS) if call in calls]
     probes.append(_count_wire(is_ours))
     if with_children:
         # parent_pid is the thread that forks; `pid`, of the same task, is its process. A thread's entry harms nobody.

@@ -72,6 +72,7 @@ def tuning(settings: Settings) -> dict[str, Any]:
         "sendmmsg": batch.enable_sendmmsg,
         "gso": batch.enable_gso,
         "flows": batch.enable_flows,
+        "tell_modes": settings.logging.level == "debug",
     }
 
 

@@ -165,7 +165,9 @@ def _open_tids(address: BoundAddress, kind: _Kind, settings: Settings) -> None:
             except OSError as error:
                 if port == 0 or error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     raise
-        if settings.write_config.enabled:
+        # Without recvmmsg a receive is one datagram, so nothing may join them. Decided here, once: on a running
+        # server trains may be queued, and what the kernel no longer marks as a train would pass for one datagram.
+        if settings.write_config.enabled and settings.performance.platform.batch.enable_recvmmsg:
             address.joins_datagrams = all(_join_datagrams(tid) for tid in pool)
         if not pool:
             raise ConfigError(f"tid_ports: no free port for {address.text} in {settings.tid_ports}; widen the range")

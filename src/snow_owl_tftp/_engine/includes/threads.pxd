@@ -1,4 +1,4 @@
-# What the engine borrows from C for threads: mutexes, condition variables, atomic integers.
+# What the engine borrows from C for threads: mutexes, condition variables, atomic integers, timer slack.
 #
 # The atomics are the compiler's own (__atomic_*), wrapped because Cython cannot call a type-generic
 # builtin.  Memory order: release on the writer's side, acquire on the reader's, unless said otherwise.
@@ -11,6 +11,7 @@ cdef extern from * nogil:
     """
     #include <pthread.h>
     #include <stdint.h>
+    #include <sys/prctl.h>
     static inline uint32_t so_add32(uint32_t *p, int32_t d) {
         return __atomic_add_fetch(p, (uint32_t)d, __ATOMIC_ACQ_REL);
     }
@@ -28,6 +29,9 @@ cdef extern from * nogil:
     uint8_t so_load8(const uint8_t *)
     void so_store8(uint8_t *, uint8_t)
     int so_swap8(uint8_t *, uint8_t, uint8_t)
+
+    int PR_SET_TIMERSLACK
+    int prctl(int, unsigned long)
 
     ctypedef struct pthread_mutex_t:
         pass
