@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
 
 import click
 
@@ -82,13 +82,16 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
 class Hashing:
     """A file object that hashes what passes through it."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
+        from snow_owl_tftp.client.targets import write_all
+
+        write_all(self._file, data)
         self._digest.update(data)
-        return self._file.write(data)
+        return len(data)
 
     def read(self, size_bytes: int = -1) -> bytes:
         data = self._file.read(size_bytes)

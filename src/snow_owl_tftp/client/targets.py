@@ -10,6 +10,8 @@ Invariants:
 """
 
 import contextlib
+import errno
+import io
 import os
 import secrets
 import stat
@@ -20,7 +22,7 @@ from typing import BinaryIO, Protocol
 
 from snow_owl_tftp.protocol import netascii
 
-__all__ = ["BytesTarget", "FileObjectTarget", "PathTarget", "Target", "target_for"]
+__all__ = ["BytesTarget", "FileObjectTarget", "PathTarget", "Target", "target_for", "write_all"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -144,21 +146,42 @@ class FileObjectTarget:
     def __init__(self, file: BinaryIO, text: bool) -> None:
         self._file = file
         self._text = text
+        self._discarded = False
         self.is_slow = True
         self._spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close
         self.fd = self._spool.fileno()
 
     def complete(self) -> None:
         for chunk in netascii.decode_chunks(_chunks(self.fd)) if self._text else _chunks(self.fd):
-            self._file.write(chunk)
+            if self._discarded:
+                raise InterruptedError(errno.EINTR, "cancelled while it was copied")
+            write_all(self._file, chunk)
         if hasattr(self._file, "flush"):
             self._file.flush()
 
     def discard(self) -> None:
-        """Nothing: the file object was given nothing yet."""
+        """The file object is given no more; what it has it keeps."""
+        self._discarded = True
 
     def close(self) -> None:
         self._spool.close()
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write all of `data`: a raw file may take less in one call, and says how much it took.
+
+    Raises:
+        BlockingIOError: It is raw and non-blocking, and takes no more now.
+        OSError: As `file.write`.
+    """
+    rest: bytes | memoryview = data
+    while rest:
+        written_bytes = file.write(rest)
+        if written_bytes is None and not isinstance(file, io.RawIOBase):
+            return  # somebody's own class that does not count: it took everything
+        if not written_bytes:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        rest = memoryview(rest)[written_bytes:]
 
 
 def _path_target(path: Path, text: bool) -> Target:

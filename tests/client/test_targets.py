@@ -1,0 +1,93 @@
+"""What a destination may do: write little at a time, take nothing, be cancelled half way, have a long name."""
+
+import hashlib
+import io
+import os
+
+import pytest
+from tests.support.fake_server import Talk, fake_server
+
+from snow_owl_tftp import get
+from snow_owl_tftp.cli.transfers import Hashing
+from snow_owl_tftp.client.targets import FileObjectTarget
+from snow_owl_tftp.errors import TransferError
+
+CONTENT = os.urandom(5_000)
+
+
+class Sparing(io.RawIOBase):
+    """Takes 1000 bytes a call, as a raw file may."""
+
+    def __init__(self) -> None:
+        self.taken = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        self.taken += data[:1000]
+        return min(len(data), 1000)
+
+
+class Full(Sparing):
+    """Would block after the first call."""
+
+    def write(self, data) -> int | None:
+        return None if self.taken else super().write(data)
+
+
+class Uncounting:
+    """Like a file, but its write returns nothing."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def write(self, data) -> None:
+        self.taken += data
+
+
+def serve(talk: Talk) -> None:
+    talk.serve(CONTENT)
+
+
+@pytest.mark.parametrize("make", [Sparing, Uncounting])
+def test_everything_is_written_however_little_a_call_takes(make):
+    file = make()
+    with fake_server(serve) as server:
+        get(server.url("x"), file)
+    assert bytes(file.taken) == CONTENT
+
+
+def test_what_would_block_is_an_error_not_a_short_file():
+    def script(talk: Talk) -> None:
+        talk.oack(blksize=8192)
+        talk.hear_ack(0)
+        talk.data(1, CONTENT)
+        assert talk.hear_error() == 0
+
+    with fake_server(script) as server, pytest.raises(TransferError, match="temporarily unavailable"):
+        get(server.url("x"), Full())
+
+
+def test_the_hash_is_of_what_was_written():
+    file = Sparing()
+    hashing = Hashing(file)
+    assert hashing.write(CONTENT) == len(CONTENT)
+    assert bytes(file.taken) == CONTENT
+    assert hashing.hexdigest() == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_discarded_while_it_is_copied_writes_no_more():
+    target = FileObjectTarget(io.BytesIO(), text=False)
+    os.truncate(target.fd, 8 << 20)
+
+    class Discarding(io.BytesIO):
+        def write(self, data) -> int:
+            target.discard()
+            return super().write(data)
+
+    target._file = file = Discarding()
+    with pytest.raises(InterruptedError):
+        target.complete()
+    target.close()
+    assert len(file.getvalue()) == 1 << 20
