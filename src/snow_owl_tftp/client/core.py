@@ -315,6 +315,11 @@ class ClientCore:
             transfer.error = TransferError(f"the server's OACK breaks the rules: {bad.reason}")
             self._engine.abort(answer.transfer_id, ErrorCode.OPTION_REFUSED, bad.reason.encode())
             return
+        size_bytes, limit_bytes = transfer.negotiated.tsize, self.settings.max_size_bytes
+        if transfer.target is not None and size_bytes is not None and 0 < limit_bytes < size_bytes:
+            transfer.error = TransferDiskFull(f"{size_bytes} bytes is larger than max_size_bytes ({limit_bytes})")
+            self._engine.abort(answer.transfer_id, ErrorCode.DISK_FULL, b"the file is too large")
+            return
         self._engine.resume(answer.transfer_id, self._plan(transfer))
 
     def _on_received(self, received: Any) -> None:
