@@ -10,6 +10,8 @@ Invariants:
   next address where nobody answered.
 - State is guarded by one lock; the engine's events are read by one thread, which never waits for anything but them.
   What may block (copying into somebody's file object) is done by an executor.
+- Progress callbacks run in that thread and without the lock: they may wait for another thread that uses the client.
+- Once a file is in place its transfer has succeeded, whatever is said afterwards.
 """
 
 import os
@@ -17,12 +19,20 @@ import select
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from snow_owl_tftp.client.address import ServerAddress, free_descriptors, open_socket, route_blksize
 from snow_owl_tftp.client.settings import ClientSettings
-from snow_owl_tftp.client.transfer import Transfer, error_of_completion, is_no_room, may_ask_plainly
+from snow_owl_tftp.client.transfer import (
+    Transfer,
+    TransferResult,
+    error_of_completion,
+    is_no_room,
+    may_ask_plainly,
+)
 from snow_owl_tftp.errors import (
     BadPacket,
     InternalError,
@@ -91,6 +101,7 @@ class ClientCore:
         self._lock = threading.RLock()
         self._limit = settings.max_transfers or max(1, free_descriptors() // _DESCRIPTORS_EACH)
         self._waiting: deque[Transfer] = deque()
+        self._news: deque[Callable[[], None]] = deque()
         self._live: set[Transfer] = set()
         self._dallying: deque[tuple[float, int]] = deque()
         self._routes: dict[ServerAddress, tuple[float, int]] = {}
@@ -98,9 +109,15 @@ class ClientCore:
         self._closing = False
         self._progress_due = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._engine.run()
         self._thread = threading.Thread(target=self._run, name="tftp-client", daemon=True)
-        self._thread.start()
+        try:
+            self._engine.run()
+            self._thread.start()
+        except BaseException:
+            self._engine.stop()
+            os.close(self._wake_fd)
+            del self._thread  # it refers to this object, which would keep the engine's descriptors until a collection
+            raise
 
     def submit(self, transfer: Transfer) -> None:
         """Start a transfer, or let it wait its turn; its future tells how it ended.
@@ -108,11 +125,14 @@ class ClientCore:
         Raises:
             OSError: No route, no descriptor; the transfer is closed then.
             ValueError: The request does not fit a packet, or the core is closed; the same.
+            RuntimeError: A progress callback asks for it and would wait for itself; the same.
         """
         with self._lock:
             try:
                 if self._closing:
                     raise ValueError("the client is closed")
+                if threading.current_thread() is self._thread:
+                    raise RuntimeError("a progress callback cannot wait for a transfer of its own client")
                 transfer.future.set_running_or_notify_cancel()
                 if self._has_room():
                     self._ask(transfer)
@@ -126,12 +146,15 @@ class ClientCore:
             os.eventfd_write(self._wake_fd, 1)
 
     def cancel(self, transfer: Transfer) -> None:
-        """End a transfer that nobody waits for: nothing of it appears, the server is told. Unknown ones are ignored."""
+        """End a transfer that nobody waits for: nothing of it appears, the server is told.
+
+        Ignored for one that is unknown, or whose file is in place already.
+        """
         with self._lock:
             if transfer in self._waiting:
                 self._waiting.remove(transfer)
                 self._fail(transfer, TransferAborted("cancelled"))
-            elif transfer in self._live and not transfer.cancelled:
+            elif transfer in self._live and not (transfer.cancelled or transfer.delivered):
                 transfer.cancelled = True
                 transfer.error = transfer.error or TransferAborted("cancelled")
                 transfer.discard()
@@ -257,11 +280,13 @@ class ClientCore:
                 poller.poll(self._patience_ms())
                 self._drain_wakes()
                 self._handle_events()
+                self._tell_news()
                 self._ask_for_progress()
             self._engine.stop()
             if self._finishers is not None:
                 self._finishers.shutdown()
             self._handle_events()
+            self._tell_news()
         except Exception as error:  # a bug of ours: whoever waits must hear of it
             self._give_up(error)
 
@@ -277,6 +302,7 @@ class ClientCore:
             error = InternalError("the client failed")
             error.__cause__ = cause
             self._fail(transfer, error)
+        self._tell_news()
 
     def _patience_ms(self) -> float | None:
         with self._lock:
@@ -300,7 +326,7 @@ class ClientCore:
                 elif type(event) is native.Received:
                     self._on_received(event)
                 elif isinstance(event, native.Progress) and not event.context.cancelled:
-                    self._tell(event.context, event.payload_bytes)
+                    self._news.append(partial(self._tell, event.context, event.payload_bytes))
             while self._waiting and self._has_room():
                 self._ask_again(self._waiting.popleft())
 
@@ -347,6 +373,7 @@ class ClientCore:
                 code, text = int(ErrorCode.NOT_DEFINED), b"cancelled"
             else:
                 transfer.data = transfer.target.complete()
+                transfer.delivered = True
         except OSError as error:
             number = error.errno or 0
             full = is_no_room(error)
@@ -354,13 +381,14 @@ class ClientCore:
             text = b"disk full or allocation exceeded" if full else b"I/O error while writing the file"
             kind = TransferDiskFull if full else TransferError
             transfer.error = transfer.error or kind(f"{'disk full' if full else 'local I/O error'}: {error}")
-        except Exception as error:  # somebody's file object: its error is handed on as it is
+        except BaseException as error:  # somebody's file object: its error is handed on as it is
             code, text = int(ErrorCode.NOT_DEFINED), b"the receiver failed"
             transfer.error = transfer.error or error
         with self._lock:
             transfer.finishing = False
             if transfer.ended is not None:
                 self._on_completion(transfer.ended)
+                os.eventfd_write(self._wake_fd, 1)
             elif not self._closing:
                 self._engine.commit(transfer_id, code, text, number)
 
@@ -370,20 +398,22 @@ class ClientCore:
             transfer.ended = completion  # its file is being read: closing it now could give another file's bytes
             return
         self._live.discard(transfer)
-        if may_ask_plainly(transfer, completion):
+        if transfer.delivered or (completion.outcome == Outcome.OK and transfer.error is None):
+            self._succeed(transfer, completion)
+        elif may_ask_plainly(transfer, completion):
             transfer.plain = True
             self._ask_again(transfer)
         elif self._is_unheard(transfer, completion):
             del transfer.addresses[0]
             self._ask_again(transfer)
-        elif completion.outcome == Outcome.OK and transfer.error is None:
-            if transfer.role == Role.RECEIVER:
-                self._dallying.append((time.monotonic() + _DALLY_S, completion.transfer_id))
-            self._tell(transfer, completion.payload_bytes)
-            transfer.close()
-            transfer.future.set_result(transfer.result(completion))
         else:
             self._fail(transfer, transfer.error or error_of_completion(transfer, completion))
+
+    def _succeed(self, transfer: Transfer, completion: Any) -> None:
+        if transfer.role == Role.RECEIVER and completion.outcome == Outcome.OK:
+            self._dallying.append((time.monotonic() + _DALLY_S, completion.transfer_id))
+        transfer.close()
+        self._news.append(partial(self._tell, transfer, completion.payload_bytes, transfer.result(completion)))
 
     def _is_unheard(self, transfer: Transfer, completion: Any) -> bool:
         """Nobody answered at this address, and there is another one."""
@@ -419,12 +449,24 @@ class ClientCore:
                 if transfer.progress is not None and not transfer.cancelled:
                     self._engine.ask_progress(transfer)
 
-    def _tell(self, transfer: Transfer, done_bytes: int) -> None:
-        """A callback that raises ends its own transfer, nobody else's."""
-        if transfer.progress is None:
+    def _tell_news(self) -> None:
+        """Calls callers' code: by one thread, so that a callback hears in order, and never with the lock."""
+        while self._news:
+            self._news.popleft()()
+
+    def _tell(self, transfer: Transfer, done_bytes: int, result: TransferResult | None = None) -> None:
+        """How far it is, and with a result that it is done. A callback that raises fails its own transfer only."""
+        if transfer.future.done():
             return
         try:
-            transfer.progress(done_bytes, transfer.size_bytes)
-        except Exception as error:  # anything that a caller's code raises
-            transfer.error = error
-            self.cancel(transfer)
+            if transfer.progress is not None:
+                transfer.progress(done_bytes, transfer.size_bytes)
+        except BaseException as error:  # anything that a caller's code raises
+            transfer.error = transfer.error or error
+            if result is None:
+                self.cancel(transfer)
+            else:
+                transfer.future.set_exception(error)
+        else:
+            if result is not None:
+                transfer.future.set_result(result)

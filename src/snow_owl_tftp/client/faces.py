@@ -7,8 +7,11 @@ transfer; nothing blocks the event loop but opening a local file.
 
 import asyncio
 import os
+import stat
+import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeAlias, TypedDict, Unpack, overload
 
@@ -62,6 +65,7 @@ class _Face:
         self._settings = ClientSettings(**settings)
         self._host = host
         self._port = port
+        self._lock = threading.Lock()
         self._core: ClientCore | None = None
         self._closed = False
 
@@ -72,11 +76,13 @@ class _Face:
 
     def counters(self) -> dict[str, Any]:
         """What the engine counted so far: system calls, datagrams, blocks, retransmits, by name; {}: never used."""
-        return self._core.counters() if self._core is not None else {}
+        core = self._core
+        return core.counters() if core is not None else {}
 
     def _shut(self) -> None:
-        self._closed = True
-        core, self._core = self._core, None
+        with self._lock:
+            self._closed = True
+            core, self._core = self._core, None
         if core is not None:
             core.close()
 
@@ -90,30 +96,34 @@ class _Face:
         return TftpUrl(self._host, self._port, name)
 
     def _begin_get(self, url: TftpUrl, to: Destination | None, progress: ProgressCallback | None) -> Transfer:
+        core = self._living_core()
         mode = url.mode or self._settings.mode
         addresses = resolve(url.host, url.port, self._settings.bind)
         transfer = Transfer(Role.RECEIVER, url.path, mode, addresses, target=target_for(to, mode), progress=progress)
-        return self._submit(transfer)
+        core.submit(transfer)
+        return transfer
 
     def _begin_put(self, url: TftpUrl, content: Content, progress: ProgressCallback | None) -> Transfer:
+        core = self._living_core()
         mode = url.mode or self._settings.mode
         addresses = resolve(url.host, url.port, self._settings.bind)
         transfer = Transfer(Role.SENDER, url.path, mode, addresses, source=source_for(content, mode), progress=progress)
-        return self._submit(transfer)
-
-    def _submit(self, transfer: Transfer) -> Transfer:
-        if self._closed:
-            transfer.discard()
-            transfer.close()
-            raise ValueError("the client is closed")
-        if self._core is None:
-            self._core = ClientCore(self._settings)
-        self._core.submit(transfer)
+        core.submit(transfer)
         return transfer
 
+    def _living_core(self) -> ClientCore:
+        """Made by whoever comes first, before anything is opened that would have to be closed if it fails."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("the client is closed")
+            if self._core is None:
+                self._core = ClientCore(self._settings)
+            return self._core
+
     def _cancel(self, transfer: Transfer) -> None:
-        if self._core is not None:
-            self._core.cancel(transfer)
+        core = self._core
+        if core is not None:
+            core.cancel(transfer)
 
 
 class Client(_Face):
@@ -213,17 +223,19 @@ class AsyncClient(_Face):
     ) -> bytes | TransferResult:
         """As Client.get; `progress` is called in the event loop."""
         url = self._locate(name)
-        told = _in_loop(progress)
-        transfer = await self._begin(url, lambda: self._begin_get(url, to, told), blocks=False)
-        return _outcome(await self._wait(transfer), to)
+        told = _InLoop(progress) if progress is not None else None
+        blocks = isinstance(to, str | os.PathLike) and _is_special(to)
+        transfer = await self._begin(url, lambda: self._begin_get(url, to, told), blocks=blocks)
+        return _outcome(await self._wait(transfer, told), to)
 
     async def put(self, name: str, content: Content, *, progress: ProgressCallback | None = None) -> TransferResult:
         """As Client.put; `progress` is called in the event loop, a file object is read in another thread."""
         url = self._locate(name)
-        told = _in_loop(progress)
+        told = _InLoop(progress) if progress is not None else None
         blocks = hasattr(content, "read") or (url.mode or self._settings.mode) == "netascii"
+        blocks = blocks or (isinstance(content, str | os.PathLike) and _is_special(content))
         transfer = await self._begin(url, lambda: self._begin_put(url, content, told), blocks=blocks)
-        return await self._wait(transfer)
+        return await self._wait(transfer, told)
 
     async def _begin(self, url: TftpUrl, begin: Callable[[], Transfer], *, blocks: bool) -> Transfer:
         """Asking the name service and copying go to another thread; nothing else is worth one."""
@@ -241,12 +253,15 @@ class AsyncClient(_Face):
         if not task.cancelled() and task.exception() is None:
             self._cancel(task.result())
 
-    async def _wait(self, transfer: Transfer) -> TransferResult:
+    async def _wait(self, transfer: Transfer, told: "_InLoop | None") -> TransferResult:
         try:
-            return await asyncio.wrap_future(transfer.future)
+            result = await asyncio.wrap_future(transfer.future)
         except asyncio.CancelledError:
             self._cancel(transfer)
             raise
+        if told is not None and told.error is not None:
+            raise told.error
+        return result
 
 
 @overload
@@ -286,13 +301,35 @@ def _outcome(result: TransferResult, to: Destination | None) -> bytes | Transfer
     return result.data or b""
 
 
-def _in_loop(progress: ProgressCallback | None) -> ProgressCallback | None:
-    """The callback, called where asyncio code expects to run."""
-    if progress is None:
-        return None
-    loop = asyncio.get_running_loop()
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether opening or reading it may wait for somebody: a FIFO, a terminal."""
+    try:
+        return not stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError:
+        return False  # absent: it is made, or refused, at once
 
-    def tell(done_bytes: int, size_bytes: int | None) -> None:
-        loop.call_soon_threadsafe(progress, done_bytes, size_bytes)
 
-    return tell
+class _InLoop:
+    """A progress callback, called where asyncio code expects to run.
+
+    Attributes:
+        error: What it raised; the core is told at its next call, so that it ends the transfer as a plain one does.
+    """
+
+    def __init__(self, progress: ProgressCallback) -> None:
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+        self.error: BaseException | None = None
+
+    def __call__(self, done_bytes: int, size_bytes: int | None) -> None:
+        if self.error is not None:
+            raise self.error
+        self._loop.call_soon_threadsafe(self._call, done_bytes, size_bytes)
+
+    def _call(self, done_bytes: int, size_bytes: int | None) -> None:
+        if self.error is not None:
+            return
+        try:
+            self._progress(done_bytes, size_bytes)
+        except Exception as error:  # anything that a caller's code raises
+            self.error = error

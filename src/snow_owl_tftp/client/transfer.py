@@ -88,6 +88,7 @@ class Transfer:
         data: The content, where the target gives one.
         error: What we ended it for; comes before what the engine says.
         cancelled: Nobody waits for it any more.
+        delivered: A get's file is in place: it has succeeded, whatever follows.
         finishing: An executor is making it visible.
         ended: The Completion that came meanwhile.
     """
@@ -107,6 +108,7 @@ class Transfer:
     data: bytes | None = None
     error: BaseException | None = None
     cancelled: bool = False
+    delivered: bool = False
     finishing: bool = False
     ended: Any = None
 
