@@ -380,7 +380,10 @@ class ClientCore:
             code = int(ErrorCode.DISK_FULL if full else ErrorCode.NOT_DEFINED)
             text = b"disk full or allocation exceeded" if full else b"I/O error while writing the file"
             kind = TransferDiskFull if full else TransferError
-            transfer.error = transfer.error or kind(f"{'disk full' if full else 'local I/O error'}: {error}")
+            transfer.error = transfer.error or kind(
+                f"{'disk full' if full else 'local I/O error'}: {error.strerror or error}"
+            )
+            transfer.error.__cause__ = transfer.error.__cause__ or error
         except BaseException as error:  # somebody's file object: its error is handed on as it is
             code, text = int(ErrorCode.NOT_DEFINED), b"the receiver failed"
             transfer.error = transfer.error or error
