@@ -21,7 +21,7 @@ from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.sources import source_for
 from snow_owl_tftp.client.targets import target_for
 from snow_owl_tftp.client.transfer import ProgressCallback, Transfer, TransferResult
-from snow_owl_tftp.client.url import DEFAULT_PORT, TftpUrl, parse_url
+from snow_owl_tftp.client.url import DEFAULT_PORT, TftpUrl, is_tftp_url, parse_url
 from snow_owl_tftp.plan import Role
 
 __all__ = ["AsyncClient", "Client", "Content", "Destination", "SettingsArguments", "get", "put"]
@@ -87,7 +87,7 @@ class _Face:
             core.close()
 
     def _locate(self, name: str) -> TftpUrl:
-        if name.startswith("tftp://"):
+        if is_tftp_url(name):
             return parse_url(name)
         if self._host is None:
             raise ValueError(f"not a tftp:// URL, and the client has no host: {name!r}")
