@@ -7,7 +7,7 @@ May know: the engine, sockets, transfers. Must not: know asyncio, or who waits f
 Invariants:
 - Every submitted transfer's future is resolved, also when the core is closed.
 - A transfer asks again only while nothing of the file was received: without options where they were refused, at the
-  next address where nobody answered.
+  next address where nobody answered. While there is a next one it waits for two seconds, not to the end.
 - State is guarded by one lock; the engine's events are read by one thread, which never waits for anything but them.
   What may block (copying into somebody's file object) is done by an executor.
 - Progress callbacks run in that thread and without the lock: they may wait for another thread that uses the client.
@@ -63,6 +63,8 @@ _IO_THREADS = 2
 _PROGRESS_S = 0.1
 _ROUTE_S = 30.0
 """How long the blksize of a route is remembered: path MTU discovery forgets after ten minutes (ip(7))."""
+_NEXT_ADDRESS_S = 2.0
+"""The first repetition fits in; to time out takes half a minute, which a `localhost` that is ::1 first is not worth."""
 _DESCRIPTORS_EACH = 4
 """Of a transfer: its socket, its file, one for the source that the engine keeps, and one of a download that ended
 and whose socket still repeats the last ACK."""
@@ -142,7 +144,7 @@ class ClientCore:
             except BaseException:
                 transfer.close()
                 raise
-        if transfer.progress is not None:
+        if transfer.progress is not None or len(transfer.addresses) > 1:
             os.eventfd_write(self._wake_fd, 1)
 
     def cancel(self, transfer: Transfer) -> None:
@@ -229,7 +231,8 @@ class ClientCore:
                 return
 
     def _send_request(self, transfer: Transfer, address: ServerAddress, blksize: int) -> None:
-        transfer.answered = False
+        transfer.answered = transfer.skipped = False
+        transfer.asked_at_s = time.monotonic()
         transfer.negotiated = Negotiated()
         request = build_request(*self._request(transfer, blksize))
         sock, gro = open_socket(address, self.settings, receives=transfer.role == Role.RECEIVER)
@@ -306,7 +309,7 @@ class ClientCore:
 
     def _patience_ms(self) -> float | None:
         with self._lock:
-            due = bool(self._waiting) or any(transfer.progress for transfer in self._live)
+            due = bool(self._waiting) or any(t.progress or len(t.addresses) > 1 for t in self._live)
         return _PROGRESS_S * 1000 if due else None
 
     def _drain_wakes(self) -> None:
@@ -326,7 +329,7 @@ class ClientCore:
                 elif type(event) is native.Received:
                     self._on_received(event)
                 elif isinstance(event, native.Progress) and not event.context.cancelled:
-                    self._news.append(partial(self._tell, event.context, event.payload_bytes))
+                    self._on_progress(event.context, event.payload_bytes)
             while self._waiting and self._has_room():
                 self._ask_again(self._waiting.popleft())
 
@@ -407,7 +410,8 @@ class ClientCore:
             transfer.plain = True
             self._ask_again(transfer)
         elif self._is_unheard(transfer, completion):
-            del transfer.addresses[0]
+            # One that spoke up while it was given up is the right one, only slow: the others are forgotten.
+            transfer.addresses = transfer.addresses[:1] if completion.datagrams_in else transfer.addresses[1:]
             self._ask_again(transfer)
         else:
             self._fail(transfer, transfer.error or error_of_completion(transfer, completion))
@@ -419,13 +423,11 @@ class ClientCore:
         self._news.append(partial(self._tell, transfer, completion.payload_bytes, transfer.result(completion)))
 
     def _is_unheard(self, transfer: Transfer, completion: Any) -> bool:
-        """Nobody answered at this address, and there is another one."""
-        return (
-            completion.outcome == Outcome.TIMED_OUT
-            and completion.datagrams_in == 0
-            and len(transfer.addresses) > 1
-            and not transfer.cancelled
-        )
+        """Nobody answered at this address, or not in time, and there is another one."""
+        if transfer.cancelled or len(transfer.addresses) == 1:
+            return False
+        silent = completion.outcome == Outcome.TIMED_OUT and completion.datagrams_in == 0
+        return silent or (transfer.skipped and completion.outcome == Outcome.ABORTED)
 
     def _ask_again(self, transfer: Transfer) -> None:
         try:
@@ -449,8 +451,23 @@ class ClientCore:
                 return
             self._progress_due = now + _PROGRESS_S
             for transfer in self._live:
-                if transfer.progress is not None and not transfer.cancelled:
+                if (transfer.progress is not None or self._is_overdue(transfer)) and not transfer.cancelled:
                     self._engine.ask_progress(transfer)
+
+    def _on_progress(self, transfer: Transfer, done_bytes: int) -> None:
+        if done_bytes == 0 and self._is_overdue(transfer):
+            transfer.skipped = True
+            self._engine.abort_asked(transfer, ErrorCode.NOT_DEFINED, b"no answer")
+        elif transfer.progress is not None:
+            self._news.append(partial(self._tell, transfer, done_bytes))
+
+    def _may_skip(self, transfer: Transfer) -> bool:
+        """It has another address to go to, and has seen no OACK at this one."""
+        return len(transfer.addresses) > 1 and not (transfer.answered or transfer.skipped)
+
+    def _is_overdue(self, transfer: Transfer) -> bool:
+        patience_s = max(_NEXT_ADDRESS_S, self.settings.timeout or 0)
+        return self._may_skip(transfer) and time.monotonic() - transfer.asked_at_s >= patience_s
 
     def _tell_news(self) -> None:
         """Calls callers' code: by one thread, so that a callback hears in order, and never with the lock."""

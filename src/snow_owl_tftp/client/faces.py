@@ -75,7 +75,13 @@ class _Face:
             self._shut()
 
     def counters(self) -> dict[str, Any]:
-        """What the engine counted so far: system calls, datagrams, blocks, retransmits, by name; {}: never used."""
+        """What the engine has counted so far.
+
+        Returns:
+            By name: counts since the first transfer (`datagrams_sent`, `bytes_received` …), levels (`live_transfers`)
+            and two histograms as lists, as section 11 of docs/engine-contract.md lists them. Empty before the first
+            transfer and after `close`.
+        """
         core = self._core
         return core.counters() if core is not None else {}
 
@@ -141,7 +147,15 @@ class Client(_Face):
         self.close()
 
     def close(self) -> None:
-        """End what is under way (TransferAborted, servers are told), the threads and sockets."""
+        """End the transfers, threads and sockets. May be called twice, and by any thread.
+
+        Calls that wait in other threads raise TransferAborted, and their servers are told (ERROR 0); a later call is a
+        ValueError. A file object that a thread is just writing to is waited for.
+
+        Deviates: RFC 1350 section 6 encourages the receiver of the last DATA to wait, in case its ACK was lost. An
+        open client does, for five seconds; a closed one does not, so that a short script need not wait for what its
+        server would repeat a second later (test_closing_a_client_after_success_sends_no_error).
+        """
         self._shut()
 
     @overload
@@ -156,16 +170,20 @@ class Client(_Face):
         Args:
             name: On the client's host, or a tftp:// URL.
             to: None: return the bytes. A path appears complete or not at all. A file object is written to once
-                everything has arrived.
-            progress: Called with (bytes so far, size or None) about ten times a second, by another thread.
+                everything has arrived, by another thread, and is not closed.
+            progress: Called with (bytes so far, size in bytes or None) about ten times a second and once at the end,
+                by another thread. What it raises ends the transfer and is raised here; at the end the file is there.
 
         Returns:
             The bytes, or with `to` how the transfer went.
 
         Raises:
-            TransferError: It failed; see its subclasses.
-            OSError: The name of the host is not known, there is no route, or `to` cannot be written.
-            ValueError: `name` is no URL, or fits no packet of 512 bytes.
+            TransferError: It failed, and nothing is left of it; see its subclasses.
+            OSError: The name of the host is not known, there is no route, no descriptor is left, or `to` cannot be
+                written.
+            ValueError: `name` is no URL, or fits no packet of 512 bytes, or the client is closed.
+            TypeError: `to` is neither a path nor a file object.
+            RuntimeError: A progress callback of this client calls it, and would wait for itself.
 
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
@@ -173,15 +191,26 @@ class Client(_Face):
         return _outcome(self._wait(transfer), to)
 
     def put(self, name: str, content: Content, *, progress: ProgressCallback | None = None) -> TransferResult:
-        """Upload a file; the arguments and errors of `get`, but for:
+        """Upload a file.
 
         Args:
-            name: What the file is to be called there.
-            content: Bytes; a path (a str is one); or a file object, read from where it stands to its end.
-            progress: As for `get`.
+            name: What the file is to be called: on the client's host, or a tftp:// URL.
+            content: Bytes; a path (a str is one); or a file object, read from where it stands to its end and not
+                closed. What is no plain file is copied first, so that its size can be announced.
+            progress: As for `get`; at the end the server has the file.
 
         Returns:
             How the transfer went.
+
+        Raises:
+            TransferError: It failed; see its subclasses.
+            OSError: The name of the host is not known, there is no route, no descriptor is left, or `content` cannot
+                be read or copied.
+            ValueError: As for `get`.
+            TypeError: `content` is none of these.
+            RuntimeError: As for `get`.
+
+        Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
         return self._wait(self._begin_put(self._locate(name), content, progress))
 
@@ -199,7 +228,8 @@ class AsyncClient(_Face):
         async with AsyncClient("10.0.0.1", windowsize=32) as client:
             await client.put("startup.cfg", Path("startup.cfg"))
 
-    A cancelled call tells the server (ERROR 0) and leaves nothing.
+    A cancelled call tells the server (ERROR 0) and leaves nothing, unless its file has come into place in that moment.
+    Cancelling does not wait for a thread that opens a FIFO or reads a file object; that one goes on by itself.
     """
 
     async def __aenter__(self) -> Self:
@@ -211,7 +241,7 @@ class AsyncClient(_Face):
         await self.close()
 
     async def close(self) -> None:
-        """As Client.close."""
+        """As Client.close, for the tasks that wait; a thread does the waiting."""
         await asyncio.to_thread(self._shut)
 
     @overload
@@ -221,7 +251,22 @@ class AsyncClient(_Face):
     async def get(
         self, name: str, to: Destination | None = None, *, progress: ProgressCallback | None = None
     ) -> bytes | TransferResult:
-        """As Client.get; `progress` is called in the event loop."""
+        """Download a file.
+
+        Args:
+            name: On the client's host, or a tftp:// URL.
+            to: As for Client.get.
+            progress: As for Client.get, but called in the event loop.
+
+        Returns:
+            The bytes, or with `to` how the transfer went.
+
+        Raises:
+            TransferError: It failed, and nothing is left of it; see its subclasses.
+            OSError, ValueError, TypeError: As Client.get.
+
+        Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
+        """
         url = self._locate(name)
         told = _InLoop(progress) if progress is not None else None
         blocks = isinstance(to, str | os.PathLike) and _is_special(to)
@@ -229,7 +274,22 @@ class AsyncClient(_Face):
         return _outcome(await self._wait(transfer, told), to)
 
     async def put(self, name: str, content: Content, *, progress: ProgressCallback | None = None) -> TransferResult:
-        """As Client.put; `progress` is called in the event loop, a file object is read in another thread."""
+        """Upload a file.
+
+        Args:
+            name: What the file is to be called: on the client's host, or a tftp:// URL.
+            content: As for Client.put; a file object is read in another thread.
+            progress: As for Client.put, but called in the event loop.
+
+        Returns:
+            How the transfer went.
+
+        Raises:
+            TransferError: It failed; see its subclasses.
+            OSError, ValueError, TypeError: As Client.put.
+
+        Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
+        """
         url = self._locate(name)
         told = _InLoop(progress) if progress is not None else None
         blocks = hasattr(content, "read") or (url.mode or self._settings.mode) == "netascii"
@@ -279,9 +339,25 @@ def get(
     progress: ProgressCallback | None = None,
     **settings: Unpack[SettingsArguments],
 ) -> bytes | TransferResult:
-    """Download one file: `get("tftp://10.0.0.1/boot/grub.cfg")`. See Client.get, and ClientSettings for `settings`.
+    """Download one file: `get("tftp://10.0.0.1/boot/grub.cfg")`.
 
     For more than a few files a Client is cheaper: it keeps its threads.
+
+    Args:
+        url: A tftp:// URL.
+        to: As for Client.get.
+        progress: As for Client.get.
+        **settings: See ClientSettings.
+
+    Returns:
+        The bytes, or with `to` how the transfer went.
+
+    Raises:
+        TransferError: It failed, and nothing is left of it; see its subclasses.
+        ConfigError: A setting is out of its range.
+        OSError, ValueError, TypeError: As Client.get.
+
+    Spec: RFC 1350, RFC 2347 to 2349, RFC 3617, RFC 7440.
     """
     with Client(**settings) as client:
         return client.get(url, to, progress=progress) if to is not None else client.get(url, progress=progress)
@@ -290,7 +366,24 @@ def get(
 def put(
     url: str, content: Content, *, progress: ProgressCallback | None = None, **settings: Unpack[SettingsArguments]
 ) -> TransferResult:
-    """Upload one file: `put("tftp://10.0.0.1/startup.cfg", Path("startup.cfg"))`. See Client.put and ClientSettings."""
+    """Upload one file: `put("tftp://10.0.0.1/startup.cfg", Path("startup.cfg"))`.
+
+    Args:
+        url: A tftp:// URL.
+        content: As for Client.put.
+        progress: As for Client.put.
+        **settings: See ClientSettings.
+
+    Returns:
+        How the transfer went.
+
+    Raises:
+        TransferError: It failed; see its subclasses.
+        ConfigError: A setting is out of its range.
+        OSError, ValueError, TypeError: As Client.put.
+
+    Spec: RFC 1350, RFC 2347 to 2349, RFC 3617, RFC 7440.
+    """
     with Client(**settings) as client:
         return client.put(url, content, progress=progress)
 

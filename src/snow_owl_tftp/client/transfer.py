@@ -84,6 +84,8 @@ class Transfer:
         asked: Options of the request that is in flight.
         plain: Options are not asked for (again).
         answered: The server has sent an OACK: it does know options.
+        asked_at_s: When the request was sent first, by the monotonic clock.
+        skipped: It was ended because this address is silent and there is another one.
         negotiated: What holds, once the server granted something.
         data: The content, where the target gives one.
         error: What we ended it for; comes before what the engine says.
@@ -104,6 +106,8 @@ class Transfer:
     asked: tuple[Option, ...] = ()
     plain: bool = False
     answered: bool = False
+    asked_at_s: float = 0.0
+    skipped: bool = False
     negotiated: Negotiated = field(default_factory=Negotiated)
     data: bytes | None = None
     error: BaseException | None = None
