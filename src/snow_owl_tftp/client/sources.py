@@ -83,19 +83,22 @@ def _plain_file(file: BinaryIO) -> int | None:
     if type(raw) is not io.FileIO:
         return None
     fd = file.fileno()
-    if not stat.S_ISREG(os.fstat(fd).st_mode) or file.tell() != 0 or not _is_on_disk(fd):
+    try:
+        plain = stat.S_ISREG(os.fstat(fd).st_mode) and file.tell() == 0 and _is_on_disk(fd)
+    except OSError:  # it cannot be told where it stands, or cannot be mapped
         return None
-    return os.dup(fd)
+    return os.dup(fd) if plain else None
 
 
 def _is_on_disk(fd: int) -> bool:
-    """The kernel writes the files of /proc and /sys while they are read: the size of those says nothing."""
+    """The kernel writes the files of /proc and /sys while they are read: the size of those says nothing.
+
+    Raises:
+        OSError: It is such a file.
+    """
     if os.fstat(fd).st_size == 0:
         return os.pread(fd, 1, 0) == b""
-    try:
-        mmap.mmap(fd, 1, prot=mmap.PROT_READ).close()
-    except OSError:
-        return False
+    mmap.mmap(fd, 1, prot=mmap.PROT_READ).close()
     return True
 
 
