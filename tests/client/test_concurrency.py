@@ -3,13 +3,14 @@
 import asyncio
 import io
 import os
+import resource
 import threading
 from pathlib import Path
 
 import pytest
 from tests.server.upload_support import serve_uploads
 from tests.support.fake_server import Talk, fake_server, refuse_options
-from tests.support.server import wait_for
+from tests.support.server import serve_command, wait_for
 
 from snow_owl_tftp import AsyncClient, Client
 from snow_owl_tftp.client import core, faces
@@ -249,3 +250,21 @@ async def test_fifo_does_not_block_the_loop(server, tmp_path, does):
             await asyncio.to_thread(fifo.write_bytes, CONTENT)
             await task
             assert await client.get("up") == CONTENT
+
+
+# --- descriptors
+
+
+async def test_transfers_that_wait_need_no_descriptor(tmp_path):
+    """A hundred under a limit that has room for a few; the client may not count on having it all for itself."""
+    (tmp_path / "file").write_bytes(CONTENT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with serve_command(tmp_path) as server:
+        async with AsyncClient(*server.address, max_transfers=50) as client:
+            assert await client.get("file") == CONTENT
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 40, hard))
+            try:
+                got = await asyncio.gather(*[client.get("file") for _ in range(100)])
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert got == [CONTENT] * 100

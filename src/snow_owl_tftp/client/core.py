@@ -14,6 +14,7 @@ Invariants:
 - Once a file is in place its transfer has succeeded, whatever is said afterwards.
 """
 
+import errno
 import os
 import select
 import threading
@@ -68,6 +69,7 @@ _NEXT_ADDRESS_S = 2.0
 _DESCRIPTORS_EACH = 4
 """Of a transfer: its socket, its file, one for the source that the engine keeps, and one of a download that ended
 and whose socket still repeats the last ACK."""
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _DALLY_S = 5.0
 """How long the engine keeps the socket of a download, to repeat its last ACK."""
 
@@ -136,16 +138,17 @@ class ClientCore:
                 if threading.current_thread() is self._thread:
                     raise RuntimeError("a progress callback cannot wait for a transfer of its own client")
                 transfer.future.set_running_or_notify_cancel()
-                if self._has_room():
-                    self._ask(transfer)
+                if self._has_room() and not self._waiting:
+                    self._ask_or_wait(transfer)
                 else:
                     self._check(transfer)
                     self._waiting.append(transfer)
             except BaseException:
                 transfer.close()
                 raise
-        if transfer.progress is not None or len(transfer.addresses) > 1:
-            os.eventfd_write(self._wake_fd, 1)
+            ticks = transfer.progress is not None or len(transfer.addresses) > 1
+            if ticks or (self._waiting and not self._live):
+                os.eventfd_write(self._wake_fd, 1)  # under the lock: `close` closes it
 
     def cancel(self, transfer: Transfer) -> None:
         """End a transfer that nobody waits for: nothing of it appears, the server is told.
@@ -215,15 +218,42 @@ class ClientCore:
             wanted.append(("tsize", "0"))
         return tuple(wanted)
 
+    def _ask_waiting(self) -> None:
+        while self._waiting and self._has_room():
+            transfer = self._waiting.popleft()
+            self._ask_again(transfer)
+            if self._waiting and self._waiting[0] is transfer:
+                return  # no descriptor yet
+
+    def _ask_or_wait(self, transfer: Transfer) -> None:
+        """Where no descriptor is left (the caller's own files count too), one that is under way gives some back."""
+        try:
+            self._ask(transfer)
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR or not (self._live or self._dallying):
+                raise
+            self._end_dallying()
+            self._waiting.appendleft(transfer)
+
+    def _end_dallying(self) -> None:
+        """Their sockets are wanted; until these are closed for certain, there is something to wait for."""
+        soon_s = time.monotonic() + 2 * _PROGRESS_S
+        for due_s, transfer_id in self._dallying:
+            if due_s > soon_s:
+                self._engine.abort(transfer_id)
+        self._dallying = deque((min(due_s, soon_s), transfer_id) for due_s, transfer_id in self._dallying)
+
     def _ask(self, transfer: Transfer) -> None:
         """Sends the request to the first address that there is a route to."""
+        if transfer.open_target is not None:
+            transfer.target, transfer.open_target = transfer.open_target(), None
         while True:
             address = transfer.addresses[0]
             try:
                 blksize = self.settings.blksize or self._route_blksize(address)
                 self._send_request(transfer, address, blksize)
-            except OSError:
-                if len(transfer.addresses) == 1:
+            except OSError as error:
+                if len(transfer.addresses) == 1 or error.errno in _NO_DESCRIPTOR:
                     raise
                 del transfer.addresses[0]
             else:
@@ -330,8 +360,7 @@ class ClientCore:
                     self._on_received(event)
                 elif isinstance(event, native.Progress) and not event.context.cancelled:
                     self._on_progress(event.context, event.payload_bytes)
-            while self._waiting and self._has_room():
-                self._ask_again(self._waiting.popleft())
+            self._ask_waiting()
 
     def _on_answer(self, answer: Any) -> None:
         transfer: Transfer = answer.context
@@ -433,7 +462,7 @@ class ClientCore:
         try:
             if self._closing:
                 raise TransferAborted("the client was closed")
-            self._ask(transfer)
+            self._ask_or_wait(transfer)
         except (OSError, ValueError, TransferError) as error:
             self._fail(transfer, error)
 

@@ -11,6 +11,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeAlias, TypedDict, Unpack, overload
@@ -105,7 +106,11 @@ class _Face:
         core = self._living_core()
         mode = url.mode or self._settings.mode
         addresses = resolve(url.host, url.port, self._settings.bind)
-        transfer = Transfer(Role.RECEIVER, url.path, mode, addresses, target=target_for(to, mode), progress=progress)
+        transfer = Transfer(Role.RECEIVER, url.path, mode, addresses, progress=progress)
+        if to is None or (isinstance(to, str | os.PathLike) and not _is_special(to)):
+            transfer.open_target = partial(target_for, to, mode)
+        else:
+            transfer.target = target_for(to, mode)
         core.submit(transfer)
         return transfer
 

@@ -78,6 +78,7 @@ class Transfer:
         mode: 'octet' or 'netascii'.
         addresses: Of the server, tried in turn while none answers.
         target: Where a get goes.
+        open_target: Makes the target when its turn comes, since one that waits must hold no descriptor.
         source: What a put sends.
         progress: Told about ten times a second, or None.
         future: The result; never cancelled through itself, see ClientCore.cancel.
@@ -100,6 +101,7 @@ class Transfer:
     mode: str
     addresses: list[ServerAddress]
     target: Target | None = None
+    open_target: Callable[[], Target] | None = None
     source: Source | None = None
     progress: ProgressCallback | None = None
     future: "Future[TransferResult]" = field(default_factory=Future)
