@@ -160,6 +160,29 @@ def test_size_limit_is_a_full_disk():
         get(server.url("x"), max_size_bytes=600)
 
 
+def test_announced_size_beyond_the_limit_is_refused_at_once(tmp_path):
+    def script(talk: Talk) -> None:
+        talk.oack(blksize=512, tsize=601)
+        assert talk.hear_error() == 3
+
+    with (
+        fake_server(script) as server,
+        pytest.raises(TransferDiskFull, match="601 bytes is larger than max_size_bytes"),
+    ):
+        get(server.url("x"), tmp_path / "file", max_size_bytes=600)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_server_that_sends_beyond_limit_and_announcement_is_told_apart():
+    def script(talk: Talk) -> None:
+        granted(talk, tsize=500)
+        talk.data(1, bytes(512))
+        assert talk.hear_error() == 3
+
+    with fake_server(script) as server, pytest.raises(TransferChanged, match="announced 500 bytes and sent more"):
+        get(server.url("x"), max_size_bytes=600)
+
+
 # --- what the network does
 
 

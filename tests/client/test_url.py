@@ -1,6 +1,8 @@
 """RFC 3617 URLs."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snow_owl_tftp.client.url import TftpUrl, parse_url
 
@@ -15,6 +17,10 @@ from snow_owl_tftp.client.url import TftpUrl, parse_url
         ("tftp://h/a;mode=OCTET", TftpUrl("h", 69, "a", "octet")),
         ("tftp://h/a%3Bb%20c", TftpUrl("h", 69, "a;b c")),
         ("tftp://h/a?b", TftpUrl("h", 69, "a?b")),
+        ("tftp://h/a?", TftpUrl("h", 69, "a?")),
+        ("TFTP://h/a", TftpUrl("h", 69, "a")),
+        ("tftp://[fe80::1%2525x]/a", TftpUrl("fe80::1%25x", 69, "a")),
+        ("tftp://a%2541/a", TftpUrl("a%41", 69, "a")),
         ("tftp://h/a#b", TftpUrl("h", 69, "a#b")),
         ("tftp://10.0.0.1/a", TftpUrl("10.0.0.1", 69, "a")),
         ("tftp://[::1]:70/a", TftpUrl("::1", 70, "a")),
@@ -24,6 +30,16 @@ from snow_owl_tftp.client.url import TftpUrl, parse_url
 def test_parts(text, expected):
     assert parse_url(text) == expected
     assert parse_url(str(expected)) == expected
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+_NAMES = _TEXT.filter(lambda text: ":" not in text)
+_ZONES = st.builds("fe80::1%{}".format, _TEXT)
+
+
+@given(st.builds(TftpUrl, _NAMES | _ZONES, st.integers(1, 65535), _TEXT, st.sampled_from([None, "octet", "netascii"])))
+def test_what_is_written_is_read_again(url):
+    assert parse_url(str(url)) == url
 
 
 def test_link_local_zone_may_be_bare():

@@ -11,9 +11,11 @@ Invariants:
 - Importing this package imports no command and no engine: `--help` must not wait for them.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 import click
@@ -64,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    if sys.stderr is None:  # closed by the shell: print would take standard output instead
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     try:
         status = _program.main(arguments, prog_name=_PROGRAM, standalone_mode=False)
     except click.exceptions.Abort:  # Ctrl-C before the server took the signals over

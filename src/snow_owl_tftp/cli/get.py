@@ -4,7 +4,6 @@ May know: flags, paths. Must not know: how a file arrives, or appears.
 """
 
 import functools
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -18,6 +17,7 @@ from snow_owl_tftp.cli.transfers import (
     run_jobs,
     settings_of,
     sha256_of_file,
+    stream,
 )
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def command(urls: tuple[str, ...], output: str | None, as_json: bool, **flags: A
     if len(set(paths)) < len(paths):
         raise click.UsageError("two of the URLs would be written to one file")
     to_stdout = output == "-"
-    json_file = sys.stderr if to_stdout else sys.stdout
-    return run_jobs(jobs, settings_of(flags), as_json=as_json, json_file=json_file, in_turn=to_stdout)
+    json_file = stream("stderr" if to_stdout else "stdout") if as_json else None
+    return run_jobs(jobs, settings_of(flags), json_file=json_file, in_turn=to_stdout)
 
 
 def _job(url: str, output: str | None, *, several: bool) -> Job:
@@ -53,7 +53,7 @@ def _job(url: str, output: str | None, *, several: bool) -> Job:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if output == "-":
-        stdout = Hashing(sys.stdout.buffer)
+        stdout = Hashing(stream("stdout").buffer)
         return Job(url, None, functools.partial(_run, url, cast(BinaryIO, stdout)), stdout.hexdigest)
     path = _path(url, name, output, several=several)
     return Job(url, str(path), functools.partial(_run, url, path), functools.partial(sha256_of_file, path))

@@ -4,7 +4,6 @@ May know: flags, paths. Must not know: how a file is sent.
 """
 
 import functools
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -18,6 +17,7 @@ from snow_owl_tftp.cli.transfers import (
     run_jobs,
     settings_of,
     sha256_of_file,
+    stream,
 )
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def command(file: str, url: str, as_json: bool, **flags: Any) -> int:
     A path that ends in a slash takes the file's own name.
     """
     if file == "-":
-        stdin = Hashing(sys.stdin.buffer)
+        stdin = Hashing(stream("stdin").buffer)
         job = Job(url, None, functools.partial(_run, _checked(url), cast(BinaryIO, stdin)), stdin.hexdigest)
     else:
         path = Path(file)
         name = _checked(url + path.name if url.endswith("/") else url)
         job = Job(name, file, functools.partial(_run, name, path), functools.partial(sha256_of_file, path))
-    return run_jobs([job], settings_of(flags), as_json=as_json, json_file=sys.stdout)
+    return run_jobs([job], settings_of(flags), json_file=stream("stdout") if as_json else None)
 
 
 def _checked(url: str) -> str:

@@ -2,22 +2,24 @@
 
 May know: flags, terminals, the client's names. Must not know: packets or the engine.
 Invariants: standard output carries content (`-o -`) or JSON, never both; progress and complaints go to standard error;
-nothing is drawn unless that is a terminal; Ctrl-C and SIGTERM end every transfer with an ERROR and leave no file.
+nothing is drawn unless that is a terminal; Ctrl-C, SIGTERM and SIGHUP end every transfer with an ERROR and leave no
+file, within a second.
 """
 
 import asyncio
 import hashlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 
+from snow_owl_tftp.cli.bars import Bars
 from snow_owl_tftp.errors import (
     TransferChanged,
     TransferDiskFull,
@@ -30,18 +32,24 @@ if TYPE_CHECKING:
     from snow_owl_tftp.client.faces import AsyncClient
     from snow_owl_tftp.client.transfer import ProgressCallback, TransferResult
 
-__all__ = ["EXIT_STATUSES", "Hashing", "Job", "client_flags", "run_jobs", "settings_of", "sha256_of_file"]
+__all__ = ["EXIT_STATUSES", "Hashing", "Job", "client_flags", "run_jobs", "settings_of", "sha256_of_file", "stream"]
 
 _FAILED: Final = 1
+_NO_READER: Final = 128 + signal.SIGPIPE
+"""As a shell reports a program that does not catch the signal."""
+_GRACE_S: Final = 0.3
+"""For the ERRORs to leave, and for threads that are not stuck to end."""
 _STATUS: Final[tuple[tuple[type[TransferError], str, int], ...]] = (
     (TransferRefused, "refused", 3),
     (TransferTimedOut, "timed out", 4),
     (TransferChanged, "changed", 5),
     (TransferDiskFull, "disk full", 6),
 )
+_STREAMS: Final = {"stdin": "standard input", "stdout": "standard output", "stderr": "standard error"}
 EXIT_STATUSES: Final = (
     "Exit status: 0 done, 1 failed otherwise, 2 wrong usage, 3 refused by the server, 4 timed out, "
-    "5 changed while it was sent, 6 disk full, 130 interrupted. With several transfers: the first failure's."
+    "5 changed while it was sent, 6 disk full, 130 interrupted (128 and the number of any signal), 141 nobody reads "
+    "the output. With several transfers: the first failure's."
 )
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -82,13 +90,16 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
 class Hashing:
     """A file object that hashes what passes through it."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
+        from snow_owl_tftp.client.targets import write_all
+
+        write_all(self._file, data)
         self._digest.update(data)
-        return self._file.write(data)
+        return len(data)
 
     def read(self, size_bytes: int = -1) -> bytes:
         data = self._file.read(size_bytes)
@@ -127,63 +138,120 @@ def sha256_of_file(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_jobs(
-    jobs: Sequence[Job], settings: dict[str, Any], *, as_json: bool, json_file: IO[str], in_turn: bool = False
-) -> int:
+def stream(name: str) -> Any:
+    """`sys.stdin`, `sys.stdout` or `sys.stderr`.
+
+    Raises:
+        click.UsageError: The shell has closed it (`>&-`).
+    """
+    if (file := getattr(sys, name)) is None:
+        raise click.UsageError(f"{_STREAMS[name]} is closed")
+    return file
+
+
+def run_jobs(jobs: Sequence[Job], settings: dict[str, Any], *, json_file: IO[str] | None, in_turn: bool = False) -> int:
     """Do all of them and report each.
 
     Args:
         jobs: What to do.
         settings: Of the client.
-        as_json: Report as JSON, to `json_file`.
-        json_file: Where to.
-        in_turn: One after the other, since they share an output.
+        json_file: Where to report as JSON; None: nowhere.
+        in_turn: One after the other, since they share standard output.
 
     Returns:
         The exit status.
     """
-    return asyncio.run(_run_all(jobs, settings, as_json=as_json, json_file=json_file, in_turn=in_turn))
-
-
-async def _run_all(
-    jobs: Sequence[Job], settings: dict[str, Any], *, as_json: bool, json_file: IO[str], in_turn: bool
-) -> int:
-    from snow_owl_tftp.client.faces import AsyncClient
-
-    main = asyncio.current_task()
-    terminated: list[int] = []
-
-    def on_sigterm() -> None:
-        terminated.append(128 + signal.SIGTERM)
-        if main is not None:
-            main.cancel()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm)
-    drawn = sys.stderr.isatty() and not as_json
     try:
-        async with AsyncClient(**settings) as client:
-            with _Bars(drawn) as bars:
-                runs = [_run_one(client, job, bars, json_file if as_json else None) for job in jobs]
-                if in_turn:
-                    statuses = [await run for run in runs]
-                else:
-                    statuses = await asyncio.gather(*runs)
-    except asyncio.CancelledError:
-        if terminated:
-            return terminated[0]
-        raise
-    return next((status for status in statuses if status), 0)
+        return asyncio.run(_Run(json_file).all(jobs, settings, in_turn=in_turn))
+    finally:
+        _give_up_stdout_if_broken()
 
 
-async def _run_one(client: "AsyncClient", job: Job, bars: "_Bars", json_file: IO[str] | None) -> int:
+def _give_up_stdout_if_broken() -> None:
+    """What it did not take would be tried again at the exit, which fails with a traceback of Python's own."""
+    if sys.stdout is None:
+        return
     try:
-        result = await job.run(client, bars.add(job.url))
-        digest = await asyncio.to_thread(job.sha256) if json_file is not None else None
-    except (TransferError, OSError, ValueError) as error:
-        return _report_failure(job, error, json_file)
-    if json_file is not None:
-        _print_json(json_file, _success(job, result, digest))
-    return 0
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+
+
+class _Run:
+    """All transfers of one command, and what ends them early: a signal, or an output that takes no more."""
+
+    def __init__(self, json_file: IO[str] | None) -> None:
+        self._json_file = json_file
+        self._status: int | None = None
+        self._main: asyncio.Task[Any] | None = None
+
+    async def all(self, jobs: Sequence[Job], settings: dict[str, Any], *, in_turn: bool) -> int:
+        from snow_owl_tftp.client.faces import AsyncClient
+
+        self._main = asyncio.current_task()
+        self._printing = asyncio.Lock()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it to be
+                asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        drawn = sys.stderr.isatty() and self._json_file is None and not (in_turn and sys.stdout.isatty())
+        try:
+            async with AsyncClient(**settings) as client:
+                with Bars(drawn) as bars:
+                    if in_turn:
+                        statuses = [await self._one(client, job, bars) for job in jobs]
+                    else:
+                        statuses = await asyncio.gather(*[self._one(client, job, bars) for job in jobs])
+        except asyncio.CancelledError:
+            if self._status is None:
+                raise
+            return self._status
+        return next((status for status in statuses if status), 0)
+
+    def _on_signal(self, number: int) -> None:
+        if self._status is not None:
+            self._leave()
+        self._end(128 + number)
+
+    def _end(self, status: int) -> None:
+        """Cancel everything: servers are told, nothing is left."""
+        if self._status is None and self._main is not None:
+            self._status = status
+            self._main.cancel()
+            asyncio.get_running_loop().call_later(_GRACE_S, self._leave)
+
+    def _leave(self) -> None:
+        """A thread that reads an idle standard input, or writes to a stalled output, would be waited for for ever."""
+        os._exit(_FAILED if self._status is None else self._status)
+
+    async def _one(self, client: "AsyncClient", job: Job, bars: Bars) -> int:
+        try:
+            result = await job.run(client, bars.add(job.url))
+            digest = await asyncio.to_thread(job.sha256) if self._json_file is not None else None
+        except (TransferError, OSError, ValueError) as error:
+            if job.local is None and isinstance(error.__cause__, BrokenPipeError):
+                self._end(_NO_READER)
+                return _NO_READER
+            status, record = _failure(job, error)
+            bars.say(f"snow-owl-tftp: {job.url}: {record['text']}")
+        else:
+            status, record = 0, _success(job, result, digest)
+        return await self._print_json(record, bars) or status
+
+    async def _print_json(self, record: dict[str, Any], bars: Bars) -> int:
+        """In a thread: a pipe that is full must not hold up the signals."""
+        if self._json_file is None:
+            return 0
+        try:
+            async with self._printing:
+                await asyncio.to_thread(print, json.dumps(record), file=self._json_file, flush=True)
+        except OSError as error:
+            status = _NO_READER
+            if not isinstance(error, BrokenPipeError):
+                bars.say(f"snow-owl-tftp: the output cannot be written: {_text_of(error)}")
+                status = _status_of(error)[1]
+            self._end(status)
+            return status
+        return 0
 
 
 def _success(job: Job, result: "TransferResult", digest: str | None) -> dict[str, Any]:
@@ -202,60 +270,24 @@ def _success(job: Job, result: "TransferResult", digest: str | None) -> dict[str
     }
 
 
-def _report_failure(job: Job, error: Exception, json_file: IO[str] | None) -> int:
-    kind, status = next(((name, code) for cls, name, code in _STATUS if isinstance(error, cls)), ("failed", _FAILED))
-    print(f"snow-owl-tftp: {job.url}: {error}", file=sys.stderr)
-    if json_file is not None:
-        failure: dict[str, Any] = {"url": job.url, "file": job.local, "error": kind, "text": str(error)}
-        if isinstance(error, TransferRefused):
-            failure["code"] = error.code
-        _print_json(json_file, failure)
-    return status
+def _failure(job: Job, error: Exception) -> tuple[int, dict[str, Any]]:
+    kind, status = _status_of(error)
+    record: dict[str, Any] = {"url": job.url, "file": job.local, "error": kind, "text": _text_of(error)}
+    if isinstance(error, TransferRefused):
+        record["code"] = error.code
+    return status, record
 
 
-def _print_json(file: IO[str], record: dict[str, Any]) -> None:
-    print(json.dumps(record), file=file, flush=True)
+def _status_of(error: Exception) -> tuple[str, int]:
+    from snow_owl_tftp.client.transfer import is_no_room
+
+    if isinstance(error, OSError) and is_no_room(error):
+        return "disk full", 6
+    return next(((name, code) for cls, name, code in _STATUS if isinstance(error, cls)), ("failed", _FAILED))
 
 
-class _Bars:
-    """A progress bar a transfer, on a terminal; elsewhere nothing, and rich is not even imported."""
-
-    def __init__(self, drawn: bool) -> None:
-        self._progress = _make_progress() if drawn else None
-
-    def __enter__(self) -> Self:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def add(self, url: str) -> "ProgressCallback | None":
-        """What to tell the progress of one transfer to."""
-        progress = self._progress
-        if progress is None:
-            return None
-        task = progress.add_task(url.rpartition("/")[2] or url, total=None)
-
-        def tell(done_bytes: int, size_bytes: int | None) -> None:
-            progress.update(task, completed=done_bytes, total=size_bytes)
-
-        return tell
-
-
-def _make_progress() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+def _text_of(error: Exception) -> str:
+    """For people: without the number of an errno."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"

@@ -6,6 +6,7 @@ Invariants: a socket returned is non-blocking and its caller's to close; nothing
 
 import errno
 import random
+import re
 import resource
 import socket
 import struct
@@ -23,6 +24,8 @@ _SO_RCVBUFFORCE = 33
 _UDP_GRO = 104
 # linux/in.h, linux/in6.h, asm-generic/socket.h, linux/udp.h: the socket module of Python 3.11 names none of them.
 
+_LINK_LOCAL = re.compile(r"fe[89ab][0-9a-f]:", re.IGNORECASE)
+"""fe80::/10 (RFC 4291 section 2.4)."""
 _V4_HEADERS_BYTES = 28
 _V6_HEADERS_BYTES = 48
 _RECEIVE_BUFFER_BYTES = 4 << 20
@@ -77,8 +80,11 @@ def resolve(host: str, port: int, bind: str | None = None) -> list[ServerAddress
         bind: Only addresses of this local address' family can be reached from it.
 
     Raises:
-        OSError: The name is not known (socket.gaierror), or none of its addresses can be reached from `bind`.
+        OSError: The name is not known (socket.gaierror), none of its addresses can be reached from `bind`, or it is a
+            link-local address without its interface.
     """
+    if _LINK_LOCAL.match(host) and "%" not in host:
+        raise OSError(errno.EINVAL, f"a link-local address needs its interface: {host}%eth0")
     family = socket.AF_UNSPEC
     if bind is not None:
         family = socket.AF_INET6 if ":" in bind else socket.AF_INET

@@ -7,23 +7,29 @@ May know: the engine, sockets, transfers. Must not: know asyncio, or who waits f
 Invariants:
 - Every submitted transfer's future is resolved, also when the core is closed.
 - A transfer asks again only while nothing of the file was received: without options where they were refused, at the
-  next address where nobody answered.
+  next address where nobody answered. While there is a next one it waits for two seconds, not to the end.
 - State is guarded by one lock; the engine's events are read by one thread, which never waits for anything but them.
   What may block (copying into somebody's file object) is done by an executor.
+- Progress callbacks run in that thread and without the lock: they may wait for another thread that uses the client.
+- Once a file is in place its transfer has succeeded, whatever is said afterwards.
 """
 
+import errno
 import os
 import select
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from snow_owl_tftp.client.address import ServerAddress, free_descriptors, open_socket, route_blksize
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.transfer import (
     Transfer,
+    TransferResult,
     error_of_completion,
     has_ended_well,
     is_no_room,
@@ -59,11 +65,14 @@ _IO_THREADS = 2
 _PROGRESS_S = 0.1
 _ROUTE_S = 30.0
 """How long the blksize of a route is remembered: path MTU discovery forgets after ten minutes (ip(7))."""
+_NEXT_ADDRESS_S = 2.0
+"""The first repetition fits in; to time out takes half a minute, which a `localhost` that is ::1 first is not worth."""
 _DESCRIPTORS_EACH = 4
 """Of a transfer: its socket, its file, one for the source that the engine keeps, and one of a download that ended
 and whose socket still repeats the last ACK."""
 _PROBE_BYTES = DEFAULT_BLKSIZE_BYTES - 1
 """A first block that is no longer is the whole file, and has told its size; of a longer file nothing more is wanted."""
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _DALLY_S = 5.0
 """How long the engine keeps the socket of a download, to repeat its last ACK."""
 
@@ -99,6 +108,7 @@ class ClientCore:
         self._lock = threading.RLock()
         self._limit = settings.max_transfers or max(1, free_descriptors() // _DESCRIPTORS_EACH)
         self._waiting: deque[Transfer] = deque()
+        self._news: deque[Callable[[], None]] = deque()
         self._live: set[Transfer] = set()
         self._dallying: deque[tuple[float, int]] = deque()
         self._routes: dict[ServerAddress, tuple[float, int]] = {}
@@ -106,9 +116,15 @@ class ClientCore:
         self._closing = False
         self._progress_due = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._engine.run()
         self._thread = threading.Thread(target=self._run, name="tftp-client", daemon=True)
-        self._thread.start()
+        try:
+            self._engine.run()
+            self._thread.start()
+        except BaseException:
+            self._engine.stop()
+            os.close(self._wake_fd)
+            del self._thread  # it refers to this object, which would keep the engine's descriptors until a collection
+            raise
 
     def submit(self, transfer: Transfer) -> None:
         """Start a transfer, or let it wait its turn; its future tells how it ended.
@@ -116,30 +132,37 @@ class ClientCore:
         Raises:
             OSError: No route, no descriptor; the transfer is closed then.
             ValueError: The request does not fit a packet, or the core is closed; the same.
+            RuntimeError: A progress callback asks for it and would wait for itself; the same.
         """
         with self._lock:
             try:
                 if self._closing:
                     raise ValueError("the client is closed")
+                if threading.current_thread() is self._thread:
+                    raise RuntimeError("a progress callback cannot wait for a transfer of its own client")
                 transfer.future.set_running_or_notify_cancel()
-                if self._has_room():
-                    self._ask(transfer)
+                if self._has_room() and not self._waiting:
+                    self._ask_or_wait(transfer)
                 else:
                     self._check(transfer)
                     self._waiting.append(transfer)
             except BaseException:
                 transfer.close()
                 raise
-        if transfer.progress is not None:
-            os.eventfd_write(self._wake_fd, 1)
+            ticks = transfer.progress is not None or len(transfer.addresses) > 1
+            if ticks or (self._waiting and not self._live):
+                os.eventfd_write(self._wake_fd, 1)  # under the lock: `close` closes it
 
     def cancel(self, transfer: Transfer) -> None:
-        """End a transfer that nobody waits for: nothing of it appears, the server is told. Unknown ones are ignored."""
+        """End a transfer that nobody waits for: nothing of it appears, the server is told.
+
+        Ignored for one that is unknown, or whose file is in place already.
+        """
         with self._lock:
             if transfer in self._waiting:
                 self._waiting.remove(transfer)
                 self._fail(transfer, TransferAborted("cancelled"))
-            elif transfer in self._live and not transfer.cancelled:
+            elif transfer in self._live and not (transfer.cancelled or transfer.delivered):
                 transfer.cancelled = True
                 transfer.error = transfer.error or TransferAborted("cancelled")
                 transfer.discard()
@@ -200,15 +223,42 @@ class ClientCore:
             wanted.append(("tsize", "0"))
         return tuple(wanted)
 
+    def _ask_waiting(self) -> None:
+        while self._waiting and self._has_room():
+            transfer = self._waiting.popleft()
+            self._ask_again(transfer)
+            if self._waiting and self._waiting[0] is transfer:
+                return  # no descriptor yet
+
+    def _ask_or_wait(self, transfer: Transfer) -> None:
+        """Where no descriptor is left (the caller's own files count too), one that is under way gives some back."""
+        try:
+            self._ask(transfer)
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR or not (self._live or self._dallying):
+                raise
+            self._end_dallying()
+            self._waiting.appendleft(transfer)
+
+    def _end_dallying(self) -> None:
+        """Their sockets are wanted; until these are closed for certain, there is something to wait for."""
+        soon_s = time.monotonic() + 2 * _PROGRESS_S
+        for due_s, transfer_id in self._dallying:
+            if due_s > soon_s:
+                self._engine.abort(transfer_id)
+        self._dallying = deque((min(due_s, soon_s), transfer_id) for due_s, transfer_id in self._dallying)
+
     def _ask(self, transfer: Transfer) -> None:
         """Sends the request to the first address that there is a route to."""
+        if transfer.open_target is not None:
+            transfer.target, transfer.open_target = transfer.open_target(), None
         while True:
             address = transfer.addresses[0]
             try:
                 blksize = self.settings.blksize or self._route_blksize(address)
                 self._send_request(transfer, address, blksize)
-            except OSError:
-                if len(transfer.addresses) == 1:
+            except OSError as error:
+                if len(transfer.addresses) == 1 or error.errno in _NO_DESCRIPTOR:
                     raise
                 del transfer.addresses[0]
             else:
@@ -216,7 +266,8 @@ class ClientCore:
                 return
 
     def _send_request(self, transfer: Transfer, address: ServerAddress, blksize: int) -> None:
-        transfer.answered = False
+        transfer.answered = transfer.skipped = False
+        transfer.asked_at_s = time.monotonic()
         transfer.negotiated = Negotiated()
         request = build_request(*self._request(transfer, blksize))
         sock, gro = open_socket(address, self.settings, receives=transfer.role == Role.RECEIVER)
@@ -268,11 +319,13 @@ class ClientCore:
                 poller.poll(self._patience_ms())
                 self._drain_wakes()
                 self._handle_events()
+                self._tell_news()
                 self._ask_for_progress()
             self._engine.stop()
             if self._finishers is not None:
                 self._finishers.shutdown()
             self._handle_events()
+            self._tell_news()
         except Exception as error:  # a bug of ours: whoever waits must hear of it
             self._give_up(error)
 
@@ -288,10 +341,11 @@ class ClientCore:
             error = InternalError("the client failed")
             error.__cause__ = cause
             self._fail(transfer, error)
+        self._tell_news()
 
     def _patience_ms(self) -> float | None:
         with self._lock:
-            due = bool(self._waiting) or any(transfer.progress for transfer in self._live)
+            due = bool(self._waiting) or any(t.progress or len(t.addresses) > 1 for t in self._live)
         return _PROGRESS_S * 1000 if due else None
 
     def _drain_wakes(self) -> None:
@@ -311,9 +365,8 @@ class ClientCore:
                 elif type(event) is native.Received:
                     self._on_received(event)
                 elif isinstance(event, native.Progress) and not event.context.cancelled:
-                    self._tell(event.context, event.payload_bytes)
-            while self._waiting and self._has_room():
-                self._ask_again(self._waiting.popleft())
+                    self._on_progress(event.context, event.payload_bytes)
+            self._ask_waiting()
 
     def _on_answer(self, answer: Any) -> None:
         transfer: Transfer = answer.context
@@ -328,8 +381,13 @@ class ClientCore:
             return
         if transfer.is_probe:
             self._engine.abort(answer.transfer_id, ErrorCode.NOT_DEFINED, b"only the size was asked for")
-        else:
-            self._engine.resume(answer.transfer_id, self._plan(transfer))
+            return
+        size_bytes, limit_bytes = transfer.negotiated.tsize, self.settings.max_size_bytes
+        if transfer.target is not None and size_bytes is not None and 0 < limit_bytes < size_bytes:
+            transfer.error = TransferDiskFull(f"{size_bytes} bytes is larger than max_size_bytes ({limit_bytes})")
+            self._engine.abort(answer.transfer_id, ErrorCode.DISK_FULL, b"the file is too large")
+            return
+        self._engine.resume(answer.transfer_id, self._plan(transfer))
 
     def _on_received(self, received: Any) -> None:
         transfer: Transfer = received.context
@@ -356,20 +414,25 @@ class ClientCore:
                 code, text = int(ErrorCode.NOT_DEFINED), b"cancelled"
             else:
                 transfer.data = transfer.target.complete()
+                transfer.delivered = True
         except OSError as error:
             number = error.errno or 0
             full = is_no_room(error)
             code = int(ErrorCode.DISK_FULL if full else ErrorCode.NOT_DEFINED)
             text = b"disk full or allocation exceeded" if full else b"I/O error while writing the file"
             kind = TransferDiskFull if full else TransferError
-            transfer.error = transfer.error or kind(f"{'disk full' if full else 'local I/O error'}: {error}")
-        except Exception as error:  # somebody's file object: its error is handed on as it is
+            transfer.error = transfer.error or kind(
+                f"{'disk full' if full else 'local I/O error'}: {error.strerror or error}"
+            )
+            transfer.error.__cause__ = transfer.error.__cause__ or error
+        except BaseException as error:  # somebody's file object: its error is handed on as it is
             code, text = int(ErrorCode.NOT_DEFINED), b"the receiver failed"
             transfer.error = transfer.error or error
         with self._lock:
             transfer.finishing = False
             if transfer.ended is not None:
                 self._on_completion(transfer.ended)
+                os.eventfd_write(self._wake_fd, 1)
             elif not self._closing:
                 self._engine.commit(transfer_id, code, text, number)
 
@@ -379,35 +442,36 @@ class ClientCore:
             transfer.ended = completion  # its file is being read: closing it now could give another file's bytes
             return
         self._live.discard(transfer)
-        if may_ask_plainly(transfer, completion):
+        if transfer.delivered or has_ended_well(transfer, completion):
+            self._succeed(transfer, completion)
+        elif may_ask_plainly(transfer, completion):
             transfer.plain = True
             self._ask_again(transfer)
         elif self._is_unheard(transfer, completion):
-            del transfer.addresses[0]
+            # One that spoke up while it was given up is the right one, only slow: the others are forgotten.
+            transfer.addresses = transfer.addresses[:1] if completion.datagrams_in else transfer.addresses[1:]
             self._ask_again(transfer)
-        elif has_ended_well(transfer, completion):
-            if transfer.role == Role.RECEIVER and completion.outcome == Outcome.OK:
-                self._dallying.append((time.monotonic() + _DALLY_S, completion.transfer_id))
-            self._tell(transfer, completion.payload_bytes)
-            transfer.close()
-            transfer.future.set_result(transfer.result(completion))
         else:
             self._fail(transfer, transfer.error or error_of_completion(transfer, completion))
 
+    def _succeed(self, transfer: Transfer, completion: Any) -> None:
+        if transfer.role == Role.RECEIVER and completion.outcome == Outcome.OK:
+            self._dallying.append((time.monotonic() + _DALLY_S, completion.transfer_id))
+        transfer.close()
+        self._news.append(partial(self._tell, transfer, completion.payload_bytes, transfer.result(completion)))
+
     def _is_unheard(self, transfer: Transfer, completion: Any) -> bool:
-        """Nobody answered at this address, and there is another one."""
-        return (
-            completion.outcome == Outcome.TIMED_OUT
-            and completion.datagrams_in == 0
-            and len(transfer.addresses) > 1
-            and not transfer.cancelled
-        )
+        """Nobody answered at this address, or not in time, and there is another one."""
+        if transfer.cancelled or len(transfer.addresses) == 1:
+            return False
+        silent = completion.outcome == Outcome.TIMED_OUT and completion.datagrams_in == 0
+        return silent or (transfer.skipped and completion.outcome == Outcome.ABORTED)
 
     def _ask_again(self, transfer: Transfer) -> None:
         try:
             if self._closing:
                 raise TransferAborted("the client was closed")
-            self._ask(transfer)
+            self._ask_or_wait(transfer)
         except (OSError, ValueError, TransferError) as error:
             self._fail(transfer, error)
 
@@ -425,15 +489,42 @@ class ClientCore:
                 return
             self._progress_due = now + _PROGRESS_S
             for transfer in self._live:
-                if transfer.progress is not None and not transfer.cancelled:
+                if (transfer.progress is not None or self._is_overdue(transfer)) and not transfer.cancelled:
                     self._engine.ask_progress(transfer)
 
-    def _tell(self, transfer: Transfer, done_bytes: int) -> None:
-        """A callback that raises ends its own transfer, nobody else's."""
-        if transfer.progress is None:
+    def _on_progress(self, transfer: Transfer, done_bytes: int) -> None:
+        if done_bytes == 0 and self._is_overdue(transfer):
+            transfer.skipped = True
+            self._engine.abort_asked(transfer, ErrorCode.NOT_DEFINED, b"no answer")
+        elif transfer.progress is not None:
+            self._news.append(partial(self._tell, transfer, done_bytes))
+
+    def _may_skip(self, transfer: Transfer) -> bool:
+        """It has another address to go to, and has seen no OACK at this one."""
+        return len(transfer.addresses) > 1 and not (transfer.answered or transfer.skipped)
+
+    def _is_overdue(self, transfer: Transfer) -> bool:
+        patience_s = max(_NEXT_ADDRESS_S, self.settings.timeout or 0)
+        return self._may_skip(transfer) and time.monotonic() - transfer.asked_at_s >= patience_s
+
+    def _tell_news(self) -> None:
+        """Calls callers' code: by one thread, so that a callback hears in order, and never with the lock."""
+        while self._news:
+            self._news.popleft()()
+
+    def _tell(self, transfer: Transfer, done_bytes: int, result: TransferResult | None = None) -> None:
+        """How far it is, and with a result that it is done. A callback that raises fails its own transfer only."""
+        if transfer.future.done():
             return
         try:
-            transfer.progress(done_bytes, transfer.size_bytes)
-        except Exception as error:  # anything that a caller's code raises
-            transfer.error = error
-            self.cancel(transfer)
+            if transfer.progress is not None:
+                transfer.progress(done_bytes, transfer.size_bytes)
+        except BaseException as error:  # anything that a caller's code raises
+            transfer.error = transfer.error or error
+            if result is None:
+                self.cancel(transfer)
+            else:
+                transfer.future.set_exception(error)
+        else:
+            if result is not None:
+                transfer.future.set_result(result)

@@ -7,8 +7,12 @@ transfer; nothing blocks the event loop but opening a local file.
 
 import asyncio
 import os
+import stat
+import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeAlias, TypedDict, Unpack, overload
 
@@ -18,7 +22,7 @@ from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.sources import source_for
 from snow_owl_tftp.client.targets import target_for
 from snow_owl_tftp.client.transfer import ProgressCallback, Transfer, TransferResult
-from snow_owl_tftp.client.url import DEFAULT_PORT, TftpUrl, parse_url
+from snow_owl_tftp.client.url import DEFAULT_PORT, TftpUrl, is_tftp_url, parse_url
 from snow_owl_tftp.plan import Role
 
 __all__ = ["AsyncClient", "Client", "Content", "Destination", "SettingsArguments", "get", "put"]
@@ -62,6 +66,7 @@ class _Face:
         self._settings = ClientSettings(**settings)
         self._host = host
         self._port = port
+        self._lock = threading.Lock()
         self._core: ClientCore | None = None
         self._closed = False
 
@@ -71,17 +76,25 @@ class _Face:
             self._shut()
 
     def counters(self) -> dict[str, Any]:
-        """What the engine counted so far: system calls, datagrams, blocks, retransmits, by name; {}: never used."""
-        return self._core.counters() if self._core is not None else {}
+        """What the engine has counted so far.
+
+        Returns:
+            By name: counts since the first transfer (`datagrams_sent`, `bytes_received` …), levels (`live_transfers`)
+            and two histograms as lists, as section 11 of docs/engine-contract.md lists them. Empty before the first
+            transfer and after `close`.
+        """
+        core = self._core
+        return core.counters() if core is not None else {}
 
     def _shut(self) -> None:
-        self._closed = True
-        core, self._core = self._core, None
+        with self._lock:
+            self._closed = True
+            core, self._core = self._core, None
         if core is not None:
             core.close()
 
     def _locate(self, name: str) -> TftpUrl:
-        if name.startswith("tftp://"):
+        if is_tftp_url(name):
             return parse_url(name)
         if self._host is None:
             raise ValueError(f"not a tftp:// URL, and the client has no host: {name!r}")
@@ -90,36 +103,47 @@ class _Face:
         return TftpUrl(self._host, self._port, name)
 
     def _begin_get(self, url: TftpUrl, to: Destination | None, progress: ProgressCallback | None) -> Transfer:
+        core = self._living_core()
         mode = url.mode or self._settings.mode
         addresses = resolve(url.host, url.port, self._settings.bind)
-        transfer = Transfer(Role.RECEIVER, url.path, mode, addresses, target=target_for(to, mode), progress=progress)
-        return self._submit(transfer)
+        transfer = Transfer(Role.RECEIVER, url.path, mode, addresses, progress=progress)
+        if to is None or (isinstance(to, str | os.PathLike) and not _is_special(to)):
+            transfer.open_target = partial(target_for, to, mode)
+        else:
+            transfer.target = target_for(to, mode)
+        core.submit(transfer)
+        return transfer
 
     def _begin_put(self, url: TftpUrl, content: Content, progress: ProgressCallback | None) -> Transfer:
+        core = self._living_core()
         mode = url.mode or self._settings.mode
         addresses = resolve(url.host, url.port, self._settings.bind)
         transfer = Transfer(Role.SENDER, url.path, mode, addresses, source=source_for(content, mode), progress=progress)
-        return self._submit(transfer)
-
-    def _begin_size(self, url: TftpUrl) -> Transfer:
-        mode = url.mode or self._settings.mode
-        addresses = resolve(url.host, url.port, self._settings.bind)
-        target = target_for(None, mode)
-        return self._submit(Transfer(Role.RECEIVER, url.path, mode, addresses, target=target, is_probe=True))
-
-    def _submit(self, transfer: Transfer) -> Transfer:
-        if self._closed:
-            transfer.discard()
-            transfer.close()
-            raise ValueError("the client is closed")
-        if self._core is None:
-            self._core = ClientCore(self._settings)
-        self._core.submit(transfer)
+        core.submit(transfer)
         return transfer
 
+    def _begin_size(self, url: TftpUrl) -> Transfer:
+        core = self._living_core()
+        mode = url.mode or self._settings.mode
+        addresses = resolve(url.host, url.port, self._settings.bind)
+        transfer = Transfer(Role.RECEIVER, url.path, mode, addresses, is_probe=True)
+        transfer.open_target = partial(target_for, None, mode)
+        core.submit(transfer)
+        return transfer
+
+    def _living_core(self) -> ClientCore:
+        """Made by whoever comes first, before anything is opened that would have to be closed if it fails."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("the client is closed")
+            if self._core is None:
+                self._core = ClientCore(self._settings)
+            return self._core
+
     def _cancel(self, transfer: Transfer) -> None:
-        if self._core is not None:
-            self._core.cancel(transfer)
+        core = self._core
+        if core is not None:
+            core.cancel(transfer)
 
 
 class Client(_Face):
@@ -137,7 +161,15 @@ class Client(_Face):
         self.close()
 
     def close(self) -> None:
-        """End what is under way (TransferAborted, servers are told), the threads and sockets."""
+        """End the transfers, threads and sockets. May be called twice, and by any thread.
+
+        Calls that wait in other threads raise TransferAborted, and their servers are told (ERROR 0); a later call is a
+        ValueError. A file object that a thread is just writing to is waited for.
+
+        Deviates: RFC 1350 section 6 encourages the receiver of the last DATA to wait, in case its ACK was lost. An
+        open client does, for five seconds; a closed one does not, so that a short script need not wait for what its
+        server would repeat a second later (test_closing_a_client_after_success_sends_no_error).
+        """
         self._shut()
 
     @overload
@@ -152,16 +184,20 @@ class Client(_Face):
         Args:
             name: On the client's host, or a tftp:// URL.
             to: None: return the bytes. A path appears complete or not at all. A file object is written to once
-                everything has arrived.
-            progress: Called with (bytes so far, size or None) about ten times a second, by another thread.
+                everything has arrived, by another thread, and is not closed.
+            progress: Called with (bytes so far, size in bytes or None) about ten times a second and once at the end,
+                by another thread. What it raises ends the transfer and is raised here; at the end the file is there.
 
         Returns:
             The bytes, or with `to` how the transfer went.
 
         Raises:
-            TransferError: It failed; see its subclasses.
-            OSError: The name of the host is not known, there is no route, or `to` cannot be written.
-            ValueError: `name` is no URL, or fits no packet of 512 bytes.
+            TransferError: It failed, and nothing is left of it; see its subclasses.
+            OSError: The name of the host is not known, there is no route, no descriptor is left, or `to` cannot be
+                written.
+            ValueError: `name` is no URL, or fits no packet of 512 bytes, or the client is closed.
+            TypeError: `to` is neither a path nor a file object.
+            RuntimeError: A progress callback of this client calls it, and would wait for itself.
 
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
@@ -169,15 +205,26 @@ class Client(_Face):
         return _outcome(self._wait(transfer), to)
 
     def put(self, name: str, content: Content, *, progress: ProgressCallback | None = None) -> TransferResult:
-        """Upload a file; the arguments and errors of `get`, but for:
+        """Upload a file.
 
         Args:
-            name: What the file is to be called there.
-            content: Bytes; a path (a str is one); or a file object, read from where it stands to its end.
-            progress: As for `get`.
+            name: What the file is to be called: on the client's host, or a tftp:// URL.
+            content: Bytes; a path (a str is one); or a file object, read from where it stands to its end and not
+                closed. What is no plain file is copied first, so that its size can be announced.
+            progress: As for `get`; at the end the server has the file.
 
         Returns:
             How the transfer went.
+
+        Raises:
+            TransferError: It failed; see its subclasses.
+            OSError: The name of the host is not known, there is no route, no descriptor is left, or `content` cannot
+                be read or copied.
+            ValueError: As for `get`.
+            TypeError: `content` is none of these.
+            RuntimeError: As for `get`.
+
+        Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
         return self._wait(self._begin_put(self._locate(name), content, progress))
 
@@ -212,7 +259,8 @@ class AsyncClient(_Face):
         async with AsyncClient("10.0.0.1", windowsize=32) as client:
             await client.put("startup.cfg", Path("startup.cfg"))
 
-    A cancelled call tells the server (ERROR 0) and leaves nothing.
+    A cancelled call tells the server (ERROR 0) and leaves nothing, unless its file has come into place in that moment.
+    Cancelling does not wait for a thread that opens a FIFO or reads a file object; that one goes on by itself.
     """
 
     async def __aenter__(self) -> Self:
@@ -224,7 +272,7 @@ class AsyncClient(_Face):
         await self.close()
 
     async def close(self) -> None:
-        """As Client.close."""
+        """As Client.close, for the tasks that wait; a thread does the waiting."""
         await asyncio.to_thread(self._shut)
 
     @overload
@@ -234,24 +282,57 @@ class AsyncClient(_Face):
     async def get(
         self, name: str, to: Destination | None = None, *, progress: ProgressCallback | None = None
     ) -> bytes | TransferResult:
-        """As Client.get; `progress` is called in the event loop."""
+        """Download a file.
+
+        Args:
+            name: On the client's host, or a tftp:// URL.
+            to: As for Client.get.
+            progress: As for Client.get, but called in the event loop.
+
+        Returns:
+            The bytes, or with `to` how the transfer went.
+
+        Raises:
+            TransferError: It failed, and nothing is left of it; see its subclasses.
+            OSError, ValueError, TypeError: As Client.get.
+
+        Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
+        """
         url = self._locate(name)
-        told = _in_loop(progress)
-        transfer = await self._begin(url, lambda: self._begin_get(url, to, told), blocks=False)
-        return _outcome(await self._wait(transfer), to)
+        told = _InLoop(progress) if progress is not None else None
+        blocks = isinstance(to, str | os.PathLike) and _is_special(to)
+        transfer = await self._begin(url, lambda: self._begin_get(url, to, told), blocks=blocks)
+        return _outcome(await self._wait(transfer, told), to)
 
     async def put(self, name: str, content: Content, *, progress: ProgressCallback | None = None) -> TransferResult:
-        """As Client.put; `progress` is called in the event loop, a file object is read in another thread."""
+        """Upload a file.
+
+        Args:
+            name: What the file is to be called: on the client's host, or a tftp:// URL.
+            content: As for Client.put; a file object is read in another thread.
+            progress: As for Client.put, but called in the event loop.
+
+        Returns:
+            How the transfer went.
+
+        Raises:
+            TransferError: It failed; see its subclasses.
+            OSError, ValueError, TypeError: As Client.put.
+
+        Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
+        """
         url = self._locate(name)
-        told = _in_loop(progress)
+        told = _InLoop(progress) if progress is not None else None
         blocks = hasattr(content, "read") or (url.mode or self._settings.mode) == "netascii"
+        blocks = blocks or (isinstance(content, str | os.PathLike) and _is_special(content))
         transfer = await self._begin(url, lambda: self._begin_put(url, content, told), blocks=blocks)
-        return await self._wait(transfer)
+        return await self._wait(transfer, told)
 
     async def size(self, name: str) -> int | None:
         """As Client.size."""
         url = self._locate(name)
-        return _size(await self._wait(await self._begin(url, lambda: self._begin_size(url), blocks=False)))
+        transfer = await self._begin(url, lambda: self._begin_size(url), blocks=False)
+        return _size(await self._wait(transfer, None))
 
     async def _begin(self, url: TftpUrl, begin: Callable[[], Transfer], *, blocks: bool) -> Transfer:
         """Asking the name service and copying go to another thread; nothing else is worth one."""
@@ -269,12 +350,15 @@ class AsyncClient(_Face):
         if not task.cancelled() and task.exception() is None:
             self._cancel(task.result())
 
-    async def _wait(self, transfer: Transfer) -> TransferResult:
+    async def _wait(self, transfer: Transfer, told: "_InLoop | None") -> TransferResult:
         try:
-            return await asyncio.wrap_future(transfer.future)
+            result = await asyncio.wrap_future(transfer.future)
         except asyncio.CancelledError:
             self._cancel(transfer)
             raise
+        if told is not None and told.error is not None:
+            raise told.error
+        return result
 
 
 @overload
@@ -292,9 +376,25 @@ def get(
     progress: ProgressCallback | None = None,
     **settings: Unpack[SettingsArguments],
 ) -> bytes | TransferResult:
-    """Download one file: `get("tftp://10.0.0.1/boot/grub.cfg")`. See Client.get, and ClientSettings for `settings`.
+    """Download one file: `get("tftp://10.0.0.1/boot/grub.cfg")`.
 
     For more than a few files a Client is cheaper: it keeps its threads.
+
+    Args:
+        url: A tftp:// URL.
+        to: As for Client.get.
+        progress: As for Client.get.
+        **settings: See ClientSettings.
+
+    Returns:
+        The bytes, or with `to` how the transfer went.
+
+    Raises:
+        TransferError: It failed, and nothing is left of it; see its subclasses.
+        ConfigError: A setting is out of its range.
+        OSError, ValueError, TypeError: As Client.get.
+
+    Spec: RFC 1350, RFC 2347 to 2349, RFC 3617, RFC 7440.
     """
     with Client(**settings) as client:
         return client.get(url, to, progress=progress) if to is not None else client.get(url, progress=progress)
@@ -303,7 +403,24 @@ def get(
 def put(
     url: str, content: Content, *, progress: ProgressCallback | None = None, **settings: Unpack[SettingsArguments]
 ) -> TransferResult:
-    """Upload one file: `put("tftp://10.0.0.1/startup.cfg", Path("startup.cfg"))`. See Client.put and ClientSettings."""
+    """Upload one file: `put("tftp://10.0.0.1/startup.cfg", Path("startup.cfg"))`.
+
+    Args:
+        url: A tftp:// URL.
+        content: As for Client.put.
+        progress: As for Client.put.
+        **settings: See ClientSettings.
+
+    Returns:
+        How the transfer went.
+
+    Raises:
+        TransferError: It failed; see its subclasses.
+        ConfigError: A setting is out of its range.
+        OSError, ValueError, TypeError: As Client.put.
+
+    Spec: RFC 1350, RFC 2347 to 2349, RFC 3617, RFC 7440.
+    """
     with Client(**settings) as client:
         return client.put(url, content, progress=progress)
 
@@ -319,13 +436,35 @@ def _size(result: TransferResult) -> int | None:
     return len(result.data) if result.data is not None else result.tsize
 
 
-def _in_loop(progress: ProgressCallback | None) -> ProgressCallback | None:
-    """The callback, called where asyncio code expects to run."""
-    if progress is None:
-        return None
-    loop = asyncio.get_running_loop()
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether opening or reading it may wait for somebody: a FIFO, a terminal."""
+    try:
+        return not stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError:
+        return False  # absent: it is made, or refused, at once
 
-    def tell(done_bytes: int, size_bytes: int | None) -> None:
-        loop.call_soon_threadsafe(progress, done_bytes, size_bytes)
 
-    return tell
+class _InLoop:
+    """A progress callback, called where asyncio code expects to run.
+
+    Attributes:
+        error: What it raised; the core is told at its next call, so that it ends the transfer as a plain one does.
+    """
+
+    def __init__(self, progress: ProgressCallback) -> None:
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+        self.error: BaseException | None = None
+
+    def __call__(self, done_bytes: int, size_bytes: int | None) -> None:
+        if self.error is not None:
+            raise self.error
+        self._loop.call_soon_threadsafe(self._call, done_bytes, size_bytes)
+
+    def _call(self, done_bytes: int, size_bytes: int | None) -> None:
+        if self.error is not None:
+            return
+        try:
+            self._progress(done_bytes, size_bytes)
+        except Exception as error:  # anything that a caller's code raises
+            self.error = error

@@ -4,11 +4,13 @@ May know: files, netascii. Must not know: sockets or packets.
 Invariants: `fd` holds `size_bytes` from offset 0 on; the size is known before the WRQ leaves, so tsize is exact.
 """
 
+import errno
+import io
+import mmap
 import os
-import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,28 +64,49 @@ def source_for(content: "bytes | bytearray | memoryview | str | os.PathLike[str]
 
 
 def _of_file(file: BinaryIO, mode: str) -> Source:
-    if mode == "octet" and (fd := _whole_regular_file(file)) is not None:
+    if mode == "octet" and (fd := _plain_file(file)) is not None:
         return Source(fd)
     # A pipe has no size, and the engine reads at any offset: a copy has both.
     with tempfile.TemporaryFile() as spool:
-        if mode == "netascii":
-            for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
-                spool.write(netascii.encode(chunk))
-        else:
-            shutil.copyfileobj(file, spool, _CHUNK_BYTES)
+        for chunk in _chunks(file):
+            spool.write(netascii.encode(chunk) if mode == "netascii" else chunk)
         spool.flush()
         return Source(os.dup(spool.fileno()))
 
 
-def _whole_regular_file(file: BinaryIO) -> int | None:
-    """A second descriptor of the file, where it is one on disk and nothing of it was read."""
-    try:
-        fd = file.fileno()
-        if not stat.S_ISREG(os.fstat(fd).st_mode) or file.tell() != 0:
-            return None
-    except (AttributeError, OSError):
+def _plain_file(file: BinaryIO) -> int | None:
+    """A second descriptor of the file, where its bytes are those on disk and nothing of it was read.
+
+    Only of Python's own files: a gzip.GzipFile has a descriptor too, of bytes that nobody means.
+    """
+    raw = file.raw if isinstance(file, io.BufferedReader | io.BufferedRandom) else file
+    if type(raw) is not io.FileIO:
         return None
-    return os.dup(fd)
+    fd = file.fileno()
+    try:
+        plain = stat.S_ISREG(os.fstat(fd).st_mode) and file.tell() == 0 and _is_on_disk(fd)
+    except OSError:  # it cannot be told where it stands, or cannot be mapped
+        return None
+    return os.dup(fd) if plain else None
+
+
+def _is_on_disk(fd: int) -> bool:
+    """The kernel writes the files of /proc and /sys while they are read: the size of those says nothing.
+
+    Raises:
+        OSError: It is such a file.
+    """
+    if os.fstat(fd).st_size == 0:
+        return os.pread(fd, 1, 0) == b""
+    mmap.mmap(fd, 1, prot=mmap.PROT_READ).close()
+    return True
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk
+    if chunk is None:  # a raw file that is non-blocking
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def _memory(chunks: Iterable[bytes]) -> int:

@@ -10,6 +10,8 @@ Invariants:
 """
 
 import contextlib
+import errno
+import io
 import os
 import secrets
 import stat
@@ -20,9 +22,11 @@ from typing import BinaryIO, Protocol
 
 from snow_owl_tftp.protocol import netascii
 
-__all__ = ["BytesTarget", "FileObjectTarget", "PathTarget", "Target", "target_for"]
+__all__ = ["BytesTarget", "FileObjectTarget", "PathTarget", "Target", "target_for", "write_all"]
 
 _CHUNK_BYTES = 1 << 20
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+"""open(2): the file system, or the kernel, knows no O_TMPFILE."""
 
 
 class Target(Protocol):
@@ -89,30 +93,58 @@ class BytesTarget:
 class PathTarget:
     """A file that appears under its name when it is complete.
 
-    The bytes gather in a file beside it, since a rename cannot cross file systems.
+    The bytes gather in a file without a name in the same directory, since a rename cannot cross file systems: whatever
+    ends the process, nothing is left. Where the file system has no such files it has a hidden name from the start.
     """
 
     def __init__(self, path: Path, text: bool) -> None:
         # A link stays a link: its end is what is replaced.
         self._path = Path(os.path.realpath(path))
         if self._path.is_dir():
-            raise IsADirectoryError(21, "Is a directory", str(path))
-        self._hidden: Path | None = self._path.with_name(f".{self._path.name[:200]}.{secrets.token_hex(6)}.part")
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        self._hidden: Path | None = None
+        self._discarded = False
         self._text = text
         self.is_slow = text
-        # The umask decides, as for any file a program makes.
-        self.fd = os.open(self._hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            self.fd = self._open()
+        except OSError as error:  # in the user's words: the name that we gave it means nothing to anybody
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def _open(self) -> int:
+        """The umask decides about its mode, as for any file a program makes."""
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            return os.open(self._path.parent, flags | os.O_TMPFILE, 0o666)
+        except OSError as error:
+            if error.errno not in _NO_TMPFILE:
+                raise
+        hidden = self._hidden_path()
+        fd = os.open(hidden, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        self._hidden = hidden
+        return fd
+
+    def _hidden_path(self) -> Path:
+        """Short, whatever the file is called: a name may have 255 bytes."""
+        return self._path.with_name(f".tftp-get.{secrets.token_hex(6)}.part")
 
     def complete(self) -> None:
-        assert self._hidden is not None
         if self._text:
             _decode_in_place(self.fd)
         with contextlib.suppress(FileNotFoundError):
             os.fchmod(self.fd, stat.S_IMODE(self._path.stat().st_mode))
+        if self._discarded:
+            raise InterruptedError(errno.EINTR, "cancelled while it was decoded")
+        if self._hidden is None:
+            hidden = self._hidden_path()
+            # linkat(2): AT_SYMLINK_FOLLOW, which Python passes only where a directory is named too; it is not used.
+            os.link(f"/proc/self/fd/{self.fd}", hidden, src_dir_fd=self.fd)
+            self._hidden = hidden
         self._hidden.replace(self._path)
         self._hidden = None
 
     def discard(self) -> None:
+        self._discarded = True
         if self._hidden is not None:
             self._hidden.unlink(missing_ok=True)
 
@@ -144,21 +176,42 @@ class FileObjectTarget:
     def __init__(self, file: BinaryIO, text: bool) -> None:
         self._file = file
         self._text = text
+        self._discarded = False
         self.is_slow = True
         self._spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close
         self.fd = self._spool.fileno()
 
     def complete(self) -> None:
         for chunk in netascii.decode_chunks(_chunks(self.fd)) if self._text else _chunks(self.fd):
-            self._file.write(chunk)
+            if self._discarded:
+                raise InterruptedError(errno.EINTR, "cancelled while it was copied")
+            write_all(self._file, chunk)
         if hasattr(self._file, "flush"):
             self._file.flush()
 
     def discard(self) -> None:
-        """Nothing: the file object was given nothing yet."""
+        """The file object is given no more; what it has it keeps."""
+        self._discarded = True
 
     def close(self) -> None:
         self._spool.close()
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write all of `data`: a raw file may take less in one call, and says how much it took.
+
+    Raises:
+        BlockingIOError: It is raw and non-blocking, and takes no more now.
+        OSError: As `file.write`.
+    """
+    rest: bytes | memoryview = data
+    while rest:
+        written_bytes = file.write(rest)
+        if written_bytes is None and not isinstance(file, io.RawIOBase):
+            return  # somebody's own class that does not count: it took everything
+        if not written_bytes:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        rest = memoryview(rest)[written_bytes:]
 
 
 def _path_target(path: Path, text: bool) -> Target:

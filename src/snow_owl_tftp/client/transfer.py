@@ -86,6 +86,7 @@ class Transfer:
         mode: 'octet' or 'netascii'.
         addresses: Of the server, tried in turn while none answers.
         target: Where a get goes.
+        open_target: Makes the target when its turn comes, since one that waits must hold no descriptor.
         source: What a put sends.
         progress: Told about ten times a second, or None.
         is_probe: Only the size is wanted: it is ended at the OACK, or at the first full block of a server without one.
@@ -93,10 +94,13 @@ class Transfer:
         asked: Options of the request that is in flight.
         plain: Options are not asked for (again).
         answered: The server has sent an OACK: it does know options.
+        asked_at_s: When the request was sent first, by the monotonic clock.
+        skipped: It was ended because this address is silent and there is another one.
         negotiated: What holds, once the server granted something.
         data: The content, where the target gives one.
         error: What we ended it for; comes before what the engine says.
         cancelled: Nobody waits for it any more.
+        delivered: A get's file is in place: it has succeeded, whatever follows.
         finishing: An executor is making it visible.
         ended: The Completion that came meanwhile.
     """
@@ -106,6 +110,7 @@ class Transfer:
     mode: str
     addresses: list[ServerAddress]
     target: Target | None = None
+    open_target: Callable[[], Target] | None = None
     source: Source | None = None
     progress: ProgressCallback | None = None
     is_probe: bool = False
@@ -113,10 +118,13 @@ class Transfer:
     asked: tuple[Option, ...] = ()
     plain: bool = False
     answered: bool = False
+    asked_at_s: float = 0.0
+    skipped: bool = False
     negotiated: Negotiated = field(default_factory=Negotiated)
     data: bytes | None = None
     error: BaseException | None = None
     cancelled: bool = False
+    delivered: bool = False
     finishing: bool = False
     ended: Any = None
 

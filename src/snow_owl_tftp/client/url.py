@@ -5,12 +5,13 @@ Invariant: `parse_url(str(url)) == url` for every TftpUrl.
 """
 
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
-__all__ = ["DEFAULT_PORT", "TftpUrl", "parse_url"]
+__all__ = ["DEFAULT_PORT", "TftpUrl", "is_tftp_url", "parse_url"]
 
 DEFAULT_PORT = 69
 """RFC 1350 section 4: where requests go to."""
+_SCHEME = "tftp://"
 _MODES = ("octet", "netascii")
 
 
@@ -31,7 +32,10 @@ class TftpUrl:
     mode: str | None = None
 
     def __str__(self) -> str:
-        host = f"[{quote(self.host, safe=':.%')}]" if ":" in self.host else self.host
+        host = quote(self.host, safe="")
+        if ":" in self.host:
+            address, percent, zone = self.host.partition("%")
+            host = f"[{address}{'%25' if percent else ''}{quote(zone, safe='')}]"
         port = "" if self.port == DEFAULT_PORT else f":{self.port}"
         mode = f";mode={self.mode}" if self.mode else ""
         return f"tftp://{host}{port}/{quote(self.path)}{mode}"
@@ -55,15 +59,15 @@ def parse_url(text: str) -> TftpUrl:
     Deviates: a bare `%` before the zone is accepted beside `%25`, since that is what `ip addr` prints
     (test_link_local_zone_may_be_bare).
     """
-    parts = urlsplit(text, allow_fragments=False)
-    if parts.scheme != "tftp":
+    # By hand: urllib drops tabs, newlines and an empty query, all of which a name may have, and refuses zones.
+    if not is_tftp_url(text):
         raise ValueError(f"not a tftp:// URL: {text!r}")
-    if parts.username is not None:
+    authority, _, raw_path = text[len(_SCHEME) :].partition("/")
+    if "@" in authority:
         raise ValueError("TFTP knows no user names")
-    host, port = _split_authority(parts.netloc)
-    raw_path = parts.path + (f"?{parts.query}" if parts.query else "")
+    host, port = _split_authority(authority)
     raw_path, mode = _split_mode(raw_path)
-    path = unquote(raw_path.removeprefix("/"), errors="strict")
+    path = unquote(raw_path, errors="strict")
     if not host:
         raise ValueError(f"no host in {text!r}")
     if not path or "\0" in path:
@@ -71,14 +75,19 @@ def parse_url(text: str) -> TftpUrl:
     return TftpUrl(host, port, path, mode)
 
 
+def is_tftp_url(text: str) -> bool:
+    """Whether it begins as one; the scheme in any case (RFC 3986 section 3.1)."""
+    return text[: len(_SCHEME)].lower() == _SCHEME
+
+
 def _split_authority(authority: str) -> tuple[str, int]:
-    """Host and port; by hand, because urllib refuses zones."""
     if authority.startswith("["):
         host, bracket, port = authority[1:].partition("]")
         if not bracket or ":" not in host or (port and not port.startswith(":")):
             raise ValueError(f"malformed IPv6 host: {authority!r}")
         address, percent, zone = host.partition("%")
-        return address + percent + zone.removeprefix("25" if percent else ""), _port(port.removeprefix(":"))
+        zone = unquote(zone.removeprefix("25"))
+        return address + percent + zone, _port(port.removeprefix(":"))
     host, _, port = authority.partition(":")
     if ":" in port:
         raise ValueError(f"an IPv6 address needs brackets: [{authority}]")
