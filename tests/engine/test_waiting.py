@@ -8,7 +8,18 @@ from tests.support.client import Client, Silence
 
 from snow_owl_tftp._engine import engine as native
 from snow_owl_tftp.plan import Outcome, Role, TransferPlan
-from snow_owl_tftp.protocol.packets import Data, Error, Oack, build_ack, build_oack
+from snow_owl_tftp.protocol.constants import Opcode
+from snow_owl_tftp.protocol.packets import (
+    Ack,
+    Data,
+    Error,
+    Oack,
+    build_ack,
+    build_data,
+    build_error,
+    build_oack,
+    build_request,
+)
 
 CONTENT = bytes(i * 7 & 0xFF for i in range(5000))
 QUICK = {"initial_ns": 50_000_000, "give_up_ns": 300_000_000, "half_open_give_up_ns": 400_000_000}
@@ -102,3 +113,21 @@ def test_a_pipe_that_pauses_backs_nothing_off(serve):
     completion = served.completion()
     assert (completion.outcome, completion.retransmits) == (Outcome.OK, 0)
     assert served.counter("timeouts") == 0
+
+
+def test_an_upload_that_ends_while_the_disk_writes_keeps_its_first_reason(serve, tmp_path, cold_disk):
+    served = serve(kind=ColdDisk, slot_bytes=8200, **QUICK)
+    with Client(served.address) as client:
+        packet, peer = client.exchange(build_request(Opcode.WRQ, "up", options=[("blksize", "8192")]))
+        assert isinstance(packet, Oack)
+        for block in range(1, 10):  # more than the 64 KiB that make a full buffer
+            client.send(build_data(block, bytes(8192)), peer)
+            assert client.receive_packet(2)[0] == Ack(block)
+        client.send(build_error(3, "the client's disk is full"), peer)
+        client.send(build_error(0, "and a second thought"), peer)
+        served.wait(lambda: served.counter("datagrams_received") >= 12, "both errors to arrive")
+        assert served.completions == []
+        cold_disk.set()
+        completion = served.completion()
+    assert (completion.outcome, completion.error) == (Outcome.PEER_ERROR, 3)
+    assert completion.text == b"the client's disk is full"

@@ -157,8 +157,8 @@ cdef struct Transfer:
     int32_t client                # index of the client's counters, -1: none
     Peer peer
     Local local
-    int32_t end_error             # T_ENDING: the Completion's error ...
-    uint8_t end_outcome           # ... and outcome, kept until the I/O threads are done
+    int32_t group                 # which address was asked, until it begins
+    Message *ending               # T_ENDING: the Completion, kept until the I/O threads are done
     uint8_t state
     uint8_t queued                # which queue holds us: 0 none, 1 run, 2 blocked, 3 waiting
     uint8_t no_gso                # the kernel refused a train of this transfer

@@ -183,9 +183,17 @@ cdef void release(Worker *w, Transfer *t) noexcept nogil:
         transfer_slot_free(w, t)                 # else the queue does when it comes to it
 
 
-cdef void complete(Worker *w, Transfer *t, int outcome, int error, const uint8_t *text, uint32_t size) noexcept nogil:
-    """The Completion of a started transfer goes up, and takes its recipe along."""
+cdef Message *verdict(const Transfer *t, int outcome, int error, const uint8_t *text, uint32_t size) noexcept nogil:
+    """How it ended, for complete(); NULL when there is no memory."""
     cdef Message *m = message_new(M_COMPLETION, t.id, text, size)
+    if m != NULL:
+        m.outcome = outcome
+        m.error = error
+    return m
+
+
+cdef void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
+    """The Completion of a started transfer goes up, and takes its recipe along."""
     w.counters.transfers_ended += 1
     w.counters.retransmits += t.flight.retransmits
     w.counters.duplicate_acks += t.duplicate_acks
@@ -194,8 +202,6 @@ cdef void complete(Worker *w, Transfer *t, int outcome, int error, const uint8_t
     m.recipe = t.recipe
     t.recipe = NULL
     m.worker = w.number
-    m.outcome = outcome
-    m.error = error
     m.flight = t.flight
     m.peer = t.peer
     m.local = t.local
@@ -225,15 +231,16 @@ cdef void end(Worker *w, Transfer *t, int outcome, int error, const uint8_t *tex
     if t.state == T_DALLY or t.recipe == NULL:
         release(w, t)                            # its Completion has gone up already
         return
+    if t.state == T_ENDING:
+        return                                   # the first reason counts
     flush_own(w, t)                              # before complete() gives the recipe away
     t.payload_bytes = payload_acknowledged(t)
     if t.sink != NULL and t.sink.writing:
         t.state = T_ENDING
-        t.end_outcome = outcome
-        t.end_error = error
+        t.ending = verdict(t, outcome, error, text, size)
         wheel_remove(&w.wheel, t)
         return
-    complete(w, t, outcome, error, text, size)
+    complete(w, t, verdict(t, outcome, error, text, size))
     release(w, t)
 
 
@@ -324,7 +331,7 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
     t.started_ns = w.now_ns
     t.flight.progress_ns = w.now_ns
     t.socket = -1
-    t.end_error = group                          # until it begins: which address was asked
+    t.group = group                          # until it begins: which address was asked
     if client >= 0:
         w.clients[client].live += 1
     w.counters.live_transfers += 1
@@ -447,10 +454,10 @@ cdef int64_t final_block(const Recipe *recipe, uint32_t blksize_bytes) noexcept 
 cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nogil:
     """The request was accepted: a TID, a window, the first packet.  Takes over the references."""
     cdef uint32_t of_peer = peer_hash(&t.peer, w.secret)
-    cdef int32_t group = t.end_error
+    cdef int32_t group = t.group
     t.recipe = recipe
     t.sink = sink
-    t.end_error = 0
+    t.group = 0
     t.state = T_ACTIVE
     w.counters.transfers_started += 1
     flight_init(&t.flight, &w.retransmit, recipe.role, recipe.blksize_bytes, recipe.windowsize,
@@ -752,7 +759,7 @@ cdef void on_start(Worker *w, Message *m) noexcept nogil:
     w.pending -= 1
     if m.flow_dir >= 0 and w.tuning.flows:
         flow_keep(w, m.recipe, m.flow_dir, m.bytes, m.split, m.bytes + m.split, m.bytes_used - m.split,
-                  <uint32_t>t.request_hash, t.end_error, m.flow_ctime_ns)
+                  <uint32_t>t.request_hash, t.group, m.flow_ctime_ns)
     begin(w, t, m.recipe, m.sink)
 
 
@@ -763,7 +770,7 @@ cdef void on_refuse(Worker *w, Message *m) noexcept nogil:
         return
     w.pending -= 1
     if m.bytes_used:
-        send_bytes(w, reply_socket(w, t.end_error), &t.peer, &t.local, NULL, m.bytes, m.bytes_used)
+        send_bytes(w, reply_socket(w, t.group), &t.peer, &t.local, NULL, m.bytes, m.bytes_used)
     release(w, t)
 
 
@@ -856,7 +863,7 @@ cdef void on_commit(Worker *w, Message *m) noexcept nogil:
         fail(w, t, OUT_LOCAL_IO_ERROR, m.socket, m.error, <char *>m.bytes)
         return
     send_ack(w, t, t.flight.last)
-    complete(w, t, OUT_OK, 0, NULL, 0)
+    complete(w, t, verdict(t, OUT_OK, 0, NULL, 0))
     t.state = T_DALLY
     t.flight.deadline_ns = w.now_ns + DALLY_NS
     wheel_update(&w.wheel, t)
@@ -936,7 +943,7 @@ cdef void on_written(Worker *w, Message *m) noexcept nogil:
     if m.error and not t.sink.error:
         t.sink.error = m.error
     if t.state == T_ENDING:
-        complete(w, t, t.end_outcome, t.end_error, NULL, 0)
+        complete(w, t, t.ending)
         release(w, t)
     elif t.sink.error:
         fail_sink(w, t)
