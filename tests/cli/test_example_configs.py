@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp.client.bench.report import SHOWN
+from snow_owl_tftp.client.bench.origin import SHOWN
 from snow_owl_tftp.client.bench.sweeps import PLAIN, linger_targets
 from snow_owl_tftp.config import BatchSettings, load
 
