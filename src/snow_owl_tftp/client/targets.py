@@ -98,10 +98,8 @@ class PathTarget:
     """
 
     def __init__(self, path: Path, text: bool) -> None:
-        # A link stays a link: its end is what is replaced.
-        self._path = Path(os.path.realpath(path))
-        if self._path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        # A link stays a link: its end is what is replaced. Else one look is enough: realpath makes one a folder.
+        self._path = Path(os.path.realpath(path)) if path.is_symlink() else path.absolute()
         self._hidden: Path | None = None
         self._discarded = False
         self._text = text
@@ -131,17 +129,27 @@ class PathTarget:
     def complete(self) -> None:
         if self._text:
             _decode_in_place(self.fd)
-        with contextlib.suppress(FileNotFoundError):
-            os.fchmod(self.fd, stat.S_IMODE(self._path.stat().st_mode))
         if self._discarded:
             raise InterruptedError(errno.EINTR, "cancelled while it was decoded")
+        if self._hidden is None and self._give_name(self._path):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.fchmod(self.fd, stat.S_IMODE(self._path.stat().st_mode))
         if self._hidden is None:
-            hidden = self._hidden_path()
-            # linkat(2): AT_SYMLINK_FOLLOW, which Python passes only where a directory is named too; it is not used.
-            os.link(f"/proc/self/fd/{self.fd}", hidden, src_dir_fd=self.fd)
+            while not self._give_name(hidden := self._hidden_path()):
+                continue
             self._hidden = hidden
         self._hidden.replace(self._path)
         self._hidden = None
+
+    def _give_name(self, path: Path) -> bool:
+        """False: there is such a file already."""
+        try:
+            # linkat(2): AT_SYMLINK_FOLLOW, which Python passes only where a directory is named too; it is not used.
+            os.link(f"/proc/self/fd/{self.fd}", path, src_dir_fd=self.fd)
+        except FileExistsError:
+            return False
+        return True
 
     def discard(self) -> None:
         self._discarded = True
@@ -220,7 +228,9 @@ def _path_target(path: Path, text: bool) -> Target:
         kind = path.stat().st_mode
     except FileNotFoundError:
         return PathTarget(path, text)
-    if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if stat.S_ISREG(kind):
         return PathTarget(path, text)
     if (stat.S_ISCHR(kind) or stat.S_ISBLK(kind)) and not text:
         target = DeviceTarget(path)
