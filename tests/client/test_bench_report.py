@@ -297,6 +297,14 @@ def test_limits_follow_the_network() -> None:
     assert Workload(file_bytes=1 << 20, network=Network(0, 50)).transfer_s > 1000
 
 
+def test_lossy_run_is_long_enough_for_losses_in_a_row() -> None:
+    lossy = Workload(file_bytes=1024, network=Network(2, 1)).timed(2)
+    assert lossy.timeout_s == 1
+    assert lossy.stop_after_s is not None
+    assert lossy.stop_after_s / 2 >= 4 * lossy.timeout_s
+    assert Workload(file_bytes=1024).timed(2).stop_after_s == 2
+
+
 def test_origin_profile_is_the_issue_s() -> None:
     steps = origin_steps(1, has_classical=True, can_trace=True)
     assert {step.workload.file_bytes for step in steps} == {102_400, 10_485_760}

@@ -152,7 +152,7 @@ def _own_steps(asked: _Asked, given: Sequence[str], *, can_trace: bool) -> list[
     if asked.transfers:
         workload = workload.with_transfers(asked.transfers)
     else:
-        workload = replace(workload, stop_after_s=max(RUN_S, 2 * workload.transfer_s))
+        workload = workload.timed(RUN_S)
     targets = _targets(asked.servers)
     if "linger" in asked.sweep and all(target.server != OURS for target in targets):
         raise ConfigError("bench: --sweep linger is about ours; name it among --servers")

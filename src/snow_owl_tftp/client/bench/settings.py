@@ -9,6 +9,10 @@ from typing import Any, Final
 __all__ = ["Network", "Target", "Workload"]
 
 _CLIENT_TIMEOUT_S: Final = 4.0
+_LOSSY_CLIENT_TIMEOUT_S: Final = 1.0
+"""Where requests get lost, long timers of the clients would be what is measured; a second is what boot ROMs use."""
+_TIMEOUTS_A_RUN: Final = 8
+"""A transfer that got nothing in half of a timed run has failed: a few losses in a row must not look like that."""
 _LIMIT_S: Final = 120.0
 _REPEAT_S: Final = 1.0
 """What a lost packet costs at most with a server whose timer is a fixed second."""
@@ -47,7 +51,7 @@ class Workload:
         network: What is between.
         stop_after_s: What still runs then is cut off, and counts with the blocks that it got; None: nothing is cut.
         client_timeout_s: When a client repeats its last packet: long, so that the server's timer is measured; None:
-            four seconds, or four round trips.
+            four seconds, one where packets are lost, or four round trips.
         limit_s: After so long the run has failed; None: by what the network makes of it.
     """
 
@@ -69,7 +73,13 @@ class Workload:
     @property
     def timeout_s(self) -> float:
         """The client's timer, resolved."""
-        return self.client_timeout_s or max(_CLIENT_TIMEOUT_S, 4 * self.network.rtt_ms / 1e3)
+        usual_s = _LOSSY_CLIENT_TIMEOUT_S if self.network.loss_percent else _CLIENT_TIMEOUT_S
+        return self.client_timeout_s or max(usual_s, 4 * self.network.rtt_ms / 1e3)
+
+    def timed(self, least_s: float) -> "Workload":
+        """Cut off after `least_s`, or as long as this network needs to tell a slow transfer from a dead one."""
+        losses_s = _TIMEOUTS_A_RUN * self.timeout_s if self.network.loss_percent else 0.0
+        return replace(self, stop_after_s=max(least_s, 2 * self.transfer_s, losses_s))
 
     @property
     def transfer_s(self) -> float:

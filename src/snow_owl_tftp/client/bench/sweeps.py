@@ -158,6 +158,6 @@ def _traced(section: str, targets: Iterable[Target], workload: Workload, rounds:
         return []
     if workload.stop_after_s is not None:
         # No latency is wanted of it: a long file need not end.
-        workload = replace(workload, stop_after_s=min(workload.stop_after_s, max(RUN_S, 2 * workload.transfer_s)))
+        workload = min(workload, workload.timed(RUN_S), key=lambda one: one.stop_after_s or 0)
     once = [Step(section, target, workload, is_traced=True) for target in targets]
     return once * min(rounds, TRACED_ROUNDS)
