@@ -6,7 +6,7 @@ May know: flags, and how progress is shown. Must not know how a run is made.
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 

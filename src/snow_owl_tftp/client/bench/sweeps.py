@@ -10,7 +10,7 @@ traced runs are different runs.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from snow_owl_tftp.client.bench.runs import Bench, Run
