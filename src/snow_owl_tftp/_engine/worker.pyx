@@ -1285,6 +1285,16 @@ cdef int32_t socket_entry(Worker *w) noexcept nogil:
     return w.socket_count - 1
 
 
+cdef void let_routers_fragment(int fd) noexcept nogil:
+    """No "don't fragment" bit: some boot ROMs discard datagrams that have it, and behind a firewall that swallows
+    ICMP a block that is larger than the path's MTU would never arrive.  A train that the kernel would have to
+    fragment is refused as ever (EMSGSIZE), and goes as plain datagrams."""
+    cdef int never4 = IP_PMTUDISC_DONT, never6 = IPV6_PMTUDISC_DONT
+    # Each fails on a socket of the other family, and a dual-stack socket needs both: nothing depends on the rest.
+    setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &never4, sizeof(never4))
+    setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &never6, sizeof(never6))
+
+
 cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard, bint wants_control) noexcept nogil:
     """Its index; -1 when there is no memory or epoll refuses it (the descriptor stays the caller's)."""
     cdef epoll_event event
@@ -1303,6 +1313,7 @@ cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard
     w.sockets[i].group = group
     w.sockets[i].wildcard = wildcard
     w.sockets[i].wants_control = wants_control
+    let_routers_fragment(fd)
     if kind == S_LISTENER:
         w.groups[group].listener = i
         if group >= w.group_count:

@@ -93,6 +93,7 @@ cdef extern from * nogil:
     int AF_INET, AF_INET6
     int SOL_SOCKET, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP
     int IP_PKTINFO, IPV6_PKTINFO
+    int IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT
     int UDP_SEGMENT, UDP_GRO
     int MSG_DONTWAIT, MSG_TRUNC, MSG_NOSIGNAL
     int EAGAIN, EWOULDBLOCK, EINTR, ENOBUFS, EMSGSIZE, EINVAL, EIO, EFAULT, ENOMEM, ENOSYS
@@ -100,6 +101,7 @@ cdef extern from * nogil:
     ssize_t recvfrom(int, void *, size_t, int, sockaddr *, socklen_t *)
     ssize_t recvmsg(int, msghdr *, int)
     int recvmmsg(int, mmsghdr *, unsigned int, int, timespec *)
+    int setsockopt(int, int, int, const void *, socklen_t)
     ssize_t sendto(int, const void *, size_t, int, const sockaddr *, socklen_t)
     ssize_t sendmsg(int, const msghdr *, int)
     int sendmmsg(int, mmsghdr *, unsigned int, int)

@@ -1,0 +1,108 @@
+"""Paths that carry less than the two ends know: what is too large is fragmented on its way, and arrives."""
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+from tests.support.client import Client
+from tests.support.namespaces import narrow_path
+from tests.support.server import serve_command, serve_in_thread
+
+CONTENT = os.urandom(300_000)
+UPLOADS = "[write_config]\nenabled = true\nallowed_patterns = ['**']\n"
+DONT_FRAGMENT = 0x40  # RFC 791 section 3.1, in the first byte of the fragment offset
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "file").write_bytes(CONTENT)
+    (tmp_path / "uploads.toml").write_text(UPLOADS)
+    return root
+
+
+def run_client(*arguments):
+    command = [sys.executable, "-m", "snow_owl_tftp", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def transfer_both_ways(hosts, root, host):
+    """A read with windows, a read in lock-step and an upload, between the ends of the path."""
+    near, far = hosts[0], hosts[3]
+    out = root.parent / "out"
+    with ExitStack() as stack:
+        start = serve_command(root, "--config", str(root.parent / "uploads.toml"), binds=(f"{host}:0",))
+        server = near.run(stack.enter_context, start)
+        url = f"tftp://{host}:{server.address[1]}"
+        for windowsize in (1, 16):
+            got = far.run(run_client, "get", "--blksize", 1428, "--windowsize", windowsize, "-o", out, f"{url}/file")
+            assert got.returncode == 0, got.stderr
+            assert out.read_bytes() == CONTENT
+            put = far.run(
+                run_client, "put", "--blksize", 1428, "--windowsize", windowsize, out, f"{url}/up{windowsize}"
+            )
+            assert put.returncode == 0, put.stderr
+            assert (root / f"up{windowsize}").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("is_black_hole", [False, True])
+def test_blocks_larger_than_a_link_of_the_path_arrive(root, is_black_hole):
+    with narrow_path(600) as hosts:
+        if is_black_hole:
+            for router in hosts[1:3]:
+                router.say_nothing()
+        transfer_both_ways(hosts, root, "10.9.0.1")
+
+
+def test_blocks_larger_than_a_link_of_the_path_arrive_by_ipv6(root):
+    with narrow_path(1280) as hosts:
+        transfer_both_ways(hosts, root, "[fd09::1]")
+
+
+def dont_fragment_bits(sniffer, to_port):
+    """The bit of each datagram so far that went to `to_port`."""
+    bits = []
+    while True:
+        try:
+            packet = sniffer.recv(70_000)
+        except BlockingIOError:
+            return bits
+        if int.from_bytes(packet[22:24], "big") == to_port:
+            bits.append(bool(packet[6] & DONT_FRAGMENT))
+
+
+@pytest.fixture
+def sniffer():
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+    try:
+        sniffer = socket.socket(socket.AF_INET, kind, socket.IPPROTO_UDP)
+    except PermissionError:
+        pytest.skip("IP headers are shown to root only: the DON'T FRAGMENT bit is NOT tested")
+    with sniffer:
+        sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        yield sniffer
+
+
+@pytest.mark.parametrize("bind_addr", ["127.0.0.1:0", "[::]:0"])
+@pytest.mark.parametrize("is_single_port", [False, True])
+@pytest.mark.parametrize("options", [{}, {"blksize": 1428, "windowsize": 32}])
+def test_no_datagram_of_the_server_has_the_dont_fragment_bit(root, sniffer, bind_addr, is_single_port, options):
+    settings = {"single_port": is_single_port, "bind_addr": bind_addr}
+    with serve_in_thread(root, settings) as server, Client(("127.0.0.1", server.address[1])) as client:
+        assert client.get("file", options=options).payload == CONTENT
+        bits = dont_fragment_bits(sniffer, client.port)
+        trains = server.counters()["gso_trains"]
+    assert len(bits) > 3
+    assert not any(bits)
+    assert (trains > 0) == bool(options)
+
+
+def test_no_request_of_the_client_has_the_dont_fragment_bit(root, sniffer):
+    with serve_in_thread(root) as server:
+        got = run_client("get", "-o", root.parent / "out", f"tftp://127.0.0.1:{server.address[1]}/file")
+        assert got.returncode == 0, got.stderr
+        assert dont_fragment_bits(sniffer, server.address[1]) == [False]
