@@ -57,6 +57,8 @@ class TransferPlan:
             payload is compared with it, nothing is written, the last ACK leaves without a commit.
         expected_oack: our own asking: an OACK of exactly these bytes needs no decision; blksize_bytes and
             windowsize_blocks are what it grants.
+        rollover: what follows block 65535, 0 or 1; with 1 windowsize_blocks is at most 65534. A receiver in lock-step
+            finds out by itself what an RFC 1350 sender does.
         context: any object; comes back in the Completion.
     """
 
@@ -72,4 +74,5 @@ class TransferPlan:
     stream: bool = False
     compare: bool = False
     expected_oack: bytes = b""
+    rollover: int = 0
     context: Any = None

@@ -35,6 +35,25 @@ def test_the_reference_before_everything_is_index_minus_1():
     assert probe.index_from(-1, 0) == 0
 
 
-def test_distance_goes_round_the_circle():
-    for block, reference in [(0, 0), (1, 0), (0, 1), (0, 65535), (65535, 0), (5, 65530), (65530, 5)]:
-        assert probe.distance(block, reference) == seq.distance(block, reference) == (block - reference) % 65536
+@pytest.mark.parametrize("rollover", list(seq.Rollover))
+@pytest.mark.parametrize("expected", [index for index in EDGES if index])
+def test_ahead_counts_from_the_expected_block(expected, rollover):
+    for steps in (0, 1, 2, 32767, 65533):
+        block = seq.block_of(expected + steps, rollover)
+        assert probe.ahead_of(expected, block, rollover) == seq.ahead_of(expected, block, rollover) == steps
+
+
+@pytest.mark.parametrize("rollover", list(seq.Rollover))
+@pytest.mark.parametrize("expected", [index for index in EDGES if index > 1])
+def test_the_block_before_is_known_by_65535_whatever_follows_it(expected, rollover):
+    block = seq.block_of(expected - 1, rollover)
+    assert probe.ahead_of(expected, block, rollover) == seq.ahead_of(expected, block, rollover) == 65535
+
+
+@pytest.mark.parametrize("reference", [index for index in EDGES if index])
+def test_with_rollover_to_1_an_index_is_found_and_0_is_beyond_every_window(reference):
+    for ahead in (0, 1, 2, 65533, 65534):
+        block = seq.block_of(reference + ahead, seq.Rollover.TO_1)
+        assert probe.index_from(reference, block, 1) == reference + ahead
+        assert seq.index_from(reference, block, seq.Rollover.TO_1) == reference + ahead
+    assert probe.index_from(reference, 0, 1) == seq.index_from(reference, 0, seq.Rollover.TO_1) > reference + 65535

@@ -102,7 +102,7 @@ def acks_of_interest(rng: random.Random, sender: Sender) -> bytes:
             rng.randint(sender.window_base - 1, sender.sent_end),
         ]
     )
-    return build_ack(block_of(max(index, 0)))
+    return build_ack(block_of(max(index, 0), sender.terms.rollover))
 
 
 def play_sender(rng: random.Random, pair: Pair, steps: int) -> None:
@@ -139,11 +139,14 @@ def test_senders_agree_at_every_block_size(blksize, rng):
         play_sender(rng, sender_pair(size, random_terms(rng, 3, blksize)), 80)
 
 
+@pytest.mark.parametrize("rollover", list(Rollover))
 @pytest.mark.parametrize("blocks", [65534, 65535, 65536, 65537])
 @pytest.mark.parametrize("windowsize", WINDOWS)
-def test_senders_agree_across_a_rollover(windowsize, blocks, rng):
+def test_senders_agree_across_a_rollover(windowsize, blocks, rollover, rng):
     """Straight to 40 blocks before the rollover, then a script; the file ends at `blocks`."""
-    pair = sender_pair(8 * blocks - 3, Terms(OACK, blksize_bytes=8, windowsize_blocks=windowsize))
+    windowsize -= rollover if windowsize == 65535 else 0
+    terms = Terms(OACK, blksize_bytes=8, windowsize_blocks=windowsize, rollover=rollover)
+    pair = sender_pair(8 * blocks - 3, terms)
     pair.both("start")
     pair.both("receive", build_ack(0))
     while pair.model.window_base < min(65500, pair.model.last):
@@ -152,13 +155,13 @@ def test_senders_agree_across_a_rollover(windowsize, blocks, rng):
         # Not compared step by step: this only brings both there.
         datagram = build_ack(block_of(target))
         assert pair.model.receive(datagram, pair.now_ns) == pair.probe.receive(datagram, pair.now_ns)
-    for _ in range(40 if windowsize == 65535 else 400):
+    for _ in range(40 if windowsize > 65000 else 400):
         if pair.model.done:
             break
         pair.now_ns += rng.randrange(2_000_000)
         pair.tick() if rng.random() < 0.1 else pair.both("receive", acks_of_interest(rng, pair.model))
     else:
-        pair.both("receive", build_ack(block_of(pair.model.sent_end - 1)))
+        pair.both("receive", build_ack(block_of(pair.model.sent_end - 1, rollover)))
 
 
 @pytest.mark.parametrize("blksize", [8, 512, 1428, 65464])
@@ -233,6 +236,31 @@ def test_receivers_agree_across_a_rollover(windowsize, rollover, laps, rng):
         if pair.model.done:
             break
     assert pair.steps > 50 or pair.model.done
+
+
+@pytest.mark.parametrize("windowsize", [1, 4, 65534])
+@pytest.mark.parametrize("laps", [1, 2])
+def test_receivers_that_agreed_on_rollover_to_1_agree(windowsize, laps, rng):
+    terms = Terms(OACK, blksize_bytes=8, windowsize_blocks=windowsize, rollover=Rollover.TO_1)
+    pair = receiver_pair(terms)
+    pair.both("start")
+    for index in range(1, laps * 65535 - 20):
+        datagram = build_data(block_of(index, Rollover.TO_1), b"01234567")
+        assert pair.model.receive(datagram, pair.now_ns) == pair.probe.receive(datagram, pair.now_ns)
+        pair.now_ns += 1000
+    for index in range(laps * 65535 - 20, laps * 65535 + 20):
+        pair.both("receive", build_data(block_of(index, Rollover.TO_1), b"01234567"))
+        play_receiver(rng, pair, 3, 10**9)
+    assert pair.model.next > laps * 65535 - 20
+
+
+def test_a_lost_ack_of_block_65535_is_repeated_before_block_1():
+    pair = receiver_pair(Terms(OACK, blksize_bytes=8, rollover=Rollover.TO_1))
+    pair.both("start")
+    for index in range(1, 65536):
+        pair.both("receive", build_data(index, b"01234567"))
+    assert pair.both("receive", build_data(65535, b"01234567")) == [build_ack(65535)]
+    assert pair.both("receive", build_data(1, b"01234567")) == [build_ack(1)]
 
 
 # --- the timer -------------------------------------------------------------------------------------------

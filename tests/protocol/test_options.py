@@ -11,13 +11,17 @@ from snow_owl_tftp.errors import BadPacket, ConfigError
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, accept_oack_untrusted, negotiate
 from snow_owl_tftp.protocol.packets import Oack, Request, build_error, build_oack, parse_untrusted
+from snow_owl_tftp.protocol.seq import Rollover
 
 NOTHING = Negotiated(512, 1, None, None, (), b"")
+EXTENSIONS = ["blksize2", "utimeout", "rollover", "cookie"]  # of tftpd-hpa
 NO_NUMBERS = ["abc", "", "-1", "1.5", " 512", "512 ", "+512", "1_0", "0x200", "1e3", "٥١٢", "５１２", "²"]
 SOME_VALUES = st.one_of(
     st.sampled_from(NO_NUMBERS), st.integers(0, 70_000).map(str), st.integers(0, 10**22).map(str), st.text(max_size=5)
 ).filter(lambda value: "\0" not in value)
-SOME_NAMES = st.sampled_from(["blksize", "BLKSIZE", "timeout", "tsize", "windowsize", "WindowSize", "multicast", "x"])
+SOME_NAMES = st.sampled_from(
+    ["blksize", "BLKSIZE", "timeout", "tsize", "windowsize", "WindowSize", "multicast", "x", *EXTENSIONS]
+)
 SOME_OPTIONS = st.lists(st.tuples(SOME_NAMES, SOME_VALUES), max_size=6).map(tuple)
 
 
@@ -30,7 +34,7 @@ def test_request_without_options_gets_no_oack():
 
 
 @pytest.mark.parametrize(
-    "name", ["multicast", "x-unknown", "blksize2", "blk size", "bl\N{KELVIN SIGN}size", "ＢLKSIZE"]
+    "name", ["multicast", "x-unknown", "blksize3", "blk size", "bl\N{KELVIN SIGN}size", "ＢLKSIZE"]
 )
 def test_unknown_option_is_ignored_and_alone_gets_no_oack(name):
     assert ask((name, "1024")) == NOTHING
@@ -112,12 +116,18 @@ def test_timeout_out_of_range_is_ignored(asked):
     assert ask(("timeout", asked)) == NOTHING
 
 
-@pytest.mark.parametrize("size_bytes", [0, 1, 511, 512, 2**32, 5 * 2**30])
+@pytest.mark.parametrize("size_bytes", [1, 511, 512, 2**32, 5 * 2**30])
 @pytest.mark.parametrize("asked", ["0", "1", "123456789"])
 def test_tsize_of_an_rrq_is_answered_with_the_exact_size(size_bytes, asked):
     granted = ask(("tsize", asked), size_bytes=size_bytes)
     assert granted.tsize == size_bytes
     assert granted.accepted == (("tsize", str(size_bytes)),)
+
+
+def test_size_of_an_empty_file_is_left_out_for_curl():
+    assert ask(("tsize", "0"), size_bytes=0) == NOTHING
+    assert ask(("tsize", "0"), ("blksize", "512"), size_bytes=0).accepted == (("blksize", "512"),)
+    assert ask(("tsize", "0"), kind=Opcode.WRQ).accepted == (("tsize", "0"),)
 
 
 def test_tsize_of_an_rrq_is_ignored_if_nobody_knows_the_size():
@@ -186,11 +196,87 @@ def test_window_of_65535_largest_blocks_holds_no_gigabytes():
 @pytest.mark.parametrize("name", ["blksize", "timeout", "tsize", "windowsize"])
 def test_option_switched_off_is_unknown(name):
     asked = [("blksize", "1024"), ("timeout", "2"), ("tsize", "0"), ("windowsize", "4")]
-    everything = ask(*asked, size_bytes=0)
-    assert everything.accepted == tuple(asked)
-    without = ask(*asked, size_bytes=0, **{f"allow_{name}": False})
-    assert without.accepted == tuple(pair for pair in asked if pair[0] != name)
-    assert ask((name, "9"), size_bytes=0, **{f"allow_{name}": False}) == NOTHING
+    everything = ask(*asked, size_bytes=9)
+    assert [name for name, _ in everything.accepted] == [name for name, _ in asked]
+    without = ask(*asked, size_bytes=9, **{f"allow_{name}": False})
+    assert without.accepted == tuple(pair for pair in everything.accepted if pair[0] != name)
+    assert ask((name, "9"), size_bytes=9, **{f"allow_{name}": False}) == NOTHING
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+@pytest.mark.parametrize("spelled", [str, str.upper])
+def test_extensions_of_tftpd_hpa_can_be_switched_off(name, spelled):
+    asked = (spelled(name), {"blksize2": "1024", "utimeout": "500000", "rollover": "1"}.get(name, "as sent"))
+    assert ask(asked).accepted == (asked,)
+    assert ask(asked, allow_extensions=False) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [("7", None), ("8", 8), ("9", 8), ("1024", 1024), ("1428", 1024), ("65464", 32768), ("99999", 32768), ("x", None)],
+)
+def test_blksize2_is_the_power_of_two_at_or_below(asked, granted):
+    negotiated = ask(("blksize2", asked))
+    assert negotiated.blksize_bytes == granted or (granted is None and negotiated == NOTHING)
+    assert granted is None or negotiated.accepted == (("blksize2", str(granted)),)
+
+
+def test_blksize2_keeps_below_the_cap_and_gives_way_to_blksize():
+    assert ask(("blksize2", "4096"), max_blksize_bytes=1428).blksize_bytes == 1024
+    assert ask(("blksize2", "4096"), allow_blksize=False) == NOTHING
+    for order in permutations([("blksize2", "1024"), ("blksize", "1428")]):
+        assert ask(*order).accepted == (("blksize", "1428"),)
+    assert ask(("blksize", "0"), ("blksize2", "1024")).blksize_bytes == 1024
+
+
+def test_window_fits_its_cap_with_blocks_of_blksize2():
+    assert ask(("windowsize", "99"), ("blksize2", "1024"), max_window_bytes=8192).windowsize_blocks == 8
+
+
+@pytest.mark.parametrize("asked", ["10000", "10001", "1500000", "255000000"])
+def test_utimeout_in_range_is_echoed_and_counts_before_timeout(asked):
+    assert ask(("utimeout", asked)).timeout_ns == int(asked) * 1000
+    negotiated = ask(("timeout", "2"), ("utimeout", asked))
+    assert negotiated.accepted == (("timeout", "2"), ("utimeout", asked))
+    assert negotiated.timeout_ns == int(asked) * 1000
+
+
+@pytest.mark.parametrize("asked", ["0", "9999", "255000001", "9" * 20, "1.5", ""])
+def test_utimeout_out_of_range_is_ignored(asked):
+    assert ask(("utimeout", asked)) == NOTHING
+
+
+def test_timeout_is_in_seconds_and_its_absence_leaves_the_measured_one():
+    assert ask(("timeout", "3")).timeout_ns == 3_000_000_000
+    assert ask(("blksize", "512")).timeout_ns == 0
+
+
+@pytest.mark.parametrize(("asked", "rollover"), [("0", Rollover.TO_0), ("1", Rollover.TO_1)])
+def test_rollover_is_granted_and_echoed(asked, rollover):
+    negotiated = ask(("rollover", asked))
+    assert negotiated.rollover is rollover
+    assert negotiated.accepted == (("rollover", asked),)
+
+
+@pytest.mark.parametrize("asked", ["2", "65535", "x", ""])
+def test_rollover_to_another_number_is_ignored(asked):
+    assert ask(("rollover", asked)) == NOTHING
+
+
+def test_window_with_rollover_to_1_leaves_one_number_for_the_block_before_it():
+    asked = [("windowsize", "65535"), ("blksize", "8")]
+    assert ask(*asked, max_window_bytes=2**40).windowsize_blocks == 65535
+    assert ask(*asked, ("rollover", "0"), max_window_bytes=2**40).windowsize_blocks == 65535
+    assert ask(*asked, ("rollover", "1"), max_window_bytes=2**40).windowsize_blocks == 65534
+
+
+@pytest.mark.parametrize("value", ["1", "-", "a long one, with spaces", "0" * 100])
+def test_cookie_is_echoed_as_sent(value):
+    assert ask(("Cookie", value)).accepted == (("Cookie", value),)
+
+
+def test_cookie_without_a_value_is_ignored():
+    assert ask(("cookie", "")) == NOTHING
 
 
 @pytest.mark.parametrize(

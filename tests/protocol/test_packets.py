@@ -50,19 +50,43 @@ MALFORMED = {
     "mail": (b"\0\1file\0mail\0", "unknown mode"),
     "unknown mode": (b"\0\1file\0binary\0", "unknown mode"),
     "mode in another script": ("\0\1file\0ﾈetascii\0".encode(), "unknown mode"),
-    "option without value": (RRQ + b"blksize\0", "option without a value"),
-    "second option without value": (RRQ + b"blksize\x00512\0tsize\0", "option without a value"),
     "value without NUL": (RRQ + b"blksize\x00512", "unterminated string"),
-    "empty option name": (RRQ + b"\x00512\0", "empty option name"),
-    "option after the padding": (RRQ + b"\0\0blksize\x00512\0", "empty option name"),
     "filename not UTF-8": (b"\0\1fi\xfele\0octet\0", "not UTF-8"),
     "0xFF before the filename": (b"\0\1\xfffile\0octet\0", "not UTF-8"),
     "0xFF inside the filename": (b"\0\1fi\xffle\0octet\0", "not UTF-8"),
     "0xFF after the mode": (b"\0\1file\0octet\xff\0", "not UTF-8"),
     "surrogate": (b"\0\1\xed\xa0\x80\0octet\0", "not UTF-8"),
-    "option not UTF-8": (RRQ + b"blk\xc3\x00512\0", "not UTF-8"),
     "513 bytes": (b"\0\1" + b"f" * 504 + b"\0octet\0", "request too long"),
 }
+
+
+@pytest.mark.parametrize(
+    ("tail", "options"),
+    [
+        (b"blksize\0", ()),
+        (b"blksize\x00512\0tsize\0", (("blksize", "512"),)),
+        (b"\x00512\0", ()),
+        (b"\0\0blksize\x00512\0", (("blksize", "512"),)),
+        (b"\0\0\0blksize\x00512\0", ()),
+        (b"x\0\0blksize\x00512\0\0\0\0", (("x", ""), ("blksize", "512"))),
+        (b"blk\xc3\x00512\0tsize\x000\0", (("blk\udcc3", "512"), ("tsize", "0"))),
+        (b"x\0\xff\xfe\0tsize\x000\0", (("x", "\udcff\udcfe"), ("tsize", "0"))),
+    ],
+)
+def test_what_is_no_option_is_passed_over(tail, options):
+    assert parse_request_untrusted(RRQ + tail).options == options
+
+
+@pytest.mark.parametrize("size", [512, 513, 514, 1024, 1500])
+def test_padding_may_be_longer_than_a_request(size):
+    request = RRQ + b"tsize\x000\0"
+    assert parse_request_untrusted(request.ljust(size, b"\0")).options == (("tsize", "0"),)
+
+
+def test_bytes_of_an_option_leave_as_they_came():
+    cookie = b"cookie\0\xff\xfe\0"
+    options = parse_request_untrusted(RRQ + cookie).options
+    assert build_oack(options) == b"\0\6" + cookie
 
 
 @given(REQUESTS)

@@ -131,8 +131,9 @@ def test_mode_is_read_in_any_case(client: Client) -> None:
 
 
 def test_empty_file_is_one_empty_block(client: Client) -> None:
+    # Its size is not told: curl refuses a tsize of 0.
     got = client.get("empty", options={"tsize": 0})
-    assert (got.payload, got.oack, got.count_heard(Opcode.DATA)) == (b"", {"tsize": "0"}, 1)
+    assert (got.payload, got.oack, got.count_heard(Opcode.DATA)) == (b"", {}, 1)
 
 
 @pytest.mark.parametrize("name", ["sub/nested", "/sub/nested", "\\sub\\nested", "//sub/./nested", "link_in"])
@@ -183,7 +184,6 @@ def test_upload_is_error_2_while_writing_is_off(client: Client, root: Path) -> N
         b"\0\1small\0",
         b"\0\1small",
         b"\0\1\0octet\0",
-        b"\0\1small\0octet\0blksize\0",
         b"\0\1sm\xffall\0octet\0",
         b"\0\7small\0octet\0",
         b"\1\1small\0octet\0",

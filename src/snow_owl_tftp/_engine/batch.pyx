@@ -19,7 +19,7 @@ from snow_owl_tftp._engine.includes.net cimport (
     IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPV6_PKTINFO, MSG_DONTWAIT, MSG_NOSIGNAL, UDP_GRO,
     UDP_SEGMENT, cmsghdr, errno, in6_pktinfo, in_pktinfo, msghdr, recvfrom, recvmmsg, recvmsg, sendmmsg,
     sendmsg, sendto, sockaddr)
-from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_0, seq_block
+from snow_owl_tftp._engine.seq cimport seq_block
 
 cdef enum:
     EINTR_INTERNAL = 512          # ERESTARTSYS leaks out of recvmmsg when a signal met a half-full batch
@@ -154,7 +154,7 @@ cdef void send_data(SendBatch *batch, Transfer *owner, int64_t first, uint32_t c
     header.msg_iovlen = 2 * count
     batch.iov_used += 2 * count
     for i in range(count):
-        block = seq_block(first + i, ROLLOVER_TO_0)
+        block = seq_block(first + i, owner.flight.rollover)
         four[0] = 0
         four[1] = 3
         four[2] = block >> 8

@@ -107,6 +107,7 @@ cdef struct Recipe:
     uint32_t windowsize
     uint32_t first_bytes          # length of `first`
     uint8_t role
+    uint8_t rollover              # what follows block 65535: ROLLOVER_TO_0 or ROLLOVER_TO_1
     uint32_t expected_bytes       # length of `expected`
     uint8_t *expected             # an OACK of these bytes needs no decision; behind `first`
     uint8_t *first                # ready-made OACK or request; lies behind the struct

@@ -23,6 +23,7 @@ from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockad
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_init, queue_push, queue_take_all
 from snow_owl_tftp._engine.rtt cimport Retransmit
+from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1
 from snow_owl_tftp._engine.store cimport (
     Store, store_close, store_init, store_io_thread, store_open, store_release, store_stop)
 from snow_owl_tftp._engine.stream cimport stream_new
@@ -401,13 +402,17 @@ cdef class Engine:
         cdef bytes expected = plan.expected_oack
         cdef Recipe *recipe
         cdef uint32_t blksize = plan.blksize_bytes, windowsize = plan.windowsize_blocks
+        cdef uint8_t rollover = plan.rollover
         if not 8 <= blksize <= 65464 or not 1 <= windowsize <= 65535 or PyBytes_GET_SIZE(first) > 1024:
             raise ValueError("blksize must be 8..65464, windowsize 1..65535, first_packet at most 1024 bytes")
+        if rollover > ROLLOVER_TO_1 or windowsize + rollover > 65535:
+            raise ValueError("rollover must be 0 or 1, and windowsize at most 65534 where it is 1")
         recipe = recipe_new(role, blksize, windowsize, plan.timeout_ns,
                             <const uint8_t *>PyBytes_AS_STRING(first), <uint32_t>PyBytes_GET_SIZE(first),
                             <const uint8_t *>PyBytes_AS_STRING(expected), <uint32_t>PyBytes_GET_SIZE(expected))
         if recipe == NULL:
             raise MemoryError()
+        recipe.rollover = rollover
         context = plan.context
         recipe.context = <PyObject *>context
         Py_INCREF(context)

@@ -14,7 +14,7 @@ from snow_owl_tftp._engine.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
 from snow_owl_tftp._engine.linger cimport linger_law_ns, smooth_rate
 from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_back_off, rtt_init, rtt_sample
-from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_0, seq_block, seq_distance, seq_index_from
+from snow_owl_tftp._engine.seq cimport seq_ahead, seq_block, seq_index_from
 from snow_owl_tftp._engine.timers cimport (
     Wheel, wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
 from snow_owl_tftp._engine.window cimport *
@@ -27,14 +27,14 @@ def block_of(int64_t block_index, int rollover=0):
     return seq_block(block_index, rollover)
 
 
-def index_from(int64_t reference, uint16_t block):
+def index_from(int64_t reference, uint16_t block, int rollover=0):
     """seq_index_from."""
-    return seq_index_from(reference, block)
+    return seq_index_from(reference, block, rollover)
 
 
-def distance(uint16_t block, uint16_t reference):
-    """seq_distance."""
-    return seq_distance(block, reference)
+def ahead_of(int64_t expected, uint16_t block, int rollover=0):
+    """seq_ahead."""
+    return seq_ahead(expected, block, rollover)
 
 
 # --- rtt -------------------------------------------------------------------------------------------------
@@ -219,6 +219,7 @@ cdef class FlightProbe:
             last = <int64_t>(len(self.source) // <Py_ssize_t>self.terms.blksize_bytes) + 1
         flight_init(f, &self._policy, f.role, self.terms.blksize_bytes, self.terms.windowsize_blocks, last,
                     self._opening, self.terms.proven, self.terms.timeout_ns, now_ns)
+        f.rollover = self.terms.rollover
         self._timer = True
         if f.opening:
             return [self._first()]
@@ -310,7 +311,7 @@ cdef class FlightProbe:
         cdef list sent = []
         cdef uint16_t block
         for index in range(f.next, end + 1):
-            block = seq_block(index, ROLLOVER_TO_0)
+            block = seq_block(index, f.rollover)
             sent.append(bytes((0, 3, block >> 8, block & 0xff)) + self.source[(index - 1) * size:index * size])
         if sent and end == f.last and len(sent) > 1:
             sender_sent(f, &self._policy, end - f.next, now_ns)               # the final block goes apart

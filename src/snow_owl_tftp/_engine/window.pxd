@@ -12,7 +12,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_back_off, rtt_forgive, rtt_init, rtt_sample
-from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1, seq_block, seq_distance, seq_index_from
+from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1, seq_ahead, seq_index_from
 
 cdef enum:
     DELICATE_NS = 1000000000  # where speaking too early does harm, a short RTO is stretched up to this
@@ -56,7 +56,7 @@ cdef struct Flight:
     int64_t twice             # sender: the newest block that was sent more than once
     int64_t recover           # sender: the newest block when the window was last restarted, -1: never mind
     uint8_t resent            # sender: a timeout sent the whole window again, and no ACK has come since
-    uint8_t rollover          # ROLLOVER_TO_0 or ROLLOVER_TO_1 (receiver only)
+    uint8_t rollover          # ROLLOVER_TO_0 or ROLLOVER_TO_1; whoever knows better sets it after flight_init
 
 
 cdef inline void flight_init(Flight *f, const Retransmit *policy, int role, uint32_t blksize_bytes,
@@ -168,7 +168,7 @@ cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t bloc
             return ACT_STRAY
         flight_opened(f, policy, now_ns)
         return ACT_SEND
-    acked = seq_index_from(f.window_base - 1, block)
+    acked = seq_index_from(f.window_base - 1, block, f.rollover)
     if acked >= f.sent_end:
         return ACT_STRAY
     if acked == f.window_base - 1:
@@ -226,12 +226,12 @@ cdef inline void sender_sent(Flight *f, const Retransmit *policy, int64_t count,
 cdef inline int receiver_on_data(Flight *f, const Retransmit *policy, uint16_t block, uint32_t payload_bytes,
                                  uint64_t now_ns) noexcept nogil:
     """DATA `block` with `payload_bytes` (at most blksize_bytes; the caller has checked)."""
-    cdef uint16_t ahead
+    cdef uint32_t ahead
     if f.opening:
         if block == 0 or block > f.windowsize:
             return ACT_STRAY
         flight_opened(f, policy, now_ns)
-    ahead = seq_distance(block, seq_block(f.next, f.rollover))
+    ahead = seq_ahead(f.next, block, f.rollover)
     if ahead == 1 and f.next == 65536 and f.windowsize == 1 and f.rollover != ROLLOVER_TO_1:
         # In lock-step nobody can send block_index 65537 before 65536 was acknowledged: this sender
         # goes on with 1.  In a window it could as well be a lost block 0, so there it stays a gap.

@@ -25,6 +25,7 @@ from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
     SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write, sink_written)
+from snow_owl_tftp._engine.seq cimport seq_block
 from snow_owl_tftp._engine.slab cimport (
     add_by_local, add_by_request, add_by_tid, client_leave, client_of, find_by_local, find_by_request,
     find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
@@ -463,6 +464,7 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
     flight_init(&t.flight, &w.retransmit, recipe.role, recipe.blksize_bytes, recipe.windowsize,
                 final_block(recipe, recipe.blksize_bytes), recipe.first_bytes > 0 or recipe.role == RECEIVER,
                 False, recipe.fixed_ns, w.now_ns)
+    t.flight.rollover = recipe.rollover
     t.socket = choose_socket(w, &t.peer, of_peer, group)
     if t.socket < 0 or add_by_tid(w, t, of_peer) < 0:
         send_error(w, reply_socket(w, group), &t.peer, &t.local, 0, b"too many transfers from your port")
@@ -842,6 +844,7 @@ cdef void resume(Worker *w, Transfer *t, uint64_t fixed_ns) noexcept nogil:
     cdef Rtt measured = t.flight.rtt
     flight_init(&t.flight, &w.retransmit, t.recipe.role, t.recipe.blksize_bytes, t.recipe.windowsize,
                 final_block(t.recipe, t.recipe.blksize_bytes), False, True, fixed_ns, w.now_ns)
+    t.flight.rollover = t.recipe.rollover
     if not fixed_ns:
         t.flight.rtt = measured
         t.flight.deadline_ns = w.now_ns + flight_patience_ns(&t.flight, &w.retransmit)

@@ -17,9 +17,11 @@ __all__ = [
     "MAX_REQUEST_BYTES",
     "MAX_TIMEOUT_S",
     "MAX_TSIZE_BYTES",
+    "MAX_UTIMEOUT_US",
     "MAX_WINDOWSIZE_BLOCKS",
     "MIN_BLKSIZE_BYTES",
     "MIN_TIMEOUT_S",
+    "MIN_UTIMEOUT_US",
     "MIN_WINDOWSIZE_BLOCKS",
     "ErrorCode",
     "Opcode",
@@ -74,6 +76,12 @@ MIN_TIMEOUT_S: Final = 1
 
 MAX_TIMEOUT_S: Final = 255
 """RFC 2349, Timeout Interval Option Specification."""
+
+MIN_UTIMEOUT_US: Final = 10_000
+"""`utimeout`, the `timeout` of RFC 2349 in microseconds: of tftpd-hpa (its manual page), no RFC has it."""
+
+MAX_UTIMEOUT_US: Final = 255_000_000
+"""See MIN_UTIMEOUT_US."""
 
 DEFAULT_WINDOWSIZE_BLOCKS: Final = 1
 """Lock-step, when no windowsize was negotiated (RFC 7440 section 3)."""

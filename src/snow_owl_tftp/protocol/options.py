@@ -1,4 +1,4 @@
-"""What two sides agree on: blksize, timeout, tsize, windowsize.
+"""What two sides agree on: blksize, timeout, tsize, windowsize; and blksize2, utimeout, rollover, cookie of tftpd-hpa.
 
     RRQ / WRQ ──negotiate──► Negotiated + OACK bytes        (server)
     OACK ──accept_oack_untrusted──► Negotiated              (client)
@@ -26,13 +26,16 @@ from snow_owl_tftp.protocol.constants import (
     MAX_BLKSIZE_BYTES,
     MAX_TIMEOUT_S,
     MAX_TSIZE_BYTES,
+    MAX_UTIMEOUT_US,
     MAX_WINDOWSIZE_BLOCKS,
     MIN_BLKSIZE_BYTES,
     MIN_TIMEOUT_S,
+    MIN_UTIMEOUT_US,
     MIN_WINDOWSIZE_BLOCKS,
     Opcode,
 )
 from snow_owl_tftp.protocol.packets import Option, Request, build_oack, parse_oack_untrusted
+from snow_owl_tftp.protocol.seq import MAX_WINDOWSIZE_TO_1_BLOCKS, Rollover
 
 __all__ = ["Negotiated", "OptionLimits", "accept_oack_untrusted", "negotiate"]
 
@@ -50,6 +53,7 @@ class OptionLimits:
         allow_timeout: See allow_blksize.
         allow_tsize: See allow_blksize.
         allow_windowsize: See allow_blksize.
+        allow_extensions: Whether tftpd-hpa's blksize2, utimeout, rollover and cookie are negotiated.
 
     Raises:
         ConfigError: A number is out of its range.
@@ -62,6 +66,7 @@ class OptionLimits:
     allow_timeout: bool = True
     allow_tsize: bool = True
     allow_windowsize: bool = True
+    allow_extensions: bool = True
 
     def __post_init__(self) -> None:
         if not MIN_BLKSIZE_BYTES <= self.max_blksize_bytes <= MAX_BLKSIZE_BYTES:
@@ -85,6 +90,8 @@ class Negotiated:
         accepted: The options of the OACK, in its order.
         oack: The OACK itself, sent or received; empty if there is none, and then an RRQ is
             answered with DATA 1 and a WRQ with ACK 0.
+        utimeout_us: 10,000..255,000,000, or None; the finer spelling of timeout_s, and counts before it.
+        rollover: What follows block 65535; TO_0 unless the other was agreed on.
     """
 
     blksize_bytes: int = DEFAULT_BLKSIZE_BYTES
@@ -93,8 +100,19 @@ class Negotiated:
     tsize: int | None = None
     accepted: tuple[Option, ...] = ()
     oack: bytes = b""
+    utimeout_us: int | None = None
+    rollover: Rollover = Rollover.TO_0
+
+    @property
+    def timeout_ns(self) -> int:
+        """What was agreed on, as a TransferPlan has it: 0 where the sender measures instead."""
+        if self.utimeout_us is not None:
+            return self.utimeout_us * _NS_PER_US
+        return (self.timeout_s or 0) * _NS_PER_S
 
 
+_NS_PER_US: Final = 1_000
+_NS_PER_S: Final = 1_000_000_000
 _NOTHING: Final = Negotiated()
 
 # 20 digits without leading zeros exceed every limit here, the 19 digits of MAX_TSIZE_BYTES too.
@@ -117,39 +135,53 @@ def negotiate(request: Request, *, size_bytes: int | None, limits: OptionLimits)
     Spec: RFC 2347, Negotiation Protocol; RFC 2348, Blocksize Option Specification; RFC 2349, both
     Option Specifications; RFC 7440 section 3.
 
-    Deviates: blksize and windowsize above the range of their RFC are lowered into it rather than
-    ignored; the answer is still one the client has to accept (test_blksize_is_lowered_to_the_largest_of_the_rfc).
+    Deviates:
+        - blksize and windowsize above the range of their RFC are lowered into it rather than ignored; the
+          answer is still one the client has to accept (test_blksize_is_lowered_to_the_largest_of_the_rfc).
+        - The size of an empty file is not told: curl refuses a tsize of 0, and the one short block that
+          follows says the same (test_size_of_an_empty_file_is_left_out_for_curl).
+        - blksize2 (the power of two at or below the number asked), utimeout, rollover and cookie are
+          tftpd-hpa's, of no RFC. Where blksize is granted blksize2 is not, as there.
     """
     if not request.options:
         return _NOTHING
     asked = _by_name(request.options)
     blksize_bytes = _grant_blksize(asked, limits)
+    blksize2_bytes = _grant_blksize2(asked, limits) if blksize_bytes is None else None
+    holds_bytes = blksize_bytes or blksize2_bytes or DEFAULT_BLKSIZE_BYTES
+    rollover = _grant_rollover(asked, limits)
     # Only now: the cap on the window is in bytes, whichever of the two the client named first.
-    windowsize_blocks = _grant_windowsize(asked, limits, blksize_bytes or DEFAULT_BLKSIZE_BYTES)
+    windowsize_blocks = _grant_windowsize(asked, limits, holds_bytes, rollover or Rollover.TO_0)
     timeout_s = _grant_timeout(asked, limits)
+    utimeout_us = _grant_utimeout(asked, limits)
     tsize = _grant_tsize(asked, limits, request.kind, size_bytes)
     granted = {
         "blksize": blksize_bytes,
+        "blksize2": blksize2_bytes,
         "windowsize": windowsize_blocks,
         "timeout": timeout_s,
+        "utimeout": utimeout_us,
+        "rollover": rollover,
         "tsize": tsize,
     }
     accepted = tuple(
         [
-            (name, _spell(number, value))
+            (name, value if number is None else _spell(number, value))
             for key, (name, value) in asked.items()
-            if (number := granted.get(key)) is not None
+            if (number := granted.get(key)) is not None or _is_echoed(key, value, limits)
         ]
     )
     if not accepted:
         return _NOTHING
     return Negotiated(
-        blksize_bytes=blksize_bytes or DEFAULT_BLKSIZE_BYTES,
+        blksize_bytes=holds_bytes,
         windowsize_blocks=windowsize_blocks or DEFAULT_WINDOWSIZE_BLOCKS,
         timeout_s=timeout_s,
         tsize=tsize,
         accepted=accepted,
         oack=build_oack(accepted),
+        utimeout_us=utimeout_us,
+        rollover=rollover or Rollover.TO_0,
     )
 
 
@@ -184,12 +216,14 @@ def accept_oack_untrusted(asked: Sequence[Option], oack_bytes: bytes) -> Negotia
         if key in _ANSWER_LIMITS
     }
     return Negotiated(
-        blksize_bytes=numbers.get("blksize", DEFAULT_BLKSIZE_BYTES),
+        blksize_bytes=numbers.get("blksize", numbers.get("blksize2", DEFAULT_BLKSIZE_BYTES)),
         windowsize_blocks=numbers.get("windowsize", DEFAULT_WINDOWSIZE_BLOCKS),
         timeout_s=numbers.get("timeout"),
         tsize=numbers.get("tsize"),
         accepted=oack.options,
         oack=oack_bytes,
+        utimeout_us=numbers.get("utimeout"),
+        rollover=Rollover(numbers.get("rollover", Rollover.TO_0)),
     )
 
 
@@ -200,12 +234,40 @@ def _grant_blksize(asked: Mapping[str, Option], limits: OptionLimits) -> int | N
     return min(number, limits.max_blksize_bytes)
 
 
-def _grant_windowsize(asked: Mapping[str, Option], limits: OptionLimits, blksize_bytes: int) -> int | None:
+def _grant_blksize2(asked: Mapping[str, Option], limits: OptionLimits) -> int | None:
+    number = _asked_number(asked, "blksize2") if limits.allow_blksize and limits.allow_extensions else None
+    if number is None or number < MIN_BLKSIZE_BYTES:
+        return None
+    most = min(number, limits.max_blksize_bytes)
+    return 1 << (most.bit_length() - 1)
+
+
+def _grant_utimeout(asked: Mapping[str, Option], limits: OptionLimits) -> int | None:
+    number = _asked_number(asked, "utimeout") if limits.allow_timeout and limits.allow_extensions else None
+    if number is None or not MIN_UTIMEOUT_US <= number <= MAX_UTIMEOUT_US:
+        return None
+    return number
+
+
+def _grant_rollover(asked: Mapping[str, Option], limits: OptionLimits) -> Rollover | None:
+    number = _asked_number(asked, "rollover") if limits.allow_extensions else None
+    return Rollover(number) if number in (Rollover.TO_0, Rollover.TO_1) else None
+
+
+def _is_echoed(key: str, value: str, limits: OptionLimits) -> bool:
+    """A cookie means something to the client alone; an option without a value means nothing to anybody."""
+    return key == "cookie" and value != "" and limits.allow_extensions
+
+
+def _grant_windowsize(
+    asked: Mapping[str, Option], limits: OptionLimits, blksize_bytes: int, rollover: Rollover
+) -> int | None:
     number = _asked_number(asked, "windowsize") if limits.allow_windowsize else None
     if number is None or number < MIN_WINDOWSIZE_BLOCKS:
         return None
     fitting_blocks = max(MIN_WINDOWSIZE_BLOCKS, limits.max_window_bytes // blksize_bytes)
-    return min(number, limits.max_windowsize_blocks, fitting_blocks)
+    distinct_blocks = MAX_WINDOWSIZE_TO_1_BLOCKS if rollover is Rollover.TO_1 else MAX_WINDOWSIZE_BLOCKS
+    return min(number, limits.max_windowsize_blocks, fitting_blocks, distinct_blocks)
 
 
 def _grant_timeout(asked: Mapping[str, Option], limits: OptionLimits) -> int | None:
@@ -222,7 +284,7 @@ def _grant_tsize(asked: Mapping[str, Option], limits: OptionLimits, kind: Opcode
         return None
     if kind == Opcode.RRQ:
         # The RFC has the client send 0; whatever number it is, the question is the same.
-        return size_bytes
+        return size_bytes or None
     return number if number <= MAX_TSIZE_BYTES else None
 
 
@@ -236,6 +298,9 @@ _ANSWER_LIMITS: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "blksize": (MIN_BLKSIZE_BYTES, None),
     "windowsize": (MIN_WINDOWSIZE_BLOCKS, None),
     "timeout": (None, None),
+    "blksize2": (MIN_BLKSIZE_BYTES, None),
+    "utimeout": (None, None),
+    "rollover": (None, None),
     "tsize": (0, MAX_TSIZE_BYTES),
 }
 

@@ -179,25 +179,28 @@ def parse_request_untrusted(datagram: bytes, *, max_request_bytes: int = MAX_REQ
         - 0xFF bytes at the end of the filename are cut off: Intel boot ROMs hand on the end
           marker of DHCP option 67 (test_filename_loses_trailing_ff_of_intel_roms).
         - NULs after the last option are padding: some ROMs send their whole buffer
-          (test_trailing_nuls_are_padding).
-        - Strings are UTF-8, of which the ASCII of the RFC is a subset.
+          (test_trailing_nuls_are_padding), and it may be longer than a request.
+        - What is no option among the options is passed over, as tftpd-hpa does: a name without a value at the
+          end, a value without a name. No client has a second plan (test_what_is_no_option_is_passed_over).
+        - Strings are UTF-8, of which the ASCII of the RFC is a subset. Other bytes in options, which some
+          vendors send, are kept as surrogates (PEP 383).
     """
     kind = _KINDS.get(datagram[:2])
     if kind is None:
         raise BadPacket("not an RRQ or WRQ")
-    if len(datagram) > max_request_bytes:
+    if len(datagram) > max_request_bytes and len(datagram.rstrip(b"\0")) >= max_request_bytes:
         raise BadPacket("request too long")
     try:
         text = datagram[2:].decode()
     except UnicodeDecodeError:
-        text = _decode_without_trailing_ff_untrusted(datagram[2:])
+        text = _decode_the_rest_untrusted(datagram[2:])
     filename, mode, *fields = _split_strings_untrusted(text, at_least=2)
     if not filename:
         raise BadPacket("no filename")
     mode = mode.lower()
     if mode not in _MODES:
         raise BadPacket("unknown mode")
-    return Request(kind, filename, mode, _pair_options_untrusted(fields) if fields else ())
+    return Request(kind, filename, mode, _find_options(fields) if fields else ())
 
 
 def parse_data_untrusted(datagram: bytes) -> Data:
@@ -330,8 +333,12 @@ def build_error(code: int, text: str = "") -> bytes:
 
 
 def build_oack(options: Sequence[Option]) -> bytes:
-    """Build an OACK. Raises: ValueError if a name is empty, or a string holds a NUL."""
-    return _OACK + _build_options(options)
+    """Build an OACK; what a request held in bytes that are not UTF-8 leaves as it came.
+
+    Raises:
+        ValueError: A name is empty, or a string holds a NUL.
+    """
+    return _OACK + _build_options(options, "surrogateescape")
 
 
 def _parse_header_untrusted(datagram: bytes, opcode: bytes) -> int:
@@ -342,13 +349,16 @@ def _parse_header_untrusted(datagram: bytes, opcode: bytes) -> int:
     return int.from_bytes(datagram[2:HEADER_BYTES], "big")
 
 
-def _decode_without_trailing_ff_untrusted(strings: bytes) -> str:
-    # 0xFF occurs nowhere in UTF-8, so only what failed to decode can need this.
+def _decode_the_rest_untrusted(strings: bytes) -> str:
+    """What is not UTF-8 as a whole: the end marker of DHCP behind the name goes, bytes in options are kept."""
     filename, nul, rest = strings.partition(b"\0")
+    mode, end, options = rest.partition(b"\0")
     try:
-        return (filename.rstrip(b"\xff") + nul + rest).decode()
+        # 0xFF occurs nowhere in UTF-8, so only what failed to decode can need this.
+        names = (filename.rstrip(b"\xff") + nul + mode + end).decode()
     except UnicodeDecodeError:
         raise BadPacket("not UTF-8") from None
+    return names + options.decode("utf-8", "surrogateescape")
 
 
 def _split_strings_untrusted(text: str, *, at_least: int) -> list[str]:
@@ -358,6 +368,12 @@ def _split_strings_untrusted(text: str, *, at_least: int) -> list[str]:
     if len(strings) < at_least:
         raise BadPacket("no filename or mode")
     return strings
+
+
+def _find_options(fields: list[str]) -> tuple[Option, ...]:
+    """What is an option among the strings behind the mode of a request."""
+    # zip() leaves a name without a value out.
+    return tuple([(name, value) for name, value in zip(fields[::2], fields[1::2], strict=False) if name])
 
 
 def _pair_options_untrusted(fields: list[str]) -> tuple[Option, ...]:
@@ -379,14 +395,14 @@ def _build_uint16(number: int) -> bytes:
     return number.to_bytes(2, "big")
 
 
-def _build_strings(*texts: str) -> bytes:
+def _build_strings(*texts: str, errors: str = "strict") -> bytes:
     joined = "\0".join((*texts, ""))
     if joined.count("\0") != len(texts):
         raise ValueError("a TFTP string cannot hold a NUL")
-    return joined.encode()
+    return joined.encode("utf-8", errors)
 
 
-def _build_options(options: Sequence[Option]) -> bytes:
+def _build_options(options: Sequence[Option], errors: str = "strict") -> bytes:
     if "" in [name for name, _ in options]:
         raise ValueError("empty option name")
-    return _build_strings(*chain.from_iterable(options))
+    return _build_strings(*chain.from_iterable(options), errors=errors)

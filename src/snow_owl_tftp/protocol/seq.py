@@ -10,9 +10,12 @@ Pure functions over plain numbers; the engine's `_engine/seq.pxd` is the same in
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["Rollover", "block_of", "distance", "index_from"]
+__all__ = ["MAX_WINDOWSIZE_TO_1_BLOCKS", "Rollover", "ahead_of", "block_of", "index_from"]
 
 _NUMBERS: Final = 65536
+
+MAX_WINDOWSIZE_TO_1_BLOCKS: Final = 65534
+"""With rollover to 1 there are 65535 numbers, and one must be left for the block before the window."""
 
 
 class Rollover(IntEnum):
@@ -29,11 +32,24 @@ def block_of(block_index: int, rollover: Rollover = Rollover.TO_0) -> int:
     return block_index % _NUMBERS
 
 
-def index_from(reference: int, block: int) -> int:
-    """Returns the first block_index at or after `reference` (>= 0) whose number is `block`, with rollover to 0."""
-    return reference + distance(block, block_of(reference))
+def index_from(reference: int, block: int, rollover: Rollover = Rollover.TO_0) -> int:
+    """Returns the first block_index at or after `reference` (>= 0) whose number is `block`.
+
+    With rollover to 1 no block behind the first lap has number 0: it is placed beyond every window.
+    """
+    return reference + _steps(block, reference, rollover)
 
 
-def distance(block: int, reference: int) -> int:
-    """Returns how far `block` stands after `reference` on the circle of 65536 numbers."""
-    return (block - reference) % _NUMBERS
+def ahead_of(expected: int, block: int, rollover: Rollover = Rollover.TO_0) -> int:
+    """Returns how far `block` stands after the block_index `expected` (>= 1); 65535: it is the one before."""
+    steps = _steps(block, expected, rollover)
+    return _NUMBERS - 1 if rollover is Rollover.TO_1 and steps == _NUMBERS - 2 else steps
+
+
+def _steps(block: int, block_index: int, rollover: Rollover) -> int:
+    """From block_index on to the next one with number `block`."""
+    if rollover is Rollover.TO_0 or block_index == 0:
+        return (block - block_of(block_index)) % _NUMBERS
+    if block == 0:
+        return _NUMBERS  # only the ACK before the data has it: no window reaches so far
+    return (block - block_of(block_index, rollover)) % (_NUMBERS - 1)

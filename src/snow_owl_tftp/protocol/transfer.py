@@ -20,10 +20,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS, ErrorCode, Opcode
+from snow_owl_tftp.protocol.constants import (
+    DEFAULT_BLKSIZE_BYTES,
+    DEFAULT_WINDOWSIZE_BLOCKS,
+    MAX_BLOCK,
+    ErrorCode,
+    Opcode,
+)
 from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
 from snow_owl_tftp.protocol.rtt import RetransmitPolicy, RoundTrip
-from snow_owl_tftp.protocol.seq import Rollover, block_of, distance, index_from
+from snow_owl_tftp.protocol.seq import Rollover, ahead_of, block_of, index_from
 
 __all__ = ["DALLY_NS", "Outcome", "Receiver", "Sender", "Terms"]
 
@@ -64,6 +70,7 @@ class Terms:
     windowsize_blocks: int = DEFAULT_WINDOWSIZE_BLOCKS
     timeout_ns: int = 0
     proven: bool = False
+    rollover: Rollover = Rollover.TO_0
     policy: RetransmitPolicy = field(default_factory=RetransmitPolicy)
 
 
@@ -251,7 +258,7 @@ class Sender(_Transfer):
             return []
         if self.opening:
             return self._on_first_ack(block, now_ns)
-        acked = index_from(self.window_base - 1, block)
+        acked = index_from(self.window_base - 1, block, self.terms.rollover)
         if acked >= self.sent_end:
             return []  # Never sent, or acknowledged long ago: taken as progress it would skip data.
         if acked == self.window_base - 1:
@@ -362,7 +369,9 @@ class Sender(_Transfer):
 
     def _data(self, block_index: int) -> bytes:
         start = (block_index - 1) * self.terms.blksize_bytes
-        return build_data(block_of(block_index), self._source[start : start + self.terms.blksize_bytes])
+        return build_data(
+            block_of(block_index, self.terms.rollover), self._source[start : start + self.terms.blksize_bytes]
+        )
 
 
 class Receiver(_Transfer):
@@ -382,7 +391,7 @@ class Receiver(_Transfer):
         self.delivered = bytearray()
         self.received = False
         self.in_window = 0
-        self.rollover = Rollover.TO_0
+        self.rollover = terms.rollover
         self._dallies = False
 
     # --- the caller's verdict on the received file
@@ -426,13 +435,13 @@ class Receiver(_Transfer):
             if not _FIRST_BLOCK <= block <= self.terms.windowsize_blocks:
                 return []
             self._opened(now_ns)
-        ahead = distance(block, self._wire(self.next))
+        ahead = ahead_of(self.next, block, self.rollover)
         if ahead == 1 and self._peer_rolls_over_to_1():
             self.rollover = Rollover.TO_1
             ahead = 0
         if ahead == 0:
             return self._on_next_block(payload, now_ns)
-        if ahead == distance(0, 1) and not self.in_window:
+        if ahead == MAX_BLOCK and not self.in_window:
             return self._on_last_block_again(now_ns)
         return self._on_gap() if ahead < self.terms.windowsize_blocks else []
 

@@ -60,7 +60,6 @@ _SLOW_OPEN_THREADS: Final = 8
 """A stuck network mount holds a thread per request; the others still serve what is on another disk."""
 _MAX_SLOW_OPENS: Final = 1024
 """Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
-_NS_PER_S: Final = 1_000_000_000
 
 
 class Asked(Protocol):
@@ -306,7 +305,6 @@ class FileDecider:
     def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:
         size_bytes = file.size_bytes
         negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
-        timeout_s = negotiated.timeout_s
         return TransferPlan(
             transfer_id=transfer_id,
             role=Role.SENDER,
@@ -314,7 +312,8 @@ class FileDecider:
             size_bytes=size_bytes,
             blksize_bytes=negotiated.blksize_bytes,
             windowsize_blocks=negotiated.windowsize_blocks,
-            timeout_ns=timeout_s * _NS_PER_S if timeout_s else 0,
+            timeout_ns=negotiated.timeout_ns,
+            rollover=negotiated.rollover,
             first_packet=negotiated.oack,
             context=TransferContext(request, size_bytes, negotiated),
         )

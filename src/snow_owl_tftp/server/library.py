@@ -343,7 +343,6 @@ def _key_paths(table: Mapping[str, object], prefix: str = "") -> Iterator[str]:
 
 def _plan(transfer_id: int, fd: int, context: TransferContext, *, is_stream: bool = False) -> TransferPlan:
     negotiated = context.negotiated
-    timeout_s = negotiated.timeout_s
     return TransferPlan(
         transfer_id=transfer_id,
         role=Role.SENDER,
@@ -351,7 +350,8 @@ def _plan(transfer_id: int, fd: int, context: TransferContext, *, is_stream: boo
         size_bytes=0 if is_stream else context.size_bytes or 0,
         blksize_bytes=negotiated.blksize_bytes,
         windowsize_blocks=negotiated.windowsize_blocks,
-        timeout_ns=timeout_s * 1_000_000_000 if timeout_s else 0,
+        timeout_ns=negotiated.timeout_ns,
+        rollover=negotiated.rollover,
         first_packet=negotiated.oack,
         stream=is_stream,
         context=context,

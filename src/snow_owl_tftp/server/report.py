@@ -241,7 +241,8 @@ def _is_size_probe(completion: Completion) -> bool:
         and completion.role == Role.SENDER  # an upload given up at its OACK is a failure
         and completion.blocks == 0
         and completion.error in _PROBE_ERRORS
-        and context.negotiated.tsize is not None
+        # Asked, not granted: the size of an empty file is left out of the OACK.
+        and any(name.lower() == "tsize" for name, _ in context.request.options)
     )
 
 

@@ -40,7 +40,6 @@ _COMMIT_THREADS: Final = 16
 """An fsync each. A journal commits what is waiting in one go, so more threads mean fewer waits per file."""
 _MAX_WAITING: Final = 1024
 """Requests waiting for a thread; beyond it a client is told to try again."""
-_NS_PER_S: Final = 1_000_000_000
 
 
 class UploadDesk:
@@ -170,7 +169,6 @@ class _Receiving(UploadContext):
 
 
 def _plan(transfer_id: int, upload: Upload, negotiated: Negotiated, context: UploadContext) -> TransferPlan:
-    timeout_s = negotiated.timeout_s
     return TransferPlan(
         transfer_id=transfer_id,
         role=Role.RECEIVER,
@@ -178,7 +176,8 @@ def _plan(transfer_id: int, upload: Upload, negotiated: Negotiated, context: Upl
         size_bytes=upload.limit_bytes,
         blksize_bytes=negotiated.blksize_bytes,
         windowsize_blocks=negotiated.windowsize_blocks,
-        timeout_ns=timeout_s * _NS_PER_S if timeout_s else 0,
+        timeout_ns=negotiated.timeout_ns,
+        rollover=negotiated.rollover,
         first_packet=negotiated.oack,
         declared_bytes=upload.announced_bytes,
         context=context,
