@@ -16,7 +16,7 @@ from typing import Any
 
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 
 class Role(IntEnum):

@@ -88,6 +88,7 @@ class Served:
         self.gives_flows = flows
         self.completions: list[native.Completion] = []
         self.mode_changes: list[native.ModeChange] = []
+        self.refusals: list[native.Refusals] = []
         self.requests = 0
         self.started: Counter[int] = Counter()
         self.limit_bytes = 0
@@ -171,6 +172,8 @@ class Served:
             self.completions.append(event)
             if event.role == Role.RECEIVER and isinstance(event.context, int):
                 os.close(event.context)
+        elif isinstance(event, native.Refusals):
+            self.refusals.append(event)
         elif isinstance(event, native.ModeChange):
             self.mode_changes.append(event)
         elif isinstance(event, native.Answer) and self.on_answer is not None:

@@ -132,7 +132,7 @@ def test_the_last_ack_is_repeated_on_demand_while_dallying(serve):
         client.send(build_data(1, b"x" * 512), peer)
         with pytest.raises(Silence):
             client.receive(0.1)
-    assert served.counter("live_transfers") == 1, "dallying; stop() lets it go"
+    assert served.counter("dallying_transfers") == 1, "dallying; stop() lets it go"
 
 
 def test_a_refused_commit_sends_the_error_instead_of_the_last_ack(serve):

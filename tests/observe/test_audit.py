@@ -53,6 +53,12 @@ EVENTS: list[tuple[str, str, dict[str, Any], Callable[[AuditLog], None]]] = [
         {"reason": "no filename"},
         lambda log: log.protocol_violation(WHO[1], reason="no filename"),
     ),
+    (
+        "requests_refused",
+        "warning",
+        {"limit": "max_transfers", "count": 3},
+        lambda log: log.requests_refused(WHO[1], limit="max_transfers", count=3),
+    ),
     ("transfer_started", "info", AGREED, lambda log: log.transfer_started(*WHO, is_write=False, **AGREED)),
     ("write_started", "info", AGREED, lambda log: log.transfer_started(*WHO, is_write=True, **AGREED)),
     ("transfer_completed", "info", FIGURES, lambda log: log.transfer_completed(*WHO, is_write=False, **FIGURES)),
@@ -88,7 +94,7 @@ def test_event_is_one_object_with_its_fields(
     assert (event["timestamp"], event["hostname"]) == ("2026-01-01T00:00:00.250Z", os.uname().nodename)
     if not event_type.startswith("server"):
         fields = {"peer": WHO[1], **fields}
-    if event_type.startswith(("server", "protocol")):
+    if event_type.startswith(("server", "protocol", "requests")):
         assert event["correlation_id"] == ""
     else:
         assert event["correlation_id"] == WHO[0]

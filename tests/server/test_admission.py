@@ -1,5 +1,6 @@
 """How much of the server one client, and all of them, may hold; and that nobody is starved by a greedy one."""
 
+import json
 import os
 import socket
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.server.upload_support import serve_uploads
 from tests.support.client import Address, Client
 from tests.support.server import serve_command, serve_in_thread
 
@@ -59,6 +61,34 @@ def test_beyond_a_limit_a_request_is_refused_and_told_why(root: Path, limit: str
         assert isinstance(refusal, Error)
         assert refusal.code == ErrorCode.NOT_DEFINED
         assert refusal.text.startswith(told)
+
+
+def test_refusals_by_a_limit_are_logged_and_audited(root: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    settings = {
+        "limits.max_transfers_per_client": 1,
+        "logging.audit_enabled": True,
+        "logging.audit_file": str(audit),
+        "logging.level": "warning",
+    }
+    with serve_in_thread(root, settings) as served, ExitStack() as clients:
+        for _ in range(4):
+            first_answer(clients.enter_context(Client(served.address)))
+    told = [line for line in served.log.splitlines() if "requests refused by a limit" in line]
+    assert "limit=max_transfers_per_client" in told[0]
+    assert "last_peer=127.0.0.1:" in told[0]
+    events = [json.loads(line) for line in audit.read_text().splitlines()]
+    refused = [event for event in events if event["event_type"] == "requests_refused"]
+    assert sum(event["count"] for event in refused) == 3
+    assert {event["limit"] for event in refused} == {"max_transfers_per_client"}
+
+
+def test_uploads_one_after_the_other_are_never_too_many(root: Path) -> None:
+    (root / "up").mkdir()
+    with serve_uploads(root, **{"limits.max_transfers_per_client": 2, "logging.level": "error"}) as served:
+        for number in range(30):
+            with Client(served.address) as client:
+                client.put(f"up/{number}", SMALL)
 
 
 def test_what_one_client_may_hold_is_not_taken_from_another(root: Path) -> None:

@@ -18,13 +18,16 @@ cdef struct Counters:
     uint64_t gso_trains, gso_refused
     uint64_t send_would_block, send_errors
     uint64_t requests, requests_repeated, requests_dropped, requests_refused_busy
+    # By reason, in the order of REFUSED_... in worker.pxd.
+    uint64_t refused_transfers, refused_half_open, refused_pending
+    uint64_t refused_client_transfers, refused_client_half_open, refused_memory
     uint64_t flow_hits, flow_misses
     uint64_t strays, strays_answered, malformed
     uint64_t retransmits, duplicate_acks, timeouts
     uint64_t transfers_started, transfers_ended
     uint64_t lingers, linger_ns
     uint64_t file_checks
-    uint64_t live_transfers, half_open_transfers
+    uint64_t live_transfers, half_open_transfers, dallying_transfers
     uint64_t receive_histogram[12]
     uint64_t send_histogram[12]
 

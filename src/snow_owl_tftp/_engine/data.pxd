@@ -47,6 +47,7 @@ cdef enum:                        # Message.kind
     M_RETIRED = 5                 # up: a Recipe lost its last reference on a worker
     M_MODE = 6                    # up: the batching mode of a worker changed
     M_PROGRESS = 7                # up: how far a transfer of our own asking is
+    M_REFUSED = 8                 # up: requests were refused by a limit
     M_START = 16                  # down: a TransferPlan for a request
     M_ASK = 17                    # down: a TransferPlan of our own, on a socket of its own
     M_REFUSE = 18                 # down: the ERROR for a request, or silence
@@ -159,6 +160,8 @@ cdef struct Transfer:
     Peer peer
     Local local
     int32_t group                 # which address was asked, until it begins
+    Transfer *dally_before        # T_DALLY: who came to it before us ...
+    Transfer *dally_after         # ... and after us
     Message *ending               # T_ENDING: the Completion, kept until the I/O threads are done
     uint8_t state
     uint8_t queued                # which queue holds us: 0 none, 1 run, 2 blocked, 3 waiting

@@ -5,6 +5,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypedDict
 CONTRACT_VERSION: Final[int]
 OUTCOMES: Final[tuple[str, ...]]
 COUNTERS: Final[tuple[str, ...]]
+LIMITS: Final[tuple[str, ...]]
 
 class Plan(Protocol):
     """What start, ask and resume read; `snow_owl_tftp.plan.TransferPlan` has this shape."""
@@ -124,6 +125,16 @@ class Received:
     @property
     def context(self) -> Any: ...
 
+class Refusals:
+    @property
+    def worker(self) -> int: ...
+    @property
+    def limit(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def peer(self) -> tuple[str, int]: ...
+
 class ModeChange:
     @property
     def worker(self) -> int: ...
@@ -136,7 +147,7 @@ class ModeChange:
     @property
     def datagrams_per_s(self) -> int: ...
 
-Event: TypeAlias = Request | Completion | Answer | Received | Progress | ModeChange
+Event: TypeAlias = Request | Completion | Answer | Received | Progress | Refusals | ModeChange
 
 class Counters(TypedDict):
     epoll_wait_calls: int
@@ -160,6 +171,12 @@ class Counters(TypedDict):
     requests_repeated: int
     requests_dropped: int
     requests_refused_busy: int
+    refused_transfers: int
+    refused_half_open: int
+    refused_pending: int
+    refused_client_transfers: int
+    refused_client_half_open: int
+    refused_memory: int
     flow_hits: int
     flow_misses: int
     strays: int
@@ -175,6 +192,7 @@ class Counters(TypedDict):
     file_checks: int
     live_transfers: int
     half_open_transfers: int
+    dallying_transfers: int
     receive_histogram: list[int]
     send_histogram: list[int]
     file_loads: int

@@ -32,7 +32,7 @@ from snow_owl_tftp._engine.worker cimport (
     Limits, MAX_GROUPS, Recipe, S_LISTENER, S_SHARED, S_TID, Worker, recipe_new, worker_add_socket, worker_free,
     worker_init, worker_run)
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 OUTCOMES = ("OK", "TIMED_OUT", "PEER_ERROR", "LOCAL_IO_ERROR", "CHANGED", "ABORTED")
 
@@ -46,13 +46,20 @@ COUNTERS = (
     "gso_trains", "gso_refused",
     "send_would_block", "send_errors",
     "requests", "requests_repeated", "requests_dropped", "requests_refused_busy",
+    "refused_transfers", "refused_half_open", "refused_pending",
+    "refused_client_transfers", "refused_client_half_open", "refused_memory",
     "flow_hits", "flow_misses",
     "strays", "strays_answered", "malformed",
     "retransmits", "duplicate_acks", "timeouts",
     "transfers_started", "transfers_ended",
     "lingers", "linger_ns",
     "file_checks",
-    "live_transfers", "half_open_transfers",
+    "live_transfers", "half_open_transfers", "dallying_transfers",
+)
+# In the order of REFUSED_... in worker.pxd: the limit, by its name in Engine().
+LIMITS = (
+    "max_transfers", "max_half_open", "max_pending_requests", "max_transfers_per_client", "max_half_open_per_client",
+    "memory",
 )
 if (len(COUNTERS) + 2 * HISTOGRAM) * sizeof(uint64_t) != sizeof(Counters):
     raise ImportError("the names of the counters do not match the engine's struct")
@@ -152,6 +159,19 @@ cdef class Received:
     cdef readonly uint64_t transfer_id
     cdef readonly uint64_t payload_bytes
     cdef readonly object context
+
+
+cdef class Refusals:
+    """Requests that a worker refused by itself since it last said so, all for one reason."""
+    cdef readonly int worker
+    cdef readonly str limit
+    cdef readonly uint64_t count
+    cdef Peer _peer
+
+    @property
+    def peer(self):
+        """(host, TID) of the client that was refused last."""
+        return peer_tuple(&self._peer)
 
 
 cdef class ModeChange:
@@ -320,7 +340,7 @@ cdef class Engine:
         return self._outbox.wake_fd
 
     def poll(self):
-        """Every event so far, in order: Request, Completion, Answer, Received, ModeChange."""
+        """Every event so far, in order: Request, Completion, Answer, Received, Progress, Refusals, ModeChange."""
         cdef Message *m = queue_take_all(&self._outbox)
         cdef Message *following
         cdef list events = []
@@ -336,6 +356,8 @@ cdef class Engine:
                 events.append(received_event(m))
             elif m.kind == M_PROGRESS:
                 events.append(progress_event(m))
+            elif m.kind == M_REFUSED:
+                events.append(refusals_event(m))
             elif m.kind == M_MODE:
                 events.append(mode_event(m))
             elif m.kind == M_RETIRED:
@@ -686,7 +708,7 @@ cdef class Engine:
         cdef uint32_t sources = self._store.source_count - self._store.idle_count, i
         cdef uint64_t transfers = 0
         for i in range(self._count):
-            transfers += self._workers[i].counters.live_transfers
+            transfers += self._workers[i].counters.live_transfers + self._workers[i].counters.dallying_transfers
         return {"transfers": transfers, "recipes": self._live_recipes, "sinks": self._live_sinks, "sources": sources}
 
 
@@ -720,6 +742,15 @@ cdef Progress progress_event(Message *m):
     p.payload_bytes = m.payload_bytes
     p.context = <object>m.recipe.context
     return p
+
+
+cdef Refusals refusals_event(Message *m):
+    cdef Refusals r = Refusals.__new__(Refusals)
+    r.worker = m.worker
+    r.limit = LIMITS[m.error]
+    r.count = m.payload_bytes
+    r._peer = m.peer
+    return r
 
 
 cdef ModeChange mode_event(Message *m):

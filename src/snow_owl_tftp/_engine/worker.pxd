@@ -27,6 +27,15 @@ cdef enum:
     Q_BLOCKED = 2                 # waits until its socket takes more
     Q_WAITING = 3                 # waits for a chunk from the disk
 
+cdef enum:                        # why a request is refused without being asked about
+    REFUSED_TRANSFERS = 0
+    REFUSED_HALF_OPEN = 1
+    REFUSED_PENDING = 2
+    REFUSED_CLIENT_TRANSFERS = 3
+    REFUSED_CLIENT_HALF_OPEN = 4
+    REFUSED_MEMORY = 5
+    REFUSALS = 6
+
 cdef enum:
     SLAB_CHUNK = 256
     TID_HISTORY = 65536
@@ -84,6 +93,12 @@ cdef struct Limits:
     uint32_t pending_requests     # with Python
     uint32_t flows
 
+cdef struct Refusal:
+    # What was refused for one reason and not yet told.
+    uint64_t count
+    uint64_t told_ns              # when somebody was told last
+    Peer last                     # who was refused last
+
 cdef struct Final:
     Transfer *transfer
     uint64_t id
@@ -132,6 +147,10 @@ cdef struct Worker:
     uint8_t *tid_history          # by hash of the peer: 1 + the TID socket of its last transfer
     uint64_t *ended               # by hash: transfers that ended a moment ago (their echoes are no strays)
     uint32_t pending              # requests with Python
+    Refusal refusals[6]           # by REFUSED_...
+    uint32_t untold               # how many of them have a count
+    Transfer *dally_oldest        # those in T_DALLY, in the order in which they came to it
+    Transfer *dally_newest
     uint32_t undelivered          # completions that Python has not seen yet (atomic)
     double rate_per_ns            # datagrams, smoothed: the adaptive law's input
     uint64_t rate_at_ns, rate_seen

@@ -65,6 +65,7 @@ cdef enum:
     DALLY_NS = 5000000000         # how long the last ACK is repeated: longer than a peer's usual timeout
     TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID socket
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
+    TELL_REFUSALS_NS = 1000000000 # how often a worker says what it refused for one reason
 
 
 cdef uint64_t clock_ns() noexcept nogil:
@@ -162,6 +163,33 @@ cdef bint is_remembered(Worker *w, uint32_t hash) noexcept nogil:
     return False
 
 
+cdef void begin_dally(Worker *w, Transfer *t) noexcept nogil:
+    """Its file is stored and its last ACK sent: that this ACK may be repeated is no transfer, and uses up no limit."""
+    t.state = T_DALLY
+    w.counters.live_transfers -= 1
+    w.counters.dallying_transfers += 1
+    client_leave(w, t.client)
+    t.client = -1
+    t.dally_before = w.dally_newest
+    if w.dally_newest != NULL:
+        w.dally_newest.dally_after = t
+    else:
+        w.dally_oldest = t
+    w.dally_newest = t
+
+
+cdef void end_dally(Worker *w, Transfer *t) noexcept nogil:
+    if t.dally_before != NULL:
+        t.dally_before.dally_after = t.dally_after
+    else:
+        w.dally_oldest = t.dally_after
+    if t.dally_after != NULL:
+        t.dally_after.dally_before = t.dally_before
+    else:
+        w.dally_newest = t.dally_before
+    w.counters.dallying_transfers -= 1
+
+
 cdef void release(Worker *w, Transfer *t) noexcept nogil:
     """The slot becomes free: every index, queue and count forgets the transfer."""
     if t.in_tids:
@@ -172,9 +200,12 @@ cdef void release(Worker *w, Transfer *t) noexcept nogil:
     remove_by_local(w, t)
     wheel_remove(&w.wheel, t)
     close_private(w, t)
-    client_leave(w, t.client)
-    t.client = -1
-    w.counters.live_transfers -= 1
+    if t.state == T_DALLY:
+        end_dally(w, t)
+    else:
+        client_leave(w, t.client)
+        t.client = -1
+        w.counters.live_transfers -= 1
     recipe_release(w.store, t.recipe, w.outbox)
     t.recipe = NULL
     sink_free(t.sink)
@@ -292,37 +323,84 @@ cdef int32_t choose_socket(Worker *w, const Peer *peer, uint32_t of_peer, int32_
     return -1
 
 
-cdef const char *over_limit(Worker *w, int32_t client) noexcept nogil:
-    """Why no further transfer may begin now; NULL: it may."""
+cdef int over_limit(Worker *w, int32_t client) noexcept nogil:
+    """Why no further transfer may begin now, REFUSED_...; -1: it may."""
     if w.counters.live_transfers + so_load32(&w.undelivered) >= w.limits.transfers:
-        return b"server busy: too many transfers, try again later"
+        return REFUSED_TRANSFERS
     if w.counters.half_open_transfers >= w.limits.half_open:
-        return b"server busy: too many unanswered requests, try again later"
+        return REFUSED_HALF_OPEN
     if so_load32(&w.undelivered) > COMPLETIONS_BEHIND or w.pending >= w.limits.pending_requests:
-        return b"server busy: requests are queueing, try again later"
+        return REFUSED_PENDING
     if client >= 0 and w.clients[client].live >= w.limits.transfers_per_client:
-        return b"too many transfers from your address, try again later"
+        return REFUSED_CLIENT_TRANSFERS
     if client >= 0 and w.clients[client].half_open >= w.limits.half_open_per_client:
+        return REFUSED_CLIENT_HALF_OPEN
+    return -1
+
+
+cdef const char *refusal_text(int reason) noexcept nogil:
+    if reason == REFUSED_TRANSFERS:
+        return b"server busy: too many transfers, try again later"
+    if reason == REFUSED_HALF_OPEN:
+        return b"server busy: too many unanswered requests, try again later"
+    if reason == REFUSED_PENDING:
+        return b"server busy: requests are queueing, try again later"
+    if reason == REFUSED_CLIENT_TRANSFERS:
+        return b"too many transfers from your address, try again later"
+    if reason == REFUSED_CLIENT_HALF_OPEN:
         return b"too many unanswered requests from your address, try again later"
-    return NULL
+    return b"server busy: out of memory"
+
+
+cdef void refuse_busy(Worker *w, int32_t group, const Peer *peer, const Local *local, int reason) noexcept nogil:
+    """The client is told now; whoever runs the server is told by tell_refusals()."""
+    w.counters.requests_refused_busy += 1
+    (&w.counters.refused_transfers)[reason] += 1
+    if w.refusals[reason].count == 0:
+        w.untold += 1
+    w.refusals[reason].count += 1
+    w.refusals[reason].last = peer[0]
+    send_error(w, reply_socket(w, group), peer, local, 0, refusal_text(reason))
+
+
+cdef void tell_refusals(Worker *w, bint now) noexcept nogil:
+    """What was refused goes up, once a second and reason: a flood must not become a flood of events."""
+    cdef Message *m
+    cdef Refusal *refusal
+    cdef int reason
+    for reason in range(REFUSALS):
+        refusal = &w.refusals[reason]
+        if refusal.count == 0 or (w.now_ns - refusal.told_ns < TELL_REFUSALS_NS and not now):
+            continue
+        m = message_new(M_REFUSED, 0, NULL, 0)
+        if m == NULL:
+            return                               # told at another turn
+        m.worker = w.number
+        m.error = reason
+        m.payload_bytes = refusal.count
+        m.peer = refusal.last
+        refusal.count = 0
+        refusal.told_ns = w.now_ns
+        w.untold -= 1
+        queue_push(w.outbox, m)
 
 
 cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local *local, uint32_t of_peer,
                      uint64_t hash) noexcept nogil:
     """A slot for a new request, counted as half-open; NULL when it was refused or dropped."""
     cdef int32_t client = client_of(w, peer), group = w.sockets[listener].group
-    cdef const char *reason = over_limit(w, client)
+    cdef int reason = over_limit(w, client)
     cdef Transfer *t = NULL
-    if reason == NULL:
+    if reason < 0:
+        if w.counters.live_transfers + w.counters.dallying_transfers >= w.limits.transfers and w.dally_oldest != NULL:
+            release(w, w.dally_oldest)           # its ACK was hardly lost, and here is somebody who needs the place
         t = transfer_new(w)
-        if t == NULL:
-            reason = b"server busy: out of memory"
+        reason = REFUSED_MEMORY
     if t == NULL:
-        w.counters.requests_refused_busy += 1
         if client >= 0 and w.clients[client].live == 0:
             w.clients[client].live = 1           # an entry nobody uses goes back
             client_leave(w, client)
-        send_error(w, reply_socket(w, group), peer, local, 0, reason)
+        refuse_busy(w, group, peer, local, reason)
         return NULL
     t.state = T_REQUESTED
     t.peer = peer[0]
@@ -867,7 +945,7 @@ cdef void on_commit(Worker *w, Message *m) noexcept nogil:
         return
     send_ack(w, t, t.flight.last)
     complete(w, t, verdict(t, OUT_OK, 0, NULL, 0))
-    t.state = T_DALLY
+    begin_dally(w, t)
     t.flight.deadline_ns = w.now_ns + DALLY_NS
     wheel_update(&w.wheel, t)
 
@@ -1114,6 +1192,8 @@ cdef int wait_ms(Worker *w) noexcept nogil:
     if w.run_head != NULL:
         return 0
     due = wheel_next_ns(&w.wheel)
+    if w.untold and due > w.now_ns + TELL_REFUSALS_NS:
+        due = w.now_ns + TELL_REFUSALS_NS
     if due == <uint64_t>-1:
         return -1
     if due <= w.now_ns:
@@ -1221,6 +1301,8 @@ cdef void turn(Worker *w) noexcept nogil:
     if w.final_count:
         flush_finals(w)
     flush(w)
+    if w.untold:
+        tell_refusals(w, False)
     if w.owes_kick:
         w.owes_kick = 0
         store_kick(w.store)
@@ -1234,6 +1316,7 @@ cdef void worker_run(Worker *w) noexcept nogil:
     wheel_init(&w.wheel, w.now_ns)
     while not w.stopping:
         turn(w)
+    tell_refusals(w, True)
 
 
 # --- set-up ----------------------------------------------------------------------------------------------------

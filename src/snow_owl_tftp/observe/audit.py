@@ -178,6 +178,10 @@ class AuditLog:
         """Record a datagram that is no packet, or not one for where it came."""
         self._record("protocol_violation", "warning", "", {"peer": peer, "reason": reason})
 
+    def requests_refused(self, peer: str, *, limit: str, count: int) -> None:
+        """Record that a limit was reached: `count` requests since the last event about it, the last one of `peer`."""
+        self._record("requests_refused", "warning", "", {"peer": peer, "limit": limit, "count": count})
+
     # ---- transfers
 
     def transfer_started(

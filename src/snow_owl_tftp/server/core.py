@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Received, Request
+from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Received, Refusals, Request
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
 from snow_owl_tftp.plan import Outcome, Role
@@ -186,7 +186,7 @@ class Server:
         if self._engine is None:
             return 0
         figures = self._engine.counters()
-        # Not the engine's own `live_transfers`: that counts receivers that merely repeat their last ACK.
+        # Not the engine's own `live_transfers`: a request stands in `_deciding` and there.
         return len(self._deciding) + figures["transfers_started"] - figures["transfers_ended"]
 
     def _make_sampler(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> CallSampler:
@@ -221,6 +221,8 @@ class Server:
             self._on_request(event)
         elif isinstance(event, Received):
             self._on_received(event)
+        elif isinstance(event, Refusals):
+            self._report.refused_by_limit(event)
         elif isinstance(event, ModeChange):
             self._report.mode_changed(event)
 

@@ -17,7 +17,7 @@ transfer_completed with 0 payload bytes, because a failure there would page some
 
 from typing import TYPE_CHECKING, Final
 
-from snow_owl_tftp._engine.engine import OUTCOMES, Completion, ModeChange
+from snow_owl_tftp._engine.engine import OUTCOMES, Completion, ModeChange, Refusals
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.refusals import UploadTooLargeError
@@ -214,6 +214,15 @@ class Report:
             )
 
     # ---- the engine
+
+    def refused_by_limit(self, refusals: Refusals) -> None:
+        """A worker refused requests without asking; said at most once a second, worker and limit."""
+        peer = format_address(*refusals.peer)
+        limit, count = refusals.limit, refusals.count
+        self.log.warning(
+            "requests refused by a limit", limit=limit, count=count, last_peer=peer, worker=refusals.worker
+        )
+        self._audit.requests_refused(peer, limit=limit, count=count)
 
     def mode_changed(self, change: ModeChange) -> None:
         """A worker gathers more, or less, into one call than before."""
