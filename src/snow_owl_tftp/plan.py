@@ -35,6 +35,7 @@ class Outcome(IntEnum):
     LOCAL_IO_ERROR = 3
     CHANGED = 4
     ABORTED = 5
+    UNREACHABLE = 6
 
 
 @dataclass(frozen=True, slots=True)

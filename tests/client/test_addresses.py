@@ -41,9 +41,18 @@ def test_silent_address_is_left_long_before_it_times_out(addresses, silent):
 
 
 def test_last_address_has_all_the_time_there_is(addresses, silent):
-    addresses += [silent, ServerAddress(socket.AF_INET, ("127.0.0.9", 9))]
-    with pytest.raises(TransferTimedOut, match=r"no answer from 127\.0\.0\.9:9"):
-        get("tftp://both/file", timeout=0.2, retries=1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as also_silent:
+        also_silent.bind(("127.0.0.10", 0))
+        addresses += [silent, ServerAddress(socket.AF_INET, also_silent.getsockname())]
+        with pytest.raises(TransferTimedOut, match=r"no answer from 127\.0\.0\.10"):
+            get("tftp://both/file", timeout=0.2, retries=1)
+
+
+def test_address_where_nobody_listens_is_left_at_once(addresses, monkeypatch):
+    monkeypatch.setattr(core, "_NEXT_ADDRESS_S", 3600.0)
+    with fake_server(lambda talk: talk.serve(CONTENT)) as server:
+        addresses += [ServerAddress(socket.AF_INET, ("127.0.0.9", 9)), ServerAddress(socket.AF_INET, server.address)]
+        assert get("tftp://both/file", timeout=10) == CONTENT
 
 
 @pytest.mark.parametrize("begin", [lambda talk: talk.oack(blksize=512), lambda talk: talk.data(1, CONTENT[:512])])

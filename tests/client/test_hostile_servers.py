@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -313,19 +314,26 @@ def test_silence_times_out_after_the_retries():
         assert 0.3 <= time.monotonic() - began < 3
 
 
-def test_silence_in_the_middle_times_out_and_leaves_nothing(tmp_path):
-    def script(talk: Talk) -> None:
-        talk.data(1, bytes(512))
-        talk.hear_ack(1)
+@pytest.mark.parametrize(("keeps_port", "text"), [(True, "fell silent"), (False, "the server vanished")])
+def test_silence_in_the_middle_times_out_and_leaves_nothing(tmp_path, keeps_port, text):
+    with ExitStack() as kept:
 
-    with fake_server(script) as server, pytest.raises(TransferTimedOut, match="fell silent after 512 bytes"):
-        get(server.url("x"), tmp_path / "file", **QUICK)
+        def script(talk: Talk) -> None:
+            talk.data(1, bytes(512))
+            talk.hear_ack(1)
+            if keeps_port:
+                kept.enter_context(talk.sock.dup())
+
+        with fake_server(script) as server, pytest.raises(TransferTimedOut, match=f"{text} after 512 bytes"):
+            get(server.url("x"), tmp_path / "file", **QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_at_the_port_times_out():
-    with pytest.raises(TransferTimedOut):
-        get("tftp://127.0.0.1:9/x", **QUICK)
+def test_nobody_at_the_port_is_told_at_once():
+    began = time.monotonic()
+    with pytest.raises(TransferTimedOut, match=r"nobody listens at 127\.0\.0\.1:9"):
+        get("tftp://127.0.0.1:9/x", timeout=60)
+    assert time.monotonic() - began < 30
 
 
 def test_existing_file_survives_a_failure(tmp_path):

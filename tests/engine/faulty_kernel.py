@@ -176,7 +176,8 @@ def one_bad_destination_does_not_lose_the_batch(root: Path) -> None:
             in_parallel(served, 6)
             served.wait(lambda: served.outcomes()["TIMED_OUT"] == 1)
         assert served.outcomes() == {"OK": 6, "TIMED_OUT": 1}
-        assert served.counter("send_errors") == hits() >= 3
+        # Three tries each: the error could have been another peer's, left on the socket by an ICMP.
+        assert served.counter("send_errors") * 3 == hits() >= 9
 
 
 @scene

@@ -73,4 +73,6 @@ cdef void receive_free(ReceiveBatch *batch) noexcept nogil
 cdef int receive(ReceiveBatch *batch, int fd, bint wants_control, const Tuning *tuning,
                  Counters *counters) noexcept nogil
 cdef uint32_t received_segment(ReceiveBatch *batch, uint32_t i) noexcept nogil
+cdef bint may_be_anothers(int error) noexcept nogil
+cdef int receive_error(int fd, Peer *peer) noexcept nogil
 cdef void received_local(ReceiveBatch *batch, uint32_t i, Local *local) noexcept nogil

@@ -15,15 +15,18 @@ from snow_owl_tftp._engine.counters cimport count_batch
 from snow_owl_tftp._engine.data cimport Source
 from snow_owl_tftp._engine.includes.files cimport pread
 from snow_owl_tftp._engine.includes.net cimport (
-    AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EAGAIN, EFAULT, EINTR,
-    IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPV6_PKTINFO, MSG_DONTWAIT, MSG_NOSIGNAL, UDP_GRO,
-    UDP_SEGMENT, cmsghdr, errno, in6_pktinfo, in_pktinfo, msghdr, recvfrom, recvmmsg, recvmsg, sendmmsg,
-    sendmsg, sendto, sockaddr)
+    AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EACCES, EAGAIN, ECONNREFUSED,
+    EFAULT, EHOSTDOWN, EHOSTUNREACH, EINTR, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPROTO, IP_PKTINFO,
+    IP_RECVERR, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPV6_PKTINFO, IPV6_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE,
+    MSG_NOSIGNAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, UDP_GRO, UDP_SEGMENT, cmsghdr, errno, in6_pktinfo,
+    in_pktinfo, msghdr, recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto, sock_extended_err, sockaddr)
 from snow_owl_tftp._engine.seq cimport seq_block
 
 cdef enum:
     EINTR_INTERNAL = 512          # ERESTARTSYS leaks out of recvmmsg when a signal met a half-full batch
     RECEIVE_CONTROL = 128         # PKTINFO and UDP_GRO
+    ERROR_CONTROL = 512           # an extended error with its sender, PKTINFO
+    SEND_TRIES = 3                # of one message, where an error may have been another's
     SLOT_SKEW_BYTES = 1088        # slots a power of two apart would all fall into the same cache sets
 
 
@@ -232,6 +235,7 @@ cdef void count_sent(SendBatch *batch, uint32_t at, uint32_t n, Counters *counte
 cdef int send_from(SendBatch *batch, uint32_t *at, const Tuning *tuning, Counters *counters) noexcept nogil:
     """Sends messages at[0] .. count - 1.  Returns 0, or the errno of message at[0] (the ones before it left)."""
     cdef int n
+    cdef uint32_t tries = 1
     cdef ssize_t size
     while at[0] < batch.count:
         if tuning.sendmmsg:
@@ -246,8 +250,52 @@ cdef int send_from(SendBatch *batch, uint32_t *at, const Tuning *tuning, Counter
         if n > 0:
             count_sent(batch, at[0], n, counters)
             at[0] += n
-        elif errno != EINTR:
+            tries = 1
+        elif errno == EINTR:
+            continue
+        elif tries < SEND_TRIES and may_be_anothers(errno):
+            tries += 1
+        else:
             return errno
+    return 0
+
+
+# --- ICMP ----------------------------------------------------------------------------------------------
+
+cdef bint may_be_anothers(int error) noexcept nogil:
+    """Whether an ICMP may have left it on the socket (ip(7), IP_RECVERR).
+
+    Then the call that met it did nothing, was told for another peer's sake, and can be made again: the error is
+    gone from the socket with the telling.
+    """
+    return (error == ECONNREFUSED or error == EHOSTUNREACH or error == ENETUNREACH or error == EHOSTDOWN
+            or error == ENOPROTOOPT or error == EOPNOTSUPP or error == EPROTO or error == EACCES
+            or error == EMSGSIZE)
+
+
+cdef int receive_error(int fd, Peer *peer) noexcept nogil:
+    """The next error in the queue of `fd`, and whom it is about: an errno that ICMP brought; 0: another kind of
+    error; -1: there is none."""
+    cdef uint8_t control[ERROR_CONTROL]
+    cdef msghdr header
+    cdef cmsghdr *c
+    cdef sock_extended_err *extended
+    memset(&header, 0, sizeof(header))
+    header.msg_name = &peer.address
+    header.msg_namelen = sizeof(peer.address)
+    header.msg_control = control
+    header.msg_controllen = sizeof(control)
+    if recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
+        return -1
+    peer.size = header.msg_namelen
+    c = CMSG_FIRSTHDR(&header)
+    while c != NULL:
+        if ((c.cmsg_level == IPPROTO_IP and c.cmsg_type == IP_RECVERR)
+                or (c.cmsg_level == IPPROTO_IPV6 and c.cmsg_type == IPV6_RECVERR)):
+            extended = <sock_extended_err *>CMSG_DATA(c)
+            if extended.ee_origin == SO_EE_ORIGIN_ICMP or extended.ee_origin == SO_EE_ORIGIN_ICMP6:
+                return <int>extended.ee_errno
+        c = CMSG_NXTHDR(&header, c)
     return 0
 
 

@@ -38,6 +38,7 @@ cdef enum:                        # Completion.outcome, docs/engine-contract.md
     OUT_LOCAL_IO_ERROR = 3
     OUT_CHANGED = 4
     OUT_ABORTED = 5
+    OUT_UNREACHABLE = 6
 
 cdef enum:                        # Message.kind
     M_REQUEST = 1                 # up: a datagram that may be a request

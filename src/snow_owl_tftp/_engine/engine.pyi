@@ -182,6 +182,7 @@ class Counters(TypedDict):
     strays: int
     strays_answered: int
     malformed: int
+    errors_heard: int
     retransmits: int
     duplicate_acks: int
     timeouts: int

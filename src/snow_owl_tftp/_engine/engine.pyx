@@ -34,7 +34,7 @@ from snow_owl_tftp._engine.worker cimport (
 
 CONTRACT_VERSION = 2
 
-OUTCOMES = ("OK", "TIMED_OUT", "PEER_ERROR", "LOCAL_IO_ERROR", "CHANGED", "ABORTED")
+OUTCOMES = ("OK", "TIMED_OUT", "PEER_ERROR", "LOCAL_IO_ERROR", "CHANGED", "ABORTED", "UNREACHABLE")
 
 COUNTERS = (
     "epoll_wait_calls",
@@ -49,7 +49,7 @@ COUNTERS = (
     "refused_transfers", "refused_half_open", "refused_pending",
     "refused_client_transfers", "refused_client_half_open", "refused_memory",
     "flow_hits", "flow_misses",
-    "strays", "strays_answered", "malformed",
+    "strays", "strays_answered", "malformed", "errors_heard",
     "retransmits", "duplicate_acks", "timeouts",
     "transfers_started", "transfers_ended",
     "lingers", "linger_ns",

@@ -11,7 +11,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from snow_owl_tftp._engine.batch cimport (
-    Tuning, receive, receive_free, receive_init, received_local, received_segment, send_free, send_init)
+    Tuning, may_be_anothers, receive, receive_error, receive_free, receive_init, received_local, received_segment,
+    send_free, send_init)
 from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
@@ -60,12 +61,13 @@ cdef enum:
     OP_ERROR = 5
     OP_OACK = 6                   # RFC 2347
     RECEIVES_A_TURN = 8           # batches from one socket before the others have their turn
+    ERRORS_A_TURN = 256           # and errors
     INBOX = 0x7fffffff            # epoll data of the inbox
     STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most
     DALLY_NS = 5000000000         # how long the last ACK is repeated: longer than a peer's usual timeout
     TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID socket
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
-    TELL_REFUSALS_NS = 1000000000 # how often a worker says what it refused for one reason
+    TELL_REFUSALS_NS = 1000000000  # how often a worker says what it refused for one reason
 
 
 cdef uint64_t clock_ns() noexcept nogil:
@@ -793,6 +795,34 @@ cdef void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
         w.counters.datagrams_received += 1
 
 
+cdef void drain_errors(Worker *w, int32_t socket) noexcept nogil:
+    """What ICMP says of peers.  A peer whose host says that nobody has its port will never answer: it has vanished, or
+    somebody forged its address and we are bothering a stranger.  Hosts and networks that cannot be reached may be back
+    at the next repetition."""
+    cdef Socket *s = &w.sockets[socket]
+    cdef Transfer *t
+    cdef Peer peer
+    cdef int error, _round
+    for _round in range(ERRORS_A_TURN):
+        error = receive_error(s.fd, &peer)
+        if error < 0:
+            return
+        w.counters.errors_heard += 1
+        if error != ECONNREFUSED:
+            continue
+        if s.kind == S_PRIVATE:
+            t = transfer_by_id(w, s.owner)
+            if t != NULL and not peer_equal(&t.peer, &peer):
+                t = NULL
+        else:
+            t = find_by_tid(w, &peer, peer_hash(&peer, w.secret), socket)
+        if t != NULL and (t.state == T_ACTIVE or t.state == T_ASKING or t.state == T_DALLY):
+            end(w, t, OUT_UNREACHABLE, error, b"nobody has the peer's port", 26)
+            if w.sockets[socket].kind == S_FREE:
+                return
+            s = &w.sockets[socket]               # what it was for is over, but the array may have moved
+
+
 cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
     """Takes what is queued, a batch at a time; a socket that never empties waits for its next turn."""
     cdef int n, i, _round
@@ -803,10 +833,10 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
         w.receives += 1
         n = receive(&w.received, w.sockets[socket].fd, w.sockets[socket].wants_control, &w.tuning, &w.counters)
-        if n == -EINTR:
-            continue
+        if n == -EINTR or (n < 0 and may_be_anothers(-n)):
+            continue                             # what is queued is still there
         if n <= 0:
-            return                               # empty, or an error that belonged to somebody else's datagram
+            return
         for i in range(n):
             on_slot(w, socket, <uint32_t>i)
         if w.tuning.recvmmsg:
@@ -1287,6 +1317,8 @@ cdef void turn(Worker *w) noexcept nogil:
         if events[i].data.u64 & STREAM_EVENT:
             on_stream(w, slot(w, <uint32_t>events[i].data.u64))
             continue
+        if events[i].events & EPOLLERR:
+            drain_errors(w, <int32_t>events[i].data.u64)
         if events[i].events & EPOLLOUT:
             on_writable(w, <int32_t>events[i].data.u64)
         if events[i].events & ~<uint32_t>EPOLLOUT and w.sockets[events[i].data.u64].kind != S_LISTENER:
@@ -1381,6 +1413,14 @@ cdef void let_routers_fragment(int fd) noexcept nogil:
     setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &never6, sizeof(never6))
 
 
+cdef void hear_icmp(int fd) noexcept nogil:
+    """Errors that ICMP brings are queued with the peer's address; drain_errors() reads them."""
+    cdef int on = 1
+    # As above: a dual-stack socket needs both, and a socket of one family refuses the other's.
+    setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on))
+    setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof(on))
+
+
 cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard, bint wants_control) noexcept nogil:
     """Its index; -1 when there is no memory or epoll refuses it (the descriptor stays the caller's)."""
     cdef epoll_event event
@@ -1400,6 +1440,8 @@ cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard
     w.sockets[i].wildcard = wildcard
     w.sockets[i].wants_control = wants_control
     let_routers_fragment(fd)
+    if kind != S_SHARED:                         # its transfers are told apart by what an error does not say
+        hear_icmp(fd)
     if kind == S_LISTENER:
         w.groups[group].listener = i
         if group >= w.group_count:

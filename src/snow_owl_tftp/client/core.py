@@ -464,7 +464,7 @@ class ClientCore:
         """Nobody answered at this address, or not in time, and there is another one."""
         if transfer.cancelled or len(transfer.addresses) == 1:
             return False
-        silent = completion.outcome == Outcome.TIMED_OUT and completion.datagrams_in == 0
+        silent = completion.outcome in (Outcome.TIMED_OUT, Outcome.UNREACHABLE) and completion.datagrams_in == 0
         return silent or (transfer.skipped and completion.outcome == Outcome.ABORTED)
 
     def _ask_again(self, transfer: Transfer) -> None:

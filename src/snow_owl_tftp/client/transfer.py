@@ -195,6 +195,8 @@ def error_of_completion(transfer: Transfer, completion: Any) -> TransferError:
         return TransferRefused(completion.error, text)
     if completion.outcome == Outcome.TIMED_OUT:
         return TransferTimedOut(f"timed out: {_silence(transfer, completion)}")
+    if completion.outcome == Outcome.UNREACHABLE:
+        return TransferTimedOut(_nobody(transfer, completion))
     if completion.outcome == Outcome.CHANGED:
         return TransferChanged("the file changed while it was sent")
     if completion.outcome == Outcome.ABORTED and completion.error == errno.EFBIG:
@@ -211,6 +213,12 @@ def _too_much(transfer: Transfer) -> TransferError:
     if transfer.negotiated.tsize is not None:
         return TransferChanged(f"changed: the server announced {transfer.negotiated.tsize} bytes and sent more")
     return TransferDiskFull("larger than max_size_bytes")
+
+
+def _nobody(transfer: Transfer, completion: Any) -> str:
+    if completion.datagrams_in == 0:
+        return f"no answer: nobody listens at {', '.join(map(str, transfer.addresses))}"
+    return f"the server vanished after {completion.payload_bytes} bytes"
 
 
 def _silence(transfer: Transfer, completion: Any) -> str:

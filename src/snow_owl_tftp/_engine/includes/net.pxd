@@ -12,11 +12,12 @@ cdef extern from * nogil:
     #include <arpa/inet.h>
     #include <errno.h>
     #include <netinet/in.h>
+    #include <time.h>
+    #include <linux/errqueue.h>
     #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
-    #include <time.h>
     #include <unistd.h>
     #ifndef UDP_SEGMENT
     #define UDP_SEGMENT 103     /* linux/udp.h */
@@ -80,6 +81,10 @@ cdef extern from * nogil:
         int cmsg_level
         int cmsg_type
 
+    struct sock_extended_err:
+        uint32_t ee_errno
+        uint8_t ee_origin
+
     struct timespec:
         long tv_sec
         long tv_nsec
@@ -93,10 +98,12 @@ cdef extern from * nogil:
     int AF_INET, AF_INET6
     int SOL_SOCKET, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP
     int IP_PKTINFO, IPV6_PKTINFO
+    int IP_RECVERR, IPV6_RECVERR, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
     int IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT
     int UDP_SEGMENT, UDP_GRO
-    int MSG_DONTWAIT, MSG_TRUNC, MSG_NOSIGNAL
+    int MSG_DONTWAIT, MSG_ERRQUEUE, MSG_TRUNC, MSG_NOSIGNAL
     int EAGAIN, EWOULDBLOCK, EINTR, ENOBUFS, EMSGSIZE, EINVAL, EIO, EFAULT, ENOMEM, ENOSYS
+    int ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENOPROTOOPT, EOPNOTSUPP, EPROTO, EACCES
 
     ssize_t recvfrom(int, void *, size_t, int, sockaddr *, socklen_t *)
     ssize_t recvmsg(int, msghdr *, int)
