@@ -86,7 +86,7 @@ def test_what_was_not_told_yet_comes_when_the_engine_stops(serve, tmp_path):
 
 
 def test_every_limit_has_a_counter():
-    assert len(LIMITS) == len(set(LIMITS)) == 6
+    assert len(LIMITS) == len(set(LIMITS)) == 7
 
 
 def upload(client, filename):

@@ -20,9 +20,9 @@ cdef struct Counters:
     uint64_t requests, requests_repeated, requests_dropped, requests_refused_busy
     # By reason, in the order of REFUSED_... in worker.pxd.
     uint64_t refused_transfers, refused_half_open, refused_pending
-    uint64_t refused_client_transfers, refused_client_half_open, refused_memory
+    uint64_t refused_client_transfers, refused_client_half_open, refused_memory, refused_guesses
     uint64_t flow_hits, flow_misses
-    uint64_t strays, strays_answered, malformed, errors_heard
+    uint64_t strays, strays_answered, malformed, errors_heard, wrong_guesses
     uint64_t retransmits, duplicate_acks, timeouts
     uint64_t transfers_started, transfers_ended
     uint64_t lingers, linger_ns

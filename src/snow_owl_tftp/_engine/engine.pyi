@@ -177,12 +177,14 @@ class Counters(TypedDict):
     refused_client_transfers: int
     refused_client_half_open: int
     refused_memory: int
+    refused_guesses: int
     flow_hits: int
     flow_misses: int
     strays: int
     strays_answered: int
     malformed: int
     errors_heard: int
+    wrong_guesses: int
     retransmits: int
     duplicate_acks: int
     timeouts: int

@@ -47,9 +47,9 @@ COUNTERS = (
     "send_would_block", "send_errors",
     "requests", "requests_repeated", "requests_dropped", "requests_refused_busy",
     "refused_transfers", "refused_half_open", "refused_pending",
-    "refused_client_transfers", "refused_client_half_open", "refused_memory",
+    "refused_client_transfers", "refused_client_half_open", "refused_memory", "refused_guesses",
     "flow_hits", "flow_misses",
-    "strays", "strays_answered", "malformed", "errors_heard",
+    "strays", "strays_answered", "malformed", "errors_heard", "wrong_guesses",
     "retransmits", "duplicate_acks", "timeouts",
     "transfers_started", "transfers_ended",
     "lingers", "linger_ns",
@@ -59,7 +59,7 @@ COUNTERS = (
 # In the order of REFUSED_... in worker.pxd: the limit, by its name in Engine().
 LIMITS = (
     "max_transfers", "max_half_open", "max_pending_requests", "max_transfers_per_client", "max_half_open_per_client",
-    "memory",
+    "memory", "wrong_guesses",
 )
 if (len(COUNTERS) + 2 * HISTOGRAM) * sizeof(uint64_t) != sizeof(Counters):
     raise ImportError("the names of the counters do not match the engine's struct")

@@ -203,18 +203,23 @@ cdef inline int32_t client_new(Worker *w) noexcept nogil:
     return <int32_t>w.client_count - 1
 
 
+cdef inline uint32_t client_hash(Worker *w, const Peer *peer, uint8_t *address) noexcept nogil:
+    """The hash of the peer's address, which is put into address[0..15]."""
+    memset(address, 0, 16)
+    if peer.address.family == AF_INET:
+        memcpy(address, peer.address.raw + 4, 4)
+    else:
+        memcpy(address, peer.address.raw + 8, 16)
+    return <uint32_t>hash_bytes(address, 16, w.secret)
+
+
 cdef inline int32_t client_of(Worker *w, const Peer *peer) noexcept nogil:
     """The counters of the peer's address, made when they are missing; -1 when there is no memory."""
     cdef uint8_t address[16]
     cdef uint32_t hash, at
     cdef int64_t found
     cdef int32_t i
-    memset(address, 0, 16)
-    if peer.address.family == AF_INET:
-        memcpy(address, peer.address.raw + 4, 4)
-    else:
-        memcpy(address, peer.address.raw + 8, 16)
-    hash = <uint32_t>hash_bytes(address, 16, w.secret)
+    hash = client_hash(w, peer, address)
     at = hash
     while True:
         found = index_find(&w.by_client, hash, &at)

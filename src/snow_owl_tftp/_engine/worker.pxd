@@ -34,14 +34,18 @@ cdef enum:                        # why a request is refused without being asked
     REFUSED_CLIENT_TRANSFERS = 3
     REFUSED_CLIENT_HALF_OPEN = 4
     REFUSED_MEMORY = 5
-    REFUSALS = 6
+    REFUSED_GUESSES = 6
+    REFUSALS = 7
 
 cdef enum:
     SLAB_CHUNK = 256
     TID_HISTORY = 65536
+    GUESSES = 4096                # addresses whose wrong guesses are counted
+    RANDOM_BYTES = 256            # fetched from the kernel at once
     ENDED_SETS = 16384            # TID pairs of ended transfers and of strangers, in sets of ...
     ENDED_WAYS = 4
     ENDED_SECONDS = 8             # ... remembered so long (of 2^30 ns)
+    HISTORY = 4096                # networks where a transfer ended well
     MAX_GROUPS = 64
     FINALS = 128
     EVENTS = 128
@@ -99,6 +103,12 @@ cdef struct Refusal:
     uint64_t told_ns              # when somebody was told last
     Peer last                     # who was refused last
 
+cdef struct Guesser:
+    # An address from which a TID was guessed wrongly, or seemed to be.
+    uint32_t hash                 # of the address
+    uint32_t count                # since it was quiet for GUESS_MEMORY_NS
+    uint64_t last_ns              # 0: an unused entry
+
 cdef struct Final:
     Transfer *transfer
     uint64_t id
@@ -145,9 +155,14 @@ cdef struct Worker:
     uint8_t owes_kick             # jobs were queued in this turn
     uint64_t stray_tokens, stray_refill_ns
     uint8_t *tid_history          # by hash of the peer: 1 + the TID socket of its last transfer
+    Guesser *guessers             # by hash of the address
+    uint64_t *history             # by hash of the network and the second of the last
+    uint64_t guessed_ns           # when the last wrong guess came; 0: none yet
+    uint8_t random[256]
+    uint32_t random_left          # of them, so many were not used yet
     uint64_t *ended               # by hash: transfers that ended a moment ago (their echoes are no strays)
     uint32_t pending              # requests with Python
-    Refusal refusals[6]           # by REFUSED_...
+    Refusal refusals[7]           # by REFUSED_...
     uint32_t untold               # how many of them have a count
     Transfer *dally_oldest        # those in T_DALLY, in the order in which they came to it
     Transfer *dally_newest

@@ -28,7 +28,7 @@ from snow_owl_tftp._engine.sink cimport (
     SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write, sink_written)
 from snow_owl_tftp._engine.seq cimport seq_block
 from snow_owl_tftp._engine.slab cimport (
-    add_by_local, add_by_request, add_by_tid, client_leave, client_of, find_by_local, find_by_request,
+    add_by_local, add_by_request, add_by_tid, client_hash, client_leave, client_of, find_by_local, find_by_request,
     find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
     slot, transfer_by_id, transfer_new, transfer_slot_free)
 from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_kick
@@ -53,6 +53,21 @@ cdef extern from * nogil:
     """
     void SO_INVARIANT(bint)
 
+cdef extern from *:
+    """
+    /* An entry of `ended`: hash << 32 | whose | second, the second being of 2^30 ns. */
+    #define ENDED_SECOND 0x3fffffffU
+    #define OF_ENDED 0x40000000U
+    #define OF_STRANGER 0x80000000U
+    """
+    const uint32_t ENDED_SECOND, OF_ENDED, OF_STRANGER
+
+cdef extern from *:
+    """
+    static const unsigned char so_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};   /* ::ffff:0:0/96 */
+    """
+    const uint8_t *MAPPED "so_mapped"
+
 cdef enum:
     OP_RRQ = 1                    # RFC 1350 section 5
     OP_WRQ = 2
@@ -65,7 +80,14 @@ cdef enum:
     INBOX = 0x7fffffff            # epoll data of the inbox
     STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most
     DALLY_NS = 5000000000         # how long the last ACK is repeated: longer than a peer's usual timeout
-    TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID socket
+    TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID sockets
+    SPARSE_TRANSFERS = 4          # so few on a worker have nothing to batch
+    LEAST_TIDS = 2                # of more, new ones are spread over so many TID sockets ...
+    TRANSFERS_A_TID = 25          # ... or one for so many transfers
+    WRONG_GUESSES = 3             # of one address, before its requests are dropped ...
+    KNOWN_WRONG_GUESSES = 30      # ... or so many, where its network has a history ...
+    GUESS_MEMORY_NS = 60000000000  # ... until none has come for so long
+    HISTORY_SECONDS = 3600        # how long it counts that a network's transfer ended well
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
     TELL_REFUSALS_NS = 1000000000  # how often a worker says what it refused for one reason
 
@@ -143,7 +165,7 @@ cdef void close_private(Worker *w, Transfer *t) noexcept nogil:
     t.socket = -1
 
 
-cdef void remember(Worker *w, uint32_t hash) noexcept nogil:
+cdef void remember(Worker *w, uint32_t hash, uint32_t whose) noexcept nogil:
     """A TID pair whose packets are not answered with ERROR 5 for a while; the oldest of its set gives way."""
     cdef uint64_t *entries = w.ended + (hash & (ENDED_SETS - 1)) * ENDED_WAYS
     cdef uint32_t second = <uint32_t>(w.now_ns >> 30), i, oldest = 0
@@ -151,23 +173,55 @@ cdef void remember(Worker *w, uint32_t hash) noexcept nogil:
         if <uint32_t>(entries[i] >> 32) == hash:
             oldest = i
             break
-        if <uint32_t>entries[i] < <uint32_t>entries[oldest]:
+        if (<uint32_t>entries[i] & ENDED_SECOND) < (<uint32_t>entries[oldest] & ENDED_SECOND):
             oldest = i
-    entries[oldest] = <uint64_t>hash << 32 | second
+    entries[oldest] = <uint64_t>hash << 32 | whose | second
 
 
-cdef bint is_remembered(Worker *w, uint32_t hash) noexcept nogil:
+cdef uint32_t recall(Worker *w, uint32_t hash) noexcept nogil:
+    """OF_ENDED, OF_STRANGER, or 0: nothing is known of this TID pair."""
     cdef uint64_t *entries = w.ended + (hash & (ENDED_SETS - 1)) * ENDED_WAYS
     cdef uint32_t i
     for i in range(<uint32_t>ENDED_WAYS):
         if <uint32_t>(entries[i] >> 32) == hash:
-            return <uint32_t>(w.now_ns >> 30) - <uint32_t>entries[i] < ENDED_SECONDS
-    return False
+            if <uint32_t>(w.now_ns >> 30) - (<uint32_t>entries[i] & ENDED_SECOND) < ENDED_SECONDS:
+                return <uint32_t>entries[i] & ~ENDED_SECOND
+            return 0
+    return 0
+
+
+cdef uint64_t *network_history(Worker *w, const Peer *peer, uint32_t *hash) noexcept nogil:
+    """The entry where the history of the peer's network, a /24 or a /56, may stand."""
+    cdef uint8_t address[16]
+    client_hash(w, peer, address)
+    if peer.address.family == AF_INET:
+        address[3] = 0
+    elif memcmp(address, MAPPED, 12) == 0:       # IPv4 on a dual-stack socket
+        address[15] = 0
+    else:
+        memset(address + 7, 0, 9)
+    hash[0] = <uint32_t>hash_bytes(address, 16, w.secret)
+    return &w.history[hash[0] & (HISTORY - 1)]
+
+
+cdef void note_history(Worker *w, const Peer *peer) noexcept nogil:
+    """A transfer with a peer of this network ended well."""
+    cdef uint32_t hash
+    cdef uint64_t *entry = network_history(w, peer, &hash)
+    entry[0] = <uint64_t>hash << 32 | <uint32_t>(w.now_ns // 1000000000 + 1)
+
+
+cdef bint has_history(Worker *w, const Peer *peer) noexcept nogil:
+    cdef uint32_t hash
+    cdef uint64_t *entry = network_history(w, peer, &hash)
+    return (<uint32_t>(entry[0] >> 32) == hash and <uint32_t>entry[0] != 0
+            and <uint32_t>(w.now_ns // 1000000000 + 1) - <uint32_t>entry[0] < HISTORY_SECONDS)
 
 
 cdef void begin_dally(Worker *w, Transfer *t) noexcept nogil:
     """Its file is stored and its last ACK sent: that this ACK may be repeated is no transfer, and uses up no limit."""
     t.state = T_DALLY
+    note_history(w, &t.peer)
     w.counters.live_transfers -= 1
     w.counters.dallying_transfers += 1
     client_leave(w, t.client)
@@ -194,8 +248,8 @@ cdef void end_dally(Worker *w, Transfer *t) noexcept nogil:
 
 cdef void release(Worker *w, Transfer *t) noexcept nogil:
     """The slot becomes free: every index, queue and count forgets the transfer."""
-    if t.in_tids:
-        remember(w, t.hash_tid)                  # a late echo of it is no stranger's
+    if t.in_tids and t.flight.proven:
+        remember(w, t.hash_tid, OF_ENDED)        # a late echo of it is no stranger's; of who never spoke there is none
     uncount_half_open(w, t)
     remove_by_request(w, t)
     remove_by_tid(w, t)
@@ -304,28 +358,95 @@ cdef int32_t reply_socket(Worker *w, int32_t group) noexcept nogil:
     return g.first_tid if g.tid_count else g.listener
 
 
+cdef uint32_t random_below(Worker *w, uint32_t limit) noexcept nogil:
+    """0 .. limit - 1 (limit at most 256), which nobody outside can foretell from those before."""
+    if w.random_left == 0:
+        if getrandom(w.random, RANDOM_BYTES, GRND_NONBLOCK) != RANDOM_BYTES:
+            return <uint32_t>(hash_bytes(<uint8_t *>&w.now_ns, 8, w.secret) % limit)   # early in the boot
+        w.random_left = RANDOM_BYTES
+    w.random_left -= 1
+    return w.random[w.random_left] % limit
+
+
+cdef uint32_t tid_spread(Worker *w, const Group *g) noexcept nogil:
+    """Over how many TID sockets new transfers are spread.
+
+    Whoever forges an address must guess its TID to go on.  All sockets are used where few transfers run, for then there
+    is nothing to batch, and for a while after a wrong guess.  Otherwise so few that each has datagrams for a batch.
+    """
+    cdef uint64_t spread = w.counters.live_transfers // TRANSFERS_A_TID
+    if w.counters.live_transfers < SPARSE_TRANSFERS or (w.guessed_ns and w.now_ns - w.guessed_ns < GUESS_MEMORY_NS):
+        return <uint32_t>g.tid_count
+    if spread < LEAST_TIDS:
+        spread = LEAST_TIDS
+    return <uint32_t>spread if spread < <uint64_t>g.tid_count else <uint32_t>g.tid_count
+
+
 cdef int32_t choose_socket(Worker *w, const Peer *peer, uint32_t of_peer, int32_t group) noexcept nogil:
     """The TID socket of a new transfer; -1 when the peer has a live transfer on each of them.
 
     Never the one of the peer's last transfer: boot ROMs keep their port for every file, and a stale
-    packet must not be taken for the new transfer's (RFC 1350 section 4).  Otherwise all new transfers
-    go to the same one, so that one recvmmsg finds the ACKs of many; which one changes every ten seconds.
+    packet must not be taken for the new transfer's (RFC 1350 section 4).  Otherwise one that nobody can foretell of
+    those that are in use, which change every ten seconds: a TID that is learned by a transfer of one's own is no
+    proof of another's address.
     """
     cdef Group *g = &w.groups[group]
     cdef uint8_t *last = &w.tid_history[of_peer & (TID_HISTORY - 1)]
-    cdef int32_t at, _tries
+    cdef uint32_t spread, first, offset, i, at
+    cdef uint64_t epoch = w.now_ns // TID_EPOCH_NS
     if g.tid_count == 0:
         return g.listener
-    at = <int32_t>((w.now_ns // TID_EPOCH_NS) % <uint64_t>g.tid_count)
-    for _tries in range(g.tid_count):
-        if (at + 1 != last[0] or g.tid_count == 1) and find_by_tid(w, peer, of_peer, g.first_tid + at) == NULL:
+    spread = tid_spread(w, g)
+    first = <uint32_t>(hash_bytes(<uint8_t *>&epoch, 8, w.secret) % <uint32_t>g.tid_count)
+    offset = random_below(w, spread)
+    for i in range(<uint32_t>g.tid_count):
+        # Those in use first, from a random one on; the others when the peer has a transfer on each of these.
+        at = (first + (offset + i) % spread if i < spread else first + i) % <uint32_t>g.tid_count
+        if (at + 1 != last[0] or g.tid_count == 1) and find_by_tid(w, peer, of_peer, g.first_tid + <int32_t>at) == NULL:
             last[0] = <uint8_t>(at + 1)
-            return g.first_tid + at
-        at = (at + 1) % g.tid_count
+            return g.first_tid + <int32_t>at
     return -1
 
 
-cdef int over_limit(Worker *w, int32_t client) noexcept nogil:
+cdef void note_guess(Worker *w, const Peer *peer) noexcept nogil:
+    """A TID was guessed wrongly in the name of this address."""
+    cdef uint8_t address[16]
+    cdef uint32_t hash = client_hash(w, peer, address)
+    cdef Guesser *guesser = &w.guessers[hash & (GUESSES - 1)]
+    w.counters.wrong_guesses += 1
+    w.guessed_ns = w.now_ns
+    if guesser.hash != hash or w.now_ns - guesser.last_ns >= GUESS_MEMORY_NS:
+        guesser.hash = hash                      # of two that share an entry the later one counts
+        guesser.count = 0
+    guesser.count += 1
+    guesser.last_ns = w.now_ns
+
+
+cdef Guesser *guesser_of(Worker *w, const Peer *peer) noexcept nogil:
+    """What is known of guesses in the name of this address; NULL: none for long."""
+    cdef uint8_t address[16]
+    cdef uint32_t hash
+    cdef Guesser *guesser
+    if w.guessed_ns == 0 or w.now_ns - w.guessed_ns >= GUESS_MEMORY_NS:
+        return NULL
+    hash = client_hash(w, peer, address)
+    guesser = &w.guessers[hash & (GUESSES - 1)]
+    return guesser if guesser.hash == hash and w.now_ns - guesser.last_ns < GUESS_MEMORY_NS else NULL
+
+
+cdef bint has_guessed_often(Worker *w, const Peer *peer) noexcept nogil:
+    cdef Guesser *guesser = guesser_of(w, peer)
+    # More for a network of our own clients: whoever forges their addresses must not lock them out that easily.
+    return guesser != NULL and guesser.count >= (KNOWN_WRONG_GUESSES if has_history(w, peer) else WRONG_GUESSES)
+
+
+cdef uint64_t guessed_since(Worker *w, const Peer *peer) noexcept nogil:
+    """When the last wrong guess in the name of this address came; 0: none for long."""
+    cdef Guesser *guesser = guesser_of(w, peer)
+    return guesser.last_ns if guesser != NULL else 0
+
+
+cdef int over_limit(Worker *w, const Peer *peer, int32_t client) noexcept nogil:
     """Why no further transfer may begin now, REFUSED_...; -1: it may."""
     if w.counters.live_transfers + so_load32(&w.undelivered) >= w.limits.transfers:
         return REFUSED_TRANSFERS
@@ -337,6 +458,8 @@ cdef int over_limit(Worker *w, int32_t client) noexcept nogil:
         return REFUSED_CLIENT_TRANSFERS
     if client >= 0 and w.clients[client].half_open >= w.limits.half_open_per_client:
         return REFUSED_CLIENT_HALF_OPEN
+    if has_guessed_often(w, peer):
+        return REFUSED_GUESSES
     return -1
 
 
@@ -362,6 +485,8 @@ cdef void refuse_busy(Worker *w, int32_t group, const Peer *peer, const Local *l
         w.untold += 1
     w.refusals[reason].count += 1
     w.refusals[reason].last = peer[0]
+    if reason == REFUSED_GUESSES:
+        return                                   # whoever has this address has hardly asked
     send_error(w, reply_socket(w, group), peer, local, 0, refusal_text(reason))
 
 
@@ -391,7 +516,7 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
                      uint64_t hash) noexcept nogil:
     """A slot for a new request, counted as half-open; NULL when it was refused or dropped."""
     cdef int32_t client = client_of(w, peer), group = w.sockets[listener].group
-    cdef int reason = over_limit(w, client)
+    cdef int reason = over_limit(w, peer, client)
     cdef Transfer *t = NULL
     if reason < 0:
         if w.counters.live_transfers + w.counters.dallying_transfers >= w.limits.transfers and w.dally_oldest != NULL:
@@ -559,11 +684,35 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
 
 # --- packets of transfers --------------------------------------------------------------------------------
 
+cdef void end_guessed(Worker *w, const Peer *peer) noexcept nogil:
+    """An answer in a peer's name came to another TID than that of its unanswered request.
+
+    The peer itself would have answered where it was spoken to; so somebody else asked in its name, and guesses.  Its
+    transfer ends without a word: if it was the peer after all, it asks again.
+    """
+    cdef Transfer *t = find_by_request(w, peer, peer_hash(peer, w.secret))
+    if t == NULL:
+        return
+    if t.state == T_REQUESTED:
+        note_guess(w, peer)
+        w.pending -= 1                           # Python's answer will find nobody
+        release(w, t)
+    elif t.state == T_ACTIVE and not t.flight.proven:
+        note_guess(w, peer)
+        end(w, t, OUT_ABORTED, 0, b"an answer came to another TID", 29)
+
+
 cdef void reject_stray(Worker *w, int32_t socket, const Peer *peer, const Local *local, uint8_t opcode,
                        uint32_t hash) noexcept nogil:
     """ERROR 5 to a stranger: never to an ERROR, never to an echo, once, and not many a second."""
+    cdef uint32_t known = recall(w, hash)
     w.counters.strays += 1
-    if (opcode != OP_DATA and opcode != OP_ACK and opcode != OP_OACK) or is_remembered(w, hash):
+    if known == OF_ENDED:
+        return
+    # An ERROR too: the one that hits ends a transfer whose TID would pass for an echo's from then on.
+    if opcode == OP_DATA or opcode == OP_ACK or opcode == OP_ERROR:
+        end_guessed(w, peer)
+    if (opcode != OP_DATA and opcode != OP_ACK and opcode != OP_OACK) or known == OF_STRANGER:
         return
     if w.now_ns - w.stray_refill_ns >= 1000000000:
         w.stray_refill_ns = w.now_ns
@@ -572,8 +721,22 @@ cdef void reject_stray(Worker *w, int32_t socket, const Peer *peer, const Local 
         return
     w.stray_tokens -= 1
     w.counters.strays_answered += 1
-    remember(w, hash)
+    remember(w, hash, OF_STRANGER)
     send_error(w, socket, peer, local, 5, b"unknown transfer ID")
+
+
+cdef bint may_be_guessed(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
+    """Whether the first answer in a peer's name proves nothing; the transfer has ended then.
+
+    Since it began a TID was guessed wrongly in the name of this address: this may be the next guess.  Or the peer has
+    sent another request since, and would not answer this one, but for the ACK of the one block that it got.
+    """
+    if t.superseded and block != seq_block(t.flight.last, t.flight.rollover):
+        end_guessed(w, &t.peer)
+    elif not w.guessed_ns or guessed_since(w, &t.peer) < t.started_ns:
+        return False
+    end(w, t, OUT_ABORTED, 0, b"an answer came to another TID", 29)
+    return True
 
 
 cdef void on_proven(Worker *w, Transfer *t) noexcept nogil:
@@ -585,12 +748,15 @@ cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     cdef int act
     if t.state != T_ACTIVE or t.flight.role != SENDER:
         return
+    if not t.flight.proven and may_be_guessed(w, t, block):
+        return
     act = sender_on_ack(&t.flight, &w.retransmit, block, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
     on_proven(w, t)
     if act & (ACT_DUPLICATE | ACT_STRAY):
         t.duplicate_acks += 1
     if act & ACT_DONE:
+        note_history(w, &t.peer)
         end(w, t, OUT_OK, 0, NULL, 0)
     elif act & ACT_SEND:
         pump(w, t)
@@ -702,6 +868,7 @@ cdef void on_error(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t size) 
     cdef int code = bytes[2] << 8 | bytes[3]
     while 4 + length < size and length < 511 and bytes[4 + length]:
         length += 1
+    t.flight.proven = 1                          # it has spoken: what else it says to this TID is an echo
     end(w, t, OUT_PEER_ERROR, code, bytes + 4, length)
 
 
@@ -1374,9 +1541,12 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.mode_told = MODE_UNKNOWN
     w.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     w.tid_history = <uint8_t *>calloc(TID_HISTORY, 1)
+    w.guessers = <Guesser *>calloc(GUESSES, sizeof(Guesser))
+    w.history = <uint64_t *>calloc(HISTORY, sizeof(uint64_t))
     w.ended = <uint64_t *>calloc(ENDED_SETS * ENDED_WAYS, sizeof(uint64_t))
     w.flow_entries = <Flow *>calloc(limits.flows + 1, sizeof(Flow))
-    if (w.epoll_fd < 0 or w.tid_history == NULL or w.ended == NULL or w.flow_entries == NULL
+    if (w.epoll_fd < 0 or w.tid_history == NULL or w.guessers == NULL or w.history == NULL or w.ended == NULL
+            or w.flow_entries == NULL
             or index_init(&w.by_tid, 1024) < 0 or index_init(&w.by_request, 1024) < 0
             or index_init(&w.by_client, 1024) < 0 or index_init(&w.by_flow, 1024) < 0
             or index_init(&w.by_local, 1024) < 0
@@ -1469,6 +1639,8 @@ cdef void worker_free(Worker *w) noexcept nogil:
     free(w.clients)
     free(w.flow_entries)
     free(w.tid_history)
+    free(w.guessers)
+    free(w.history)
     free(w.ended)
     index_free(&w.by_tid)
     index_free(&w.by_request)

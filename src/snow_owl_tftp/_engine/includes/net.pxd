@@ -15,6 +15,7 @@ cdef extern from * nogil:
     #include <time.h>
     #include <linux/errqueue.h>
     #include <sys/epoll.h>
+    #include <sys/random.h>
     #include <sys/eventfd.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
@@ -129,6 +130,8 @@ cdef extern from * nogil:
     int eventfd(unsigned int, int)
     int close(int)
     ssize_t read(int, void *, size_t)
+    ssize_t getrandom(void *, size_t, unsigned int)
+    unsigned int GRND_NONBLOCK
     ssize_t write(int, const void *, size_t)
 
     int CLOCK_MONOTONIC
