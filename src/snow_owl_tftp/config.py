@@ -112,7 +112,7 @@ class RetransmitSettings(_Table, frozen=True):
     floor_ms: Annotated[int, Meta(ge=1, le=60_000)] = 10
     """The least that the timer exceeds the measured round trip by."""
     ceiling_ms: Annotated[int, Meta(ge=10, le=255_000)] = 3_000
-    initial_ms: Annotated[int, Meta(ge=1, le=255_000)] = 250
+    initial_ms: Annotated[int, Meta(ge=1, le=255_000)] = 1000
     """Before the first round trip is known. RFC 6298 section 2.1 says one second; what is repeated here
     is an OACK of thirty bytes, and at 1 % loss a second for each lost one is a third of the transfer."""
     give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 30

@@ -6,12 +6,13 @@ the deadline, and all that the two machines remember must be equal.
 """
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 
 from snow_owl_tftp.protocol import transfer
 from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
+from snow_owl_tftp.protocol.patience import Patience
 from snow_owl_tftp.protocol.rtt import RetransmitPolicy, RoundTrip
 from snow_owl_tftp.protocol.seq import Rollover, block_of
 from snow_owl_tftp.protocol.transfer import Receiver, Sender, Terms
@@ -42,7 +43,11 @@ class Pair:
         context = f"step {self.steps}: {what} {args}"
         assert theirs == mine, context
         state = {name: getattr(self.model, name, getattr(self.model.rtt, name, None)) for name in self.probe.state()}
+        learned = {name: getattr(self.model.patience, name) for name in ("loses", "pause_ns")}
         assert self.probe.state() == state, context
+        assert {name: self.probe.learned()[name] for name in learned} == learned, context
+        if self.model.done and isinstance(self.model, Sender):
+            assert self.probe.learned() == asdict(self.model.patience), context
         assert (self.probe.done, self.probe.outcome) == (self.model.done, self.model.outcome), context
         assert self.probe.deadline_ns == self.model.deadline_ns, context
         return mine
@@ -71,6 +76,18 @@ def random_terms(rng: random.Random, windowsize: int, blksize: int = 8) -> Terms
         timeout_ns=rng.choice([0, 0, 10**9, 20 * 10**9]),
         proven=rng.random() < 0.3,
         policy=rng.choice([RetransmitPolicy(), HASTY]),
+        patience=rng.choice([None, remembered(rng)]),
+    )
+
+
+def remembered(rng: random.Random) -> Patience:
+    """Of a client that was here before."""
+    return Patience(
+        loses=rng.random() < 0.7,
+        pause_ns=rng.choice([0, 30_000_000, 2 * 10**9]),
+        srtt_ns=rng.choice([0, 1, rng.randrange(10**8)]),
+        rttvar_ns=rng.randrange(10**7),
+        burst_blocks=rng.choice([0, 1, 3, 9]),
     )
 
 
@@ -266,25 +283,32 @@ def test_a_lost_ack_of_block_65535_is_repeated_before_block_1():
 # --- the timer -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fixed_ns", [0, 1_000_000_000, 255_000_000_000])
-def test_round_trips_agree_to_the_nanosecond(fixed_ns, rng):
+def test_round_trips_and_patience_agree_to_the_nanosecond(rng):
     for _ in range(20):
         policy = RetransmitPolicy(floor_ns=rng.choice([1, 10_000_000]), ceiling_ns=rng.choice([10**9, 8 * 10**9]))
-        model, probe = RoundTrip(policy, fixed_ns), RttProbe(policy, fixed_ns)
+        model, patience, probe = RoundTrip(policy), Patience(), RttProbe(policy)
         for _ in range(200):
-            if rng.random() < 0.2:
-                model.back_off()
-                probe.back_off()
+            chance = rng.random()
+            if chance < 0.1:
+                patience.on_loss()
+                probe.on_loss()
+            elif chance < 0.2:
+                late_ns = rng.randrange(10**10)
+                patience.on_pause(late_ns, policy)
+                probe.on_pause(late_ns)
             else:
                 rtt_ns = rng.choice([0, 1, 2, rng.randrange(10**6), rng.randrange(10**10)])
                 model.sample(rtt_ns)
                 probe.sample(rtt_ns)
             assert (probe.srtt_ns, probe.rttvar_ns, probe.rto_ns) == (model.srtt_ns, model.rttvar_ns, model.rto_ns)
+            for retries in (0, 1, 5, 40):
+                assert probe.waits_ns(retries) == patience.rto_ns(model, policy, retries)
 
 
-def test_the_models_dally_is_the_engines():
-    pair = receiver_pair(Terms())
+@pytest.mark.parametrize("timeout_s", [0, 1, 6, 255])
+def test_the_models_dally_is_the_engines(timeout_s):
+    pair = receiver_pair(Terms(timeout_ns=timeout_s * 10**9))
     pair.both("start")
     pair.both("receive", build_data(1, b"end"))
     pair.both("commit")
-    assert pair.probe.deadline_ns - pair.now_ns == transfer.DALLY_NS
+    assert pair.probe.deadline_ns - pair.now_ns == max(transfer.DALLY_NS, 3 * timeout_s * 10**9)

@@ -31,6 +31,11 @@ cdef enum:                        # Transfer.state
     T_DALLY = 7                   # receiver: the last ACK is sent; it is repeated on demand
     T_ENDING = 8                  # ended, but I/O threads still hold buffers of it
 
+cdef enum:                        # Transfer.superseded
+    SUPERSEDED_NOT = 0
+    SUPERSEDED = 1                # by another request: over, but for what the peer may still say
+    SUPERSEDED_PERHAPS = 2        # by its own request again: until one of both is answered
+
 cdef enum:                        # Completion.outcome, docs/engine-contract.md
     OUT_OK = 0
     OUT_TIMED_OUT = 1
@@ -153,6 +158,7 @@ cdef struct Transfer:
     uint64_t payload_bytes
     uint64_t batch                # serial of the send batch that last took DATA of us
     uint64_t request_hash
+    uint64_t rival                # of the same request: until it is known which of both is wanted
     uint32_t datagrams_in, datagrams_out
     uint32_t duplicate_acks, peak_window
     uint32_t hash_tid, hash_request
@@ -172,7 +178,14 @@ cdef struct Transfer:
     uint8_t in_tids, in_requests, in_locals   # which index knows us
     uint8_t owes_first            # the first packet could not be sent yet
     uint8_t flow_hit
-    uint8_t superseded            # the peer has sent another request: no more retransmission
+    uint8_t superseded            # SUPERSEDED_...: the peer has sent another request, so we speak no more by ourselves
+    uint8_t has_copy              # a copy of our request waits until it is known what it means
+    uint8_t kept                  # that the peer's path loses is in the memory already
+
+cdef struct Figures:
+    uint64_t srtt_ns
+    int64_t blocks                # acknowledged, or received in order
+    uint32_t blksize_bytes, windowsize, retransmits
 
 cdef struct Message:
     Message *next
@@ -183,7 +196,7 @@ cdef struct Message:
     Source *source
     Sink *sink
     Buffer *buffer
-    Flight flight                 # completion: the final figures
+    Figures figures               # completion: of the flight
     Peer peer
     Local local
     uint64_t started_ns, ended_ns, payload_bytes

@@ -376,19 +376,16 @@ cdef class Engine:
         c.text = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
         c.role = m.recipe.role
         c.context = <object>m.recipe.context
-        c.blksize_bytes = m.flight.blksize_bytes
-        c.windowsize_blocks = m.flight.windowsize
+        c.blksize_bytes = m.figures.blksize_bytes
+        c.windowsize_blocks = m.figures.windowsize
         c.payload_bytes = m.payload_bytes
         c.started_ns = m.started_ns
         c.duration_ns = m.ended_ns - m.started_ns
-        c.srtt_ns = m.flight.rtt.srtt_ns
-        if m.recipe.role == SENDER:
-            c.blocks = m.flight.window_base - 1 if m.flight.window_base > 0 else 0
-        else:
-            c.blocks = m.flight.next - 1 if m.flight.next > 0 else 0
+        c.srtt_ns = m.figures.srtt_ns
+        c.blocks = m.figures.blocks
         c.datagrams_in = m.datagrams_in
         c.datagrams_out = m.datagrams_out
-        c.retransmits = m.flight.retransmits
+        c.retransmits = m.figures.retransmits
         c.duplicate_acks = m.duplicate_acks
         c.peak_window_blocks = m.peak_window
         c.flow_hit = m.flow_hit

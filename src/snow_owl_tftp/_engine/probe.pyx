@@ -13,7 +13,8 @@ from snow_owl_tftp._engine.data cimport Transfer
 from snow_owl_tftp._engine.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
 from snow_owl_tftp._engine.linger cimport linger_law_ns, smooth_rate
-from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_back_off, rtt_init, rtt_sample
+from snow_owl_tftp._engine.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
+from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_rto_ns, rtt_sample
 from snow_owl_tftp._engine.seq cimport seq_ahead, seq_block, seq_index_from
 from snow_owl_tftp._engine.timers cimport (
     Wheel, wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
@@ -44,20 +45,34 @@ cdef Retransmit retransmit_of(policy):
                       policy.half_open_give_up_ns, policy.half_open_datagrams, policy.min_retries)
 
 
+cdef Patience patience_of(known):
+    """protocol.patience.Patience, or None."""
+    if known is None:
+        return Patience(0, 0, 0, 0, 0)
+    return Patience(known.pause_ns, known.srtt_ns, known.rttvar_ns, known.burst_blocks, known.loses)
+
+
 cdef class RttProbe:
-    """Rtt under a RetransmitPolicy."""
+    """Rtt and Patience under a RetransmitPolicy."""
     cdef Rtt _rtt
+    cdef Patience _patience
     cdef Retransmit _policy
 
-    def __init__(self, policy, uint64_t fixed_ns=0):
+    def __init__(self, policy):
         self._policy = retransmit_of(policy)
-        rtt_init(&self._rtt, &self._policy, fixed_ns)
 
     def sample(self, uint64_t rtt_ns):
         rtt_sample(&self._rtt, &self._policy, rtt_ns)
 
-    def back_off(self):
-        rtt_back_off(&self._rtt, &self._policy)
+    def on_loss(self):
+        patience_on_loss(&self._patience)
+
+    def on_pause(self, uint64_t late_ns):
+        patience_on_pause(&self._patience, &self._policy, late_ns)
+
+    def waits_ns(self, uint32_t retries):
+        """patience_rto_ns."""
+        return patience_rto_ns(&self._patience, &self._rtt, &self._policy, retries)
 
     @property
     def srtt_ns(self):
@@ -69,7 +84,7 @@ cdef class RttProbe:
 
     @property
     def rto_ns(self):
-        return self._rtt.rto_ns
+        return rtt_rto_ns(&self._rtt, &self._policy)
 
 
 # --- linger ----------------------------------------------------------------------------------------------
@@ -215,16 +230,17 @@ cdef class FlightProbe:
     def start(self, uint64_t now_ns):
         cdef Flight *f = &self._flight
         cdef int64_t last = -1
+        cdef Patience patience = patience_of(self.terms.patience)
         if f.role == SENDER:
             last = <int64_t>(len(self.source) // <Py_ssize_t>self.terms.blksize_bytes) + 1
-        flight_init(f, &self._policy, f.role, self.terms.blksize_bytes, self.terms.windowsize_blocks, last,
+        flight_init(f, &self._policy, &patience, f.role, self.terms.blksize_bytes, self.terms.windowsize_blocks, last,
                     self._opening, self.terms.proven, self.terms.timeout_ns, now_ns)
         f.rollover = self.terms.rollover
         self._timer = True
         if f.opening:
             return [self._first()]
         if f.role == RECEIVER:
-            f.deadline_ns = now_ns + flight_patience_ns(f, &self._policy)     # on_resume
+            f.deadline_ns = now_ns + flight_wait_ns(f, &self._policy)     # on_resume
             return [self._ack(0)]
         return self._pump(now_ns)
 
@@ -269,7 +285,7 @@ cdef class FlightProbe:
         self.outcome = "OK"
         self._dallies = True
         self._timer = True
-        self._flight.deadline_ns = now_ns + 5000000000                        # DALLY_NS of worker.pyx
+        self._flight.deadline_ns = now_ns + flight_dally_ns(&self._flight)     # on_commit
         return [self._ack(self._flight.last)]
 
     # --- as worker.pyx joins them
@@ -306,7 +322,7 @@ cdef class FlightProbe:
 
     cdef list _pump(self, uint64_t now_ns):
         cdef Flight *f = &self._flight
-        cdef int64_t end = flight_window_end(f), index
+        cdef int64_t end = flight_send_end(f), index
         cdef Py_ssize_t size = f.blksize_bytes
         cdef list sent = []
         cdef uint16_t block
@@ -317,6 +333,7 @@ cdef class FlightProbe:
             sender_sent(f, &self._policy, end - f.next, now_ns)               # the final block goes apart
         if sent:
             sender_sent(f, &self._policy, end - f.next + 1, now_ns)
+        flight_rest(f, &self._policy, now_ns)                                 # rest of send.pxd
         self._check()
         return sent
 
@@ -352,13 +369,22 @@ cdef class FlightProbe:
         """What must be equal in protocol.transfer's model, by the names there."""
         cdef Flight *f = &self._flight
         state = {
-            "next": f.next, "srtt_ns": f.rtt.srtt_ns, "rttvar_ns": f.rtt.rttvar_ns, "rto_ns": f.rtt.rto_ns,
+            "next": f.next, "srtt_ns": f.rtt.srtt_ns, "rttvar_ns": f.rtt.rttvar_ns, "least_ns": f.rtt.least_ns,
+            "rto_ns": flight_rto_ns(f, &self._policy), "sent_ns": f.sent_ns,
             "retries": f.retries, "retransmits": f.retransmits, "opening": bool(f.opening), "proven": bool(f.proven)}
         if f.role == SENDER:
-            state.update(window_base=f.window_base, sent_end=f.sent_end, last=f.last)
+            state.update(window_base=f.window_base, sent_end=f.sent_end, last=f.last, burst_end=f.burst_end,
+                         pausing=bool(flight_is_pausing(f)))
         else:
             state.update(in_window=f.in_window, rollover=f.rollover)
         return state
+
+    def learned(self):
+        """What the client's next transfer is to know, by the names of protocol.patience."""
+        cdef Patience p
+        flight_remember(&self._flight, &p)
+        return {"loses": bool(p.loses), "pause_ns": p.pause_ns, "srtt_ns": p.srtt_ns, "rttvar_ns": p.rttvar_ns,
+                "burst_blocks": p.burst_blocks}
 
     @property
     def retransmits(self):

@@ -1,17 +1,15 @@
-# The retransmission timer of one transfer: RFC 6298, in integer nanoseconds.
+# The round trip of one transfer: RFC 6298, in integer nanoseconds.  protocol/rtt.py, bit by bit, says why.
 #
-# srtt_ns == 0 means that nothing was measured yet.  RTO = SRTT + max(G, 4 * RTTVAR), where G, the floor
-# of the policy, is what a peer's scheduler may add to a round trip that never varied: with a floor under
-# the whole RTO instead, a steady 20 ms path gets an RTO of 20 ms and every hiccup is taken for a loss.
-# The caller keeps Karn's rule: no sample from a repeated packet.
+# srtt_ns == 0 means that nothing was measured yet.  The caller decides what is a sample (Karn's rule), and how long
+# to wait is more than this: patience.pxd.
 
-from libc.stdint cimport uint64_t, int64_t
+from libc.stdint cimport uint64_t
 
 
 cdef struct Retransmit:
     # The retransmission policy of an engine; owner: Engine, read-only after start.
-    uint64_t initial_ns            # RTO before the first sample (RFC 6298 (2.1): one second)
-    uint64_t floor_ns              # the least that RTO exceeds the round trip by
+    uint64_t initial_ns            # the wait before the first repetition to a client of which no loss is known
+    uint64_t floor_ns              # the least that the measured timer exceeds the round trip by
     uint64_t ceiling_ns            # the greatest RTO that back-off reaches
     uint64_t give_up_ns            # without progress for so long a proven transfer ends
     uint64_t half_open_give_up_ns  # the same for a peer that never acknowledged
@@ -22,67 +20,50 @@ cdef struct Retransmit:
 cdef struct Rtt:
     uint64_t srtt_ns
     uint64_t rttvar_ns
-    uint64_t rto_ns
     uint64_t least_ns              # the shortest round trip seen, 0: none
-    uint64_t forgiven              # 1: a back-off was forgotten without a sample since
-    uint64_t fixed_ns              # `timeout` as negotiated (RFC 2349), 0: measured
 
 
-cdef inline void rtt_init(Rtt *r, const Retransmit *policy, uint64_t fixed_ns) noexcept nogil:
-    r.srtt_ns = 0
-    r.rttvar_ns = 0
-    r.least_ns = 0
-    r.forgiven = 0
-    r.fixed_ns = fixed_ns
-    r.rto_ns = fixed_ns if fixed_ns else policy.initial_ns
-
-
-cdef inline void rtt_settle(Rtt *r, const Retransmit *policy) noexcept nogil:
-    """RTO from what was measured."""
+cdef inline uint64_t rtt_rto_ns(const Rtt *r, const Retransmit *policy) noexcept nogil:
+    """The RTO without any back-off; the initial one before the first sample."""
     cdef uint64_t margin_ns = 4 * r.rttvar_ns
-    if r.fixed_ns or r.srtt_ns == 0:
-        return
+    if r.srtt_ns == 0:
+        return policy.initial_ns
     if margin_ns < policy.floor_ns:
         margin_ns = policy.floor_ns
-    r.rto_ns = r.srtt_ns + margin_ns
-    if r.rto_ns > policy.ceiling_ns:
-        r.rto_ns = policy.ceiling_ns
-
-
-cdef inline void rtt_forgive(Rtt *r, const Retransmit *policy) noexcept nogil:
-    """Progress after a timeout, but no sample (Karn).
-
-    RFC 6298 keeps a backed-off RTO until there is a sample, so that a round trip that grew is learned.
-    On a lossy path samples are rare, and two or three back-offs in a row cost seconds.  So the back-off
-    is forgotten once; a second one stays until there is a sample.
-    """
-    if not r.forgiven:
-        r.forgiven = 1
-        rtt_settle(r, policy)
+    return r.srtt_ns + margin_ns if r.srtt_ns + margin_ns < policy.ceiling_ns else policy.ceiling_ns
 
 
 cdef inline void rtt_sample(Rtt *r, const Retransmit *policy, uint64_t rtt_ns) noexcept nogil:
-    """RFC 6298 (2.2) and (2.3): alpha = 1/8, beta = 1/4, K = 4."""
-    cdef uint64_t error_ns
-    r.forgiven = 0
+    """RFC 6298 (2.2) and (2.3): alpha = 1/8, beta = 1/4, K = 4; more than twice the RTO counts as that."""
+    cdef uint64_t error_ns, most_ns
+    cdef bint is_first = r.least_ns == 0 and rtt_ns < r.srtt_ns
     if r.least_ns == 0 or rtt_ns < r.least_ns:
         r.least_ns = rtt_ns
-    if r.srtt_ns == 0:
+    if r.srtt_ns == 0 or is_first:
         r.srtt_ns = rtt_ns if rtt_ns else 1
         r.rttvar_ns = rtt_ns // 2
-    else:
-        error_ns = r.srtt_ns - rtt_ns if r.srtt_ns > rtt_ns else rtt_ns - r.srtt_ns
-        r.rttvar_ns = (3 * r.rttvar_ns + error_ns) // 4
-        r.srtt_ns = (7 * r.srtt_ns + rtt_ns) // 8
-        if r.srtt_ns == 0:
-            r.srtt_ns = 1
-    rtt_settle(r, policy)
-
-
-cdef inline void rtt_back_off(Rtt *r, const Retransmit *policy) noexcept nogil:
-    """RFC 6298 (5.5).  A negotiated timeout is honoured as asked and never grows."""
-    if r.fixed_ns:
         return
-    r.rto_ns *= 2
-    if r.rto_ns > policy.ceiling_ns:
-        r.rto_ns = policy.ceiling_ns
+    most_ns = 2 * rtt_rto_ns(r, policy)
+    if rtt_ns > most_ns:
+        rtt_ns = most_ns
+    error_ns = r.srtt_ns - rtt_ns if r.srtt_ns > rtt_ns else rtt_ns - r.srtt_ns
+    r.rttvar_ns = (3 * r.rttvar_ns + error_ns) // 4
+    r.srtt_ns = (7 * r.srtt_ns + rtt_ns) // 8
+    if r.srtt_ns == 0:
+        r.srtt_ns = 1
+
+
+cdef inline uint64_t rtt_soonest_ns(const Rtt *r) noexcept nogil:
+    """What is answered sooner than this is hardly answered to what was sent last."""
+    cdef uint64_t ns = r.least_ns if r.least_ns else r.srtt_ns
+    return ns - ns // 8
+
+
+cdef inline bint rtt_is_too_soon(const Rtt *r, uint64_t ns) noexcept nogil:
+    """Whether an answer after `ns` answers something older, for certain."""
+    return r.least_ns > 0 and ns < rtt_soonest_ns(r)
+
+
+cdef inline bint rtt_is_about_one(const Rtt *r, const Retransmit *policy, uint64_t ns) noexcept nogil:
+    """Whether an answer after `ns` took about a round trip."""
+    return r.srtt_ns != 0 and ns <= 2 * (r.least_ns if r.least_ns else r.srtt_ns) + policy.floor_ns

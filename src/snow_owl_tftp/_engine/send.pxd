@@ -26,7 +26,7 @@ from snow_owl_tftp._engine.includes.threads cimport so_load8
 from snow_owl_tftp._engine.seq cimport seq_block
 from snow_owl_tftp._engine.store cimport source_is_changed, store_load
 from snow_owl_tftp._engine.timers cimport wheel_update
-from snow_owl_tftp._engine.window cimport flight_offset, flight_window_end, sender_sent
+from snow_owl_tftp._engine.window cimport flight_is_pausing, flight_offset, flight_rest, flight_send_end, sender_sent
 from snow_owl_tftp._engine.worker cimport (
     FINALS, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Socket, Worker)
 
@@ -282,7 +282,7 @@ cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
     """Puts what the window allows into the batch, at most a quantum of it."""
     cdef Source *source = t.recipe.source
     cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
-    cdef int64_t end = flight_window_end(&t.flight)
+    cdef int64_t end = flight_send_end(&t.flight)
     cdef uint64_t offset
     while t.flight.next <= end:
         if t.flight.next == t.flight.last:
@@ -303,6 +303,13 @@ cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
         send_data(&w.out, t, t.flight.next, count, source.map + offset, <uint64_t>count * blksize, False)
         note_sent(w, t, count)
         budget -= count
+    rest(w, t)
+
+
+cdef inline void rest(Worker *w, Transfer *t) noexcept nogil:
+    """What a turn or a burst allows was sent: when to look again."""
+    if flight_is_pausing(&t.flight):
+        flight_rest(&t.flight, &w.retransmit, w.now_ns)
     wheel_update(&w.wheel, t)
 
 
@@ -316,7 +323,7 @@ cdef inline void note_sent(Worker *w, Transfer *t, uint32_t count) noexcept nogi
 cdef inline bint final_is_due(const Transfer *t, uint64_t id) noexcept nogil:
     """Still waiting to send its last block?  Much may have happened since it was put on the list."""
     return (t.id == id and t.state == T_ACTIVE and not t.doomed and t.flight.next == t.flight.last
-            and t.flight.last <= flight_window_end(&t.flight))
+            and t.flight.last <= flight_send_end(&t.flight))
 
 
 cdef inline int stage_final(Worker *w, Transfer *t) noexcept nogil:

@@ -9,6 +9,7 @@ from snow_owl_tftp._engine.counters cimport Counters
 from snow_owl_tftp._engine.data cimport Message, Peer, Recipe, Transfer
 from snow_owl_tftp._engine.includes.files cimport so_file
 from snow_owl_tftp._engine.index cimport Index
+from snow_owl_tftp._engine.memory cimport Remembered
 from snow_owl_tftp._engine.queue cimport Queue
 from snow_owl_tftp._engine.rtt cimport Retransmit
 from snow_owl_tftp._engine.store cimport Store
@@ -161,6 +162,10 @@ cdef struct Worker:
     uint8_t random[256]
     uint32_t random_left          # of them, so many were not used yet
     uint64_t *ended               # by hash: transfers that ended a moment ago (their echoes are no strays)
+    Remembered *memory            # of clients between their transfers
+    Message *copies               # copies of requests whose transfers run, the oldest first ...
+    Message *copies_end
+    uint32_t copy_count
     uint32_t pending              # requests with Python
     Refusal refusals[7]           # by REFUSED_...
     uint32_t untold               # how many of them have a count

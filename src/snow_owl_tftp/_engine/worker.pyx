@@ -21,6 +21,8 @@ from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.linger cimport (
     MODE_AT_ONCE, MODE_HOLD_NS, MODE_UNKNOWN, RATE_WINDOW_NS, linger_law_ns, smooth_rate)
+from snow_owl_tftp._engine.memory cimport MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall
+from snow_owl_tftp._engine.patience cimport Patience
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
@@ -79,7 +81,8 @@ cdef enum:
     ERRORS_A_TURN = 256           # and errors
     INBOX = 0x7fffffff            # epoll data of the inbox
     STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most
-    DALLY_NS = 5000000000         # how long the last ACK is repeated: longer than a peer's usual timeout
+    COPY_NS = 700000000           # how long a client is given to go on with the transfer whose request came again
+    COPIES = 4096                 # at most so many wait for that
     TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID sockets
     SPARSE_TRANSFERS = 4          # so few on a worker have nothing to batch
     LEAST_TIDS = 2                # of more, new ones are spread over so many TID sockets ...
@@ -246,10 +249,36 @@ cdef void end_dally(Worker *w, Transfer *t) noexcept nogil:
     w.counters.dallying_transfers -= 1
 
 
+cdef void part_rivals(Worker *w, Transfer *t) noexcept nogil:
+    """One of two transfers of the same request ends: the other one is wanted, if it was not sure."""
+    cdef Transfer *other = transfer_by_id(w, t.rival)
+    t.rival = 0
+    if other == NULL:
+        return
+    other.rival = 0
+    if other.superseded == SUPERSEDED_PERHAPS:
+        other.superseded = SUPERSEDED_NOT
+        add_by_request(w, other, other.hash_request)   # no memory: a copy of its request counts as a new one
+
+
+cdef void prefer(Worker *w, Transfer *t) noexcept nogil:
+    """The client has gone on with `t`: its other transfer of the same request is over."""
+    cdef Transfer *other = transfer_by_id(w, t.rival)
+    if other == NULL:
+        t.rival = 0
+    elif other.state == T_REQUESTED:
+        w.pending -= 1                           # Python's answer will find nobody
+        release(w, other)
+    else:
+        end(w, other, OUT_ABORTED, 0, b"the client sent another request", 31)
+
+
 cdef void release(Worker *w, Transfer *t) noexcept nogil:
     """The slot becomes free: every index, queue and count forgets the transfer."""
     if t.in_tids and t.flight.proven:
         remember(w, t.hash_tid, OF_ENDED)        # a late echo of it is no stranger's; of who never spoke there is none
+    if t.rival:
+        part_rivals(w, t)
     uncount_half_open(w, t)
     remove_by_request(w, t)
     remove_by_tid(w, t)
@@ -280,8 +309,35 @@ cdef Message *verdict(const Transfer *t, int outcome, int error, const uint8_t *
     return m
 
 
+cdef Figures figures(const Transfer *t) noexcept nogil:
+    cdef Figures f
+    f.srtt_ns = t.flight.rtt.srtt_ns
+    f.blksize_bytes = t.flight.blksize_bytes
+    f.windowsize = t.flight.windowsize
+    f.retransmits = t.flight.retransmits
+    f.blocks = (t.flight.window_base if t.flight.role == SENDER else t.flight.next) - 1
+    if f.blocks < 0:
+        f.blocks = 0
+    return f
+
+
+cdef void keep_memory(Worker *w, Transfer *t) noexcept nogil:
+    """What this transfer has learned of its client, for the next one."""
+    cdef uint8_t address[16]
+    cdef Patience patience
+    flight_remember(&t.flight, &patience)
+    t.kept = patience.loses
+    memory_keep(w.memory, client_hash(w, &t.peer, address), w.now_ns, &patience)
+
+
+cdef void recall_memory(Worker *w, const Peer *peer, Patience *patience) noexcept nogil:
+    cdef uint8_t address[16]
+    memory_recall(w.memory, client_hash(w, peer, address), w.now_ns, patience)
+
+
 cdef void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
     """The Completion of a started transfer goes up, and takes its recipe along."""
+    keep_memory(w, t)
     w.counters.transfers_ended += 1
     w.counters.retransmits += t.flight.retransmits
     w.counters.duplicate_acks += t.duplicate_acks
@@ -290,7 +346,7 @@ cdef void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
     m.recipe = t.recipe
     t.recipe = NULL
     m.worker = w.number
-    m.flight = t.flight
+    m.figures = figures(t)
     m.peer = t.peer
     m.local = t.local
     m.started_ns = t.started_ns
@@ -548,14 +604,21 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
     return t
 
 
-cdef bint is_repeated(Worker *w, const Peer *peer, uint32_t of_peer, int32_t listener, uint64_t hash) noexcept nogil:
+cdef bint is_repeated(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size, const Peer *peer,
+                      const Local *local, uint32_t of_peer, uint64_t hash) noexcept nogil:
     """A request from a TID that we know: the same one again, or the sign that the peer has moved on."""
     cdef Transfer *t = find_by_request(w, peer, of_peer)
     if t == NULL:
         return False
-    if t.request_hash == hash and is_same_request(w, t):
+    if t.request_hash == hash and is_copy(w, t, listener, bytes, size, local):
         w.counters.requests_repeated += 1
         return True
+    supersede(w, t, listener, SUPERSEDED)
+    return False
+
+
+cdef void supersede(Worker *w, Transfer *t, int32_t listener, int how) noexcept nogil:
+    """The peer has sent another request."""
     if t.state == T_REQUESTED:
         w.pending -= 1                           # Python's answer to the old one will find nobody
         release(w, t)
@@ -568,22 +631,92 @@ cdef bint is_repeated(Worker *w, const Peer *peer, uint32_t of_peer, int32_t lis
         # old transfer may end well, but it never speaks again by itself: a boot ROM that waits for its
         # next file takes whatever comes first for the answer.
         remove_by_request(w, t)
-        t.superseded = 1
-    return False
+        t.superseded = how
 
 
-cdef bint is_same_request(Worker *w, Transfer *t) noexcept nogil:
-    """The same bytes again: answered or dropped here, unless the transfer looks finished or dead."""
-    if t.state == T_REQUESTED:
+cdef bint is_copy(Worker *w, Transfer *t, int32_t listener, const uint8_t *bytes, uint32_t size,
+                  const Local *local) noexcept nogil:
+    """The same bytes again: answered, dropped or put aside here, unless the transfer looks finished."""
+    if t.state == T_REQUESTED or t.state == T_FLUSHING or t.state == T_COMMITTING:
         return True
     if t.state != T_ACTIVE:
         return False
     if not t.flight.proven:
         repeat_first(w, t)
         return True
-    # The copy of a request that was long under way, while the peer is busy with the transfer.
-    return ((t.flight.role == RECEIVER or t.flight.next <= t.flight.last)
-            and w.now_ns - t.flight.progress_ns < t.flight.rtt.rto_ns)
+    if t.flight.role == SENDER and t.flight.window_base == t.flight.last and t.flight.sent_end > t.flight.last:
+        return False                             # only the last ACK is missing: the file is wanted again
+    put_copy_aside(w, t, listener, bytes, size, local)
+    return True
+
+
+# --- a request that comes again while its transfer runs -------------------------------------------------------
+#
+# It may be a copy that was long under way, while the client is busy with the transfer: then it means nothing.  Or the
+# client was reset, has forgotten the transfer, and asks again from the same port: then it wants to be served, soon.
+# Which of both shows in what the client does next.  If it does not go on with the transfer within COPY_NS, the request
+# is taken for a new one, and the old transfer falls silent, until the client has answered one of both.
+
+cdef void put_copy_aside(Worker *w, Transfer *t, int32_t listener, const uint8_t *bytes, uint32_t size,
+                         const Local *local) noexcept nogil:
+    cdef Message *m
+    if t.has_copy or w.copy_count >= COPIES:
+        return
+    m = message_new(M_REQUEST, t.id, bytes, size)
+    if m == NULL:
+        return                                   # the client asks again
+    m.peer = t.peer
+    m.local = local[0]
+    m.socket = listener
+    m.started_ns = w.now_ns
+    m.next = NULL
+    t.has_copy = 1
+    if w.copies == NULL:
+        w.copies = m
+    else:
+        w.copies_end.next = m
+    w.copies_end = m
+    w.copy_count += 1
+
+
+cdef void forget_copy(Worker *w) noexcept nogil:
+    """The oldest."""
+    cdef Message *m = w.copies
+    w.copies = m.next
+    w.copy_count -= 1
+    free(m)
+
+
+cdef void judge_copies(Worker *w) noexcept nogil:
+    """Those whose time is over: has the client gone on with its transfer since?"""
+    cdef Message *m
+    cdef Transfer *t
+    while w.copies != NULL and w.now_ns - w.copies.started_ns >= COPY_NS:
+        m = w.copies
+        t = transfer_by_id(w, m.id)
+        if t != NULL:
+            t.has_copy = 0
+            if t.state == T_ACTIVE and not t.superseded and t.flight.progress_ns <= m.started_ns and not w.draining:
+                ask_again(w, t, m)
+        forget_copy(w)
+
+
+cdef void ask_again(Worker *w, Transfer *elder, const Message *m) noexcept nogil:
+    """The client seems to have forgotten `elder`: its request is a new one."""
+    cdef uint64_t id = elder.id
+    cdef Transfer *t
+    supersede(w, elder, m.socket, SUPERSEDED_PERHAPS)
+    t = take_request(w, m.socket, m.bytes, m.bytes_used, &m.peer, &m.local, peer_hash(&m.peer, w.secret),
+                     request_hash(w, m.socket, m.bytes, m.bytes_used))
+    elder = transfer_by_id(w, id)
+    if elder == NULL:
+        return
+    if t == NULL:
+        elder.superseded = SUPERSEDED_NOT        # refused by a limit
+        add_by_request(w, elder, elder.hash_request)
+    else:
+        t.rival = id
+        elder.rival = t.id
 
 
 cdef void pump(Worker *w, Transfer *t) noexcept nogil:
@@ -609,36 +742,47 @@ cdef void repeat_first(Worker *w, Transfer *t) noexcept nogil:
 cdef void on_request(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size, const Peer *peer,
                      const Local *local) noexcept nogil:
     """A datagram on a listener: a flow's, a repeated one, or a question for Python."""
-    cdef int32_t group = w.sockets[listener].group
     cdef uint32_t of_peer = peer_hash(peer, w.secret)
-    cdef uint64_t hash = hash_bytes(bytes, size, w.secret) + <uint32_t>group
-    cdef Recipe *recipe = NULL
-    cdef Transfer *t
-    cdef Message *m
+    cdef uint64_t hash = request_hash(w, listener, bytes, size)
     w.counters.requests += 1
     # ERROR, DATA, ACK and OACK are answers: to answer them would set two servers on each other for ever.
     if w.draining or size < 2 or (bytes[0] == 0 and OP_DATA <= bytes[1] <= OP_OACK):
         w.counters.requests_dropped += 1
         return
-    if is_repeated(w, peer, of_peer, listener, hash):
-        return
+    if not is_repeated(w, listener, bytes, size, peer, local, of_peer, hash):
+        take_request(w, listener, bytes, size, peer, local, of_peer, hash)
+
+
+cdef uint64_t request_hash(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size) noexcept nogil:
+    return hash_bytes(bytes, size, w.secret) + <uint32_t>w.sockets[listener].group
+
+
+cdef Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size, const Peer *peer,
+                            const Local *local, uint32_t of_peer, uint64_t hash) noexcept nogil:
+    """Begun by a flow, or with Python; NULL when it was refused or dropped."""
+    cdef int32_t group = w.sockets[listener].group
+    cdef Recipe *recipe = NULL
+    cdef Transfer *t
+    cdef Message *m
+    cdef uint64_t id
     if w.tuning.flows:
         recipe = flow_find(w, bytes, size, <uint32_t>hash, group)
     t = admit(w, listener, peer, local, of_peer, hash)
     if t == NULL:
-        return
+        return NULL
     if recipe != NULL:
         w.counters.flow_hits += 1
         so_add32(&recipe.refs, 1)
         t.flow_hit = 1
+        id = t.id
         begin(w, t, recipe, NULL)
-        return
+        return transfer_by_id(w, id)
     w.counters.flow_misses += 1
     m = message_new(M_REQUEST, t.id, bytes, size)
     if m == NULL:
         w.counters.requests_dropped += 1
         release(w, t)
-        return
+        return NULL
     m.worker = w.number
     m.peer = peer[0]
     m.local = local[0]
@@ -647,6 +791,7 @@ cdef void on_request(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t
     m.started_ns = w.now_ns
     w.pending += 1
     queue_push(w.outbox, m)
+    return t
 
 
 cdef int64_t final_block(const Recipe *recipe, uint32_t blksize_bytes) noexcept nogil:
@@ -661,12 +806,14 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
     """The request was accepted: a TID, a window, the first packet.  Takes over the references."""
     cdef uint32_t of_peer = peer_hash(&t.peer, w.secret)
     cdef int32_t group = t.group
+    cdef Patience patience
     t.recipe = recipe
     t.sink = sink
     t.group = 0
     t.state = T_ACTIVE
     w.counters.transfers_started += 1
-    flight_init(&t.flight, &w.retransmit, recipe.role, recipe.blksize_bytes, recipe.windowsize,
+    recall_memory(w, &t.peer, &patience)
+    flight_init(&t.flight, &w.retransmit, &patience, recipe.role, recipe.blksize_bytes, recipe.windowsize,
                 final_block(recipe, recipe.blksize_bytes), recipe.first_bytes > 0 or recipe.role == RECEIVER,
                 False, recipe.fixed_ns, w.now_ns)
     t.flight.rollover = recipe.rollover
@@ -740,8 +887,13 @@ cdef bint may_be_guessed(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
 
 
 cdef void on_proven(Worker *w, Transfer *t) noexcept nogil:
+    """The peer has spoken."""
     if t.counted_half_open and t.flight.proven:
         uncount_half_open(w, t)
+    if t.rival and t.flight.progress_ns == w.now_ns:
+        prefer(w, t)
+    if t.flight.patience.loses and not t.kept:
+        keep_memory(w, t)                        # its other transfers need not learn it again
 
 
 cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
@@ -1055,6 +1207,7 @@ cdef void on_ask(Worker *w, Message *m) noexcept nogil:
     """A transfer of our own asking, on a socket of its own (m.socket: its descriptor)."""
     cdef Transfer *t = transfer_new(w)
     cdef int32_t socket
+    cdef Patience patience
     if m.socket < 0:
         socket = w.shared_socket
     else:
@@ -1081,7 +1234,8 @@ cdef void on_ask(Worker *w, Message *m) noexcept nogil:
     else:
         t.local = m.local
         add_by_local(w, t)                       # no memory: the transfer times out
-    flight_init(&t.flight, &w.retransmit, m.recipe.role, 512, 1, final_block(m.recipe, 512), True, True,
+    recall_memory(w, &t.peer, &patience)
+    flight_init(&t.flight, &w.retransmit, &patience, m.recipe.role, 512, 1, final_block(m.recipe, 512), True, True,
                 m.recipe.fixed_ns, w.now_ns)
     send_first(w, t)
     wheel_update(&w.wheel, t)
@@ -1117,12 +1271,12 @@ cdef void on_resume(Worker *w, Message *m) noexcept nogil:
 cdef void resume(Worker *w, Transfer *t, uint64_t fixed_ns) noexcept nogil:
     """The options are settled: the data begins."""
     cdef Rtt measured = t.flight.rtt
-    flight_init(&t.flight, &w.retransmit, t.recipe.role, t.recipe.blksize_bytes, t.recipe.windowsize,
+    cdef Patience patience = t.flight.patience
+    flight_init(&t.flight, &w.retransmit, &patience, t.recipe.role, t.recipe.blksize_bytes, t.recipe.windowsize,
                 final_block(t.recipe, t.recipe.blksize_bytes), False, True, fixed_ns, w.now_ns)
     t.flight.rollover = t.recipe.rollover
-    if not fixed_ns:
-        t.flight.rtt = measured
-        t.flight.deadline_ns = w.now_ns + flight_patience_ns(&t.flight, &w.retransmit)
+    t.flight.rtt = measured
+    flight_rest(&t.flight, &w.retransmit, w.now_ns)
     t.state = T_ACTIVE
     if t.flight.role == RECEIVER:
         send_ack(w, t, 0)                        # RFC 2347: the ACK of an OACK
@@ -1143,7 +1297,7 @@ cdef void on_commit(Worker *w, Message *m) noexcept nogil:
     send_ack(w, t, t.flight.last)
     complete(w, t, verdict(t, OUT_OK, 0, NULL, 0))
     begin_dally(w, t)
-    t.flight.deadline_ns = w.now_ns + DALLY_NS
+    t.flight.deadline_ns = w.now_ns + flight_dally_ns(&t.flight)
     wheel_update(&w.wheel, t)
 
 
@@ -1324,6 +1478,15 @@ cdef void read_inbox(Worker *w) noexcept nogil:
 
 # --- the loop ------------------------------------------------------------------------------------------------
 
+cdef void on_due_superseded(Worker *w, Transfer *t) noexcept nogil:
+    """It never speaks again by itself; one that may still be wanted waits for that without a word."""
+    if t.superseded == SUPERSEDED_PERHAPS and w.now_ns - t.flight.progress_ns < w.retransmit.give_up_ns:
+        t.flight.deadline_ns = w.now_ns + w.retransmit.initial_ns
+        wheel_update(&w.wheel, t)
+        return
+    end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
+
+
 cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     """The deadline of a transfer has passed."""
     cdef int act
@@ -1333,7 +1496,7 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     if t.state != T_ACTIVE and t.state != T_ASKING:
         return
     if t.superseded:
-        end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
+        on_due_superseded(w, t)
         return
     if t.queued == Q_WAITING or stream_idle(t):
         flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
@@ -1345,7 +1508,7 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     if act & ACT_GIVE_UP:
         fail(w, t, OUT_TIMED_OUT, 0, 0, b"timed out: no answer")
         return
-    if act:
+    if act and not act & ACT_GO_ON:
         w.counters.timeouts += 1
     if act & ACT_FIRST:
         send_first(w, t)
@@ -1389,6 +1552,8 @@ cdef int wait_ms(Worker *w) noexcept nogil:
     if w.run_head != NULL:
         return 0
     due = wheel_next_ns(&w.wheel)
+    if w.copies != NULL and w.copies.started_ns + COPY_NS < due:
+        due = w.copies.started_ns + COPY_NS
     if w.untold and due > w.now_ns + TELL_REFUSALS_NS:
         due = w.now_ns + TELL_REFUSALS_NS
     if due == <uint64_t>-1:
@@ -1497,6 +1662,8 @@ cdef void turn(Worker *w) noexcept nogil:
     if w.run_head != NULL:
         run_queue(w)
     run_timers(w)
+    if w.copies != NULL:
+        judge_copies(w)
     if w.final_count:
         flush_finals(w)
     flush(w)
@@ -1543,10 +1710,11 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.tid_history = <uint8_t *>calloc(TID_HISTORY, 1)
     w.guessers = <Guesser *>calloc(GUESSES, sizeof(Guesser))
     w.history = <uint64_t *>calloc(HISTORY, sizeof(uint64_t))
+    w.memory = <Remembered *>calloc(MEMORY_SETS * MEMORY_WAYS, sizeof(Remembered))
     w.ended = <uint64_t *>calloc(ENDED_SETS * ENDED_WAYS, sizeof(uint64_t))
     w.flow_entries = <Flow *>calloc(limits.flows + 1, sizeof(Flow))
     if (w.epoll_fd < 0 or w.tid_history == NULL or w.guessers == NULL or w.history == NULL or w.ended == NULL
-            or w.flow_entries == NULL
+            or w.flow_entries == NULL or w.memory == NULL
             or index_init(&w.by_tid, 1024) < 0 or index_init(&w.by_request, 1024) < 0
             or index_init(&w.by_client, 1024) < 0 or index_init(&w.by_flow, 1024) < 0
             or index_init(&w.by_local, 1024) < 0
@@ -1641,6 +1809,9 @@ cdef void worker_free(Worker *w) noexcept nogil:
     free(w.tid_history)
     free(w.guessers)
     free(w.history)
+    free(w.memory)
+    while w.copies != NULL:
+        forget_copy(w)
     free(w.ended)
     index_free(&w.by_tid)
     index_free(&w.by_request)

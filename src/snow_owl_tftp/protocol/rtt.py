@@ -1,9 +1,11 @@
-"""The retransmission timer of one transfer: RFC 6298, in integer nanoseconds.
+"""The round trip of one transfer: RFC 6298, in integer nanoseconds.
 
-Knows round trips and limits, and nothing of packets. Karn's rule (no sample from a packet that was sent twice) is kept
-by the caller, who alone knows what was sent. `srtt_ns` is 0 until something was measured. The clock granularity G of
-RFC 6298 section 2 is covered by the floor. The engine's `_engine/rtt.pxd` is the same in native code, bit by bit:
-that is why the arithmetic is whole numbers.
+Knows round trips and limits, and nothing of packets. Which answers are samples is decided by the caller, who alone knows
+what was sent twice (Karn's rule). `srtt_ns` is 0 until something was measured. The clock granularity G of RFC 6298
+section 2 is covered by the floor. The engine's `_engine/rtt.pxd` is the same in native code, bit by bit: that is why the
+arithmetic is whole numbers.
+
+How long to wait before something is sent again is more than this: see `patience`.
 """
 
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ class RetransmitPolicy:
     """When to send again and when to give up; one for all transfers of an engine.
 
     Attributes:
-        initial_ns: RTO before the first sample (RFC 6298 (2.1): one second).
-        floor_ns: The least that the RTO exceeds the round trip by (G in RFC 6298 section 2): what a peer's
+        initial_ns: The wait before the first repetition (RFC 6298 (2.1): one second), for every client of which no loss
+            is known, however fast its path (`patience`).
+        floor_ns: The least that the measured timer exceeds the round trip by (G in RFC 6298 section 2): what a peer's
             scheduler may add to a round trip that never varied.
         ceiling_ns: Greatest RTO that back-off reaches.
         give_up_ns: Without progress for so long, a transfer with a proven peer ends.
@@ -41,48 +44,55 @@ class RoundTrip:
 
     Args:
         policy: Bounds of the RTO.
-        fixed_ns: The negotiated `timeout` (RFC 2349), honoured as asked: it neither follows the measurement nor
-            backs off. 0: none.
     """
 
-    def __init__(self, policy: RetransmitPolicy, fixed_ns: int = 0) -> None:
+    def __init__(self, policy: RetransmitPolicy) -> None:
         self._policy = policy
-        self.fixed_ns = fixed_ns
         self.srtt_ns = 0
         self.rttvar_ns = 0
         self.least_ns = 0
-        self._is_forgiven = False
-        self.rto_ns = fixed_ns or policy.initial_ns
 
     def sample(self, rtt_ns: int) -> None:
-        """Takes a measured round trip: RFC 6298 (2.2) and (2.3) with alpha 1/8, beta 1/4, K 4."""
+        """Takes a measured round trip: RFC 6298 (2.2) and (2.3) with alpha 1/8, beta 1/4, K 4.
+
+        More than twice the RTO counts as twice the RTO: where much is lost an answer may have waited for the timer of the
+        peer, and a few of these would hold our own timer at theirs. A round trip that really grew is learned all the same,
+        doubling with every sample.
+
+        The first one replaces a longer round trip that was remembered, or that the answer to an OACK took: a client may
+        think about the options for a while, so `forget_least` was called behind that.
+        """
+        is_first = self.least_ns == 0 and rtt_ns < self.srtt_ns
         self.least_ns = min(self.least_ns, rtt_ns) if self.least_ns else rtt_ns
-        if self.srtt_ns == 0:
+        rtt_ns = min(rtt_ns, 2 * self.rto_ns) if self.srtt_ns else rtt_ns
+        if self.srtt_ns == 0 or is_first:
             self.srtt_ns = max(rtt_ns, 1)
             self.rttvar_ns = rtt_ns // 2
         else:
             self.rttvar_ns = (3 * self.rttvar_ns + abs(self.srtt_ns - rtt_ns)) // 4
             self.srtt_ns = max((7 * self.srtt_ns + rtt_ns) // 8, 1)
-        self._is_forgiven = False
-        self._settle()
 
-    def forgive(self) -> None:
-        """Progress after a timeout, but no sample (Karn's rule).
+    def forget_least(self) -> None:
+        """What was measured may hold a pause of the client: no fact about the path."""
+        self.least_ns = 0
 
-        RFC 6298 keeps a backed-off RTO until there is a sample, so that a round trip that grew is learned. On a lossy
-        path samples are rare, and two or three back-offs in a row cost seconds. So the back-off is forgotten once; a
-        second one stays until there is a sample.
-        """
-        if not self._is_forgiven:
-            self._is_forgiven = True
-            self._settle()
+    @property
+    def rto_ns(self) -> int:
+        """The RTO without any back-off; `initial_ns` before the first sample."""
+        if not self.srtt_ns:
+            return self._policy.initial_ns
+        return min(self.srtt_ns + max(4 * self.rttvar_ns, self._policy.floor_ns), self._policy.ceiling_ns)
 
-    def _settle(self) -> None:
-        if self.srtt_ns and not self.fixed_ns:
-            margin_ns = max(4 * self.rttvar_ns, self._policy.floor_ns)
-            self.rto_ns = min(self.srtt_ns + margin_ns, self._policy.ceiling_ns)
+    @property
+    def soonest_ns(self) -> int:
+        """What is answered sooner than this is hardly answered to what was sent last: a little less than the least."""
+        ns = self.least_ns or self.srtt_ns
+        return ns - ns // 8
 
-    def back_off(self) -> None:
-        """Doubles the RTO after a timeout: RFC 6298 (5.5)."""
-        if not self.fixed_ns:
-            self.rto_ns = min(2 * self.rto_ns, self._policy.ceiling_ns)
+    def is_too_soon(self, ns: int) -> bool:
+        """Whether an answer after `ns` answers something older, for certain."""
+        return self.least_ns > 0 and ns < self.soonest_ns
+
+    def is_about_one(self, ns: int) -> bool:
+        """Whether an answer after `ns` took about a round trip: the shortest, twice, and a scheduler's hiccup."""
+        return bool(self.srtt_ns) and ns <= 2 * (self.least_ns or self.srtt_ns) + self._policy.floor_ns

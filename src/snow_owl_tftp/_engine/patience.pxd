@@ -1,0 +1,41 @@
+# How long to wait before something is sent again: protocol/patience.py, over a struct.
+#
+# One belongs to every transfer; what is worth it is remembered for the client's address between them (memory.pxd).
+
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_rto_ns
+
+cdef enum:
+    MOST_DOUBLINGS = 16
+
+
+cdef struct Patience:
+    uint64_t pause_ns              # the least wait, learned from pauses that were mistaken for losses
+    uint64_t srtt_ns, rttvar_ns    # with `loses`: the round trip of the client's last transfer
+    uint32_t burst_blocks          # how many blocks at once its path took, 0: no limit was met
+    uint8_t loses                  # its path was seen to lose: the measured round trip drives the timer
+
+
+cdef inline uint64_t patience_rto_ns(const Patience *p, const Rtt *rtt, const Retransmit *policy,
+                                     uint32_t retries) noexcept nogil:
+    """The wait before the next repetition, doubled for each that was in vain: RFC 6298 (5.5)."""
+    cdef uint64_t least_ns = p.pause_ns, rto_ns = rtt_rto_ns(rtt, policy)
+    if not p.loses and policy.initial_ns > least_ns:
+        least_ns = policy.initial_ns
+    if least_ns > rto_ns:
+        rto_ns = least_ns
+    rto_ns <<= retries if retries < MOST_DOUBLINGS else MOST_DOUBLINGS
+    return rto_ns if rto_ns < policy.ceiling_ns else policy.ceiling_ns
+
+
+cdef inline void patience_on_loss(Patience *p) noexcept nogil:
+    p.loses = 1
+    p.pause_ns -= p.pause_ns // 4
+
+
+cdef inline void patience_on_pause(Patience *p, const Retransmit *policy, uint64_t late_ns) noexcept nogil:
+    cdef uint64_t pause_ns = 2 * late_ns
+    if pause_ns > policy.ceiling_ns:
+        pause_ns = policy.ceiling_ns
+    if pause_ns > p.pause_ns:
+        p.pause_ns = pause_ns

@@ -1,0 +1,120 @@
+"""Bursts: how much of a window may leave at once.
+
+A window is what the receiver agreed to acknowledge together; nobody asked the path, nor the receiver's socket, whether
+they hold it. A socket with Linux' usual buffer holds 92 datagrams of 1428 bytes, a switch port perhaps 20; where a window
+is larger its tail is lost in every round, always at the same place. A path that reorders is worse: receivers of RFC 7440
+discard what is out of order, so of 64 blocks two arrive. To wait longer cures neither. To send less at once does:
+
+- `limit` blocks leave at once; then, in place of an ACK that the receiver does not owe before its window is full, the
+  sender waits for as long as an ACK takes, and sends the next ones.
+- Every burst of which a part was lost is a sample of what the path takes: the blocks that arrived in order. Mean and
+  deviation are kept as RFC 6298 keeps them of round trips, and the limit is mean + 2 deviations. Where losses fall at random
+  the deviation is large and the limit stays far above the mean, for what is sent behind a loss costs nothing that matters;
+  where they fall at the same place it shrinks, and the limit becomes that place.
+- Every burst that arrived whole is a sample a little above its size: the limit grows again.
+
+Before anything was lost the limit is what the usual socket buffer holds, and grows with every burst that it does not hold up.
+
+The engine's `_engine/burst.pxd` is the same over a struct; whole numbers, in 1/256 of a block.
+"""
+
+from typing import Final
+
+__all__ = ["Burst", "blocks_of_a_usual_buffer"]
+
+_USUAL_BUFFER_BYTES: Final = 212_992
+"""net.core.rmem_default of Linux; measured with datagrams of 516 and 1432 bytes: it holds 166 and 92."""
+
+_FRAME_BYTES: Final = 1480
+"""IP payload of an Ethernet frame: a larger datagram comes in fragments, and is charged for each."""
+
+_SMALL_BYTES: Final = 640
+_SMALL_COST_BYTES: Final = 1_280
+_FRAME_COST_BYTES: Final = 2_304
+"""What a frame is charged in the receiver's buffer (skb->truesize), whatever is in it."""
+
+_ONE: Final = 256
+_LEAST_PAUSE_NS: Final = 1_000_000
+_SAME_PLACE: Final = 3
+_SMALL_PLACE: Final = 4
+_UNHEEDING: Final = 4
+_CURIOUS: Final = 8
+_CAREFUL: Final = 64
+_WARY: Final = 256
+"""The limit grows by such a part of itself: before anything was lost; after losses anywhere in a burst; after a loss at
+its end, which is where the path's own limit is; after a failure that cost a timeout."""
+
+
+def blocks_of_a_usual_buffer(blksize_bytes: int) -> int:
+    """Returns how many blocks are safe to send at once to a client with the usual buffer: three quarters of it."""
+    if blksize_bytes < _SMALL_BYTES:
+        cost_bytes = _SMALL_COST_BYTES
+    else:
+        cost_bytes = -(-(blksize_bytes + 12) // _FRAME_BYTES) * _FRAME_COST_BYTES
+    return max(_USUAL_BUFFER_BYTES * 3 // 4 // cost_bytes, 1)
+
+
+class Burst:
+    """The limit, and what it was learned from.
+
+    Args:
+        windowsize_blocks: The greatest limit.
+        blksize_bytes: For the limit before anything is known.
+        remembered_blocks: The limit of this client's last transfer, 0: none was met.
+    """
+
+    def __init__(self, windowsize_blocks: int, blksize_bytes: int, remembered_blocks: int = 0) -> None:
+        self._most = windowsize_blocks * _ONE
+        self._start = remembered_blocks or blocks_of_a_usual_buffer(blksize_bytes)
+        self.fence = min(self._start * _ONE, self._most)
+        self._growth = _CAREFUL if remembered_blocks else _UNHEEDING
+        self.is_learned = remembered_blocks > 0
+        self._place = 0
+        self._times = 0
+        self.least_pause_ns = 0
+
+    @property
+    def limit(self) -> int:
+        """How many blocks may leave at once: at least one."""
+        return self.fence // _ONE
+
+    def lost(self, arrived_blocks: int) -> None:
+        """So many blocks of a burst arrived before the first that did not."""
+        is_same = abs(arrived_blocks - self._place) <= self._place // 8
+        self._times = self._times + 1 if is_same else 1
+        self._place = arrived_blocks
+        if self._is_at_end(arrived_blocks) or self._times >= _SAME_PLACE + (arrived_blocks < _SMALL_PLACE):
+            self.is_learned = True
+            self._growth = _CAREFUL
+            self.fence = max(min(arrived_blocks * _ONE, self.fence), _ONE)
+
+    def _is_at_end(self, arrived_blocks: int) -> bool:
+        """Whether only the end was lost: of a burst that was larger than before, or than one of which the path's limit
+        is known."""
+        if self.is_learned:
+            return arrived_blocks >= self.limit - self.limit // 8
+        return arrived_blocks >= self._start
+
+    def lost_behind_pause(self, pause_ns: int, most_ns: int) -> None:
+        """The burst before arrived whole, this one did not: after `pause_ns` the path was not ready for it."""
+        self.is_learned = True
+        self.least_pause_ns = min(pause_ns + pause_ns // 4 + _LEAST_PAUSE_NS, most_ns)
+
+    def whole_behind_pause(self) -> None:
+        """This one arrived whole too: perhaps it need not have waited so long."""
+        self.least_pause_ns -= self.least_pause_ns // 4
+
+    def shrink(self, blindly: bool) -> None:
+        """Blocks overtook one another; or (`blindly`) something is lost all the time, and nobody says what."""
+        self.is_learned = True
+        self._growth = _WARY if blindly else _CAREFUL
+        self.fence = max(self.fence // 2, _ONE)
+
+    def whole(self) -> None:
+        """A burst arrived whole: try a little more.
+
+        The whole window only when all but one block of it went well: the loss of its end is not reported by anybody.
+        """
+        if self.fence < self._most:
+            most = self._most if self.fence >= self._most - _ONE else self._most - _ONE
+            self.fence = min(self.fence + self.fence // self._growth + 1, most)

@@ -1,0 +1,82 @@
+"""Patience: how long to wait before something is sent again.
+
+A slow client is not a lossy path. A Raspberry Pi that erases its flash for 150 ms, or a boot loader that draws its menu,
+answers late; to send it the same block again is at best in vain, and there are devices that count what arrives instead
+of looking at the block number: one block twice, and they hang. A measured round trip does not tell such a pause from a
+loss, so it must not drive the timer before the path has been seen to lose something:
+
+1. Of a client of which nothing is known, nothing is sent again within `initial_ns`, a second.
+2. Loss is believed when a repetition was answered once, in about a round trip. From then on the measured round trip
+   drives this client's timer (RFC 6298), through all its transfers: the first loss may cost a second, the next does not.
+3. A repetition that was answered twice was in vain: the client had only paused. Its patience grows to twice that
+   pause, and the answer that came late is a sample of the round trip. Every loss that is proven later takes a quarter off.
+
+A negotiated `timeout` (RFC 2349) overrides all this: it is kept as asked. A loss that the peer *reports* needs no timer.
+
+One `Patience` belongs to a client's address and outlives its transfers; the engine keeps a bounded table of those that
+have something to tell (`_engine/patience.pxd`, the same rules over a struct).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from snow_owl_tftp.protocol.rtt import RetransmitPolicy, RoundTrip
+
+__all__ = ["Patience", "Trial"]
+
+_MOST_DOUBLINGS: Final = 16
+
+
+@dataclass(slots=True)
+class Patience:
+    """What is known of how one client answers.
+
+    Attributes:
+        loses: Its path was seen to lose datagrams: the measured round trip drives the timer.
+        pause_ns: The least wait all the same, learned from pauses that were mistaken for losses.
+        srtt_ns: With `loses`: the round trip of its last transfer, for the next one's first packet.
+        rttvar_ns: Its variation.
+        burst_blocks: How many blocks at once its path took, 0: no limit was met (`burst`).
+    """
+
+    loses: bool = False
+    pause_ns: int = 0
+    srtt_ns: int = 0
+    rttvar_ns: int = 0
+    burst_blocks: int = 0
+
+    def rto_ns(self, rtt: RoundTrip, policy: RetransmitPolicy, retries: int) -> int:
+        """Returns the wait before the next repetition, doubled for each that was in vain: RFC 6298 (5.5).
+
+        `retries` begins anew at every progress, so the back-off does too. RFC 6298 keeps it until there is a sample; but
+        Karn's rule lets hardly any sample pass on a lossy path, and the timer would stand at its ceiling.
+        """
+        least_ns = self.pause_ns if self.loses else max(policy.initial_ns, self.pause_ns)
+        return min(max(rtt.rto_ns, least_ns) << min(retries, _MOST_DOUBLINGS), policy.ceiling_ns)
+
+    def on_loss(self) -> None:
+        """Something was lost: rule 2."""
+        self.loses = True
+        self.pause_ns -= self.pause_ns // 4
+
+    def on_pause(self, late_ns: int, policy: RetransmitPolicy) -> None:
+        """Nothing was lost, the client took `late_ns` to answer: rule 3."""
+        self.pause_ns = max(self.pause_ns, min(2 * late_ns, policy.ceiling_ns))
+
+
+@dataclass(slots=True)
+class Trial:
+    """A packet that was sent again alone and answered, before it is known how many of its copies were.
+
+    The second answer, if there is one, leaves the client before the answer to anything that is sent now: the next
+    progress without it is the proof of a loss.
+
+    Attributes:
+        late_ns: From the first copy to the answer.
+        answer_ns: From the last copy to the answer.
+        repeats: How many copies there are beside the first; when as many more answers come, nothing was lost.
+    """
+
+    late_ns: int
+    answer_ns: int
+    repeats: int
