@@ -290,7 +290,7 @@ def test_round_trips_and_patience_agree_to_the_nanosecond(rng):
         for _ in range(200):
             chance = rng.random()
             if chance < 0.1:
-                patience.on_loss()
+                patience.on_loss(policy)
                 probe.on_loss()
             elif chance < 0.2:
                 late_ns = rng.randrange(10**10)

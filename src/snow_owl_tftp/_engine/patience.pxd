@@ -28,14 +28,16 @@ cdef inline uint64_t patience_rto_ns(const Patience *p, const Rtt *rtt, const Re
     return rto_ns if rto_ns < policy.ceiling_ns else policy.ceiling_ns
 
 
-cdef inline void patience_on_loss(Patience *p) noexcept nogil:
+cdef inline void patience_on_loss(Patience *p, const Retransmit *policy) noexcept nogil:
     p.loses = 1
     p.pause_ns -= p.pause_ns // 4
+    if p.pause_ns > policy.initial_ns:
+        p.pause_ns = policy.initial_ns
 
 
 cdef inline void patience_on_pause(Patience *p, const Retransmit *policy, uint64_t late_ns) noexcept nogil:
-    cdef uint64_t pause_ns = 2 * late_ns
-    if pause_ns > policy.ceiling_ns:
-        pause_ns = policy.ceiling_ns
+    cdef uint64_t pause_ns = 2 * late_ns, most_ns = policy.initial_ns if p.loses else policy.ceiling_ns
+    if pause_ns > most_ns:
+        pause_ns = most_ns
     if pause_ns > p.pause_ns:
         p.pause_ns = pause_ns

@@ -65,7 +65,7 @@ cdef class RttProbe:
         rtt_sample(&self._rtt, &self._policy, rtt_ns)
 
     def on_loss(self):
-        patience_on_loss(&self._patience)
+        patience_on_loss(&self._patience, &self._policy)
 
     def on_pause(self, uint64_t late_ns):
         patience_on_pause(&self._patience, &self._policy, late_ns)

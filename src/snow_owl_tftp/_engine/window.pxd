@@ -169,15 +169,15 @@ cdef inline void flight_conclude(Flight *f, const Retransmit *policy) noexcept n
     """The client has gone on, and did not answer the repetition twice: it was a loss, if the answer was prompt."""
     if f.trial_repeats == 0 or not rtt_is_about_one(&f.rtt, policy, f.trial_answer_ns):
         return
-    flight_on_loss(f)
+    flight_on_loss(f, policy)
     if f.trial_repeats == 1:
         rtt_sample(&f.rtt, policy, f.trial_answer_ns)
     f.trial_repeats = 0
 
 
-cdef inline void flight_on_loss(Flight *f) noexcept nogil:
+cdef inline void flight_on_loss(Flight *f, const Retransmit *policy) noexcept nogil:
     """Something was lost, for certain."""
-    patience_on_loss(&f.patience)
+    patience_on_loss(&f.patience, policy)
     f.echoes = 0
 
 
@@ -354,7 +354,7 @@ cdef inline bint sender_judge_restart(Flight *f, const Retransmit *policy, int64
     if not rtt_is_too_soon(&f.rtt, now_ns - f.restart_ns):
         f.restart_is_open = 0
         if rtt_is_about_one(&f.rtt, policy, now_ns - f.restart_ns):
-            patience_on_loss(&f.patience)
+            patience_on_loss(&f.patience, policy)
         return False
     if f.echoes == 0:
         burst_shrink(&f.burst, False)
@@ -422,7 +422,7 @@ cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t a
         if f.trial_repeats:
             # The probe was answered with what is missing: who had only paused would miss nothing.
             f.trial_repeats = 0
-            flight_on_loss(f)
+            flight_on_loss(f, policy)
         if sender_could_be_missing(f, now_ns):
             return sender_restart(f, policy, now_ns)
         f.doubted = f.window_base
@@ -576,10 +576,11 @@ cdef inline uint64_t flight_half_open_ns(const Flight *f, const Retransmit *poli
 
 
 cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
-    """deadline_ns has passed.  Sets the next deadline, unless DATA is to be sent: then sender_sent does."""
+    """deadline_ns has passed.  Sets the next deadline; sender_sent sets it anew."""
     cdef uint64_t silent_ns = now_ns - f.progress_ns
     if f.role == SENDER and flight_is_pausing(f):
         sender_go_on(f)
+        f.deadline_ns = now_ns + flight_wait_ns(f, policy)   # should the caller be unable to send
         return ACT_SEND | ACT_GO_ON
     if f.proven:
         if silent_ns >= policy.give_up_ns and f.retries >= policy.min_retries:

@@ -216,7 +216,7 @@ class Exchange(ABC):
 
     def _on_loss(self) -> None:
         """Something was lost, for certain."""
-        self.patience.on_loss()
+        self.patience.on_loss(self.terms.policy)
 
     def _on_second_answer(self) -> None:
         """Another copy arrived too. When all have, the client had only paused."""

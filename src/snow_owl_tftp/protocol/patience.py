@@ -54,14 +54,19 @@ class Patience:
         least_ns = self.pause_ns if self.loses else max(policy.initial_ns, self.pause_ns)
         return min(max(rtt.rto_ns, least_ns) << min(retries, _MOST_DOUBLINGS), policy.ceiling_ns)
 
-    def on_loss(self) -> None:
+    def on_loss(self, policy: RetransmitPolicy) -> None:
         """Something was lost: rule 2."""
         self.loses = True
-        self.pause_ns -= self.pause_ns // 4
+        self.pause_ns = min(self.pause_ns - self.pause_ns // 4, policy.initial_ns)
 
     def on_pause(self, late_ns: int, policy: RetransmitPolicy) -> None:
-        """Nothing was lost, the client took `late_ns` to answer: rule 3."""
-        self.pause_ns = max(self.pause_ns, min(2 * late_ns, policy.ceiling_ns))
+        """Nothing was lost, the client took `late_ns` to answer: rule 3.
+
+        A client whose path loses is not waited for longer than one of which nothing is known: where packets are doubled and
+        delayed, and timers meet, much looks like a pause.
+        """
+        most_ns = policy.initial_ns if self.loses else policy.ceiling_ns
+        self.pause_ns = max(self.pause_ns, min(2 * late_ns, most_ns))
 
 
 @dataclass(slots=True)

@@ -228,7 +228,7 @@ class Sender(Exchange):
         if not self.rtt.is_too_soon(now_ns - self._restart_ns):
             self._restart_is_open = False
             if self.rtt.is_about_one(now_ns - self._restart_ns):
-                self.patience.on_loss()
+                self.patience.on_loss(self.terms.policy)
             return False
         if not self._echoes:
             self.burst.shrink(blindly=False)
