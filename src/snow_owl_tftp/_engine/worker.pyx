@@ -610,11 +610,23 @@ cdef bint is_repeated(Worker *w, int32_t listener, const uint8_t *bytes, uint32_
     cdef Transfer *t = find_by_request(w, peer, of_peer)
     if t == NULL:
         return False
-    if t.request_hash == hash and is_copy(w, t, listener, bytes, size, local):
-        w.counters.requests_repeated += 1
+    if t.request_hash != hash:
+        supersede(w, t, listener, SUPERSEDED)
+        return False
+    w.counters.requests_repeated += 1
+    if t.state == T_REQUESTED or t.state == T_FLUSHING or t.state == T_COMMITTING:
         return True
-    supersede(w, t, listener, SUPERSEDED)
-    return False
+    if t.state != T_ACTIVE:
+        supersede(w, t, listener, SUPERSEDED)
+        return False
+    if not t.flight.proven:
+        repeat_first(w, t)
+    elif t.flight.role == SENDER and t.flight.next > t.flight.last:
+        # Everything was sent: most likely the client has it all, and wants it again.
+        ask_again(w, t, listener, bytes, size, peer, local)
+    else:
+        put_copy_aside(w, t, listener, bytes, size, local)
+    return True
 
 
 cdef void supersede(Worker *w, Transfer *t, int32_t listener, int how) noexcept nogil:
@@ -632,22 +644,6 @@ cdef void supersede(Worker *w, Transfer *t, int32_t listener, int how) noexcept 
         # next file takes whatever comes first for the answer.
         remove_by_request(w, t)
         t.superseded = how
-
-
-cdef bint is_copy(Worker *w, Transfer *t, int32_t listener, const uint8_t *bytes, uint32_t size,
-                  const Local *local) noexcept nogil:
-    """The same bytes again: answered, dropped or put aside here, unless the transfer looks finished."""
-    if t.state == T_REQUESTED or t.state == T_FLUSHING or t.state == T_COMMITTING:
-        return True
-    if t.state != T_ACTIVE:
-        return False
-    if not t.flight.proven:
-        repeat_first(w, t)
-        return True
-    if t.flight.role == SENDER and t.flight.window_base == t.flight.last and t.flight.sent_end > t.flight.last:
-        return False                             # only the last ACK is missing: the file is wanted again
-    put_copy_aside(w, t, listener, bytes, size, local)
-    return True
 
 
 # --- a request that comes again while its transfer runs -------------------------------------------------------
@@ -697,17 +693,18 @@ cdef void judge_copies(Worker *w) noexcept nogil:
         if t != NULL:
             t.has_copy = 0
             if t.state == T_ACTIVE and not t.superseded and t.flight.progress_ns <= m.started_ns and not w.draining:
-                ask_again(w, t, m)
+                ask_again(w, t, m.socket, m.bytes, m.bytes_used, &m.peer, &m.local)
         forget_copy(w)
 
 
-cdef void ask_again(Worker *w, Transfer *elder, const Message *m) noexcept nogil:
-    """The client seems to have forgotten `elder`: its request is a new one."""
+cdef void ask_again(Worker *w, Transfer *elder, int32_t listener, const uint8_t *bytes, uint32_t size,
+                    const Peer *peer, const Local *local) noexcept nogil:
+    """The client seems to have done with `elder`, or to have forgotten it: its request is a new one."""
     cdef uint64_t id = elder.id
     cdef Transfer *t
-    supersede(w, elder, m.socket, SUPERSEDED_PERHAPS)
-    t = take_request(w, m.socket, m.bytes, m.bytes_used, &m.peer, &m.local, peer_hash(&m.peer, w.secret),
-                     request_hash(w, m.socket, m.bytes, m.bytes_used))
+    supersede(w, elder, listener, SUPERSEDED_PERHAPS)
+    t = take_request(w, listener, bytes, size, peer, local, peer_hash(peer, w.secret),
+                     request_hash(w, listener, bytes, size))
     elder = transfer_by_id(w, id)
     if elder == NULL:
         return
@@ -886,12 +883,12 @@ cdef bint may_be_guessed(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     return True
 
 
-cdef void on_proven(Worker *w, Transfer *t) noexcept nogil:
+cdef void on_spoken(Worker *w, Transfer *t, bint is_done) noexcept nogil:
     """The peer has spoken."""
     if t.counted_half_open and t.flight.proven:
         uncount_half_open(w, t)
-    if t.rival and t.flight.progress_ns == w.now_ns:
-        prefer(w, t)
+    if t.rival and t.flight.progress_ns == w.now_ns and not is_done:
+        prefer(w, t)                             # else it has the file, and the other request may be its next
     if t.flight.patience.loses and not t.kept:
         keep_memory(w, t)                        # its other transfers need not learn it again
 
@@ -904,7 +901,7 @@ cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
         return
     act = sender_on_ack(&t.flight, &w.retransmit, block, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
-    on_proven(w, t)
+    on_spoken(w, t, act & ACT_DONE)
     if act & (ACT_DUPLICATE | ACT_STRAY):
         t.duplicate_acks += 1
     if act & ACT_DONE:
@@ -967,7 +964,7 @@ cdef void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *payload
         return
     act = receiver_on_data(&t.flight, &w.retransmit, block, size, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
-    on_proven(w, t)
+    on_spoken(w, t, act & ACT_FINAL)
     if act & ACT_DUPLICATE:
         t.duplicate_acks += 1
     if act & ACT_DELIVER:
