@@ -107,14 +107,14 @@ class LimitsSettings(_Table, frozen=True):
 
 
 class RetransmitSettings(_Table, frozen=True):
-    """[retransmit]: bounds of the measured timer; a negotiated `timeout` overrides them."""
+    """[retransmit]: bounds of the timer; a negotiated `timeout` overrides them."""
 
     floor_ms: Annotated[int, Meta(ge=1, le=60_000)] = 10
     """The least that the timer exceeds the measured round trip by."""
     ceiling_ms: Annotated[int, Meta(ge=10, le=255_000)] = 3_000
-    initial_ms: Annotated[int, Meta(ge=1, le=255_000)] = 1000
-    """Before the first round trip is known. RFC 6298 section 2.1 says one second; what is repeated here
-    is an OACK of thirty bytes, and at 1 % loss a second for each lost one is a third of the transfer."""
+    initial_ms: Annotated[int, Meta(ge=1, le=255_000)] = 1_000
+    """Before the first repetition to a client of which no loss is known. There are devices that pause, and
+    that hang when a block comes twice."""
     give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 30
     """Without any progress; progress starts the count anew."""
     half_open_give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 10
