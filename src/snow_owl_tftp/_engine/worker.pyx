@@ -1120,6 +1120,7 @@ cdef void drain_errors(Worker *w, int32_t socket) noexcept nogil:
     cdef Peer peer
     cdef int error, _round
     for _round in range(ERRORS_A_TURN):
+        w.counters.error_queue_calls += 1
         error = receive_error(s.fd, &peer)
         if error < 0:
             return
