@@ -494,6 +494,19 @@ def test_a_negotiated_timeout_neither_follows_the_round_trip_nor_backs_off():
     assert sink.deadline_ns == 5 * S + MS, "a receiver too: as asked, not four times"
 
 
+def test_a_negotiated_timeout_below_a_second_doubles_up_to_it_while_nothing_comes():
+    machine, _ = sender(100, timeout_ns=200 * MS)
+    machine.receive(build_ack(1), MS)
+    waits = []
+    for _ in range(5):
+        before = machine.deadline_ns
+        assert blocks(machine.tick(before)) == [2]
+        waits.append(machine.deadline_ns - before)
+    assert waits == [400 * MS, 800 * MS, S, S, S]
+    machine.receive(build_ack(2), before)
+    assert machine.deadline_ns == before + 200 * MS
+
+
 def test_karn_a_block_sent_twice_is_no_sample():
     machine, _ = sender(100)
     machine.receive(build_ack(1), MS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.server.conftest import BOOT
 from tests.support.client import Client
-from tests.support.server import serve_in_thread
+from tests.support.server import serve_in_thread, wait_for
 
 from snow_owl_tftp.protocol.packets import Data, Error, build_error
 
@@ -152,3 +152,15 @@ def test_two_servers_in_one_process_do_not_meet(tmp_path: Path, root: Path) -> N
         answer, sender = client_one.exchange(b"\0\1boot.img\0octet\0")
         assert isinstance(answer, Data)
         client_one.send(build_error(0), sender)
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "0.0.0.0:0", pytest.param("[::]:0", marks=needs_ipv6)])
+@pytest.mark.parametrize("is_single_port", [False, True])
+def test_a_client_that_has_closed_its_port_is_heard_of_on_every_kind_of_socket(root, tmp_path, bind, is_single_port):
+    settings = {"bind_addr": bind, "single_port": is_single_port, "retransmit.initial_ms": 50}
+    with serve_in_thread(root, settings, log_path=tmp_path / "log") as server:
+        with Client(("127.0.0.1", server.address[1])) as client:
+            client.request("boot.img")
+            client.receive()
+        wait_for(lambda: "outcome=UNREACHABLE" in server.log, "the end of its transfer")
+        assert server.counters()["error_queue_calls"] >= server.counters()["errors_heard"] >= 1

@@ -22,7 +22,7 @@ cdef struct Counters:
     uint64_t refused_transfers, refused_half_open, refused_pending
     uint64_t refused_client_transfers, refused_client_half_open, refused_memory, refused_guesses
     uint64_t flow_hits, flow_misses
-    uint64_t strays, strays_answered, malformed, errors_heard, wrong_guesses
+    uint64_t strays, strays_answered, malformed, error_queue_calls, errors_heard, wrong_guesses
     uint64_t retransmits, duplicate_acks, timeouts
     uint64_t transfers_started, transfers_ended
     uint64_t lingers, linger_ns

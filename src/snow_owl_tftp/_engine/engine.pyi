@@ -183,6 +183,7 @@ class Counters(TypedDict):
     strays: int
     strays_answered: int
     malformed: int
+    error_queue_calls: int
     errors_heard: int
     wrong_guesses: int
     retransmits: int

@@ -49,7 +49,7 @@ COUNTERS = (
     "refused_transfers", "refused_half_open", "refused_pending",
     "refused_client_transfers", "refused_client_half_open", "refused_memory", "refused_guesses",
     "flow_hits", "flow_misses",
-    "strays", "strays_answered", "malformed", "errors_heard", "wrong_guesses",
+    "strays", "strays_answered", "malformed", "error_queue_calls", "errors_heard", "wrong_guesses",
     "retransmits", "duplicate_acks", "timeouts",
     "transfers_started", "transfers_ended",
     "lingers", "linger_ns",

@@ -22,6 +22,7 @@ from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1, seq_ahead, seq_index_from
 
 cdef enum:
     DELICATE_NS = 1000000000  # where speaking too early does harm, a short RTO is stretched up to this
+    DOUBLINGS = 10            # of a negotiated timeout of 1 ms or more, to reach a second
     SHORT_PAUSE_NS = 2000000  # between bursts of a client that has lost nothing: time to empty a socket buffer
     DOUBLED_NS = 50000        # an ACK that comes again sooner was doubled on its way
     EQUAL_ADVANCES = 3        # more early ACKs in a row that advance by as many blocks are a client's habit
@@ -148,7 +149,14 @@ cdef inline uint64_t flight_offset(const Flight *f, int64_t block_index) noexcep
 
 cdef inline uint64_t flight_rto_ns(const Flight *f, const Retransmit *policy) noexcept nogil:
     """How long the packet that was sent last is waited for."""
-    return f.timeout_ns if f.timeout_ns else patience_rto_ns(&f.patience, &f.rtt, policy, f.retries)
+    cdef uint64_t wait_ns
+    if not f.timeout_ns:
+        return patience_rto_ns(&f.patience, &f.rtt, policy, f.retries)
+    if f.timeout_ns >= DELICATE_NS:
+        return f.timeout_ns
+    # `utimeout`: while nothing comes it doubles, up to a second.
+    wait_ns = f.timeout_ns << (f.retries if f.retries < DOUBLINGS else DOUBLINGS)
+    return wait_ns if wait_ns < DELICATE_NS else DELICATE_NS
 
 
 cdef inline uint64_t flight_wait_ns(const Flight *f, const Retransmit *policy) noexcept nogil:

@@ -25,6 +25,7 @@ FIRST_BLOCK: Final = 1
 _HEADER_BYTES: Final = 4
 _DELICATE_PATIENCE: Final = 4
 _DELICATE_NS: Final = 1_000_000_000
+_DOUBLINGS: Final = 10
 
 
 class Outcome(StrEnum):
@@ -147,7 +148,14 @@ class Exchange(ABC):
     @property
     def rto_ns(self) -> int:
         """How long the packet that was sent last is waited for."""
-        return self.terms.timeout_ns or self.patience.rto_ns(self.rtt, self.terms.policy, self.retries)
+        asked_ns = self.terms.timeout_ns
+        if not asked_ns:
+            return self.patience.rto_ns(self.rtt, self.terms.policy, self.retries)
+        if asked_ns >= _DELICATE_NS:
+            return asked_ns  # RFC 2349: as agreed
+        # `utimeout` may be 10 ms, and a window each 10 ms for half a minute is a flood for who has vanished, or for a
+        # stranger whose address was forged: while nothing comes it doubles, up to a second.
+        return min(asked_ns << min(self.retries, _DOUBLINGS), _DELICATE_NS)
 
     def _wait_ns(self) -> int:
         """The same, stretched where speaking too early does harm."""
