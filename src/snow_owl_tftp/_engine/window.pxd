@@ -312,9 +312,13 @@ cdef inline void sender_expect_echoes(Flight *f, int64_t first, int64_t last, ui
     f.echoes += count
 
 
-cdef inline bint sender_is_echo(Flight *f) noexcept nogil:
-    """Whether the ACK before the window may be the second answer to a block that was sent twice."""
+cdef inline bint sender_is_echo(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    """Whether the ACK before the window may be the second answer to a block that was sent twice.  Those to a restart
+    are here within a round trip; those to a timer's repetition may come much later."""
     if not f.echo_first <= f.window_base - 1 <= f.echo_last or f.echoes == 0:
+        return False
+    if f.echoes > f.retries + 1 and now_ns - f.restart_ns >= rtt_rto_ns(&f.rtt, policy):
+        f.echoes = 0
         return False
     f.echoes -= 1
     return True
@@ -397,7 +401,7 @@ cdef inline int sender_on_repeated_ack(Flight *f, const Retransmit *policy, uint
     """RFC 1123 section 4.2.3.1: in lock-step a repeated ACK is never answered.  In a window it says that the first
     block of the window is missing."""
     f.advance = 0
-    if sender_is_echo(f):
+    if sender_is_echo(f, policy, now_ns):
         flight_on_second_answer(f, policy)
         return ACT_DUPLICATE
     if f.windowsize == 1 or f.sent_end == f.window_base:
@@ -517,6 +521,11 @@ cdef inline int receiver_acknowledge(Flight *f, uint64_t now_ns) noexcept nogil:
     return ACT_ACK
 
 
+cdef inline bint receiver_was_long_silent(const Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    """Whether the answer to our last ACK should be here by now."""
+    return f.rtt.srtt_ns != 0 and now_ns - f.sent_ns >= rtt_rto_ns(&f.rtt, policy)
+
+
 cdef inline int receiver_on_data(Flight *f, const Retransmit *policy, uint16_t block, uint32_t payload_bytes,
                                  uint64_t now_ns) noexcept nogil:
     """DATA `block` with `payload_bytes` (at most blksize_bytes; the caller has checked)."""
@@ -541,11 +550,14 @@ cdef inline int receiver_on_data(Flight *f, const Retransmit *policy, uint16_t b
         return ACT_DUPLICATE | receiver_acknowledge(f, now_ns)
     if ahead < f.windowsize:
         # Said once, and again if blocks still come after it a round trip later.
-        if f.reported and (f.rtt.srtt_ns == 0 or now_ns - f.sent_ns < rtt_rto_ns(&f.rtt, policy)):
+        if f.reported and not receiver_was_long_silent(f, policy, now_ns):
             return ACT_DUPLICATE
         f.reported = 1
         f.timed_block = -1
         return ACT_GAP | receiver_acknowledge(f, now_ns)
+    if f.in_window and receiver_was_long_silent(f, policy, now_ns):
+        # The sender repeats its window, and may be out of step: the ACK that began ours was lost.
+        return ACT_DUPLICATE | receiver_acknowledge(f, now_ns)
     return ACT_DUPLICATE
 
 

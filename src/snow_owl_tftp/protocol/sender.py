@@ -145,7 +145,7 @@ class Sender(Exchange):
         that the window's first block is missing (RFC 7440 section 4).
         """
         self._advance = 0
-        if self._is_echo():
+        if self._is_echo(now_ns):
             self._on_second_answer()
             return []
         nothing_sent = self.sent_end == self.window_base
@@ -270,9 +270,16 @@ class Sender(Exchange):
         self._echo_last = last
         self._echoes += count
 
-    def _is_echo(self) -> bool:
-        """Whether the ACK before the window may be the second answer to a block that was sent twice."""
+    def _is_echo(self, now_ns: int) -> bool:
+        """Whether the ACK before the window may be the second answer to a block that was sent twice.
+
+        Those to a restart are here within a round trip. Those to a timer's repetition may come much later: a client that
+        pauses answers all copies when it goes on.
+        """
         if not self._echo_first <= self.window_base - 1 <= self._echo_last or not self._echoes:
+            return False
+        if self._echoes > self.retries + 1 and now_ns - self._restart_ns >= self.rtt.rto_ns:
+            self._echoes = 0
             return False
         self._echoes -= 1
         return True
