@@ -86,6 +86,7 @@ FIELDS = {
         "bind": None,
         "max_size_bytes": 0,
         "max_transfers": 0,
+        "no_options": False,
     },
     "TransferResult": {
         "payload_bytes": MISSING,

@@ -69,6 +69,12 @@ def test_json_tells_the_result(server, tmp_path):
     assert result["retransmits"] == 0
 
 
+def test_no_options_is_a_flag(server, tmp_path):
+    done = run("get", url(server, "file"), "-o", tmp_path / "x", "--json", "--no-options")
+    assert json.loads(done.stdout)["options"] == {}
+    assert (tmp_path / "x").read_bytes() == CONTENT
+
+
 def test_put_and_put_from_standard_input(server, tmp_path):
     (tmp_path / "local").write_bytes(CONTENT)
     assert run("put", tmp_path / "local", url(server, "up/")).returncode == 0
@@ -115,6 +121,7 @@ def test_full_disk_is_status_6(server):
         ["get"],
         ["get", "http://h/x"],
         ["get", "tftp://h/x", "--blksize", "7"],
+        ["get", "tftp://h/x", "--blksize", "1428", "--no-options"],
         ["get", "tftp://h/x", "--port-range", "x"],
         ["get", "tftp://h/a", "tftp://h/b", "-o", "/does/not/exist"],
         ["get", "tftp://h/dir/"],

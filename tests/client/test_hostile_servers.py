@@ -101,12 +101,28 @@ def test_put_falls_back_without_losing_a_byte():
     ],
 )
 def test_bad_oack_is_answered_with_error_8_and_raises(options):
+    """Twice: the second time nothing was asked for, so that any OACK does."""
+
     def script(talk: Talk) -> None:
         talk.oack(**options)
         assert talk.hear_error() == 8
 
     with fake_server(script) as server, pytest.raises(TransferError, match="OACK breaks the rules"):
         get(server.url("x"))
+    assert [bool(request.options) for request in server.requests] == [True, False]
+
+
+@pytest.mark.parametrize("options", [{"blksize": "512 bytes"}, {"windowsize": 64, "rollover": 0}])
+def test_server_with_a_broken_oack_is_asked_again_without(options):
+    def script(talk: Talk) -> None:
+        if talk.request.options:
+            talk.oack(**options)
+            assert talk.hear_error() == 8
+        else:
+            talk.serve(CONTENT)
+
+    with fake_server(script) as server:
+        assert get(server.url("x")) == CONTENT
 
 
 def test_oack_is_acknowledged_again_when_the_ack_was_lost():

@@ -60,6 +60,7 @@ def client_flags(command: _Command) -> _Command:
     flags = [
         click.option("--blksize", type=int, metavar="BYTES", help="Ask for blocks of 8..65464; default: the path MTU."),
         click.option("--windowsize", type=int, metavar="BLOCKS", help="Ask for windows of 1..65535; default: 64."),
+        click.option("--no-options", is_flag=True, help="Ask for nothing, as RFC 1350 has it: blocks of 512 bytes."),
         click.option("--timeout", type=float, metavar="S", help="Repeat after so long; default: as measured."),
         click.option("--retries", type=int, metavar="N", help="Repeat so often before giving up; default: 5."),
         click.option("--mode", type=click.Choice(["octet", "netascii"]), help="Default: octet; a URL's comes first."),

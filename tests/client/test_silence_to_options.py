@@ -1,0 +1,201 @@
+"""Stacks older than RFC 2347 drop a request with options without a word; the client asks them as RFC 1350 has it."""
+
+import os
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+from tests.support.fake_server import Silence, Talk, drop_options, fake_server
+
+from snow_owl_tftp import Client, get
+from snow_owl_tftp.client.address import ServerAddress
+from snow_owl_tftp.client.attempts import Attempt, Remembered, attempts_at, patience_s
+from snow_owl_tftp.client.settings import ClientSettings
+from snow_owl_tftp.client.transfer import Stage, Transfer, attempts_after
+from snow_owl_tftp.errors import ConfigError, TransferRefused, TransferTimedOut
+from snow_owl_tftp.plan import Outcome, Role
+
+CONTENT = os.urandom(5_000)
+QUICK = {"timeout": 0.05}
+HERE = ServerAddress(socket.AF_INET, ("127.0.0.1", 69))
+THERE = ServerAddress(socket.AF_INET, ("127.0.0.9", 69))
+
+
+def serve(talk: Talk) -> None:
+    talk.serve(CONTENT)
+
+
+def had_options(server) -> list[bool]:
+    return [bool(request.options) for request in server.requests]
+
+
+def test_file_comes_within_seconds_by_default():
+    with fake_server(drop_options(serve)) as server:
+        began = time.monotonic()
+        assert get(server.url("x")) == CONTENT
+        assert 3 <= time.monotonic() - began < 8
+    assert had_options(server) == [True, False]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_one_try_without_options_is_left_however_few_there_are(retries):
+    with fake_server(drop_options(serve)) as server:
+        assert get(server.url("x"), retries=retries, **QUICK) == CONTENT
+
+
+def test_upload_is_asked_without_options_too():
+    taken = []
+
+    def script(talk: Talk) -> None:
+        talk.ack(0)
+        for block in range(1, 11):
+            taken.append(talk.hear()[4:])
+            talk.ack(block)
+
+    with fake_server(drop_options(script)) as server, Client(**QUICK) as client:
+        client.put(server.url("x"), CONTENT)
+    assert b"".join(taken) == CONTENT
+
+
+def test_silent_server_is_remembered():
+    with fake_server(drop_options(serve)) as server, Client(**QUICK) as client:
+        for _ in range(3):
+            assert client.get(server.url("x")) == CONTENT
+    assert had_options(server) == [True, False, False, False]
+
+
+def test_refusal_tells_as_much_as_a_file():
+    with fake_server(drop_options(lambda talk: talk.error(1, "no"))) as server, Client(**QUICK) as client:
+        for _ in range(2):
+            with pytest.raises(TransferRefused):
+                client.get(server.url("x"))
+    assert had_options(server) == [True, False, False]
+
+
+def test_server_that_once_answered_options_is_only_slow_when_it_is_silent():
+    """On a lossy path, too, two tries get lost; a server that is known to hear them keeps its windows."""
+
+    def script(talk: Talk) -> None:
+        if talk.number > 1:
+            with pytest.raises(Silence):
+                talk.hear(0.5)
+        talk.oack(blksize=512)
+        talk.hear_ack(0)
+        talk.serve(CONTENT)
+
+    with fake_server(script) as server, Client(timeout=0.05, retries=100) as client:
+        for _ in range(2):
+            assert client.get(server.url("x")) == CONTENT
+    assert had_options(server) == [True, True]
+
+
+def test_dead_server_is_asked_without_options_before_it_has_timed_out():
+    with fake_server(lambda talk: None) as server:
+        began = time.monotonic()
+        with pytest.raises(TransferTimedOut, match=r"timed out: no answer from 127\.0\.0\.1:\d+$"):
+            get(server.url("x"), timeout=0.1, retries=9)
+        assert time.monotonic() - began >= 1
+    assert had_options(server) == [True, False]
+
+
+def test_no_options_asks_for_none():
+    with fake_server(serve) as server:
+        assert get(server.url("x"), no_options=True) == CONTENT
+    assert had_options(server) == [False]
+
+
+def test_no_options_leaves_no_blksize_to_ask_for():
+    with pytest.raises(ConfigError, match="blksize is an option"):
+        Client(no_options=True, blksize=1428)
+
+
+def test_request_without_options_is_not_asked_twice():
+    """There is nothing to leave out."""
+    with fake_server(lambda talk: None) as server, pytest.raises(TransferTimedOut):
+        get(server.url("x"), mode="netascii", blksize=512, windowsize=1, timeout=0.1, retries=3)
+    assert had_options(server) == [False]
+
+
+# --- what is tried, in which order
+
+
+def test_every_address_is_tried_with_options_first():
+    nothing = Remembered(10)
+    tries = [Attempt(HERE), Attempt(THERE), Attempt(HERE, plain=True), Attempt(THERE, plain=True)]
+    assert attempts_at([HERE, THERE], nothing, no_options=False) == tries
+    assert attempts_at([HERE, THERE], nothing, no_options=True) == tries[2:]
+
+
+def test_what_is_known_of_an_address_leaves_one_way():
+    known = Remembered(10)
+    known.put(HERE, True)
+    known.put(THERE, False)
+    assert attempts_at([HERE, THERE], known, no_options=False) == [Attempt(HERE), Attempt(THERE, plain=True)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "spent_s", "tries", "expected_s"),
+    [
+        ({}, 0, [Attempt(HERE), Attempt(HERE, plain=True)], 1 + 2),
+        ({}, 3, [Attempt(HERE, plain=True)], 4 + 8 + 8 + 8),  # with the three seconds before: five repetitions
+        ({}, 0, [Attempt(HERE)], 1 + 2 + 4 + 8 + 8 + 8),
+        ({}, 0, [Attempt(HERE), Attempt(THERE)], 2),
+        ({"timeout": 5}, 0, [Attempt(HERE), Attempt(THERE)], 5),
+        ({"timeout": 5}, 10, [Attempt(HERE, plain=True)], 20),
+        ({"retries": 1}, 3, [Attempt(HERE, plain=True)], 1 + 2),
+        ({"retries": 0}, 1, [Attempt(HERE, plain=True)], 1),
+    ],
+)
+def test_a_dead_server_takes_no_longer_for_being_asked_in_several_ways(settings, spent_s, tries, expected_s):
+    assert patience_s(tries, ClientSettings(**settings), spent_s=spent_s) == expected_s
+
+
+def completion(outcome: Outcome, datagrams_in: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(outcome=outcome, datagrams_in=datagrams_in, error=0, payload_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "end", "left"),
+    [
+        (Stage.ASKED, completion(Outcome.TIMED_OUT), [Attempt(HERE, plain=True)]),
+        (Stage.LEFT, completion(Outcome.ABORTED), [Attempt(HERE, plain=True)]),
+        (Stage.LEFT, completion(Outcome.ABORTED, datagrams_in=1), [Attempt(HERE)]),  # it spoke as it was left
+        (Stage.ASKED, completion(Outcome.TIMED_OUT, datagrams_in=1), []),
+        (Stage.ANSWERED, completion(Outcome.ABORTED, datagrams_in=1), []),
+        (Stage.ASKED, completion(Outcome.PEER_ERROR, datagrams_in=1), [Attempt(HERE, plain=True)]),
+        (Stage.ANSWERED, completion(Outcome.PEER_ERROR, datagrams_in=1), []),
+        (Stage.MISANSWERED, completion(Outcome.ABORTED, datagrams_in=1), [Attempt(HERE, plain=True)]),
+        (Stage.ASKED, completion(Outcome.LOCAL_IO_ERROR), []),
+    ],
+)
+def test_what_is_left_after_an_attempt(stage, end, left):
+    transfer = Transfer(Role.RECEIVER, "x", "octet", [HERE], asked=(("tsize", "0"),), stage=stage)
+    transfer.attempts = [Attempt(HERE), Attempt(HERE, plain=True)]
+    assert attempts_after(transfer, end) == left
+    transfer.cancelled = True
+    assert attempts_after(transfer, end) == []
+
+
+# --- what is remembered
+
+
+def test_memory_ends_after_its_time():
+    now = [100.0]
+    memory = Remembered(10, clock=lambda: now[0])
+    memory.put(HERE, False)
+    now[0] += 9.9
+    assert memory.get(HERE) is False
+    now[0] += 0.1
+    assert memory.get(HERE) is None
+
+
+def test_memory_is_bounded_and_forgets_the_oldest():
+    memory = Remembered(10)
+    addresses = [ServerAddress(socket.AF_INET, ("127.0.0.1", port)) for port in range(1, 1027)]
+    for address in addresses[:1024]:
+        memory.put(address, True)
+    memory.put(addresses[0], True)
+    for address in addresses[1024:]:
+        memory.put(address, True)
+    assert [address for address in addresses if memory.get(address) is None] == addresses[1:3]
