@@ -53,6 +53,33 @@ def test_get_several_into_a_folder(server, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"file": CONTENT, "other": b"other"}
 
 
+@pytest.mark.parametrize("names", [["file"], ["file", "other"]])
+@pytest.mark.parametrize("folder", ["new/", "a/b/", "there/", "there"])
+def test_get_into_a_folder_that_need_not_be_there(server, tmp_path, names, folder):
+    (tmp_path / "there").mkdir()
+    done = run("get", *[url(server, name) for name in names], "-o", folder, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert sorted(path.name for path in (tmp_path / folder).iterdir()) == names
+    assert (tmp_path / folder / "file").read_bytes() == CONTENT
+
+
+def test_get_that_fails_leaves_no_folder_of_its_making(server, tmp_path):
+    (tmp_path / "there").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for folder in ("new/", "a/b/", "there/"):
+        assert run("get", url(server, "missing"), "-o", folder, cwd=tmp_path).returncode == 3
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("folder", ["file/", "file/below/"])
+def test_file_is_no_folder(tmp_path, folder):
+    (tmp_path / "file").write_bytes(b"old")
+    done = run("get", "tftp://127.0.0.1:9/x", "-o", folder, cwd=tmp_path)
+    assert done.returncode == 2
+    assert b"-o file" in done.stderr
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
 def test_get_to_standard_output_in_order(server):
     done = run("get", url(server, "other"), url(server, "file"), "-o", "-", "--json")
     assert done.stdout == b"other" + CONTENT

@@ -5,6 +5,7 @@ Invariants: a request that cannot be sent raises, and leaves no descriptor behin
 remembered here and nowhere else. The core's lock guards all of it.
 """
 
+import contextlib
 import math
 import os
 import time
@@ -78,6 +79,9 @@ class Asking:
             fd, size_bytes = os.dup(transfer.source.fd), transfer.source.size_bytes
         elif first_packet and transfer.target is not None:
             fd = transfer.target.fd
+            if transfer.asked_total:  # DATA may have come in the moment in which its attempt was left
+                with contextlib.suppress(OSError):  # a device has no length
+                    os.ftruncate(fd, 0)
             size_bytes = _PROBE_BYTES if transfer.is_probe else self._settings.max_size_bytes
         return TransferPlan(
             transfer_id=0,

@@ -383,7 +383,7 @@ def _build_strings(*texts: str) -> bytes:
     joined = "\0".join((*texts, ""))
     if joined.count("\0") != len(texts):
         raise ValueError("a TFTP string cannot hold a NUL")
-    return joined.encode()
+    return joined.encode("utf-8", "surrogateescape")
 
 
 def _build_options(options: Sequence[Option]) -> bytes:
