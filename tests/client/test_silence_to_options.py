@@ -1,5 +1,6 @@
 """Stacks older than RFC 2347 drop a request with options without a word; the client asks them as RFC 1350 has it."""
 
+import asyncio
 import os
 import socket
 import time
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from tests.support.fake_server import Silence, Talk, drop_options, fake_server
 
-from snow_owl_tftp import Client, get
+from snow_owl_tftp import AsyncClient, Client, get
 from snow_owl_tftp.client.address import ServerAddress
 from snow_owl_tftp.client.attempts import Attempt, Remembered, attempts_at, patience_s
 from snow_owl_tftp.client.settings import ClientSettings
@@ -115,6 +116,68 @@ def test_request_without_options_is_not_asked_twice():
     with fake_server(lambda talk: None) as server, pytest.raises(TransferTimedOut):
         get(server.url("x"), mode="netascii", blksize=512, windowsize=1, timeout=0.1, retries=3)
     assert had_options(server) == [False]
+
+
+# --- who hears of it
+
+
+class Hearing:
+    """A progress callback that hears of silence."""
+
+    def __init__(self):
+        self.silence = []
+        self.progress = []
+
+    def __call__(self, done_bytes, size_bytes):
+        self.progress.append((done_bytes, size_bytes))
+
+    def unanswered(self, server, asked):
+        self.silence.append((server, asked))
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_progress_that_hears_of_silence_is_told_who_and_how_often(face):
+    hearing = Hearing()
+    with fake_server(drop_options(serve)) as server:
+        address = server.url("").removeprefix("tftp://").rstrip("/")
+        if face == "blocking":
+            with Client(timeout=0.5) as client:
+                client.get(server.url("x"), progress=hearing)
+        else:
+            asyncio.run(get_in_loop(server.url("x"), hearing))
+    assert {told for told, _ in hearing.silence} == {address}
+    asked = [asked for _, asked in hearing.silence]
+    assert asked == sorted(asked)
+    assert asked[-1] >= 2
+    assert hearing.progress[-1] == (len(CONTENT), None)
+    assert hearing.progress[0][0] > 0  # instead, not besides
+
+
+async def get_in_loop(url, progress):
+    async with AsyncClient(timeout=0.5) as client:
+        await client.get(url, progress=progress)
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_plain_progress_callback_hears_of_no_bytes(face):
+    told = []
+    with fake_server(drop_options(serve)) as server:
+        if face == "blocking":
+            with Client(timeout=0.3) as client:
+                client.get(server.url("x"), progress=lambda *numbers: told.append(numbers))
+        else:
+            asyncio.run(get_in_loop(server.url("x"), lambda *numbers: told.append(numbers)))
+    assert told[0] == (0, None)
+    assert told[-1] == (len(CONTENT), None)
+
+
+def test_callback_that_raises_at_silence_ends_the_transfer():
+    class Raising(Hearing):
+        def unanswered(self, server, asked):
+            raise RuntimeError("enough")
+
+    with fake_server(lambda talk: None) as server, pytest.raises(RuntimeError, match="enough"):
+        get(server.url("x"), progress=Raising())
 
 
 # --- what is tried, in which order

@@ -98,6 +98,6 @@ def _job(url: str, output: str | None, folder: Path | None) -> Job:
 
 
 async def _run(
-    url: str, to: "Path | BinaryIO", client: "AsyncClient", progress: "ProgressCallback | None"
+    url: str, to: "Path | BinaryIO", client: "AsyncClient", progress: "ProgressCallback"
 ) -> "TransferResult":
     return await client.get(url, to, progress=progress)

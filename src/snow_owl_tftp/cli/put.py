@@ -57,6 +57,6 @@ def _checked(url: str, file_name: str) -> str:
 
 
 async def _run(
-    url: str, content: "Path | BinaryIO", client: "AsyncClient", progress: "ProgressCallback | None"
+    url: str, content: "Path | BinaryIO", client: "AsyncClient", progress: "ProgressCallback"
 ) -> "TransferResult":
     return await client.put(url, content, progress=progress)

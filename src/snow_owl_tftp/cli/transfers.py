@@ -127,7 +127,7 @@ class Job:
 
     url: str
     local: str | None
-    run: "Callable[[AsyncClient, ProgressCallback | None], Coroutine[Any, Any, TransferResult]]"
+    run: "Callable[[AsyncClient, ProgressCallback], Coroutine[Any, Any, TransferResult]]"
     sha256: Callable[[], str | None]
 
 
@@ -197,7 +197,7 @@ class _Run:
         drawn = sys.stderr.isatty() and self._json_file is None and not (in_turn and sys.stdout.isatty())
         try:
             async with AsyncClient(**settings) as client:
-                with Bars(drawn) as bars:
+                with Bars(drawn, len(jobs)) as bars:
                     if in_turn:
                         statuses = [await self._one(client, job, bars) for job in jobs]
                     else:
@@ -225,8 +225,9 @@ class _Run:
         os._exit(_FAILED if self._status is None else self._status)
 
     async def _one(self, client: "AsyncClient", job: Job, bars: Bars) -> int:
+        bar = bars.add(job.url)
         try:
-            result = await job.run(client, bars.add(job.url))
+            result = await job.run(client, bar)
             digest = await asyncio.to_thread(job.sha256) if self._json_file is not None else None
         except (TransferError, OSError, ValueError) as error:
             if job.local is None and isinstance(error.__cause__, BrokenPipeError):
@@ -236,6 +237,8 @@ class _Run:
             bars.say(f"snow-owl-tftp: {job.url}: {record['text']}")
         else:
             status, record = 0, _success(job, result, digest)
+        finally:
+            bar.end()
         return await self._print_json(record, bars) or status
 
     async def _print_json(self, record: dict[str, Any], bars: Bars) -> int:

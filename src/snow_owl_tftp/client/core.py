@@ -405,11 +405,11 @@ class ClientCore:
         silent = None
         if event.datagrams_in:
             self._asking.note_answer(transfer)
-        elif transfer.due_s <= time.monotonic():
-            transfer.stage, transfer.due_s = Stage.LEFT, math.inf
-            self._engine.abort_asked(transfer, ErrorCode.NOT_DEFINED, b"no answer")
         else:
             silent = str(transfer.attempts[0].address), transfer.asked_total + event.datagrams_out
+            if transfer.due_s <= time.monotonic():
+                transfer.stage, transfer.due_s = Stage.LEFT, math.inf
+                self._engine.abort_asked(transfer, ErrorCode.NOT_DEFINED, b"no answer")
         if transfer.progress is not None:
             self._news.append(partial(self._tell, transfer, event.payload_bytes, silent=silent))
 
@@ -434,7 +434,7 @@ class ClientCore:
         try:
             if silent is not None and isinstance(transfer.progress, HearsSilence):
                 transfer.progress.unanswered(*silent)
-            if transfer.progress is not None:
+            elif transfer.progress is not None:
                 transfer.progress(done_bytes, transfer.size_bytes)
         except BaseException as error:  # anything that a caller's code raises
             transfer.error = transfer.error or error

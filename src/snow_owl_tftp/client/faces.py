@@ -188,7 +188,7 @@ class Client(_Face):
                 everything has arrived, by another thread, and is not closed.
             progress: Called with (bytes so far, size in bytes or None) about ten times a second and once at the end,
                 by another thread. What it raises ends the transfer and is raised here; at the end the file is there.
-                If it has a method `unanswered(server, asked)`, that is called, too, while the server is silent:
+                If it has a method `unanswered(server, asked)`, that is called instead while the server is silent,
                 with its address and how often it was asked.
 
         Returns:
@@ -302,7 +302,7 @@ class AsyncClient(_Face):
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
         url = self._locate(name)
-        told = _InLoop(progress) if progress is not None else None
+        told = _in_loop(progress)
         blocks = isinstance(to, str | os.PathLike) and _is_special(to)
         transfer = await self._begin(url, lambda: self._begin_get(url, to, told), blocks=blocks)
         return _outcome(await self._wait(transfer, told), to)
@@ -325,7 +325,7 @@ class AsyncClient(_Face):
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
         url = self._locate(name)
-        told = _InLoop(progress) if progress is not None else None
+        told = _in_loop(progress)
         blocks = hasattr(content, "read") or (url.mode or self._settings.mode) == "netascii"
         blocks = blocks or (isinstance(content, str | os.PathLike) and _is_special(content))
         transfer = await self._begin(url, lambda: self._begin_put(url, content, told), blocks=blocks)
@@ -462,10 +462,6 @@ class _InLoop:
     def __call__(self, done_bytes: int, size_bytes: int | None) -> None:
         self._pass_on(self._progress, done_bytes, size_bytes)
 
-    def unanswered(self, server: str, asked: int) -> None:
-        if isinstance(self._progress, HearsSilence):
-            self._pass_on(self._progress.unanswered, server, asked)
-
     def _pass_on(self, callback: Callable[..., None], *arguments: Any) -> None:
         if self.error is not None:
             raise self.error
@@ -478,3 +474,20 @@ class _InLoop:
             callback(*arguments)
         except Exception as error:  # anything that a caller's code raises
             self.error = error
+
+
+class _InLoopWithSilence(_InLoop):
+    """One that hears of silence as well."""
+
+    def __init__(self, progress: HearsSilence) -> None:
+        super().__init__(progress)
+        self._hearing = progress
+
+    def unanswered(self, server: str, asked: int) -> None:
+        self._pass_on(self._hearing.unanswered, server, asked)
+
+
+def _in_loop(progress: ProgressCallback | None) -> _InLoop | None:
+    if progress is None:
+        return None
+    return _InLoopWithSilence(progress) if isinstance(progress, HearsSilence) else _InLoop(progress)

@@ -52,7 +52,10 @@ _OPTION_ERRORS = frozenset({ErrorCode.OPTION_REFUSED, ErrorCode.NOT_DEFINED, Err
 
 @runtime_checkable
 class HearsSilence(Protocol):
-    """A progress callback with this method is told, too, that a server has not answered yet."""
+    """A progress callback that is told, instead of no progress, that a server has not answered yet."""
+
+    def __call__(self, done_bytes: int, size_bytes: int | None, /) -> None:
+        """As any ProgressCallback."""
 
     def unanswered(self, server: str, asked: int) -> None:
         """Nothing came from `server` (`host:port`), though the request was sent `asked` times, elsewhere included."""
