@@ -35,6 +35,7 @@ NAMES = [
     "TransferRefused",
     "TransferResult",
     "TransferTimedOut",
+    "TransferUnreachable",
     "__version__",
     "get",
     "parse_url",

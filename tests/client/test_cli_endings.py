@@ -204,11 +204,16 @@ def test_no_room_to_copy_standard_input_is_status_6(server):
         (["put", "/does/not/exist", "tftp://127.0.0.1:9/x"], "No such file or directory: /does/not/exist"),
         (["get", "tftp://127.0.0.1:9/x", "-o", "/does/not/exist"], "No such file or directory: /does/not/exist"),
         (["get", "tftp://[fe80::1]/x", "-o", "-"], "fe80::1%"),
-        (["get", "TFTP://127.0.0.1:9/x", "-o", "-", "--timeout", "0.01", "--retries", "0"], "timed out"),
     ],
 )
 def test_errors_are_told_in_words(arguments, text):
     assert text in one_line(shell('"$@"', *arguments))
+
+
+def test_silence_is_told_in_words():
+    with fake_server(lambda talk: None) as server:
+        name = server.url("x").replace("tftp:", "TFTP:")
+        assert "timed out" in one_line(shell('"$@"', "get", name, "-o", "-", "--timeout", "0.01", "--retries", "0"))
 
 
 # --- terminals

@@ -333,15 +333,11 @@ def test_silence_in_the_middle_times_out_and_leaves_nothing(tmp_path):
     def script(talk: Talk) -> None:
         talk.data(1, bytes(512))
         talk.hear_ack(1)
+        assert talk.hear_error() == 0
 
     with fake_server(script) as server, pytest.raises(TransferTimedOut, match="fell silent after 512 bytes"):
         get(server.url("x"), tmp_path / "file", **QUICK)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_nobody_at_the_port_times_out():
-    with pytest.raises(TransferTimedOut):
-        get("tftp://127.0.0.1:9/x", **QUICK)
 
 
 def test_existing_file_survives_a_failure(tmp_path):

@@ -1,6 +1,7 @@
 """Stacks older than RFC 2347 drop a request with options without a word; the client asks them as RFC 1350 has it."""
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -13,8 +14,8 @@ from snow_owl_tftp import AsyncClient, Client, get
 from snow_owl_tftp.client.address import ServerAddress
 from snow_owl_tftp.client.attempts import Attempt, Remembered, attempts_at, patience_s
 from snow_owl_tftp.client.settings import ClientSettings
-from snow_owl_tftp.client.transfer import Stage, Transfer, attempts_after
-from snow_owl_tftp.errors import ConfigError, TransferRefused, TransferTimedOut
+from snow_owl_tftp.client.transfer import Stage, Transfer, attempts_after, error_of_completion
+from snow_owl_tftp.errors import ConfigError, TransferRefused, TransferTimedOut, TransferUnreachable
 from snow_owl_tftp.plan import Outcome, Role
 
 CONTENT = os.urandom(5_000)
@@ -214,8 +215,14 @@ def test_a_dead_server_takes_no_longer_for_being_asked_in_several_ways(settings,
     assert patience_s(tries, ClientSettings(**settings), spent_s=spent_s) == expected_s
 
 
-def completion(outcome: Outcome, datagrams_in: int = 0) -> SimpleNamespace:
-    return SimpleNamespace(outcome=outcome, datagrams_in=datagrams_in, error=0, payload_bytes=0)
+UNREACHABLE = 6
+"""As the engine numbers it; what the client reads is the errno."""
+
+
+def completion(outcome: int, datagrams_in: int = 0, error: int = 0, payload_bytes: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(
+        outcome=outcome, datagrams_in=datagrams_in, error=error, payload_bytes=payload_bytes, text=b"", peer=("", 0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,6 +237,7 @@ def completion(outcome: Outcome, datagrams_in: int = 0) -> SimpleNamespace:
         (Stage.ANSWERED, completion(Outcome.PEER_ERROR, datagrams_in=1), []),
         (Stage.MISANSWERED, completion(Outcome.ABORTED, datagrams_in=1), [Attempt(HERE, plain=True)]),
         (Stage.ASKED, completion(Outcome.LOCAL_IO_ERROR), []),
+        (Stage.ASKED, completion(UNREACHABLE, error=errno.ECONNREFUSED), []),  # nobody is there to ask again
     ],
 )
 def test_what_is_left_after_an_attempt(stage, end, left):
@@ -238,6 +246,33 @@ def test_what_is_left_after_an_attempt(stage, end, left):
     assert attempts_after(transfer, end) == left
     transfer.cancelled = True
     assert attempts_after(transfer, end) == []
+
+
+@pytest.mark.parametrize("outcome", [UNREACHABLE, Outcome.LOCAL_IO_ERROR])
+def test_host_without_a_server_is_left_for_the_next_address_at_once(outcome):
+    transfer = Transfer(Role.RECEIVER, "x", "octet", [HERE, THERE], asked=(("tsize", "0"),))
+    transfer.attempts = attempts_at([HERE, THERE], Remembered(10), no_options=False)
+    end = completion(outcome, error=errno.ECONNREFUSED)
+    assert attempts_after(transfer, end) == [Attempt(THERE), Attempt(THERE, plain=True)]
+
+
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [
+        (completion(UNREACHABLE, error=errno.ECONNREFUSED), "unreachable: nothing listens on 127.0.0.1:69"),
+        (
+            completion(UNREACHABLE, datagrams_in=3, error=errno.ECONNREFUSED, payload_bytes=1024),
+            "unreachable: the server went away after 1024 bytes",
+        ),
+    ],
+)
+def test_absence_is_told_in_words(end, text):
+    transfer = Transfer(Role.RECEIVER, "x", "octet", [HERE], attempts=[Attempt(HERE)])
+    error = error_of_completion(transfer, end)
+    assert isinstance(error, TransferUnreachable)
+    assert isinstance(error, ConnectionRefusedError)
+    assert str(error) == text
+    assert not isinstance(error_of_completion(transfer, completion(Outcome.PEER_ERROR, error=111)), TransferUnreachable)
 
 
 # --- what is remembered

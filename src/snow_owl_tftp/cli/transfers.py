@@ -26,6 +26,7 @@ from snow_owl_tftp.errors import (
     TransferError,
     TransferRefused,
     TransferTimedOut,
+    TransferUnreachable,
 )
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ _STATUS: Final[tuple[tuple[type[TransferError], str, int], ...]] = (
     (TransferTimedOut, "timed out", 4),
     (TransferChanged, "changed", 5),
     (TransferDiskFull, "disk full", 6),
+    (TransferUnreachable, "unreachable", 7),
 )
 _STREAMS: Final = {"stdin": "standard input", "stdout": "standard output", "stderr": "standard error"}
 EXIT_STATUSES: Final = (
     "Exit status: 0 done, 1 failed otherwise, 2 wrong usage, 3 refused by the server, 4 timed out, "
-    "5 changed while it was sent, 6 disk full, 130 interrupted (128 and the number of any signal), 141 nobody reads "
-    "the output. With several transfers: the first failure's."
+    "5 changed while it was sent, 6 disk full, 7 nothing listens on the server's port, 130 interrupted (128 and the "
+    "number of any signal), 141 nobody reads the output. With several transfers: the first failure's."
 )
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -25,6 +25,7 @@ from snow_owl_tftp.errors import (
     TransferError,
     TransferRefused,
     TransferTimedOut,
+    TransferUnreachable,
 )
 from snow_owl_tftp.plan import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -206,6 +207,8 @@ def attempts_after(transfer: Transfer, completion: Any) -> list[Attempt]:
         return []
     if _is_about_options(transfer, completion):
         return [Attempt(here.address, plain=True)]
+    if _is_unreachable(completion) and not completion.datagrams_in:
+        return [other for other in others if other.address != here.address]
     if not _is_unanswered(transfer, completion):
         return []
     # One that spoke up while it was left is the right one, only slow: the others are forgotten.
@@ -233,6 +236,11 @@ def _is_unanswered(transfer: Transfer, completion: Any) -> bool:
     return bool(completion.outcome == Outcome.TIMED_OUT and completion.datagrams_in == 0)
 
 
+def _is_unreachable(completion: Any) -> bool:
+    """Its host said that nobody has the server's port; the code of an ERROR is another number."""
+    return bool(completion.error == errno.ECONNREFUSED and completion.outcome != Outcome.PEER_ERROR)
+
+
 def has_ended_well(transfer: Transfer, completion: Any) -> bool:
     """Whether it did what was wanted; a probe does when we end it at the answer that we waited for."""
     if transfer.error is not None:
@@ -249,6 +257,8 @@ def error_of_completion(transfer: Transfer, completion: Any) -> TransferError:
         return TransferRefused(completion.error, text)
     if completion.outcome == Outcome.TIMED_OUT or _is_unanswered(transfer, completion):
         return TransferTimedOut(f"timed out: {_silence(transfer, completion)}")
+    if _is_unreachable(completion):
+        return TransferUnreachable(f"unreachable: {_absence(transfer, completion)}")
     if completion.outcome == Outcome.CHANGED:
         return TransferChanged("the file changed while it was sent")
     if completion.outcome == Outcome.ABORTED and completion.error == errno.EFBIG:
@@ -271,6 +281,12 @@ def _silence(transfer: Transfer, completion: Any) -> str:
     if completion.datagrams_in == 0:
         return f"no answer from {', '.join(map(str, transfer.addresses))}"
     return f"the server fell silent after {completion.payload_bytes} bytes"
+
+
+def _absence(transfer: Transfer, completion: Any) -> str:
+    if completion.datagrams_in == 0:
+        return f"nothing listens on {transfer.attempts[0].address}"
+    return f"the server went away after {completion.payload_bytes} bytes"
 
 
 def _printable(text: bytes) -> str:
