@@ -125,6 +125,47 @@ def test_server_with_a_broken_oack_is_asked_again_without(options):
         assert get(server.url("x")) == CONTENT
 
 
+@pytest.mark.parametrize(
+    "strings",
+    [
+        "blksize|512|||||",
+        "blksize|512||",
+        f"blksize|512|tsize|{len(CONTENT)}||||",
+        f"BlkSize|512|TSIZE|{len(CONTENT)}|",
+        "blksize|00512|",
+        "blksize|512|windowsize|1|BLKSIZE|512|",
+        "windowsize|1|",
+        "||",
+    ],
+)
+def test_odd_oack_that_can_mean_one_thing_only_holds(strings):
+    """Padding, capitals, an option said twice, nothing granted: as other clients take them."""
+
+    def script(talk: Talk) -> None:
+        talk.send(b"\0\6" + strings.encode().replace(b"|", b"\0"))
+        talk.hear_ack(0)
+        talk.serve(CONTENT)
+
+    with fake_server(script) as server:
+        assert get(server.url("x")) == CONTENT
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "strings", ["blksize|512", "blksize|", "blksize|512||garbage|", "blksize|512|\xff\xfe|", "blksize|512|blksize|8|"]
+)
+def test_oack_that_may_mean_anything_is_refused_and_the_file_comes_without(strings):
+    def script(talk: Talk) -> None:
+        if talk.request.options:
+            talk.send(b"\0\6" + strings.encode("latin-1").replace(b"|", b"\0"))
+            assert talk.hear_error() == 8
+        else:
+            talk.serve(CONTENT)
+
+    with fake_server(script) as server:
+        assert get(server.url("x")) == CONTENT
+
+
 def test_oack_is_acknowledged_again_when_the_ack_was_lost():
     def script(talk: Talk) -> None:
         granted(talk)
@@ -319,6 +360,17 @@ def test_error_in_the_middle_is_refused_and_leaves_nothing(tmp_path):
         get(server.url("x"), tmp_path / "file")
     assert str(refused.value) == "refused by the server: ERROR 0: file changed  during the transfer"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", [b"no such file", b"no such file\0", b"no such file\0and more", b"", b"\xff\xe4"])
+def test_error_is_heard_however_its_text_ends(text):
+    with (
+        fake_server(lambda talk: talk.send(b"\0\5\0\1" + text)) as server,
+        pytest.raises(TransferRefused) as refused,
+    ):
+        get(server.url("x"))
+    assert refused.value.code == 1
+    assert refused.value.server_text == text.split(b"\0")[0].decode("utf-8", "replace")
 
 
 def test_silence_times_out_after_the_retries():
