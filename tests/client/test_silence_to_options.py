@@ -119,6 +119,25 @@ def test_request_without_options_is_not_asked_twice():
     assert had_options(server) == [False]
 
 
+@pytest.mark.parametrize(("content", "size"), [(CONTENT, None), (CONTENT[:300], 300)])
+def test_size_is_what_a_server_without_options_lets_us_know(content, size):
+    def script(talk: Talk) -> None:
+        talk.data(1, content[:512])
+        talk.hear()
+
+    with fake_server(drop_options(script)) as server, Client(**QUICK) as client:
+        assert client.size(server.url("x")) == size
+
+
+def test_name_that_leaves_no_room_for_options_is_asked_for_without():
+    name = "n" * 490
+    with fake_server(serve) as server:
+        assert get(server.url(name)) == CONTENT
+        with pytest.raises(ValueError, match="exceeds 512"):
+            get(server.url(name + "n" * 20))
+    assert [request.filename for request in server.requests] == [name]
+
+
 # --- who hears of it
 
 

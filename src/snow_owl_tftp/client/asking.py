@@ -125,7 +125,13 @@ class Asking:
     def _request(self, transfer: Transfer, blksize: int, *, plain: bool) -> bytes:
         kind = Opcode.RRQ if transfer.role == Role.RECEIVER else Opcode.WRQ
         transfer.asked = () if plain else self._options(transfer, blksize)
-        return build_request(kind, transfer.name, transfer.mode, transfer.asked)
+        try:
+            return build_request(kind, transfer.name, transfer.mode, transfer.asked)
+        except ValueError:
+            if not transfer.asked:
+                raise
+            transfer.asked = ()  # a long name comes before all that could be wished for
+            return build_request(kind, transfer.name, transfer.mode)
 
     def _options(self, transfer: Transfer, blksize: int) -> tuple[Option, ...]:
         if transfer.is_probe:
