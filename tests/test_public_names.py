@@ -35,6 +35,7 @@ NAMES = [
     "TransferRefused",
     "TransferResult",
     "TransferTimedOut",
+    "TransferUnreachable",
     "__version__",
     "get",
     "parse_url",
@@ -86,6 +87,7 @@ FIELDS = {
         "bind": None,
         "max_size_bytes": 0,
         "max_transfers": 0,
+        "no_options": False,
     },
     "TransferResult": {
         "payload_bytes": MISSING,

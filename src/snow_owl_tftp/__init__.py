@@ -37,6 +37,7 @@ _HOMES = {
     "TransferRefused": "snow_owl_tftp.errors",
     "TransferResult": "snow_owl_tftp.client.transfer",
     "TransferTimedOut": "snow_owl_tftp.errors",
+    "TransferUnreachable": "snow_owl_tftp.errors",
     "get": "snow_owl_tftp.client.faces",
     "parse_url": "snow_owl_tftp.client.url",
     "put": "snow_owl_tftp.client.faces",
@@ -64,6 +65,7 @@ __all__ = [
     "TransferRefused",
     "TransferResult",
     "TransferTimedOut",
+    "TransferUnreachable",
     "__version__",
     "get",
     "parse_url",
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
         TransferError,
         TransferRefused,
         TransferTimedOut,
+        TransferUnreachable,
     )
     from snow_owl_tftp.server.library import ReadRequest, Refuse, Response, Server
 

@@ -23,6 +23,7 @@ __all__ = [
     "TransferError",
     "TransferRefused",
     "TransferTimedOut",
+    "TransferUnreachable",
 ]
 
 
@@ -144,6 +145,15 @@ class TransferTimedOut(TransferError, TimeoutError):  # noqa: N818
     Who erred: the network or the server, if there is one.
     What do we send: an ERROR 0 into the silence, once.
     Is the transfer over: yes.
+    """
+
+
+class TransferUnreachable(TransferError, ConnectionRefusedError):  # noqa: N818
+    """The server's host says that nothing listens on its port (ICMP).
+
+    Who erred: whoever named the port, or the server, which is not running, or went away in the middle.
+    What do we send: nothing, nobody is there.
+    Is the transfer over: yes; to wait for a server that is just starting is the caller's to decide.
     """
 
 

@@ -338,7 +338,7 @@ def build_oack(options: Sequence[Option]) -> bytes:
     Raises:
         ValueError: A name is empty, or a string holds a NUL.
     """
-    return _OACK + _build_options(options, "surrogateescape")
+    return _OACK + _build_options(options)
 
 
 def _parse_header_untrusted(datagram: bytes, opcode: bytes) -> int:
@@ -395,14 +395,14 @@ def _build_uint16(number: int) -> bytes:
     return number.to_bytes(2, "big")
 
 
-def _build_strings(*texts: str, errors: str = "strict") -> bytes:
+def _build_strings(*texts: str) -> bytes:
     joined = "\0".join((*texts, ""))
     if joined.count("\0") != len(texts):
         raise ValueError("a TFTP string cannot hold a NUL")
-    return joined.encode("utf-8", errors)
+    return joined.encode("utf-8", "surrogateescape")
 
 
-def _build_options(options: Sequence[Option], errors: str = "strict") -> bytes:
+def _build_options(options: Sequence[Option]) -> bytes:
     if "" in [name for name, _ in options]:
         raise ValueError("empty option name")
-    return _build_strings(*chain.from_iterable(options), errors=errors)
+    return _build_strings(*chain.from_iterable(options))
