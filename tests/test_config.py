@@ -12,6 +12,8 @@ from snow_owl_tftp.errors import ConfigError, TftpError
 
 ALL_KEYS = """
 root_dir = "/srv/boot"
+link_targets = ["/usr/lib/PXELINUX", "/usr/lib/syslinux"]
+hidden = "serve"
 bind_addr = ["192.0.2.1:69", "[::1]:6969"]
 workers = 4
 single_port = false

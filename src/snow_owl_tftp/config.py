@@ -197,6 +197,10 @@ class Settings(_Table, frozen=True):
     """
 
     root_dir: str = "/srv/tftp"
+    link_targets: tuple[str, ...] = ()
+    """Directories outside the root that links within it may lead to."""
+    hidden: Literal["refuse", "serve"] = "refuse"
+    """Names of which a part begins with a dot: administrators keep there what is not meant for clients."""
     bind_addr: str | tuple[str, ...] = "0.0.0.0:69"
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     single_port: bool = False

@@ -51,8 +51,8 @@ class UploadError(RefusedError):
         errno: Why, for the log and the engine; 0 where no system call is to blame.
     """
 
-    def __init__(self, code: int, text: str, errno: int = 0) -> None:
-        super().__init__(code, text)
+    def __init__(self, code: int, text: str, errno: int = 0, *, why: str = "") -> None:
+        super().__init__(code, text, why=why)
         self.errno = errno
 
 
@@ -68,7 +68,8 @@ class UploadTooLargeError(UploadError):
         self.size_bytes = size_bytes
 
 
-def refuse_upload(error: OSError) -> UploadError:
-    """Turn what the file system said into what the client is told."""
-    error_number = error.errno or errno.EIO
-    return UploadError(*_REFUSAL_OF_ERRNO.get(error_number, _IO_ERROR), errno=error_number)
+def refuse_upload(error: OSError, why: str = "") -> UploadError:
+    """Turn what the file system said into what the client is told; `why` is for the operator."""
+    number = error.errno or errno.EIO
+    why = why or f"{error.strerror} ({errno.errorcode.get(number, number)})"
+    return UploadError(*_REFUSAL_OF_ERRNO.get(number, _IO_ERROR), errno=number, why=why)

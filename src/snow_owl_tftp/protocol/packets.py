@@ -66,7 +66,8 @@ class Request:
 
     Attributes:
         kind: Opcode.RRQ or Opcode.WRQ.
-        filename: As sent, never empty; may hold anything but NUL, line breaks included.
+        filename: As sent, never empty; may hold anything but NUL, line breaks included. Bytes that are no UTF-8
+            are lone surrogates, as os.fsdecode makes them, so that every name leads back to its bytes.
         mode: 'octet' or 'netascii', in lower case.
         options: Pairs in the order sent, repeated and unknown ones included.
     """
@@ -176,21 +177,18 @@ def parse_request_untrusted(datagram: bytes, *, max_request_bytes: int = MAX_REQ
     Spec: RFC 1350 section 5; RFC 2347, Packet Formats.
 
     Deviates:
-        - 0xFF bytes at the end of the filename are cut off: Intel boot ROMs hand on the end
-          marker of DHCP option 67 (test_filename_loses_trailing_ff_of_intel_roms).
         - NULs after the last option are padding: some ROMs send their whole buffer
           (test_trailing_nuls_are_padding).
-        - Strings are UTF-8, of which the ASCII of the RFC is a subset.
+        - Strings are UTF-8, of which the ASCII of the RFC is a subset; other bytes pass too: files
+          have such names, and an option of which nobody knows is no reason to refuse a file
+          (test_bytes_that_are_no_utf8_pass).
     """
     kind = _KINDS.get(datagram[:2])
     if kind is None:
         raise BadPacket("not an RRQ or WRQ")
     if len(datagram) > max_request_bytes:
         raise BadPacket("request too long")
-    try:
-        text = datagram[2:].decode()
-    except UnicodeDecodeError:
-        text = _decode_without_trailing_ff_untrusted(datagram[2:])
+    text = datagram[2:].decode("utf-8", "surrogateescape")
     filename, mode, *fields = _split_strings_untrusted(text, at_least=2)
     if not filename:
         raise BadPacket("no filename")
@@ -342,15 +340,6 @@ def _parse_header_untrusted(datagram: bytes, opcode: bytes) -> int:
     return int.from_bytes(datagram[2:HEADER_BYTES], "big")
 
 
-def _decode_without_trailing_ff_untrusted(strings: bytes) -> str:
-    # 0xFF occurs nowhere in UTF-8, so only what failed to decode can need this.
-    filename, nul, rest = strings.partition(b"\0")
-    try:
-        return (filename.rstrip(b"\xff") + nul + rest).decode()
-    except UnicodeDecodeError:
-        raise BadPacket("not UTF-8") from None
-
-
 def _split_strings_untrusted(text: str, *, at_least: int) -> list[str]:
     strings = text.split("\0")
     if strings.pop():
@@ -383,7 +372,7 @@ def _build_strings(*texts: str) -> bytes:
     joined = "\0".join((*texts, ""))
     if joined.count("\0") != len(texts):
         raise ValueError("a TFTP string cannot hold a NUL")
-    return joined.encode()
+    return joined.encode("utf-8", "surrogateescape")
 
 
 def _build_options(options: Sequence[Option]) -> bytes:

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
-from snow_owl_tftp.content.names import normalise_name
+from snow_owl_tftp.content.names import spellings_of
 from snow_owl_tftp.content.translate import NetasciiCache
 from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
 from snow_owl_tftp.plan import Role, TransferPlan
@@ -225,10 +225,10 @@ class FileDecider:
         Raises:
             ConfigError: The root is no directory that may be entered, or a pattern is none.
         """
-        self._policy = Policy(settings.write_config)
+        self._policy = Policy(settings.write_config, settings.hidden)
         self._limits = option_limits(settings)
         self._uploads = uploads
-        self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes)
+        self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
         self._netascii = NetasciiCache()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened.
@@ -252,6 +252,7 @@ class FileDecider:
         Args:
             settings: `options`, `max_file_size_bytes` and `enable_flows` are looked at, nothing else.
         """
+        self._policy = Policy(settings.write_config, settings.hidden)
         self._limits = option_limits(settings)
         self._tree.max_file_size_bytes = settings.max_file_size_bytes
         self._offers_flows = settings.performance.platform.batch.enable_flows
@@ -279,7 +280,8 @@ class FileDecider:
 
     def _open_now(self, request: Request) -> OpenFile:
         """Raises: WouldBlock, RefusedError."""
-        self._policy.decide(request.kind, normalise_name(request.filename))
+        # The spelling as sent stands for all: what may be cut off its end hides no part, and bares none.
+        self._policy.decide(request.kind, spellings_of(request.filename)[0])
         file = self._tree.open_cached(request.filename)
         if request.mode == "octet":
             return file
@@ -300,7 +302,8 @@ class FileDecider:
             raise
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
         # And on NFS or FUSE that look could make a worker wait for another machine.
-        is_plain = self._offers_flows and self._tree.is_local and request.mode == "octet"
+        # A name that was cut must be looked for as sent each time, since it may appear.
+        is_plain = self._offers_flows and self._tree.is_local and file.is_as_sent and request.mode == "octet"
         return Accepted(plan, (self._flow_dir_fd, file.relative_path, datagram) if is_plain else None)
 
     def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:

@@ -22,7 +22,7 @@ from typing import Final
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.leftovers import Survey
-from snow_owl_tftp.content.names import normalise_name
+from snow_owl_tftp.content.names import has_control_character, spellings_of
 from snow_owl_tftp.content.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan import Role, TransferPlan
@@ -57,7 +57,7 @@ class UploadDesk:
         Raises:
             ConfigError: The root is no directory that may be entered, or a pattern is none.
         """
-        self._policy = Policy(settings.write_config)
+        self._policy = Policy(settings.write_config, settings.hidden)
         self._limits = option_limits(settings)
         self._on_stored = on_stored
         self._area = UploadArea(
@@ -96,7 +96,7 @@ class UploadDesk:
         Raises:
             RefusedError: The rules do not allow it, or too many wait.
         """
-        terms = self._policy.decide_write(normalise_name(request.filename))
+        terms = self._policy.decide_write(_meant(request))
         if self._waiting >= _MAX_WAITING:
             raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
         self._waiting += 1
@@ -117,8 +117,11 @@ class UploadDesk:
         self._waiting -= 1
 
     def _begin(self, transfer_id: int, client: str, request: Request, terms: WriteDecision) -> Verdict:
-        """Runs in a thread."""
+        """Runs in a thread; `terms` are those of the name without what firmware hangs behind it."""
         try:
+            sent = spellings_of(request.filename)[0]
+            if sent != terms.path and self._area.holds(sent):
+                terms = self._policy.decide_write(sent)
             negotiated = negotiate(request, size_bytes=None, limits=self._limits)
             upload = self._area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
         except RefusedError as error:
@@ -167,6 +170,18 @@ class _Receiving(UploadContext):
     def let_go(self) -> None:
         """See UploadContext.let_go."""
         self._desk.let_go(self._upload)
+
+
+def _meant(request: Request) -> bytes:
+    """Return the path to write, unless there is a file of the name as sent.
+
+    Raises:
+        RefusedError: It holds what nobody names a file by on purpose, and what would not be found again.
+    """
+    path = spellings_of(request.filename)[-1]
+    if has_control_character(path):
+        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Illegal file name", why="a control character in the name")
+    return path
 
 
 def _plan(transfer_id: int, upload: Upload, negotiated: Negotiated, context: UploadContext) -> TransferPlan:
