@@ -284,11 +284,13 @@ def parse_bind(text: str) -> tuple[str, int]:
     """Split "ADDR:PORT" into host and port.
 
     Args:
-        text: "0.0.0.0:69", "[::]:69" or "[fe80::1%eth0]:69". Names are not looked up: which
-            address a name has may change between two starts.
+        text: "0.0.0.0:69", "[::]:69" or "[fe80::1%eth0]:69"; ":69" or "69" for every address, as
+            tftpd-hpa spells it. Names are not looked up: which address a name has may change
+            between two starts.
 
     Returns:
-        (host without brackets, port 0..65535); port 0 lets the kernel choose.
+        (host without brackets, port 0..65535); port 0 lets the kernel choose. Every address is
+        "::", which takes IPv4 too, and stands for "0.0.0.0" where there is no IPv6.
 
     Raises:
         ConfigError: It is none of these.
@@ -297,8 +299,10 @@ def parse_bind(text: str) -> tuple[str, int]:
 
     host, colon, port_text = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
+    if not host and port_text.isascii() and port_text.isdigit():
+        host, colon, bracketed = "[::]", ":", True
     if not colon or not port_text or port_text.endswith("]"):
-        raise ConfigError(f'expected "ADDR:PORT" such as "0.0.0.0:69" or "[::]:69", got "{text}"')
+        raise ConfigError(f'expected "ADDR:PORT" such as "0.0.0.0:69", or ":69" for every address, got "{text}"')
     if ":" in host and not bracketed:
         raise ConfigError(f'an IPv6 address needs brackets, such as "[::]:69", got "{text}"')
     if not (port_text.isascii() and port_text.isdigit() and int(port_text) <= MAX_PORT):

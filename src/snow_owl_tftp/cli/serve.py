@@ -14,7 +14,9 @@ __all__ = ["command"]
 
 @click.command("serve")
 @click.argument("root", required=False)
-@click.option("--bind", "binds", metavar="ADDR:PORT", multiple=True, help="Where to listen; may be given again.")
+@click.option(
+    "--bind", "binds", metavar="ADDR:PORT", multiple=True, help="Where to listen, :PORT everywhere; may be given again."
+)
 @click.option("--workers", type=int, help="Native threads that answer; one per core.")
 @click.option("--single-port", is_flag=True, default=None, help="Serve everything from the listening port.")
 @click.option("--tid-ports", metavar="A-B", help="UDP ports of transfers, for firewalls.")
