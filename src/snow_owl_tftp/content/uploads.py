@@ -113,6 +113,11 @@ class UploadArea:
         self._root_fd = -1
         self._place.close()
 
+    def is_current(self) -> bool:
+        """Tell whether the path of the root still leads to this root. Raises: ConfigError if it leads nowhere."""
+        place = Place(self.root, "root_dir")
+        return (place.identity, place.paths) == (self._place.identity, self._place.paths)
+
     def sweep(self) -> Survey:
         """Remove what a crash left, and count what lies in the area; call it before the first upload."""
         found = self._survey(removes_leftovers=True)

@@ -16,6 +16,7 @@ Invariants:
 import asyncio
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
 from snow_owl_tftp.content.names import spellings_of
 from snow_owl_tftp.content.translate import NetasciiCache
+from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.policy.rules import Policy
@@ -231,8 +233,10 @@ class FileDecider:
         self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
         self._netascii = NetasciiCache()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
-        # here, to the very inode that was opened.
-        self._flow_dir_fd = os.open(settings.root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
+        # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
+        self._root_dir = settings.root_dir
+        self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._offers_flows = settings.performance.platform.batch.enable_flows
         self._slow_opens = 0
         self._threads = ThreadPoolExecutor(_SLOW_OPEN_THREADS, "tftp-open")
@@ -242,20 +246,40 @@ class FileDecider:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._tree.close()
         self._netascii.close()
-        if self._flow_dir_fd >= 0:
-            os.close(self._flow_dir_fd)
-            self._flow_dir_fd = -1
+        for place in self._flow_roots:
+            place.close()
 
     def reload(self, settings: Settings) -> None:
         """Decide by other limits from now on.
 
         Args:
-            settings: `options`, `max_file_size_bytes` and `enable_flows` are looked at, nothing else.
+            settings: `options`, `hidden`, `max_file_size_bytes` and `enable_flows` are looked at, nothing else
+                that may differ.
         """
         self._policy = Policy(settings.write_config, settings.hidden)
         self._limits = option_limits(settings)
         self._tree.max_file_size_bytes = settings.max_file_size_bytes
         self._offers_flows = settings.performance.platform.batch.enable_flows
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """For whoever else must look at the root without waiting for it."""
+        return self._threads
+
+    def look_again(self) -> bool:
+        """Serve from where `root_dir` and `link_targets` lead now; may wait, so call it in a thread.
+
+        Returns:
+            Whether that is elsewhere; then flows must be forgotten.
+
+        Raises:
+            ConfigError: See FileTree.look_again.
+        """
+        place = Place(self._root_dir, "root_dir")
+        if not self._tree.look_again():
+            return False
+        self._flow_roots.append(place)
+        return True
 
     def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
         """See Decider.decide."""
@@ -304,7 +328,7 @@ class FileDecider:
         # And on NFS or FUSE that look could make a worker wait for another machine.
         # A name that was cut must be looked for as sent each time, since it may appear.
         is_plain = self._offers_flows and self._tree.is_local and file.is_as_sent and request.mode == "octet"
-        return Accepted(plan, (self._flow_dir_fd, file.relative_path, datagram) if is_plain else None)
+        return Accepted(plan, (self._flow_roots[-1].fd, file.relative_path, datagram) if is_plain else None)
 
     def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:
         size_bytes = file.size_bytes

@@ -2,7 +2,8 @@
 
     SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0
     a second one      exit at once with 128 + its number, as a shell counts a process that was killed
-    SIGHUP            read the configuration again (see `reload`); ignored by a server that is ending
+    SIGHUP            read the configuration again (see `reload`) and look up the root again (see `root_watch`);
+                      ignored by a server that is ending
 
 May know: the process. Must not know requests or transfers. It runs in the main thread of a process
 of its own, since signals and the limit of descriptors belong to the process.
@@ -27,6 +28,7 @@ from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.hooks import UploadHook
 from snow_owl_tftp.server.reload import Reloader
 from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.root_watch import RootWatch
 from snow_owl_tftp.server.sockets import format_address
 
 if TYPE_CHECKING:
@@ -80,7 +82,9 @@ def serve(
             return log
 
         reloader = Reloader(settings, read_again, apply)
-        asyncio.run(_serve(reloader, server, report, audit, hook, announce))
+        looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
+        watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
+        asyncio.run(_serve(reloader, watch, server, report, audit, hook, announce))
 
 
 def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
@@ -101,6 +105,7 @@ def raise_descriptor_limit() -> None:
 
 async def _serve(
     reloader: Reloader,
+    watch: RootWatch,
     server: Server,
     report: Report,
     audit: AuditLog,
@@ -108,7 +113,12 @@ async def _serve(
     announce: Callable[[str], None],
 ) -> None:
     settings = reloader.settings
-    ended_by = _catch_signals(reloader.ask)
+
+    def on_hangup() -> None:
+        watch.ask()
+        reloader.ask()
+
+    ended_by = _catch_signals(on_hangup)
     async with server:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
@@ -120,9 +130,10 @@ async def _serve(
         )
         audit.flush()
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
-        reloading = asyncio.create_task(reloader.run(report.log))
+        tasks = [asyncio.create_task(reloader.run(report.log)), asyncio.create_task(watch.run())]
         reason = await ended_by
-        reloading.cancel()
+        for task in tasks:
+            task.cancel()
         report.log.info("asked to stop", by=reason)
         is_drained = await server.drain(reloader.settings.drain_timeout_s)
         aborted = server.live_transfers
