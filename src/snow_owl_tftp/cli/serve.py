@@ -51,10 +51,15 @@ def command(
         "logging.format": log_format,
     }
 
-    def read() -> Settings:
-        return (load(config_path) if config_path else Settings()).with_overrides(flags)
+    dropped: list[str] = []  # of the file as it was read last
 
-    serve(read(), _announce, read if config_path else None)
+    def note_dropped(keys: list[str]) -> None:
+        dropped[:] = keys
+
+    def read() -> Settings:
+        return (load(config_path, note_dropped) if config_path else Settings()).with_overrides(flags)
+
+    serve(read(), _announce, read if config_path else None, dropped)
 
 
 def _announce(address: str) -> None:

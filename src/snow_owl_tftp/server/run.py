@@ -14,7 +14,7 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.server.core import Server
 from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.hooks import UploadHook
+from snow_owl_tftp.server.log_places import refuse_logs_below_root
 from snow_owl_tftp.server.reload import Reloader
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.root_watch import RootWatch
@@ -40,7 +41,10 @@ __all__ = ["serve"]
 
 
 def serve(
-    settings: Settings, announce: Callable[[str], None], read_again: Callable[[], Settings] | None = None
+    settings: Settings,
+    announce: Callable[[str], None],
+    read_again: Callable[[], Settings] | None = None,
+    dropped_keys: Sequence[str] = (),
 ) -> None:
     """Serve until a signal ends it.
 
@@ -48,17 +52,20 @@ def serve(
         settings: All of them.
         announce: Told every bound address, once requests to it are answered.
         read_again: Reads all settings anew, for SIGHUP; called in a thread. None: they come from no file.
+        dropped_keys: What has no effect in what was read last; looked at now and after every reload.
 
     Raises:
         ConfigError: The root, a log file or an address is not what the settings say.
         EngineError: The operating system refused a socket, memory or a thread.
     """
     raise_descriptor_limit()
+    refuse_logs_below_root(settings)
     with ExitStack() as closing:
         log_file = LogFile(settings.logging.file)
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
-        audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
+        warn_of_dropped_keys(log, dropped_keys)
+        audit = AuditLog(settings.logging.audit_path)
         closing.callback(audit.close)
         report = Report(settings, log, audit)
         hook = UploadHook(settings.write_config, log)
@@ -73,6 +80,7 @@ def serve(
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
+            warn_of_dropped_keys(log, dropped_keys)
             hook.log = log
             decider.reload(changed)
             if uploads is not None:
@@ -95,6 +103,12 @@ def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogg
     if swept.removed_files or not swept.is_complete:
         log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)
     return desk
+
+
+def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
+    """Name keys of the origin that change nothing, on one line."""
+    if keys:
+        log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
 
 
 def raise_descriptor_limit() -> None:
