@@ -7,6 +7,7 @@ exceeded"), so an operator's limit and a full disk look alike to a client, as th
 """
 
 import errno
+import os
 from typing import Final
 
 from snow_owl_tftp.errors import RefusedError
@@ -68,8 +69,16 @@ class UploadTooLargeError(UploadError):
         self.size_bytes = size_bytes
 
 
-def refuse_upload(error: OSError, why: str = "") -> UploadError:
-    """Turn what the file system said into what the client is told; `why` is for the operator."""
+def refuse_upload(error: OSError, *, where: bytes = b"", why: str = "") -> UploadError:
+    """Turn what the file system said into what the client is told, and the operator.
+
+    Args:
+        error: What it said.
+        where: The path that it said so about.
+        why: Words that say more than path and error do.
+    """
     number = error.errno or errno.EIO
-    why = why or f"{error.strerror} ({errno.errorcode.get(number, number)})"
+    if not why:
+        why = f"{os.strerror(number)} ({errno.errorcode.get(number, number)})"
+        why = f"{os.fsdecode(where)}: {why}" if where else why
     return UploadError(*_REFUSAL_OF_ERRNO.get(number, _IO_ERROR), errno=number, why=why)

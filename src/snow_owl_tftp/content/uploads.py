@@ -165,7 +165,7 @@ class UploadArea:
             return Upload(self, terms, directory_fd, announced_bytes, is_netascii=is_netascii)
         except OSError as error:
             os.close(directory_fd)
-            raise refuse_upload(error) from error
+            raise refuse_upload(error, where=terms.path) from error
         except BaseException:
             os.close(directory_fd)
             raise
@@ -206,10 +206,11 @@ class UploadArea:
                 return fd, parents[depth:]
             if fd != -errno.ENOENT:
                 break
-        why = self._resolver.explain(b"/".join(parents[:depth]) or b".")
+        where = b"/".join(parents[:depth])
+        why = self._resolver.explain(where or b".")
         if fd in (-errno.EXDEV, -errno.ELOOP):
             raise OutsideRootError(by_link=True, why=why)
-        raise refuse_upload(OSError(-fd, os.strerror(-fd)), why)
+        raise refuse_upload(OSError(-fd, os.strerror(-fd)), where=where, why=why)
 
     def _open_at(self, parts: Sequence[bytes]) -> int:
         """Return a descriptor of a directory below the root, or a negative errno."""
