@@ -191,6 +191,13 @@ def test_place_that_is_a_link_is_known_by_both_its_paths(base: Path, make_tree: 
     assert (read(tree, "by_alias"), read(tree, "by_path")) == (b"place", b"place")
 
 
+def test_further_path_of_the_root_is_a_place_like_others(base: Path, make_tree: MakeTree) -> None:
+    (base / "tftpboot").symlink_to("root")
+    link(base, "link", "{base}/tftpboot/releases/7/file")
+    assert isinstance(refused(make_tree(), "link"), OutsideRootError)
+    assert read(make_tree("tftpboot"), "link") == b"release 7"
+
+
 @pytest.mark.parametrize("target", ["missing", "secret"])
 def test_place_that_is_no_directory_is_a_config_error(base: Path, target: str) -> None:
     with pytest.raises(ConfigError, match="link_targets: "):
