@@ -213,14 +213,14 @@ class FileTree:
             RefusedError: What to answer instead: OutsideRootError and FileTooLargeError where
                 these are the reason.
         """
-        resolver = self._resolver
-        for path in spellings_of(name):
+        resolver, paths = self._resolver, spellings_of(name)
+        for path in paths:
             fd = resolver.open(path)
             if fd not in _ABSENT:
                 break
         if fd < 0:
             raise _refusal(-fd, path, resolver)
-        return self._accept(fd, path, name)
+        return self._accept(fd, path, is_as_sent=path is paths[0])
 
     def open_cached(self, name: str) -> OpenFile:
         """Open a file if that can be done without waiting for anything.
@@ -239,8 +239,10 @@ class FileTree:
             WouldBlock: Nothing is known yet; ask open_for_reading, in a thread.
             RefusedError: As for open_for_reading.
         """
-        resolver, fd = self._resolver, -errno.EAGAIN
-        for path in spellings_of(name) if self.is_local else ():
+        if not self.is_local:
+            raise WouldBlock
+        resolver, paths = self._resolver, spellings_of(name)
+        for path in paths:
             fd = resolver.open_cached(path)
             if fd not in _ABSENT:
                 break
@@ -248,9 +250,9 @@ class FileTree:
             raise refusal_of_errno(-fd)
         if fd < 0:
             raise WouldBlock
-        return self._accept(fd, path, name)
+        return self._accept(fd, path, is_as_sent=path is paths[0])
 
-    def _accept(self, fd: int, path: bytes, name: str) -> OpenFile:
+    def _accept(self, fd: int, path: bytes, *, is_as_sent: bool) -> OpenFile:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
@@ -263,7 +265,7 @@ class FileTree:
         except RefusedError:
             os.close(fd)
             raise
-        return OpenFile(fd, path, status, is_as_sent=path == spellings_of(name)[0])
+        return OpenFile(fd, path, status, is_as_sent=is_as_sent)
 
 
 def _refusal(error_number: int, path: bytes, resolver: Resolver) -> RefusedError:
