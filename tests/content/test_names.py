@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snow_owl_tftp.content.names import climbs_above_root, has_control_character, spellings_of
+from snow_owl_tftp.content.names import climbs_above_root, normalise_name, spellings_of
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -81,10 +81,19 @@ def test_nul_is_refused() -> None:
     assert caught.value.code == ErrorCode.ACCESS_VIOLATION
 
 
-@pytest.mark.parametrize("code", [*range(1, 0x20), *range(0x7F, 0xA0)])
-def test_control_character_is_seen_and_no_byte_that_is_no_text(code: int) -> None:
-    assert has_control_character(f"a{chr(code)}b".encode())
-    assert not has_control_character(b"a\xe9\x9bb")
+@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0)])
+def test_name_of_what_is_made_holds_no_control_character(code: int) -> None:
+    with pytest.raises(RefusedError) as caught:
+        normalise_name(f"a{chr(code)}b")
+    assert caught.value.code == ErrorCode.ACCESS_VIOLATION
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [(b"/sub/x\xff\x01y", b"sub/x"), (b"x\r\n", b"x"), (b"caf\xe9\x9b", b"caf\xe9\x9b"), (b"\\x", b"x")],
+)
+def test_name_of_what_is_made_is_what_was_meant(sent: bytes, path: bytes) -> None:
+    assert normalise_name(os.fsdecode(sent)) == path
 
 
 @given(st.binary(min_size=1))

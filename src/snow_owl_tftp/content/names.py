@@ -15,7 +15,7 @@ from typing import Final
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["climbs_above_root", "has_control_character", "meant_by", "spellings_of"]
+__all__ = ["climbs_above_root", "meant_by", "normalise_name", "spellings_of"]
 
 _END_MARKER: Final = "\udcff"
 """The byte 0xFF, which ends the options of DHCP (RFC 2132 section 3.2). Intel boot ROMs take option 67
@@ -61,9 +61,22 @@ def _path_of(name: str) -> bytes:
     return "/".join(parts).encode("utf-8", "surrogateescape") or b"."
 
 
-def has_control_character(path: bytes) -> bool:
-    """Tell whether a path holds C0, DEL or C1: what nobody names a file by on purpose."""
-    return _CONTROL.search(path.decode("utf-8", "surrogateescape")) is not None
+def normalise_name(name: str) -> bytes:
+    """Spell a name where nobody can look whether a file has it as sent: for what is made, and for handlers.
+
+    Args:
+        name: As for `spellings_of`.
+
+    Returns:
+        The path of what is `meant_by` the name.
+
+    Raises:
+        RefusedError: ACCESS_VIOLATION for C0, DEL and C1 elsewhere in it: nobody names a file so on purpose.
+    """
+    path = spellings_of(name)[-1]
+    if _CONTROL.search(path.decode("utf-8", "surrogateescape")):
+        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Illegal file name", why="a control character in the name")
+    return path
 
 
 def climbs_above_root(path: bytes) -> bool:

@@ -77,8 +77,7 @@ class ReadRequest:
         client: Address of the client.
         client_port: Its UDP port (TID).
         server: The address it asked, or None where the server is bound to one.
-        path: The name as sent, without what firmware hangs behind it (0xFF, line ends); anything but NUL may be in
-            it, `..` included. Bytes that are no UTF-8 are lone surrogates: os.fsencode gives them back.
+        path: The name as sent; anything but NUL may be in it, `..` included.
         mode: 'octet' or 'netascii'; the server converts, a handler need not look.
         options: Asked for, names in lower case; the server negotiates them.
     """

@@ -24,7 +24,7 @@ from typing import Final
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.leftovers import Survey
-from snow_owl_tftp.content.names import has_control_character, spellings_of
+from snow_owl_tftp.content.names import normalise_name, spellings_of
 from snow_owl_tftp.content.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan import Role, TransferPlan
@@ -142,7 +142,7 @@ class UploadDesk:
         Raises:
             RefusedError: The rules do not allow it, or too many wait.
         """
-        terms = self._policy.decide_write(_meant(request))
+        terms = self._policy.decide_write(normalise_name(request.filename))
         if self._waiting >= _MAX_WAITING:
             raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
         self._waiting += 1
@@ -222,18 +222,6 @@ class _Receiving(UploadContext):
     def let_go(self) -> None:
         """See UploadContext.let_go."""
         self._desk.let_go(self._upload)
-
-
-def _meant(request: Request) -> bytes:
-    """Return the path to write, unless there is a file of the name as sent.
-
-    Raises:
-        RefusedError: It holds what nobody names a file by on purpose, and what would not be found again.
-    """
-    path = spellings_of(request.filename)[-1]
-    if has_control_character(path):
-        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Illegal file name", why="a control character in the name")
-    return path
 
 
 def _plan(transfer_id: int, upload: Upload, negotiated: Negotiated, context: UploadContext) -> TransferPlan:
