@@ -2,9 +2,12 @@
 
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from tests.content.test_links import exchange
 from tests.server.upload_support import files_below, serve_uploads
 from tests.server.upload_support import make_root as make_upload_root
 from tests.support.client import Client, Refused
@@ -186,3 +189,37 @@ def test_links_into_the_root_and_to_a_named_place_are_served(root: Path, tmp_pat
         (root / "absolute.efi").unlink()
         (root / "absolute.efi").symlink_to("/etc/hostname")
         assert refused(client, "absolute.efi").code == 2
+
+
+@pytest.mark.parametrize("go", ["releases/7", "{root}/releases/7"])
+def test_no_race_of_renames_serves_what_lies_outside(root: Path, tmp_path: Path, go: str) -> None:
+    """The engine repeats what it may while a directory and a link out of the root change names."""
+    (root / "releases/7").mkdir(parents=True)
+    (root / "releases/7/file").write_bytes(b"inside")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").write_bytes(b"secret")
+    (root / "releases/bait").symlink_to(tmp_path / "outside")
+    (root / "go").symlink_to(go.format(root=root))
+    is_over = threading.Event()
+
+    def swap() -> None:
+        while not is_over.is_set():
+            exchange(root / "releases/7", root / "releases/bait")
+
+    with serve_in_thread(root, {"logging.level": "error"}) as server, Client(server.address) as client:
+        swapper = threading.Thread(target=swap)
+        swapper.start()
+        served = denied = 0
+        try:
+            deadline_s = time.monotonic() + 20
+            while (served < 50 or denied < 50) and time.monotonic() < deadline_s:
+                for name in ("go/file", "releases/7/file"):
+                    try:
+                        assert client.get(name).payload == b"inside"
+                        served += 1
+                    except Refused:
+                        denied += 1
+        finally:
+            is_over.set()
+            swapper.join()
+    assert min(served, denied) >= 50, (served, denied)
