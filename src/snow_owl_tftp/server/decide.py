@@ -7,8 +7,8 @@ loop's business; what it decides is carried out by `core` and told by `report`.
 
 Invariants:
 - `decide` never waits for a disk: what cannot be answered from the kernel's caches goes to a small
-  pool of threads, and comes back as a future. At most `_MAX_SLOW_OPENS` wait there; a request beyond
-  them is told that the server is busy, and its client asks again.
+  pool of threads, and comes back as a future. At most `_MAX_SLOW_OPENS` wait there, and half of them for
+  one directory of the root; a request beyond is told that the server is busy, and its client asks again.
 - A Verdict that is not carried out must be discarded, since it may hold a descriptor.
 - A peer's bytes end here as BadPacket or RefusedError. Any other exception is our bug and rises.
 """
@@ -18,7 +18,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -38,6 +38,7 @@ from snow_owl_tftp.protocol.packets import (
     parse_request_untrusted,
     refuse_malformed_untrusted,
 )
+from snow_owl_tftp.server.patient import PatientThreads
 
 __all__ = [
     "Accepted",
@@ -58,10 +59,13 @@ __all__ = [
 Flow: TypeAlias = tuple[int, bytes, bytes]
 """Directory descriptor, path beneath it, the request's datagram: lets the engine repeat this decision by itself."""
 
-_SLOW_OPEN_THREADS: Final = 8
-"""A stuck network mount holds a thread per request; the others still serve what is on another disk."""
+_SLOW_OPEN_THREADS: Final = 32
+_SLOW_OPEN_THREADS_PER_KEY: Final = 8
+"""For one directory of the root: a network mount that hangs holds a thread a request, and must leave some to others."""
 _MAX_SLOW_OPENS: Final = 1024
 """Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
+_MAX_SLOW_OPENS_PER_KEY: Final = 512
+"""Of one directory of the root, for the same reason."""
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -239,7 +243,7 @@ class FileDecider:
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._offers_flows = settings.performance.platform.batch.enable_flows
         self._slow_opens = 0
-        self._threads = ThreadPoolExecutor(_SLOW_OPEN_THREADS, "tftp-open")
+        self._threads = PatientThreads(_SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open")
 
     def close(self) -> None:
         """Close the root; call it when no server uses this decider any more."""
@@ -262,7 +266,7 @@ class FileDecider:
         self._offers_flows = settings.performance.platform.batch.enable_flows
 
     @property
-    def threads(self) -> ThreadPoolExecutor:
+    def threads(self) -> Executor:
         """For whoever else must look at the root without waiting for it."""
         return self._threads
 
@@ -347,10 +351,11 @@ class FileDecider:
         )
 
     def _decide_later(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict | Awaitable[Verdict]:
-        if self._slow_opens >= _MAX_SLOW_OPENS:
+        key = _directory_of(request.filename)
+        if self._slow_opens >= _MAX_SLOW_OPENS or self._threads.waiting_for(key) >= _MAX_SLOW_OPENS_PER_KEY:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         self._slow_opens += 1
-        opening = self._threads.submit(self._decide_slowly, transfer_id, datagram, request)
+        opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
         future = asyncio.wrap_future(opening)
         future.add_done_callback(lambda done: self._note_opened(done, opening))
         return future
@@ -376,6 +381,17 @@ class FileDecider:
             return self._netascii.translate(file)
         finally:
             file.close()
+
+
+def _directory_of(name: str) -> bytes:
+    """Return the directory of the root that a name leads through, by its text; b".": none."""
+    parts: list[bytes] = []
+    for part in spellings_of(name)[0].split(b"/"):
+        if part != b"..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+    return parts[0] if len(parts) > 1 else b"."
 
 
 def _discard(opening: "Future[Verdict]") -> None:
