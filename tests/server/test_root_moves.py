@@ -44,7 +44,7 @@ def test_new_release_is_served_without_a_signal_although_the_engine_knew_the_old
             assert client.get("boot").payload == OLD
         switch(base)
         wait_for(lambda: client.get("boot").payload == NEW, "the new release")
-        wait_for(lambda: "root leads elsewhere now" in server.log, "the line about it")
+        wait_for(lambda: "root or link_targets lead elsewhere now" in server.log, "the line about it")
         assert str(base / "releases/8") in server.log
         assert client.get("boot").payload == NEW
 
@@ -184,7 +184,7 @@ async def test_one_part_that_moved_is_followed_although_another_could_not(base: 
         await asyncio.wait_for(moved.wait(), 20)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert lines == ["root cannot be looked up again, the old one stays", "root leads elsewhere now"]
+    assert lines == ["root cannot be looked up again, the old one stays", "root or link_targets lead elsewhere now"]
 
 
 async def test_only_a_root_behind_links_is_looked_up_unasked(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

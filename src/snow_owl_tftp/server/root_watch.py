@@ -81,7 +81,7 @@ class RootWatch:
             if self._has_moved:
                 self._has_moved = False
                 self._on_moved()
-                self._report.log.info("root leads elsewhere now", root=self._root, to=self._real_path)
+                self._report.log.info("root or link_targets lead elsewhere now", root=self._root, to=self._real_path)
 
     def _look(self) -> bool:
         """Return whether links lead to the root; runs in a thread."""
