@@ -71,12 +71,14 @@ class RefusedError(TftpError):
     Attributes:
         code: ErrorCode of the ERROR to send, 0..8.
         text: Its human-readable message; short, ASCII, free of paths.
+        why: What the operator needs to know beside it, paths and errno included; never sent.
     """
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, *, why: str = "") -> None:
         super().__init__(code, text)
         self.code = code
         self.text = text
+        self.why = why
 
     def __str__(self) -> str:
         return f"ERROR {int(self.code)}: {self.text}"

@@ -6,6 +6,7 @@ import os
 
 import msgspec
 import pytest
+from tests.support.client import Client as RawClient
 
 from snow_owl_tftp import AsyncClient, ReadRequest, Refuse, Response, Server
 from snow_owl_tftp.config import Settings
@@ -63,6 +64,23 @@ async def test_request_says_who_asks_for_what():
     assert seen[0].client == "127.0.0.1"
     assert seen[0].options["windowsize"] == "7"
     assert seen[0].mode == "octet"
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"), [("x\udcff", "x"), ("x\udcff\x06junk", "x"), ("x\r\n", "x"), ("caf\udce9", "caf\udce9")]
+)
+async def test_handler_is_spared_what_firmware_hangs_behind_a_name(sent, path):
+    seen = []
+
+    async def handler(request):
+        seen.append(request.path)
+        return Response(b"content")
+
+    async with Server(read=handler) as server:
+        loop = asyncio.get_running_loop()
+        with RawClient(server.address) as client:
+            assert (await loop.run_in_executor(None, client.get, sent)).payload == b"content"
+    assert seen == [path]
 
 
 async def test_netascii_is_converted():

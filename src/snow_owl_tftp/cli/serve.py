@@ -14,7 +14,9 @@ __all__ = ["command"]
 
 @click.command("serve")
 @click.argument("root", required=False)
-@click.option("--bind", "binds", metavar="ADDR:PORT", multiple=True, help="Where to listen; may be given again.")
+@click.option(
+    "--bind", "binds", metavar="ADDR:PORT", multiple=True, help="Where to listen, :PORT everywhere; may be given again."
+)
 @click.option("--workers", type=int, help="Native threads that answer; one per core.")
 @click.option("--single-port", is_flag=True, default=None, help="Serve everything from the listening port.")
 @click.option("--tid-ports", metavar="A-B", help="UDP ports of transfers, for firewalls.")
@@ -49,10 +51,15 @@ def command(
         "logging.format": log_format,
     }
 
-    def read() -> Settings:
-        return (load(config_path) if config_path else Settings()).with_overrides(flags)
+    dropped: list[str] = []  # of the file as it was read last
 
-    serve(read(), _announce, read if config_path else None)
+    def note_dropped(keys: list[str]) -> None:
+        dropped[:] = keys
+
+    def read() -> Settings:
+        return (load(config_path, note_dropped) if config_path else Settings()).with_overrides(flags)
+
+    serve(read(), _announce, read if config_path else None, dropped)
 
 
 def _announce(address: str) -> None:

@@ -46,7 +46,8 @@ from snow_owl_tftp.content.places import (
 from snow_owl_tftp.content.refusals import UploadError, UploadTooLargeError, refuse_upload
 from snow_owl_tftp.content.space import Space
 from snow_owl_tftp.content.staging import StagedFile, is_staging_name
-from snow_owl_tftp.errors import ConfigError, InternalError, RefusedError
+from snow_owl_tftp.content.walk import Place
+from snow_owl_tftp.errors import InternalError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.netascii import NetasciiDecoder
 
@@ -80,7 +81,7 @@ class UploadArea:
         max_file_size_bytes: int = 0,
         max_total_bytes: int = 0,
         counts: Callable[[bytes], bool] = lambda _: True,
-        make_resolver: Callable[[int], Resolver] = choose_resolver,
+        make_resolver: Callable[[int, Sequence[Place]], Resolver] = choose_resolver,
     ) -> None:
         """Open the root.
 
@@ -96,13 +97,10 @@ class UploadArea:
             ConfigError: The root is no directory that can be opened.
         """
         self.root = Path(root).absolute()
-        try:
-            self._root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ConfigError(
-                f"root_dir: {os.fspath(root)}: {error.strerror}; name a directory that this user may enter"
-            ) from error
-        self._resolver = make_resolver(self._root_fd)
+        self._place = Place(root, "root_dir")
+        self._root_fd = self._place.fd
+        # Only the root: what links may lead to outside is there to be read.
+        self._resolver = make_resolver(self._root_fd, (self._place,))
         self._counts = counts
         self.max_file_size_bytes = max_file_size_bytes
         self.space = Space(max_total_bytes, lambda: self._survey(removes_leftovers=False).counted_bytes)
@@ -112,15 +110,26 @@ class UploadArea:
 
     def close(self) -> None:
         """Close the root. Uploads must be closed before."""
-        fd, self._root_fd = self._root_fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._root_fd = -1
+        self._place.close()
+
+    def is_current(self) -> bool:
+        """Tell whether the path of the root still leads to this root. Raises: ConfigError if it leads nowhere."""
+        place = Place(self.root, "root_dir")
+        return (place.identity, place.paths) == (self._place.identity, self._place.paths)
 
     def sweep(self) -> Survey:
         """Remove what a crash left, and count what lies in the area; call it before the first upload."""
         found = self._survey(removes_leftovers=True)
         self.space.set_counted(found.counted_bytes)
         return found
+
+    def holds(self, path: bytes) -> bool:
+        """Tell whether something has a path already."""
+        fd = self._resolver.open(path)
+        if fd >= 0:
+            os.close(fd)
+        return fd not in (-errno.ENOENT, -errno.ENOTDIR, -errno.ENAMETOOLONG)
 
     def begin(self, terms: UploadTerms, announced_bytes: int | None = None, *, is_netascii: bool = False) -> "Upload":
         """Make ready to receive a file.
@@ -156,7 +165,7 @@ class UploadArea:
             return Upload(self, terms, directory_fd, announced_bytes, is_netascii=is_netascii)
         except OSError as error:
             os.close(directory_fd)
-            raise refuse_upload(error) from error
+            raise refuse_upload(error, where=terms.path) from error
         except BaseException:
             os.close(directory_fd)
             raise
@@ -197,9 +206,11 @@ class UploadArea:
                 return fd, parents[depth:]
             if fd != -errno.ENOENT:
                 break
+        where = b"/".join(parents[:depth])
+        why = self._resolver.explain(where or b".")
         if fd in (-errno.EXDEV, -errno.ELOOP):
-            raise OutsideRootError(by_link=True)
-        raise refuse_upload(OSError(-fd, os.strerror(-fd)))
+            raise OutsideRootError(by_link=True, why=why)
+        raise refuse_upload(OSError(-fd, os.strerror(-fd)), where=where, why=why)
 
     def _open_at(self, parts: Sequence[bytes]) -> int:
         """Return a descriptor of a directory below the root, or a negative errno."""

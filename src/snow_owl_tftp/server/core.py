@@ -114,16 +114,24 @@ class Server:
             settings: `performance.platform.batch` is looked at; the rest is taken by another `start` only.
         """
         self._settings = settings
-        self._reloads_total += 1
+        self.forget_decisions()
         engine, loop = self._engine, self._loop
         if engine is None or loop is None:
             return
         engine.set_tuning(**tuning(settings))
-        engine.forget_flows()
         # A new one: no sample mixes what was before with what is after.
         if self._sampler is not None:
             self._sampler.stop()
         self._sampler = self._make_sampler(loop, engine)
+
+    def forget_decisions(self) -> None:
+        """Ask the decider about every following request, also where the engine had repeated its answer by itself.
+
+        Call it in the event loop's thread, after the decider has changed.
+        """
+        self._reloads_total += 1
+        if self._engine is not None:
+            self._engine.forget_flows()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the running transfers.

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
 from urllib.parse import quote
 
 from snow_owl_tftp.config import Settings
+from snow_owl_tftp.content.names import meant_by
 from snow_owl_tftp.errors import BadPacket, ConfigError, RefusedError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.plan import Role, TransferPlan
@@ -54,6 +55,8 @@ _NO_AUDIT: Final = "remove it; a Server of the library writes no audit log"
 _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "bind_addr": "use the argument bind instead",
     "root_dir": _HANDLER_DECIDES,
+    "link_targets": _HANDLER_DECIDES,
+    "hidden": _HANDLER_DECIDES,
     "max_file_size_bytes": _HANDLER_DECIDES,
     "drain_timeout_s": "remove it; stop() ends running transfers",
     "write_config": "remove it; a Server of the library takes no uploads",
@@ -267,7 +270,7 @@ class _HandlerDecider:
     async def _answer(self, asked: Asked, request: Request) -> Verdict:
         host, port = asked.peer
         options = {name.lower(): value for name, value in reversed(request.options)}
-        read = ReadRequest(host, port, asked.local_address, request.filename, request.mode, options)
+        read = ReadRequest(host, port, asked.local_address, meant_by(request.filename), request.mode, options)
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
                 return await self._accept(asked.transfer_id, request, await self._handler(read))

@@ -130,7 +130,8 @@ class Report:
         kind = "WRQ" if is_write else "RRQ"
         # Boot loaders probe for dozens of files that are not there: nothing to warn of.
         tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
-        tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text)
+        why = {"why": cause.why} if cause.why else {}
+        tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text, **why)
         if not self._is_audited:
             return
         correlation_id = _correlation_id(asked.transfer_id)

@@ -2,7 +2,8 @@
 
     SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0
     a second one      exit at once with 128 + its number, as a shell counts a process that was killed
-    SIGHUP            read the configuration again (see `reload`); ignored by a server that is ending
+    SIGHUP            read the configuration again (see `reload`) and look up the root again (see `root_watch`);
+                      ignored by a server that is ending
 
 May know: the process. Must not know requests or transfers. It runs in the main thread of a process
 of its own, since signals and the limit of descriptors belong to the process.
@@ -13,7 +14,7 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,10 @@ from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.server.core import Server
 from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.hooks import UploadHook
+from snow_owl_tftp.server.log_places import refuse_logs_below_root
 from snow_owl_tftp.server.reload import Reloader
 from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.root_watch import RootWatch
 from snow_owl_tftp.server.sockets import format_address
 
 if TYPE_CHECKING:
@@ -38,7 +41,10 @@ __all__ = ["serve"]
 
 
 def serve(
-    settings: Settings, announce: Callable[[str], None], read_again: Callable[[], Settings] | None = None
+    settings: Settings,
+    announce: Callable[[str], None],
+    read_again: Callable[[], Settings] | None = None,
+    dropped_keys: Sequence[str] = (),
 ) -> None:
     """Serve until a signal ends it.
 
@@ -46,17 +52,20 @@ def serve(
         settings: All of them.
         announce: Told every bound address, once requests to it are answered.
         read_again: Reads all settings anew, for SIGHUP; called in a thread. None: they come from no file.
+        dropped_keys: What has no effect in what was read last; looked at now and after every reload.
 
     Raises:
         ConfigError: The root, a log file or an address is not what the settings say.
         EngineError: The operating system refused a socket, memory or a thread.
     """
     raise_descriptor_limit()
+    refuse_logs_below_root(settings)
     with ExitStack() as closing:
         log_file = LogFile(settings.logging.file)
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
-        audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
+        warn_of_dropped_keys(log, dropped_keys)
+        audit = AuditLog(settings.logging.audit_path)
         closing.callback(audit.close)
         report = Report(settings, log, audit)
         hook = UploadHook(settings.write_config, log)
@@ -71,6 +80,7 @@ def serve(
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
+            warn_of_dropped_keys(log, dropped_keys)
             hook.log = log
             decider.reload(changed)
             if uploads is not None:
@@ -80,7 +90,9 @@ def serve(
             return log
 
         reloader = Reloader(settings, read_again, apply)
-        asyncio.run(_serve(reloader, server, report, audit, hook, announce))
+        looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
+        watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
+        asyncio.run(_serve(reloader, watch, server, report, audit, hook, announce))
 
 
 def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
@@ -93,6 +105,12 @@ def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogg
     return desk
 
 
+def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
+    """Name keys of the origin that change nothing, on one line."""
+    if keys:
+        log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
+
+
 def raise_descriptor_limit() -> None:
     """Let the process open as many files as the system permits it: every file being sent takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -101,6 +119,7 @@ def raise_descriptor_limit() -> None:
 
 async def _serve(
     reloader: Reloader,
+    watch: RootWatch,
     server: Server,
     report: Report,
     audit: AuditLog,
@@ -108,7 +127,12 @@ async def _serve(
     announce: Callable[[str], None],
 ) -> None:
     settings = reloader.settings
-    ended_by = _catch_signals(reloader.ask)
+
+    def on_hangup() -> None:
+        watch.ask()
+        reloader.ask()
+
+    ended_by = _catch_signals(on_hangup)
     async with server:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
@@ -120,9 +144,10 @@ async def _serve(
         )
         audit.flush()
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
-        reloading = asyncio.create_task(reloader.run(report.log))
+        tasks = [asyncio.create_task(reloader.run(report.log)), asyncio.create_task(watch.run())]
         reason = await ended_by
-        reloading.cancel()
+        for task in tasks:
+            task.cancel()
         report.log.info("asked to stop", by=reason)
         is_drained = await server.drain(reloader.settings.drain_timeout_s)
         aborted = server.live_transfers
