@@ -88,9 +88,16 @@ def test_refused_is_one_line_and_status_3(server, tmp_path):
 
 
 def test_silence_is_status_4():
-    done = run("get", "tftp://127.0.0.1:9/x", "-o", "-", "--timeout", "0.1", "--retries", "1")
+    with fake_server(lambda talk: None) as server:
+        done = run("get", server.url("x"), "-o", "-", "--timeout", "0.1", "--retries", "1")
     assert done.returncode == 4
     assert b"timed out" in done.stderr
+
+
+def test_nobody_at_the_port_is_status_4():
+    done = run("get", "tftp://127.0.0.1:9/x", "-o", "-")
+    assert done.returncode == 4
+    assert b"nobody listens at 127.0.0.1:9" in done.stderr
 
 
 def test_changed_is_status_5(tmp_path):
