@@ -47,7 +47,7 @@ def hears_no_data(client):
             return False
 
 
-def test_few_transfers_are_spread_over_all_tids(serve, file):
+def test_a_lone_transfer_may_have_any_tid(serve, file):
     served = serve(tids=8, **PATIENT)
     seen = set()
     deadline = time.monotonic() + 20
@@ -65,7 +65,7 @@ def test_many_transfers_share_few_tids_so_that_there_is_something_to_batch(serve
         clients = [stack.enter_context(Client(served.address)) for _ in range(44)]
         tids = [ask(client) for client in clients]
     # Two at a time; two others if ten seconds were over meanwhile.
-    assert len(set(tids[4:])) <= 4
+    assert len(set(tids[1:])) <= 4
 
 
 @pytest.mark.parametrize("answer", [build_ack(0), build_data(1, b"x"), build_error(0, "x")])

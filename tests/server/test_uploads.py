@@ -329,7 +329,7 @@ def test_client_that_vanishes_leaves_nothing(root: Path) -> None:
             client.send(build_data(1, bytes(512)), peer)
             assert client.receive_packet()[0] == Ack(1)
         wait_for(lambda: "transfer failed" in server.log, "the upload to be given up")
-        assert "TIMED_OUT" in server.log
+        assert "UNREACHABLE" in server.log
     assert files_below(root) == {}
 
 

@@ -81,8 +81,7 @@ cdef enum:
     STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most
     DALLY_NS = 5000000000         # how long the last ACK is repeated: longer than a peer's usual timeout
     TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID sockets
-    SPARSE_TRANSFERS = 4          # so few on a worker have nothing to batch
-    LEAST_TIDS = 2                # of more, new ones are spread over so many TID sockets ...
+    LEAST_TIDS = 2                # where several transfers run new ones are spread over so many TID sockets ...
     TRANSFERS_A_TID = 25          # ... or one for so many transfers
     WRONG_GUESSES = 3             # of one address, before its requests are dropped ...
     KNOWN_WRONG_GUESSES = 30      # ... or so many, where its network has a history ...
@@ -371,11 +370,11 @@ cdef uint32_t random_below(Worker *w, uint32_t limit) noexcept nogil:
 cdef uint32_t tid_spread(Worker *w, const Group *g) noexcept nogil:
     """Over how many TID sockets new transfers are spread.
 
-    Whoever forges an address must guess its TID to go on.  All sockets are used where few transfers run, for then there
-    is nothing to batch, and for a while after a wrong guess.  Otherwise so few that each has datagrams for a batch.
+    Whoever forges an address must guess its TID to go on.  All sockets are used where no other transfer runs, for then
+    there is nothing to batch, and for a while after a wrong guess.  Otherwise so few that each has many datagrams.
     """
     cdef uint64_t spread = w.counters.live_transfers // TRANSFERS_A_TID
-    if w.counters.live_transfers < SPARSE_TRANSFERS or (w.guessed_ns and w.now_ns - w.guessed_ns < GUESS_MEMORY_NS):
+    if w.counters.live_transfers <= 1 or (w.guessed_ns and w.now_ns - w.guessed_ns < GUESS_MEMORY_NS):
         return <uint32_t>g.tid_count
     if spread < LEAST_TIDS:
         spread = LEAST_TIDS
@@ -437,7 +436,8 @@ cdef Guesser *guesser_of(Worker *w, const Peer *peer) noexcept nogil:
 cdef bint has_guessed_often(Worker *w, const Peer *peer) noexcept nogil:
     cdef Guesser *guesser = guesser_of(w, peer)
     # More for a network of our own clients: whoever forges their addresses must not lock them out that easily.
-    return guesser != NULL and guesser.count >= (KNOWN_WRONG_GUESSES if has_history(w, peer) else WRONG_GUESSES)
+    return (guesser != NULL and guesser.count >= WRONG_GUESSES
+            and (guesser.count >= KNOWN_WRONG_GUESSES or not has_history(w, peer)))
 
 
 cdef uint64_t guessed_since(Worker *w, const Peer *peer) noexcept nogil:
