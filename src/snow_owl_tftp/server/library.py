@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
 from urllib.parse import quote
 
+from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import BadPacket, ConfigError, RefusedError
 from snow_owl_tftp.observe.audit import AuditLog
@@ -164,7 +165,6 @@ class Server:
         self._decider = _HandlerDecider(read, option_limits(self._settings), handler_timeout_s)
         report = Report(self._settings, cast(Any, _StandardLog()), AuditLog(""))
         self._core = _Core(self._settings, self._decider, report)
-        self._decider.abort = self._core.abort
 
     @property
     def address(self) -> tuple[str, int]:
@@ -214,9 +214,12 @@ class Server:
         await self._core.start()
 
     async def stop(self) -> None:
-        """End what still runs, tell its peers, and release every socket and thread."""
+        """End what still runs, tell its peers, and release every socket and thread.
+
+        May be called again at any time. If it is cancelled, the rest is done all the same while the loop runs.
+        """
         await self._core.stop()
-        await self._decider.close()
+        await self._decider.wait_closed()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -229,12 +232,23 @@ class Server:
 
 
 class _Core(CoreServer):
-    """The core, and the one thing more that a stream needs."""
+    """The core, and what a decider of handlers needs of it."""
+
+    def __init__(self, settings: Settings, decider: "_HandlerDecider", report: Report) -> None:
+        super().__init__(settings, decider, report)
+        self._on_end = decider.close
+        decider.abort = self.abort
 
     def abort(self, transfer_id: int, text: str) -> None:
         """End a started transfer with ERROR 0."""
         if self._engine is not None:
             self._engine.abort(transfer_id, int(ErrorCode.NOT_DEFINED), text.encode())
+
+    def _on_stopped(self, engine: Engine, ended: asyncio.Future[None]) -> None:
+        try:
+            super()._on_stopped(engine, ended)
+        finally:
+            self._on_end()
 
 
 class _HandlerDecider:
@@ -258,11 +272,15 @@ class _HandlerDecider:
             return refuse(request, RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed"))
         return self._answer(asked, request)
 
-    async def close(self) -> None:
-        """Wait for the end of every stream; the core has stopped, so that no transfer of one lives."""
+    def close(self) -> None:
+        """Let the threads go, which no transfer needs any more; new ones come with the next request."""
         self._threads.close()
         self._threads = ContentThreads()
-        await asyncio.gather(*self._streams, return_exceptions=True)
+
+    async def wait_closed(self) -> None:
+        """Wait for the end of every stream; the core has stopped, so that no transfer of one lives."""
+        if self._streams:
+            await asyncio.wait(self._streams)  # not gather: cancelled, that would cancel the closing of every stream
 
     async def _answer(self, asked: Asked, request: Request) -> Verdict:
         host, port = asked.peer
