@@ -17,6 +17,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 
+from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request
@@ -77,7 +78,7 @@ class Stream:
         failure = await self._pour()
         self._is_pouring = False
         if failure is not None and not self._is_over.is_set():
-            logging.getLogger("snow_owl_tftp").error("a stream failed", exc_info=failure)
+            log_event(logging.ERROR, "a stream failed", {}, failure)
             self._abort()
             await self._is_over.wait()
         os.close(self._writer)
@@ -119,7 +120,7 @@ class Stream:
             async with asyncio.timeout(self._timeout_s):
                 await aclose()
         except Exception as error:  # its transfer is over: nobody but the log can be told
-            logging.getLogger("snow_owl_tftp").error("a stream could not be closed", exc_info=error)
+            log_event(logging.ERROR, "a stream could not be closed", {}, error)
 
 
 class StreamContext(TransferContext):
