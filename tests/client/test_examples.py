@@ -90,7 +90,8 @@ def test_python_in_readme(tftp_server):
 
 LIBRARY_BLOCKS = python_blocks("docs/library.md")
 SAYS = {
-    'root="examples/tftpboot"': (r"tftp://127\.0\.0\.1:\d+/README\.txt \d+\n", ""),
+    "with Server(root=": (r"\d+\n", ""),
+    'bind="127.0.0.1:0", root="examples/tftpboot"': (r"tftp://127\.0\.0\.1:\d+/README\.txt \d+\n", ""),
     "def answer(": (r"hostname 127\.0\.0\.1\n\d+\n", ""),
     "write=store": (r"\{'backup/switch1\.cfg': b'hostname switch1\\n'\}\n", ""),
     "on_complete=": (r"vmlinuz ok 6\n", r"transfer completed peer=127\.0\.0\.1:\d+ file=vmlinuz bytes=6 .*\n"),

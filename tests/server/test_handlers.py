@@ -131,7 +131,7 @@ async def test_plain_handler_that_raises_is_a_failure_with_its_traceback(error, 
         await fetch(read)
     assert "secret" not in refused.value.server_text
     failure = next(record for record in caplog.records if record.levelname == "ERROR")
-    assert (failure.event, failure.file) == ("internal error", "x")
+    assert (failure.event, failure.file) == ("a handler failed", "x")
     assert "secret" in str(failure.exc_info[1].__cause__ or failure.exc_info[1])
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 
 from snow_owl_tftp import AsyncClient, ReadRequest, Refuse, Response, Server
 from snow_owl_tftp.config import Settings
-from snow_owl_tftp.errors import ConfigError, RefusedError, TransferRefused
+from snow_owl_tftp.errors import ConfigError, EngineError, RefusedError, TransferRefused
 
 CONTENT = os.urandom(200_000)
 
@@ -285,3 +286,39 @@ async def test_answer_that_depends_on_the_client_is_never_anothers():
         counters = server.counters()
     assert counters["flow_hits"] == 0
     assert counters["flow_misses"] == 6
+
+
+@pytest.mark.parametrize("read", [lambda request: Response(request.path), answering("x")])
+def test_program_without_a_loop_serves_from_a_thread(read):
+    from snow_owl_tftp import get
+
+    for _ in range(2):
+        with Server(read=read) as server:
+            assert get(server.url("x")) == b"x"
+            assert threads_of_servers()
+        assert not threads_of_servers()
+
+
+def threads_of_servers():
+    return [thread.name for thread in threading.enumerate() if thread.name == "tftp-server"]
+
+
+def test_thread_of_a_server_that_cannot_start_ends():
+    with Server(read=answering(b"")) as server, pytest.raises(EngineError, match="in use"):  # noqa: SIM117
+        with Server(bind=server.address, read=answering(b"")):
+            pass
+    assert not threads_of_servers()
+
+
+async def test_server_says_where_it_is():
+    server = Server(read=answering(b""))
+    assert repr(server) == "<Server that was not started>"
+    async with server:
+        assert repr(server) == f"<Server 127.0.0.1:{server.address[1]}>"
+
+
+async def test_handler_that_returns_nothing_is_told_what_to_return(caplog):
+    with pytest.raises(TransferRefused, match="Internal error"):
+        await fetch(lambda request: None)
+    (failure, *_) = (record for record in caplog.records if record.event == "a handler failed")
+    assert "return a Response" in str(failure.exc_info[1])

@@ -16,6 +16,7 @@
     contents   what it returned, made ready to be sent
     streams    what it still makes, into the pipe that the engine reads
     receiving  what clients send, whole, to be handed to it
+    threaded   an event loop for programs that have none
     told       what the program hears: records with fields, the end of every transfer
     core       Server: whose turn it is; knows neither files nor log formats
     report     what is told about it, and at what cost

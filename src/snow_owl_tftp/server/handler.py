@@ -123,6 +123,8 @@ class HandlerDecider:
 
     async def _ask(self, read: ReadRequest) -> Response:
         answer = await self._call(self._read, read)
+        if answer is None:
+            raise TypeError("the handler returned nothing; return a Response, or a Refuse")
         return answer if isinstance(answer, Response) else Response(answer)
 
     async def _call(self, handler: Callable[[Any], Any], argument: ReadRequest | Upload) -> Any:

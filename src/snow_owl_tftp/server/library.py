@@ -31,6 +31,7 @@ from snow_owl_tftp.server.core import Server as CoreServer
 from snow_owl_tftp.server.decide import option_limits
 from snow_owl_tftp.server.handler import HandlerDecider, Handlers, check_handler, is_coroutine_function
 from snow_owl_tftp.server.sockets import format_address
+from snow_owl_tftp.server.threaded import LoopThread
 from snow_owl_tftp.server.told import Completion, LibraryReport
 
 __all__ = ["Server"]
@@ -59,7 +60,8 @@ _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
 class Server:
     """A TFTP server whose requests are answered by functions of the caller's.
 
-    An async context manager. Coroutines run in the event loop that entered it.
+    A context manager. After `async with` coroutines run in the event loop that entered it; after a plain `with` in one
+    of its own, in a thread.
     """
 
     def __init__(
@@ -165,6 +167,27 @@ class Server:
         await self._core.stop()
         await self._core.wait_committed()
         await self._decider.wait_closed()
+
+    def __enter__(self) -> Self:
+        self._thread = LoopThread()
+        try:
+            self._thread.run(self.start())
+        except BaseException:
+            self._thread.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._thread.run(self.stop())
+        finally:
+            self._thread.close()
+
+    def __repr__(self) -> str:
+        where = " and ".join(format_address(*address) for address in self._core.addresses)
+        return f"<Server {where or 'that was not started'}>"
 
     async def __aenter__(self) -> Self:
         await self.start()

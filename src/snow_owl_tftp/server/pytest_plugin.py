@@ -11,8 +11,6 @@ May know: pytest and the library server. Must not cost a run that does not use i
 Invariant: the server lives in a thread of its own on the loopback, and is gone when the test ends.
 """
 
-import asyncio
-import threading
 from collections import UserDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Files", "TftpServerFixture", "tftp_server"]
 
-_DEADLINE_S = 30.0
 _MAX_UPLOAD_BYTES = 1 << 28
 
 
@@ -107,21 +104,7 @@ def tftp_server() -> Iterator[TftpServerFixture]:
     from snow_owl_tftp.server.library import Server
 
     fixture = TftpServerFixture()
-    fixture._server = server = Server(read=fixture._answer, write=fixture._store, max_upload_bytes=_MAX_UPLOAD_BYTES)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="tftp-server-fixture", daemon=True)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(_DEADLINE_S)
-        fixture.address = server.address
+    server = Server(read=fixture._answer, write=fixture._store, max_upload_bytes=_MAX_UPLOAD_BYTES)
+    with server:
+        fixture._server, fixture.address = server, server.address
         yield fixture
-        _stop(server, loop)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(_DEADLINE_S)
-        loop.close()
-
-
-def _stop(server: "Server", loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(_DEADLINE_S)
-    asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result(_DEADLINE_S)

@@ -15,12 +15,14 @@ from typing import Any, cast
 
 from snow_owl_tftp._engine import engine
 from snow_owl_tftp.config import Settings
+from snow_owl_tftp.errors import InternalError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.plan import Outcome, Role
 from snow_owl_tftp.server.confined import path_of
-from snow_owl_tftp.server.decide import TransferContext
+from snow_owl_tftp.server.decide import Asked, Refused, TransferContext
 from snow_owl_tftp.server.report import Report, is_size_probe
+from snow_owl_tftp.server.sockets import format_address
 
 __all__ = ["Completion", "LibraryReport", "log_event"]
 
@@ -76,6 +78,15 @@ class LibraryReport(Report):
         self._on_complete = on_complete
         self._logs_successes = self.hears_successes
         self.hears_successes = self.hears_successes or on_complete is not None
+
+    def refused(self, asked: Asked, verdict: Refused) -> None:
+        """See Report.refused."""
+        cause, request = verdict.cause, verdict.request
+        if isinstance(cause, InternalError) and request is not None:  # no defect of ours
+            peer = format_address(*asked.peer)
+            self.log.error("a handler failed", peer=peer, file=request.filename, exc_info=cause.__cause__)
+        else:
+            super().refused(asked, verdict)
 
     def completed(self, completion: engine.Completion) -> None:
         """See Report.completed."""
