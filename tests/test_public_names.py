@@ -145,7 +145,7 @@ FIELDS = {
         "error": MISSING,
         "text": MISSING,
     },
-    "ConfinedFile": {"root": MISSING, "path": MISSING},
+    "ConfinedFile": {"root": MISSING, "path": MISSING, "hidden": False},
     "Response": {"content": MISSING},
     "Refuse": {"code": 1, "text": "File not found"},
     "TftpUrl": {"host": MISSING, "port": MISSING, "path": MISSING, "mode": None},

@@ -128,6 +128,17 @@ async def test_under_refuses_what_is_no_file_with_the_code_of_the_file_server(ro
     assert await refusal(lambda request: Response(request.under(root)), name) == code
 
 
+@pytest.mark.parametrize("name", [".hidden", "boot/.hidden", ".git/config"])
+async def test_name_with_a_dot_before_a_part_is_not_there_unless_it_is_asked_for(root, name):
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_bytes(b"dot")
+    assert await refusal(lambda request: Response(request.under(root)), name) == 1
+    assert await refusal(None, name, root=root) == 1
+    assert not request(name).under(root).is_file()
+    assert await fetch(lambda request: Response(request.under(root, hidden=True)), name) == b"dot"
+    assert await fetch(lambda request: Response(root / name), "x", root=root) == b"dot"
+
+
 async def test_under_a_directory_that_does_not_exist_finds_nothing(root):
     assert await refusal(lambda request: Response(request.under(root / "nobody")), "x") == 1
 

@@ -43,16 +43,18 @@ class ReadRequest:
     options: Mapping[str, str]
     raw_name: bytes = b""
 
-    def under(self, root: str | os.PathLike[str]) -> ConfinedFile:
+    def under(self, root: str | os.PathLike[str], *, hidden: bool = False) -> ConfinedFile:
         """Name the file that is asked for, below a directory: the safe way to send files.
 
         Args:
             root: The directory.
+            hidden: Whether to send what begins with a dot, a file or a directory on the way. Not given: there is no
+                such file.
 
         Returns:
             The file, for a Response: no name and no link leads out of the directory.
         """
-        return ConfinedFile(Path(root), self.path)
+        return ConfinedFile(Path(root), self.path, hidden)
 
 
 @dataclass(frozen=True, slots=True)

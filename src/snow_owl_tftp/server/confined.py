@@ -18,6 +18,7 @@ from typing import BinaryIO
 from snow_owl_tftp.content.files import FileTree, OutsideRootError, refusal_of_errno
 from snow_owl_tftp.content.names import climbs_above_root, normalise_name
 from snow_owl_tftp.errors import ConfigError, RefusedError
+from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["ConfinedFile", "confine", "path_of"]
 
@@ -31,10 +32,12 @@ class ConfinedFile:
     Attributes:
         root: The directory that nothing leads out of.
         path: Relative to it.
+        hidden: Whether it may be opened though a part of the path begins with a dot.
     """
 
     root: Path
     path: str
+    hidden: bool = False
 
     def open(self) -> BinaryIO:
         """Open it for reading.
@@ -43,8 +46,8 @@ class ConfinedFile:
             A file object of its bytes, which the caller closes.
 
         Raises:
-            RefusedError: It does not exist, leads out of the root, is no regular file, or may not be read. Left alone
-                by a handler, it is what the client is told.
+            RefusedError: It does not exist, is hidden, leads out of the root, is no regular file, or may not be read.
+                Left alone by a handler, it is what the client is told.
         """
         return os.fdopen(self.open_descriptor(), "rb")
 
@@ -81,6 +84,8 @@ class ConfinedFile:
         Raises:
             RefusedError: As for `open`.
         """
+        if not self.hidden and _is_hidden(self.path):
+            raise RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found")
         try:
             tree = FileTree(self.root)
         except ConfigError as error:  # of the file server: there the root is a setting
@@ -135,12 +140,16 @@ def confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
     if isinstance(file, ConfinedFile):
         directory = os.path.realpath(file.root)
         _relative(directory, os.path.realpath(root))
-        return ConfinedFile(Path(directory), file.path)
+        return ConfinedFile(Path(directory), file.path, file.hidden)
     absolute = os.path.abspath(file)  # noqa: PTH100 - resolve() would follow links, which the kernel is to judge
     try:
-        return ConfinedFile(root, _relative(absolute, os.path.abspath(root)))  # noqa: PTH100
+        return ConfinedFile(root, _relative(absolute, os.path.abspath(root)), hidden=True)  # noqa: PTH100
     except OutsideRootError:  # a root that is a link, and a path that was resolved
-        return ConfinedFile(root, _relative(absolute, os.path.realpath(root)))
+        return ConfinedFile(root, _relative(absolute, os.path.realpath(root)), hidden=True)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") and part not in (".", "..") for part in path.split("/"))
 
 
 def _relative(path: str, root: str) -> str:
