@@ -226,6 +226,25 @@ async def test_under_another_directory_stays_in_the_declared_root(root, tmp_path
     assert await refusal(read["above"], "secret", root=root) == 2
 
 
+@pytest.mark.parametrize("kind", ["path", "under"])
+def test_directory_that_becomes_a_link_while_it_is_looked_at_leads_nowhere(root, kind):
+    (root / "boot/secret").write_bytes(b"ours")
+    file = root / "boot/secret" if kind == "path" else request("secret").under(root / "boot")
+    held = confine(root, file)
+    assert held.read_bytes() == b"ours"
+    (root / "boot").rename(root / "was")
+    (root / "boot").symlink_to(root.parent)
+    assert (root / "boot/secret").read_bytes() == SECRET
+    with pytest.raises(OutsideRootError):
+        held.read_bytes()
+
+
+async def test_under_another_directory_is_held_to_that_too(root):
+    (root / "boot/beside").symlink_to("../own")
+    assert await refusal(lambda request: Response(request.under(root / "boot")), "beside", root=root) == 2
+    assert await fetch(lambda request: Response(request.under(root)), "boot/beside", root=root) == b"x"
+
+
 def test_root_that_is_no_directory_is_refused_at_once(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "missing", tmp_path / "file"):

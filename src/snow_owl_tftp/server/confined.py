@@ -132,15 +132,18 @@ def confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
             already, to a directory that has to be the root or below it.
 
     Returns:
-        The same file, to be opened beneath a directory that is not outside of the root.
+        The same file, to be opened beneath the root.
 
     Raises:
         OutsideRootError: It is not below the root.
+        RefusedError: It is confined already, and cannot be opened.
     """
     if isinstance(file, ConfinedFile):
-        directory = os.path.realpath(file.root)
-        _relative(directory, os.path.realpath(root))
-        return ConfinedFile(Path(directory), file.path, file.hidden)
+        directory = _relative(os.path.realpath(file.root), os.path.realpath(root))
+        # Held to its own directory first. That one may be moved, or become a link, before it is opened again: what is
+        # sent is opened beneath the root.
+        os.close(file.open_descriptor())
+        return ConfinedFile(root, f"{directory}/{file.path}", hidden=True)
     absolute = os.path.abspath(file)  # noqa: PTH100 - resolve() would follow links, which the kernel is to judge
     try:
         return ConfinedFile(root, _relative(absolute, os.path.abspath(root)), hidden=True)  # noqa: PTH100
