@@ -82,7 +82,9 @@ async def test_handler_that_fails_is_told_as_a_failure_with_its_traceback(caplog
 
     with pytest.raises(TransferRefused, match="ERROR 0: Internal error"):
         await put(write)
-    assert any(record.exc_info and "secret" in str(record.exc_info[1]) for record in caplog.records)
+    (failure,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (failure.event, failure.file, str(failure.exc_info[1])) == ("a handler failed", "x", "'secret'")
+    assert failure.peer.startswith("127.0.0.1:")
 
 
 async def test_handler_that_hangs_is_refused_in_time():

@@ -89,6 +89,7 @@ async def test_failure_is_in_the_log_with_its_traceback(kind, caplog):
             await get(server)
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info[0] is kind
+    assert (record.event, record.file) == ("a stream failed", "x")
     assert "secret" not in refused.value.server_text
 
 

@@ -13,6 +13,7 @@ Invariants:
 
 import asyncio
 import inspect
+import logging
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
+from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
@@ -31,6 +33,7 @@ from snow_owl_tftp.server.confined import ConfinedFile, path_of
 from snow_owl_tftp.server.contents import ContentThreads, memory_of, open_pipe
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, refuse
 from snow_owl_tftp.server.receiving import Receiver
+from snow_owl_tftp.server.sockets import format_address
 from snow_owl_tftp.server.streams import Stream, StreamContext
 
 __all__ = ["HandlerDecider", "Handlers", "check_handler", "is_coroutine_function"]
@@ -142,17 +145,26 @@ class HandlerDecider:
 
         async def store(data: bytes) -> Refuse | None:
             try:
-                async with asyncio.timeout(self._timeout_s) as limit:
-                    answer = await self._call(write, Upload(*who, data))
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                return Refuse(ErrorCode.NOT_DEFINED, "Server busy, try again")
+                return await self._offer(write, Upload(*who, data))
             except RefusedError as error:
                 return Refuse(error.code, error.text)
-            return answer if isinstance(answer, Refuse) else None
+            except Exception as error:
+                fields = {"peer": format_address(*asked.peer), "file": request.filename}
+                log_event(logging.ERROR, "a handler failed", fields, error)
+                return Refuse(ErrorCode.NOT_DEFINED, "Internal error")
 
         return self._receiver.begin(asked.transfer_id, request, store)
+
+    async def _offer(self, write: WriteHandler, upload: Upload) -> Refuse | None:
+        limit = asyncio.timeout(self._timeout_s)
+        try:
+            async with limit:
+                answer = await self._call(write, upload)
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the handler's own: a failure like any other
+            return Refuse(ErrorCode.NOT_DEFINED, "Server busy, try again")
+        return answer if isinstance(answer, Refuse) else None
 
     async def _accept(self, transfer_id: int, request: Request, response: Response) -> Verdict:
         content: Any = response.content
@@ -191,6 +203,7 @@ class HandlerDecider:
         stream = Stream(
             chunks,
             writer,
+            name=request.filename,
             is_netascii=request.mode == "netascii",
             timeout_s=self._timeout_s,
             abort=lambda: self.abort(transfer_id, "the content could not be made"),

@@ -34,6 +34,7 @@ class Stream:
         chunks: AsyncIterator[bytes],
         writer: int,
         *,
+        name: str,
         is_netascii: bool,
         timeout_s: float,
         abort: Callable[[], None],
@@ -44,6 +45,7 @@ class Stream:
         Args:
             chunks: What to send; closed at the end where it can be.
             writer: The non-blocking writing end of a pipe.
+            name: Of what is asked for, for the log.
             is_netascii: Whether to convert on the way.
             timeout_s: For each chunk, and for closing the iterator.
             abort: Ends the transfer with an ERROR, once it has begun.
@@ -51,6 +53,7 @@ class Stream:
         """
         self._chunks = chunks
         self._writer = writer
+        self._name = name
         self._is_netascii = is_netascii
         self._timeout_s = timeout_s
         self._abort = abort
@@ -78,7 +81,7 @@ class Stream:
         failure = await self._pour()
         self._is_pouring = False
         if failure is not None and not self._is_over.is_set():
-            log_event(logging.ERROR, "a stream failed", {}, failure)
+            log_event(logging.ERROR, "a stream failed", {"file": self._name}, failure)
             self._abort()
             await self._is_over.wait()
         os.close(self._writer)
@@ -120,7 +123,7 @@ class Stream:
             async with asyncio.timeout(self._timeout_s):
                 await aclose()
         except Exception as error:  # its transfer is over: nobody but the log can be told
-            log_event(logging.ERROR, "a stream could not be closed", {}, error)
+            log_event(logging.ERROR, "a stream could not be closed", {"file": self._name}, error)
 
 
 class StreamContext(TransferContext):
