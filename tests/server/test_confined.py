@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support.client import Client
 
 from snow_owl_tftp import AsyncClient, ReadRequest, Response, Server
@@ -62,6 +64,18 @@ async def refusal(read, name, **options):
 def test_name_is_spelled_as_a_relative_path(name, path):
     assert path_of(name) == path
     assert not Path(path_of(name)).is_absolute()
+
+
+@given(st.text(st.sampled_from("ab./\\ \x00\n\udcffü:~"), max_size=30))
+def test_no_name_at_all_leads_above_the_directory_it_is_joined_to(name):
+    try:
+        path = path_of(name)
+    except RefusedError:
+        return
+    assert os.path.normpath(f"/root/{path}").split("/")[1] == "root"
+    assert Path("/root", path).parts[:2] == ("/", "root")
+    assert ".." not in Path(path).parts
+    assert path_of(path) == path
 
 
 CLIMBING = ["..", "../x", "/../x", "../../etc/hostname", "boot/../../x", "..\\x", "a/../../a", "./../x", "/..//../x"]

@@ -126,6 +126,14 @@ async def test_records_carry_fields(caplog):
     assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+async def test_logger_at_debug_is_all_that_debugging_takes(level, caplog):
+    caplog.set_level(level, "snow_owl_tftp")
+    async with Server(read=respond) as server, AsyncClient(*server.address) as client:
+        await client.get("x")
+    assert ("transfer started" in [record.event for record in caplog.records]) is (level == logging.DEBUG)
+
+
 def test_field_that_has_the_name_of_an_attribute_keeps_out_of_its_way(caplog):
     log_event(logging.ERROR, "odd", {"name": "a", "message": "b", "exc_info": "c", "file": "d\ne"})
     (record,) = caplog.records

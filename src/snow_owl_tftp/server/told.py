@@ -76,8 +76,10 @@ class LibraryReport(Report):
         """
         super().__init__(settings, cast(Any, _StandardLog()), AuditLog(""))
         self._on_complete = on_complete
-        self._logs_successes = self.hears_successes
-        self.hears_successes = self.hears_successes or on_complete is not None
+        # Whoever set the logger to DEBUG need not say so a second time, in the settings.
+        self.hears_debug = self.hears_debug or logging.getLogger("snow_owl_tftp").isEnabledFor(logging.DEBUG)
+        self._logs_successes = self.hears_successes or self.hears_debug
+        self.hears_successes = self._logs_successes or on_complete is not None
 
     def refused(self, asked: Asked, verdict: Refused) -> None:
         """See Report.refused."""
