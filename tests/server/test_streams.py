@@ -199,7 +199,7 @@ async def endless():
         yield bytes(1000)
 
 
-async def begin_streams(server, closed, count):
+async def begin_streams(server, count):
     """Clients that ask and then say nothing; returns their sockets when each generator has been asked."""
     clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
     for client in clients:
@@ -227,7 +227,7 @@ async def test_stop_that_is_cancelled_still_lets_everything_go():
     before = open_descriptors()
     server = serving(counted)
     await server.start()
-    clients = await begin_streams(server, closed, 20)
+    clients = await begin_streams(server, 20)
     stopping = asyncio.ensure_future(server.stop())
     await asyncio.sleep(0)
     stopping.cancel()
@@ -246,7 +246,7 @@ async def test_stop_that_is_cancelled_still_lets_everything_go():
 async def test_stop_that_is_cancelled_leaves_nothing_where_nobody_asks_again():
     server = serving(endless)
     await server.start()
-    clients = await begin_streams(server, [], 3)
+    clients = await begin_streams(server, 3)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await server.stop()

@@ -86,7 +86,7 @@ class Server:
             write: Takes every file that a client has sent, whole, before the client is told that all went well; a
                 function of either kind. It refuses by returning a Refuse, or raising RefusedError. Not given: WRQs are
                 refused.
-            root: The directory that no file is sent from outside of, links included, whatever `read` returns.
+            root: The directory that no Path is sent from outside of, links included, whatever `read` returns.
             on_complete: Called by the event loop at the end of every transfer; must not wait.
             handler_timeout_s: How long a handler may take, opening what it returns included; and then, where that is an
                 iterator or a file object, every step of it.
