@@ -44,7 +44,7 @@ _LOG_IS_PYTHONS: Final = 'set up logging.getLogger("snow_owl_tftp") instead'
 _NO_AUDIT: Final = "remove it; a Server of the library writes no audit log"
 _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "bind_addr": "use the argument bind instead",
-    "root_dir": _HANDLER_DECIDES,
+    "root_dir": "use the argument root instead",
     "max_file_size_bytes": _HANDLER_DECIDES,
     "drain_timeout_s": "remove it; stop() ends running transfers",
     "write_config": "use the argument write instead",
@@ -234,10 +234,17 @@ def _handlers_of(
             check_handler(name, function)
     if not timeout_s > 0:
         raise ConfigError(f"Server: handler_timeout_s must be more than 0, not {timeout_s}")
-    if root is not None and not Path(root).is_dir():
+    if root is not None and not _is_directory(Path(root)):
         raise ConfigError(f"Server: root: {os.fspath(root)} is no directory; name one that this program may enter")
     directory = None if root is None else Path(root)
     return Handlers(read or _sends_files_below(directory), write, directory, timeout_s)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # it lies where this program may not look
+        return False
 
 
 def _sends_files_below(root: Path | None) -> ReadHandler:
