@@ -15,7 +15,7 @@ from typing import Final
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["climbs_above_root", "meant_by", "normalise_name", "spellings_of"]
+__all__ = ["climbs_above_root", "fold", "meant_by", "normalise_name", "spellings_of"]
 
 _END_MARKER: Final = "\udcff"
 """The byte 0xFF, which ends the options of DHCP (RFC 2132 section 3.2). Intel boot ROMs take option 67
@@ -77,6 +77,19 @@ def normalise_name(name: str) -> bytes:
     if _CONTROL.search(path.decode("utf-8", "surrogateescape")):
         raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Illegal file name", why="a control character in the name")
     return path
+
+
+def fold(path: bytes) -> bytes:
+    """Return a normalised path without `..`, by its text alone: what a `..` takes back is gone with it, and those that
+    would climb above the root are left out.
+    """
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part != b".":
+            parts.append(part)
+    return b"/".join(parts) or b"."
 
 
 def climbs_above_root(path: bytes) -> bool:

@@ -16,7 +16,7 @@ from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.policy.patterns import PathPatterns
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 
-__all__ = ["Decision", "Policy", "ReadDecision", "WriteDecision"]
+__all__ = ["Decision", "Policy", "ReadDecision", "WriteDecision", "is_hidden"]
 
 _WHY_HIDDEN: Final = 'a part of the name begins with a dot; hidden = "serve" would allow it'
 
@@ -88,7 +88,7 @@ class Policy:
         """
         if kind == Opcode.WRQ:
             return self.decide_write(path)
-        if self._refuses_hidden and _is_hidden(path):
+        if self._refuses_hidden and is_hidden(path):
             raise RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found", why=_WHY_HIDDEN)
         return ReadDecision(path)
 
@@ -106,15 +106,15 @@ class Policy:
         # A pattern sees text: `open/../closed/x` would match `open/**` and be written elsewhere.
         if path == b"." or b".." in path.split(b"/") or not self._writable.match(path):
             raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing this name is not allowed")
-        if self._refuses_hidden and _is_hidden(path):
+        if self._refuses_hidden and is_hidden(path):
             raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing this name is not allowed", why=_WHY_HIDDEN)
         return WriteDecision(
             path, self._on_existing, self._write.create_directories, self._write.file_mode_bits, self._write.fsync
         )
 
 
-def _is_hidden(path: bytes) -> bool:
-    """Whether any part begins with a dot; `..` leads somewhere and hides nothing."""
+def is_hidden(path: bytes) -> bool:
+    """Tell whether any part of a path begins with a dot; `..` leads somewhere and hides nothing."""
     # First what is quick to see: hardly any path has such a part.
     return (path.startswith(b".") or b"/." in path) and any(
         part.startswith(b".") and part not in (b".", b"..") for part in path.split(b"/")

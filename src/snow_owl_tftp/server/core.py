@@ -16,6 +16,7 @@ Invariants:
 - What was decided before a reload is not repeated after it by the engine alone.
 - Every Received is answered once: the last ACK leaves only when the upload's context says that the
   file is in its place.
+- A stop that has begun ends, also where nobody waits for it any more: whoever asks again waits for the same one.
 """
 
 import asyncio
@@ -70,6 +71,7 @@ class Server:
         self._reloads_total = 0
         self._deciding: set[asyncio.Future[Verdict]] = set()
         self._committing: set[asyncio.Future[CommitRefusal | None]] = set()
+        self._stopping: asyncio.Future[None] | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
         self.transfers_total = 0
 
@@ -88,6 +90,8 @@ class Server:
         """
         if self._engine is not None:
             raise RuntimeError("the server runs already; stop it before it is started anew")
+        if self._stopping is not None:
+            raise RuntimeError("the server is still being stopped; wait for stop() before it is started anew")
         addresses = open_addresses(self._settings, self._report.log.warning)
         try:
             engine = make_engine(self._settings)
@@ -158,11 +162,18 @@ class Server:
         return True
 
     async def stop(self) -> None:
-        """End what still runs, tell its peers, and release every socket and thread."""
-        engine, self._engine = self._engine, None
-        if engine is None or self._loop is None:
-            return
-        self._loop.remove_reader(engine.fileno())
+        """End what still runs, tell its peers, and release every socket and thread.
+
+        May be called again at any time. If it is cancelled, the rest is done all the same while the loop runs.
+        """
+        if self._engine is not None and self._loop is not None:
+            self._begin_stop(self._engine, self._loop)
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    def _begin_stop(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = None
+        loop.remove_reader(engine.fileno())
         sampler, self._sampler = self._sampler, None  # it holds the engine
         if sampler is not None:
             sampler.stop()
@@ -170,10 +181,23 @@ class Server:
             future.cancel()
         # No request may begin behind the one that was aborted last.
         engine.drain()
-        # In a thread: it waits for the I/O threads, and those for a disk.
-        await self._loop.run_in_executor(None, engine.stop)
-        self._take(engine)
-        self._report.flush()
+        # In a thread: it waits for the I/O threads, and those for a disk. What follows is a callback and no task:
+        # nobody can cancel that, a loop that ends included.
+        ended = loop.run_in_executor(None, engine.stop)
+        self._stopping = loop.create_future()
+        ended.add_done_callback(lambda ended: self._on_stopped(engine, ended))
+
+    def _on_stopped(self, engine: Engine, ended: "asyncio.Future[None]") -> None:
+        stopping, self._stopping = self._stopping, None
+        try:
+            self._take(engine)
+            self._report.flush()
+        finally:
+            error = _failure_of(ended)
+            if stopping is not None and error is None:
+                stopping.set_result(None)
+            elif stopping is not None and error is not None:
+                stopping.set_exception(error)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
-from snow_owl_tftp.content.names import spellings_of
+from snow_owl_tftp.content.names import fold, spellings_of
 from snow_owl_tftp.content.translate import NetasciiCache
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
@@ -384,13 +384,8 @@ class FileDecider:
 
 def _directory_of(name: str) -> bytes:
     """Return the directory of the root that a name leads through, by its text; b".": none."""
-    parts: list[bytes] = []
-    for part in spellings_of(name)[0].split(b"/"):
-        if part != b"..":
-            parts.append(part)
-        elif parts:
-            parts.pop()
-    return parts[0] if len(parts) > 1 else b"."
+    directory, slash, _ = fold(spellings_of(name)[0]).partition(b"/")
+    return directory if slash else b"."
 
 
 def _discard(opening: "Future[Verdict]") -> None:

@@ -32,7 +32,7 @@ from snow_owl_tftp.server.sockets import format_address
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Report"]
+__all__ = ["Report", "is_size_probe"]
 
 _PROBE_ERRORS: Final = (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED)
 """What clients say that wanted the size only: PXE ROMs 8 ("aborted"), others 0."""
@@ -155,7 +155,7 @@ class Report:
             self._audit_start(completion, completion, completion.context, ago_ns=completion.duration_ns)
         if completion.outcome == Outcome.OK:
             self._tell_success(completion, "transfer completed")
-        elif _is_size_probe(completion):
+        elif is_size_probe(completion):
             if self.hears_debug or self._is_audited:
                 self._tell_success(completion, "size probe")
         else:
@@ -244,7 +244,8 @@ class Report:
             self.log.debug("batch calls", **sample._asdict())
 
 
-def _is_size_probe(completion: Completion) -> bool:
+def is_size_probe(completion: Completion) -> bool:
+    """Tell whether a client got what it wanted, though it sent an ERROR."""
     context: TransferContext = completion.context
     return (
         completion.outcome == Outcome.PEER_ERROR
