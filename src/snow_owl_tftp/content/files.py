@@ -104,12 +104,14 @@ class OpenFile:
         fd: Open for reading, close-on-exec; -1 once closed.
         size_bytes: As of opening.
         relative_path: Normalised, relative to the root, links not resolved.
-        mtime_ns: Of the file, as of opening; with the next two it tells one content from another.
+        mtime_ns: Of the file, as of opening.
+        ctime_ns: Likewise. Unlike mtime nobody can set it back: with size, mtime, inode and device it tells one
+            content from another.
         inode: Of the file.
         device: Of the file.
     """
 
-    __slots__ = ("device", "fd", "inode", "mtime_ns", "relative_path", "size_bytes")
+    __slots__ = ("ctime_ns", "device", "fd", "inode", "mtime_ns", "relative_path", "size_bytes")
 
     def __init__(self, fd: int, relative_path: bytes, status: os.stat_result) -> None:
         """Take over `fd`, whose fstat gave `status`."""
@@ -117,6 +119,7 @@ class OpenFile:
         self.relative_path = relative_path
         self.size_bytes = status.st_size
         self.mtime_ns = status.st_mtime_ns
+        self.ctime_ns = status.st_ctime_ns
         self.inode = status.st_ino
         self.device = status.st_dev
 

@@ -8,8 +8,11 @@ Invariants:
 - A copy is complete and sealed before anybody sees it: its size is exact (tsize), and it can change
   under nobody.
 - A file that changed while it was read gives no copy; mixed content is never handed out.
-- One content, told by device, inode, mtime and size, is converted once however many ask for it at
-  the same time; the others wait for the first.
+- One content, told by device, inode, size, mtime and ctime, is converted once however many ask for it at
+  the same time; the others wait for the first. Without ctime a release with fixed times, in an inode that
+  was given back, would be taken for the old one for ever.
+- A file that was changed a moment before may be changed again within one tick of its file system's clock, and
+  look the same: a copy of it serves those who ask about now, and is not kept for those who ask later.
 - The copies kept hold at most `max_kept_bytes` together, but the newest is kept whatever its size:
   those who wait for it must find it. A copy in use outlives its eviction, since every user has a
   descriptor of its own.
@@ -20,39 +23,58 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from collections import OrderedDict
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
 
 from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["NetasciiCache"]
+__all__ = ["NetasciiCache", "convert"]
 
 _CHUNK_BYTES: Final = 1 << 18
 """256 KiB: twice the kernel's default read-ahead, so a chunk costs few system calls and little memory."""
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG})
 
-_Content: TypeAlias = tuple[int, int, int, int]
+_SETTLED_NS: Final = 2_000_000_000
+"""Older changes than that have a time of their own: FAT counts in 2 s, the others in a tick of at most 10 ms."""
+
+_Content: TypeAlias = tuple[int, int, int, int, int]
+
+
+class _Kept(NamedTuple):
+    """A copy, and until when (CLOCK_MONOTONIC) it may be handed out; None: as long as it is kept."""
+
+    copy: OpenFile
+    until_ns: int | None
 
 
 class NetasciiCache:
     """Converts files to netascii and keeps the last copies."""
 
-    def __init__(self, max_kept_bytes: int = 64 << 20, max_source_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self,
+        max_kept_bytes: int = 64 << 20,
+        max_source_bytes: int = 256 << 20,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         """Start empty.
 
         Args:
             max_kept_bytes: How much memory the copies may take while nobody uses them.
             max_source_bytes: Larger files are refused: a copy lies in memory and may be twice as
                 large. Text that needs netascii is far smaller; images are asked for as octet.
+            clock_ns: CLOCK_MONOTONIC.
         """
         self._max_kept_bytes = max_kept_bytes
         self._max_source_bytes = max_source_bytes
+        self._clock_ns = clock_ns
         self._lock = threading.Lock()  # guards all below; never held while a file is read
-        self._kept: OrderedDict[_Content, OpenFile] = OrderedDict()
+        self._kept: OrderedDict[_Content, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._being_made: dict[_Content, threading.Event] = {}
 
@@ -70,11 +92,11 @@ class NetasciiCache:
         """
         content = _content_of(source)
         with self._lock:
-            copy = self._kept.get(content)
-            if copy is None:
+            kept = self._find(content)
+            if kept is None:
                 return None
             self._kept.move_to_end(content)
-            return _share(copy, source.relative_path)
+            return _share(kept.copy, source.relative_path)
 
     def translate(self, source: OpenFile) -> OpenFile:
         """Return the copy of a file, made now unless it is there or on its way.
@@ -99,13 +121,13 @@ class NetasciiCache:
         """Drop what is kept; copies handed out stay open."""
         with self._lock:
             while self._kept:
-                self._drop_oldest()
+                self._drop(next(iter(self._kept)))
 
     def _make_or_wait(self, source: OpenFile) -> None:
         """Make the copy, or wait for the thread that does; should it fail, the next one tries."""
         content = _content_of(source)
         with self._lock:
-            if content in self._kept:
+            if self._find(content) is not None:
                 return
             other = self._being_made.get(content)
             if other is None:
@@ -114,28 +136,38 @@ class NetasciiCache:
             other.wait()
             return
         try:
-            self._keep(content, _convert(source))
+            is_settled = time.time_ns() - source.ctime_ns > _SETTLED_NS  # asked before it is read
+            copy = _copy(source)
+            self._keep(content, _Kept(copy, None if is_settled else self._clock_ns() + _SETTLED_NS))
         finally:
             with self._lock:
                 del self._being_made[content]
             done.set()
 
-    def _keep(self, content: _Content, copy: OpenFile) -> None:
-        with self._lock:
-            self._kept[content] = copy
-            self._kept_bytes += copy.size_bytes
-            while self._kept_bytes > self._max_kept_bytes and len(self._kept) > 1:
-                self._drop_oldest()
+    def _find(self, content: _Content) -> _Kept | None:
+        """Return what is kept, unless its time is up; under the lock."""
+        kept = self._kept.get(content)
+        if kept is None or kept.until_ns is None or self._clock_ns() < kept.until_ns:
+            return kept
+        self._drop(content)
+        return None
 
-    def _drop_oldest(self) -> None:
+    def _keep(self, content: _Content, kept: _Kept) -> None:
+        with self._lock:
+            self._kept[content] = kept
+            self._kept_bytes += kept.copy.size_bytes
+            while self._kept_bytes > self._max_kept_bytes and len(self._kept) > 1:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, content: _Content) -> None:
         """Must be called under the lock: nobody may be sharing the descriptor meanwhile."""
-        _, copy = self._kept.popitem(last=False)
+        copy = self._kept.pop(content).copy
         self._kept_bytes -= copy.size_bytes
         copy.close()
 
 
 def _content_of(file: OpenFile) -> _Content:
-    return file.device, file.inode, file.mtime_ns, file.size_bytes
+    return file.device, file.inode, file.size_bytes, file.mtime_ns, file.ctime_ns
 
 
 def _share(copy: OpenFile, relative_path: bytes) -> OpenFile:
@@ -147,7 +179,23 @@ def _share(copy: OpenFile, relative_path: bytes) -> OpenFile:
     return OpenFile(fd, relative_path, os.fstat(fd))
 
 
-def _convert(source: OpenFile) -> OpenFile:
+def _copy(source: OpenFile) -> OpenFile:
+    fd = convert(source)
+    return OpenFile(fd, source.relative_path, os.fstat(fd))
+
+
+def convert(source: OpenFile) -> int:
+    """Convert a file to netascii.
+
+    Args:
+        source: The file; it stays open and the caller's.
+
+    Returns:
+        A descriptor of the copy in memory, sealed, the caller's.
+
+    Raises:
+        RefusedError: The file is being changed or cannot be read, or memory or descriptors are short.
+    """
     try:
         fd = os.memfd_create("netascii", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
@@ -155,7 +203,7 @@ def _convert(source: OpenFile) -> OpenFile:
     try:
         _encode_into(fd, source)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        return OpenFile(fd, source.relative_path, os.fstat(fd))
+        return fd
     except BaseException as error:
         os.close(fd)
         if isinstance(error, OSError):
@@ -171,7 +219,10 @@ def _encode_into(fd: int, source: OpenFile) -> None:
         encoded = memoryview(netascii.encode(chunk))
         while encoded:
             encoded = encoded[os.write(fd, encoded) :]
-    if (offset_bytes, os.fstat(source.fd).st_mtime_ns) != (source.size_bytes, source.mtime_ns):
+    now = os.fstat(source.fd)
+    # A chmod moves ctime too, and costs the client one more request; what was written and had its mtime put back
+    # looks no different.
+    if (offset_bytes, now.st_mtime_ns, now.st_ctime_ns) != (source.size_bytes, source.mtime_ns, source.ctime_ns):
         raise RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
 
 

@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from snow_owl_tftp.content.files import refusal_of_errno
+from snow_owl_tftp.content.files import OpenFile, refusal_of_errno
+from snow_owl_tftp.content.translate import convert
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -125,14 +126,22 @@ def _open_path(path: Path, is_netascii: bool) -> int:
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
-        # A file of /proc says 0 whatever it holds.
         if status.st_size and not is_netascii:
             return fd
         try:
-            chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
-            return _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+            return convert(OpenFile(fd, b"", status)) if status.st_size else _read_unsized(fd, is_netascii)
         finally:
             os.close(fd)
+
+
+def _read_unsized(fd: int, is_netascii: bool) -> int:
+    """Copy a file that says 0: one of /proc does so whatever it holds."""
+    chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
+    copy = _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+    if os.fstat(fd).st_size:  # an ordinary one, which somebody has begun to write
+        os.close(copy)
+        raise RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
+    return copy
 
 
 def _memory(chunks: Iterable[bytes]) -> int:
