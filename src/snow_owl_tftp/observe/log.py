@@ -10,6 +10,7 @@ Invariants:
 - A level that is off costs a call of an empty method.
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
 - Writing never raises; a line that cannot be written is counted and lost.
+- A file that was moved away gets no further line (see `appended`).
 """
 
 import os
@@ -21,7 +22,7 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from snow_owl_tftp.config import LoggingSettings
-from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import escape_name, json_line, utc_timestamp
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class LogFile:
 
     Attributes:
         lost_lines_total: How many could not be written.
+        on_trouble: Told why the file's name cannot be opened any more; it may log.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -57,37 +59,41 @@ class LogFile:
             ConfigError: The file cannot be opened.
         """
         self.lost_lines_total = 0
-        self._owns = bool(path)
+        self.on_trouble: Callable[[str], None] = lambda reason: None
         self._lock = threading.Lock()
-        try:
-            # O_APPEND: several processes, and logrotate's copytruncate, may share the file.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-            self._fd = os.open(path, flags, 0o640) if path else 2
-        except OSError as error:
-            raise ConfigError(f"logging.file: {path}: {error.strerror}; name a file in a writable directory") from error
+        self._file = AppendedFile(path, "logging.file", nonblocking=False) if path else None
 
     @property
     def is_terminal(self) -> bool:
         """Whether a person reads along."""
-        return os.isatty(self._fd)
+        return os.isatty(self._file.fd if self._file else 2)
 
     def write(self, line: bytes) -> None:
         """Write one line, its end included; it is counted as lost if only a part can be written."""
         with self._lock:
+            trouble = self._file.follow() if self._file else ""
             try:
-                complete = os.write(self._fd, line) == len(line)
+                complete = os.write(self._file.fd if self._file else 2, line) == len(line)
             except OSError:
                 complete = False
             self.lost_lines_total += not complete
+        if trouble:
+            self.on_trouble(trouble)
 
     # The names under which structlog calls whatever it wraps.
     debug = info = warning = error = critical = write
 
+    def reopen(self) -> None:
+        """Go over to the file that has the name now, without waiting for the next line."""
+        with self._lock:
+            trouble = self._file.follow(at_once=True) if self._file else ""
+        if trouble:
+            self.on_trouble(trouble)
+
     def close(self) -> None:
         """Close the file; standard error stays open."""
-        if self._owns and self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file:
+            self._file.close()
 
 
 def make_logger(settings: LoggingSettings, file: LogFile) -> "FilteringBoundLogger":

@@ -2,7 +2,9 @@
 
     SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0
     a second one      exit at once with 128 + its number, as a shell counts a process that was killed
-    SIGHUP            read the configuration again (see `reload`); ignored by a server that is ending
+    SIGHUP            open the log files by their names again, then read the configuration again (see `reload`);
+                      a server that is ending only does the former
+    SIGUSR1           open the log files by their names again
 
 May know: the process. Must not know requests or transfers. It runs in the main thread of a process
 of its own, since signals and the limit of descriptors belong to the process.
@@ -52,6 +54,9 @@ def serve(
         EngineError: The operating system refused a socket, memory or a thread.
     """
     raise_descriptor_limit()
+    # Their default would end a server that logrotate meets before its loop runs.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
     with ExitStack() as closing:
         log_file = LogFile(settings.logging.file)
         closing.callback(log_file.close)
@@ -59,6 +64,8 @@ def serve(
         audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
         closing.callback(audit.close)
         report = Report(settings, log, audit)
+        log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
+        audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
         if uploads is not None:
@@ -79,8 +86,17 @@ def serve(
             server.reload(changed)
             return log
 
+        def reopen() -> None:
+            log_file.reopen()
+            audit.reopen()
+
         reloader = Reloader(settings, read_again, apply)
-        asyncio.run(_serve(reloader, server, report, audit, hook, announce))
+        asyncio.run(_serve(reloader, server, report, audit, hook, announce, reopen))
+
+
+def _tell_of_file(report: Report, key: str, reason: str) -> None:
+    """Into the file that is still open, where it is the log's own."""
+    report.log.error("file cannot be opened by its name, the old one stays", setting=key, reason=reason)
 
 
 def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
@@ -106,9 +122,10 @@ async def _serve(
     audit: AuditLog,
     hook: UploadHook,
     announce: Callable[[str], None],
+    reopen: Callable[[], None],
 ) -> None:
     settings = reloader.settings
-    ended_by = _catch_signals(reloader.ask)
+    ended_by = _catch_signals(reloader.ask, reopen)
     async with server:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
@@ -131,9 +148,13 @@ async def _serve(
     audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
 
 
-def _catch_signals(on_hangup: Callable[[], None]) -> asyncio.Future[str]:
+def _catch_signals(reload: Callable[[], None], reopen: Callable[[], None]) -> asyncio.Future[str]:
     loop = asyncio.get_running_loop()
     ended_by: asyncio.Future[str] = loop.create_future()
+
+    def on_hangup() -> None:
+        reopen()
+        reload()
 
     def on_signal(number: signal.Signals) -> None:
         if ended_by.done():
@@ -141,6 +162,7 @@ def _catch_signals(on_hangup: Callable[[], None]) -> asyncio.Future[str]:
         ended_by.set_result(number.name)
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    loop.add_signal_handler(signal.SIGUSR1, reopen)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     return ended_by
