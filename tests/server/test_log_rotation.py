@@ -58,6 +58,7 @@ def test_name_that_cannot_be_opened_is_told_in_the_file_that_stays(
     root: Path, tmp_path: Path, logs: tuple[Path, Path], flags: tuple[str, ...]
 ) -> None:
     with serve_command(root, *flags) as server:
+        wait_for(lambda: all("started" in file.read_text() for file in logs), "the lines that follow the ready line")
         moved = [file.rename(file.with_suffix(".1")) for file in logs]
         for file in logs:
             file.mkdir()
