@@ -20,6 +20,7 @@ from snow_owl_tftp.content import staging
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.packets import (
     Ack,
+    Data,
     Error,
     Oack,
     build_ack,
@@ -259,6 +260,44 @@ def test_versions_are_kept(root: Path) -> None:
         for content in (b"one", b"two", b"three"):
             client.put("up/x", content)
     assert files_below(root) == {"up/x": b"three", "up/x.~1~": b"one", "up/x.~2~": b"two"}
+
+
+def test_only_files_made_ready_for_it_are_replaced_where_that_is_the_rule(root: Path) -> None:
+    (root / "up/ready").touch()
+    (root / "up/ready").chmod(0o666)
+    (root / "up/locked").write_bytes(b"keep")
+    (root / "up/locked").chmod(0o644)
+    with serve_uploads(root, on_existing="replace_writable") as server, Client(server.address) as client:
+        for content in (b"one", b"two"):
+            client.put("up/ready", content)
+        assert refused(lambda: client.put("up/locked", b"x")).code == ErrorCode.ACCESS_VIOLATION
+        assert refused(lambda: client.put("up/missing", b"x")).code == ErrorCode.FILE_NOT_FOUND
+    assert files_below(root) == {"up/ready": b"two", "up/locked": b"keep"}
+
+
+def test_reader_of_a_file_that_is_written_in_place_gets_an_error_and_no_mixture(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "up/x"
+    path.write_bytes(b"o" * 5000)
+    os.utime(path, (1, 1))
+
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EBUSY, "mounted")
+
+    monkeypatch.setattr(os, "rename", busy)
+    with serve_uploads(root) as server, Client(server.address) as reader:
+        reader.request("up/x")
+        packet, peer = reader.receive_packet()
+        assert packet == Data(1, b"o" * 512)
+        _put(server, "up/x", b"n" * 5000)
+        for block in range(1, 11):
+            reader.send(build_ack(block), peer)
+            packet, _ = reader.receive_packet()
+            if isinstance(packet, Error):
+                break
+        assert isinstance(packet, Error)
+    assert path.read_bytes() == b"n" * 5000
 
 
 def test_read_during_an_upload_gets_the_old_file(root: Path) -> None:
