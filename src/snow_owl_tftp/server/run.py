@@ -24,6 +24,7 @@ from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
+from snow_owl_tftp.server.activation import take_given_sockets
 from snow_owl_tftp.server.core import Server
 from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.hooks import UploadHook
@@ -58,6 +59,9 @@ def serve(
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)
     with ExitStack() as closing:
+        given = take_given_sockets()
+        for sock in given:
+            closing.callback(sock.close)
         log_file = LogFile(settings.logging.file)
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
@@ -74,7 +78,9 @@ def serve(
         closing.callback(decider.close)
         if not os.access(settings.root_dir, os.X_OK):
             raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
-        server = Server(settings, decider, report)
+        if given:
+            log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
+        server = Server(settings, decider, report, given)
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
