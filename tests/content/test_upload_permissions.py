@@ -295,6 +295,23 @@ def test_replace_writable_takes_what_everybody_may_write_and_nothing_else(area: 
     assert (root / "locked").read_bytes() == b"keep"
 
 
+def test_refuse_fills_an_empty_file_that_everybody_may_write_once(area: UploadArea, old: Path) -> None:
+    refused = ((b"", 0o644), (b"old", 0o666))
+    for content, mode in refused:
+        old.write_bytes(content)
+        old.chmod(mode)
+        assert refusal(lambda: area.begin(Terms(b"file"))).code == ErrorCode.FILE_EXISTS
+    old.write_bytes(b"")
+    uploads = [area.begin(Terms(b"file")) for _ in range(2)]
+    for upload in uploads:
+        receive(upload, b"new")
+    uploads[0].commit(3)
+    assert refusal(lambda: uploads[1].commit(3)).code == ErrorCode.FILE_EXISTS
+    for upload in uploads:
+        upload.close()
+    assert (old.read_bytes(), old.stat().st_mode & 0o777) == (b"new", 0o666)
+
+
 @pytest.mark.parametrize("withdrawn_by", ["chmod", "unlink"])
 def test_permission_withdrawn_while_the_upload_runs_counts(area: UploadArea, old: Path, withdrawn_by: str) -> None:
     old.chmod(0o666)

@@ -72,10 +72,12 @@ def check_present(status: os.stat_result | None, terms: UploadTerms) -> None:
         return
     if not stat.S_ISREG(status.st_mode):
         raise refuse_upload(OSError(errno.EISDIR, "not a regular file"))
-    if terms.on_existing == "refuse":
+    is_writable_for_all = bool(status.st_mode & stat.S_IWOTH)
+    # "touch name; chmod 666 name" asks for an upload in every guide to switches, and an empty file has nothing to lose.
+    if terms.on_existing == "refuse" and not (is_writable_for_all and status.st_size == 0):
         raise refuse_upload(FileExistsError(errno.EEXIST, "the file exists"))
     # The rule of BSD's tftpd: whoever made the file gave the permission, to everybody or to nobody.
-    if needs_permission and not status.st_mode & stat.S_IWOTH:
+    if needs_permission and not is_writable_for_all:
         raise UploadError(ErrorCode.ACCESS_VIOLATION, "File is not writable for everybody", errno.EACCES)
 
 
