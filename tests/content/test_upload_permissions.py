@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.content.test_uploads import Terms, put, receive, refusal
 
-from snow_owl_tftp.content import permissions
+from snow_owl_tftp.content import permissions, uploads
 from snow_owl_tftp.content.uploads import UploadArea
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -207,19 +207,25 @@ def test_permissions_given_while_the_upload_is_synced_count(
     assert (old.read_bytes(), old.stat().st_mode & 0o777) == (b"new", 0o600)
 
 
-def test_file_that_never_comes_to_rest_is_given_up(
-    area: UploadArea, old: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("changes", [1, uploads._MAX_LOOKS - 1, uploads._MAX_LOOKS])
+def test_file_that_does_not_come_to_rest_is_given_up(
+    area: UploadArea, old: Path, monkeypatch: pytest.MonkeyPatch, changes: int
 ) -> None:
-    modes = iter(range(0o400, 0o777))
+    modes = iter(range(0o601, 0o601 + changes))
     real_fsync = os.fsync
 
     def fsync(fd: int) -> None:
-        old.chmod(next(modes))
+        if (mode := next(modes, None)) is not None:
+            old.chmod(mode)
         real_fsync(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    assert refusal(lambda: put(area, REPLACE, b"new")).code == ErrorCode.NOT_DEFINED
-    assert old.read_bytes() == b"old"
+    if changes < uploads._MAX_LOOKS:
+        put(area, REPLACE, b"new")
+        assert (old.read_bytes(), old.stat().st_mode & 0o777) == (b"new", 0o600 + changes)
+    else:
+        assert refusal(lambda: put(area, REPLACE, b"new")).code == ErrorCode.NOT_DEFINED
+        assert old.read_bytes() == b"old"
 
 
 # ---- a new file
@@ -302,12 +308,12 @@ def test_refuse_fills_an_empty_file_that_everybody_may_write_once(area: UploadAr
         old.chmod(mode)
         assert refusal(lambda: area.begin(Terms(b"file"))).code == ErrorCode.FILE_EXISTS
     old.write_bytes(b"")
-    uploads = [area.begin(Terms(b"file")) for _ in range(2)]
-    for upload in uploads:
+    both = [area.begin(Terms(b"file")) for _ in range(2)]
+    for upload in both:
         receive(upload, b"new")
-    uploads[0].commit(3)
-    assert refusal(lambda: uploads[1].commit(3)).code == ErrorCode.FILE_EXISTS
-    for upload in uploads:
+    both[0].commit(3)
+    assert refusal(lambda: both[1].commit(3)).code == ErrorCode.FILE_EXISTS
+    for upload in both:
         upload.close()
     assert (old.read_bytes(), old.stat().st_mode & 0o777) == (b"new", 0o666)
 

@@ -118,7 +118,7 @@ class UploadArea:
         self.space = Space(max_total_bytes, lambda: self._survey(removes_leftovers=False).counted_bytes)
         # Held while a name changes hands, for a few metadata calls: otherwise two uploads that replace
         # a file at the same time would keep it as a version twice, and one of them not at all.
-        self.publishing = threading.Lock()
+        self.publishing = threading.RLock()
 
     def close(self) -> None:
         """Close the root. Uploads must be closed before."""
@@ -334,15 +334,22 @@ class Upload:
     def _dress_and_publish(self, staged: StagedFile, directory_fd: int, size_bytes: int) -> bytes:
         """Give the file its permissions, then its name; return the name under which an older version was kept."""
         name = self._terms.path.rpartition(b"/")[2]
-        for _ in range(_MAX_LOOKS):
-            # Not under the lock: an fsync takes its time.
+
+        def try_it() -> bytes | None:
             seen = keep_or_give(staged.fd, name, directory_fd, self._terms.file_mode_bits)
             if self._terms.fsync:
                 os.fsync(staged.fd)
-            kept_as = self._publish(staged, directory_fd, name, seen, size_bytes)
-            if kept_as is not None:
-                return kept_as
-        raise BlockingIOError(errno.EAGAIN, "what has the name does not come to rest")
+            return self._publish(staged, directory_fd, name, seen, size_bytes)
+
+        kept_as = try_it()  # not under the lock: an fsync takes its time
+        looks = 1
+        while kept_as is None:
+            if looks == _MAX_LOOKS:
+                raise BlockingIOError(errno.EAGAIN, "what has the name does not come to rest")
+            looks += 1
+            with self._area.publishing:  # now other uploads of this name wait
+                kept_as = try_it()
+        return kept_as
 
     def _publish(
         self, staged: StagedFile, directory_fd: int, name: bytes, seen: FileIdentity | None, size_bytes: int
