@@ -9,12 +9,15 @@ Invariants:
 - Callers hand over names as they are; the renderers here make them harmless (see `lines`).
 - A level that is off costs a call of an empty method.
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
-- Writing never raises; a line that cannot be written is counted and lost.
+- Writing never raises and never waits; a line that cannot be written is counted and lost. A collector that
+  stopped reading a pipe would stop the event loop with it.
 - A file that was moved away gets no further line (see `appended`).
 """
 
 import os
 import re
+import select
+import stat
 import sys
 import threading
 import time
@@ -62,6 +65,9 @@ class LogFile:
         self.on_trouble: Callable[[str], None] = lambda reason: None
         self._lock = threading.Lock()
         self._file = AppendedFile(path, "logging.file", nonblocking=False) if path else None
+        # Asked before each write: O_NONBLOCK on standard error would be everybody's who has the terminal or pipe.
+        self._poll = select.poll()
+        self._poll.register(self._file.fd if self._file else 2, select.POLLOUT)
 
     @property
     def is_terminal(self) -> bool:
@@ -73,12 +79,20 @@ class LogFile:
         with self._lock:
             trouble = self._file.follow() if self._file else ""
             try:
-                complete = os.write(self._file.fd if self._file else 2, line) == len(line)
+                complete = self._write_at_once(self._file.fd if self._file else 2, line)
             except OSError:
                 complete = False
             self.lost_lines_total += not complete
         if trouble:
             self.on_trouble(trouble)
+
+    def _write_at_once(self, fd: int, line: bytes) -> bool:
+        if len(line) > select.PIPE_BUF and not stat.S_ISREG(os.fstat(fd).st_mode):
+            # What is writable takes PIPE_BUF bytes without waiting (pipe(7)); a traceback may be longer.
+            parts = [line[at : at + select.PIPE_BUF] for at in range(0, len(line), select.PIPE_BUF)]
+        else:
+            parts = [line]
+        return all(bool(self._poll.poll(0)) and os.write(fd, part) == len(part) for part in parts)
 
     # The names under which structlog calls whatever it wraps.
     debug = info = warning = error = critical = write

@@ -54,6 +54,7 @@ def serve(
         ConfigError: The root, a log file or an address is not what the settings say.
         EngineError: The operating system refused a socket, memory or a thread.
     """
+    occupy_standard_descriptors()
     raise_descriptor_limit()
     # Their default would end a server that logrotate meets before its loop runs.
     for number in (signal.SIGHUP, signal.SIGUSR1):
@@ -113,6 +114,13 @@ def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogg
     if swept.removed_files or not swept.is_complete:
         log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)
     return desk
+
+
+def occupy_standard_descriptors() -> None:
+    """Put /dev/null where whoever started us closed 0, 1 or 2: what is opened next would be taken for one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def raise_descriptor_limit() -> None:
