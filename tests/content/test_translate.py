@@ -358,6 +358,72 @@ def test_threads_with_many_files_get_each_its_own(tmp_path: Path) -> None:
         thread.join()
     assert wrong == []
     assert cache._kept_bytes == sum(kept.copy.size_bytes for kept in cache._kept.values()) <= 250
+    assert total_bytes(cache) == cache._kept_bytes
     for source in sources:
         source.close()
     cache.close()
+
+
+def total_bytes(cache: NetasciiCache) -> int:
+    """What the cache believes that all copies take."""
+    with cache._lock:
+        cache._end_uses()
+    return cache._total_bytes
+
+
+def test_memory_of_all_copies_is_bounded_also_while_they_are_used(tmp_path: Path) -> None:
+    cache = NetasciiCache(max_kept_bytes=100, max_total_bytes=250)
+    sources = make_sources(tmp_path, 4, 100)
+    used = [cache.translate(source) for source in sources[:2]]
+    with pytest.raises(RefusedError, match="busy"):
+        cache.translate(sources[2])
+    again = cache.cached(sources[1])  # one more user of a copy takes no more memory
+    assert again is not None
+    assert total_bytes(cache) == 200
+    first = used.pop(0)
+    first.close()
+    del first  # its transfer has ended, and it was not kept
+    third = cache.translate(sources[2])
+    assert content_of(third) == b"C" * 100
+    with pytest.raises(RefusedError, match="busy"):
+        cache.translate(sources[3])
+    for file in (*used, again, third, *sources):
+        file.close()
+    cache.close()
+    del used, again, third, file
+    assert total_bytes(cache) == 0
+
+
+def test_copy_that_is_only_kept_makes_room(tmp_path: Path) -> None:
+    cache = NetasciiCache(max_kept_bytes=1000, max_total_bytes=250)
+    sources = make_sources(tmp_path, 5, 100)
+    for source in sources:
+        cache.translate(source).close()
+        source.close()
+    assert total_bytes(cache) == cache._kept_bytes == 200
+    cache.close()
+    assert total_bytes(cache) == 0
+
+
+def test_copy_larger_than_all_may_be_is_made_when_it_is_alone(tmp_path: Path) -> None:
+    cache = NetasciiCache(max_total_bytes=50)
+    (tmp_path / "text").write_bytes(b"\n" * 100)
+    source = open_file(tmp_path / "text")
+    copy = cache.translate(source)
+    assert copy.size_bytes == total_bytes(cache) == 200
+    copy.close()
+    source.close()
+    cache.close()
+
+
+def test_conversion_that_fails_gives_its_memory_back(
+    cache: NetasciiCache, source: OpenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "disk")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(RefusedError, match="I/O error"):
+        cache.translate(source)
+    monkeypatch.undo()
+    assert total_bytes(cache) == 0

@@ -109,9 +109,10 @@ class OpenFile:
             content from another.
         inode: Of the file.
         device: Of the file.
+        held: Must live as long as the content is used; None: nothing.
     """
 
-    __slots__ = ("ctime_ns", "device", "fd", "inode", "mtime_ns", "relative_path", "size_bytes")
+    __slots__ = ("ctime_ns", "device", "fd", "held", "inode", "mtime_ns", "relative_path", "size_bytes")
 
     def __init__(self, fd: int, relative_path: bytes, status: os.stat_result) -> None:
         """Take over `fd`, whose fstat gave `status`."""
@@ -122,6 +123,7 @@ class OpenFile:
         self.ctime_ns = status.st_ctime_ns
         self.inode = status.st_ino
         self.device = status.st_dev
+        self.held: object = None
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""

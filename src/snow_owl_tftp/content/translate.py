@@ -13,6 +13,8 @@ Invariants:
   was given back, would be taken for the old one for ever.
 - A file that was changed a moment before may be changed again within one tick of its file system's clock, and
   look the same: a copy of it serves those who ask about now, and is not kept for those who ask later.
+- All copies together, those in use included, take at most `max_total_bytes`, but for one that is larger alone:
+  a request of 60 bytes that nobody follows up must not take the memory of the machine.
 - The copies kept hold at most `max_kept_bytes` together, but the newest is kept whatever its size:
   those who wait for it must find it. A copy in use outlives its eviction, since every user has a
   descriptor of its own.
@@ -24,9 +26,9 @@ import fcntl
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.errors import RefusedError
@@ -46,11 +48,36 @@ _SETTLED_NS: Final = 2_000_000_000
 _Content: TypeAlias = tuple[int, int, int, int, int]
 
 
-class _Kept(NamedTuple):
-    """A copy, and until when (CLOCK_MONOTONIC) it may be handed out; None: as long as it is kept."""
+class _Kept:
+    """A copy, kept or not any more, and what is known of it.
 
-    copy: OpenFile
-    until_ns: int | None
+    Attributes:
+        copy: Whose descriptor is ours.
+        until_ns: Until when (CLOCK_MONOTONIC) it may be handed out; None: as long as it is kept.
+        users: Who was given a descriptor and uses it yet.
+        is_kept: Whether it may be handed out again.
+    """
+
+    __slots__ = ("copy", "is_kept", "until_ns", "users")
+
+    def __init__(self, copy: OpenFile, until_ns: int | None) -> None:
+        self.copy = copy
+        self.until_ns = until_ns
+        self.users = 0
+        self.is_kept = True
+
+
+class _Use:
+    """One user of a copy; it ends when nobody holds this any more."""
+
+    __slots__ = ("_ended", "_of")
+
+    def __init__(self, of: _Kept, ended: deque[_Kept]) -> None:
+        self._of = of
+        self._ended = ended
+
+    def __del__(self) -> None:
+        self._ended.append(self._of)  # no lock: this very thread may hold it
 
 
 class NetasciiCache:
@@ -60,6 +87,7 @@ class NetasciiCache:
         self,
         max_kept_bytes: int = 64 << 20,
         max_source_bytes: int = 256 << 20,
+        max_total_bytes: int = 512 << 20,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Start empty.
@@ -68,14 +96,18 @@ class NetasciiCache:
             max_kept_bytes: How much memory the copies may take while nobody uses them.
             max_source_bytes: Larger files are refused: a copy lies in memory and may be twice as
                 large. Text that needs netascii is far smaller; images are asked for as octet.
+            max_total_bytes: How much memory all copies may take; who needs more is told to try again.
             clock_ns: CLOCK_MONOTONIC.
         """
         self._max_kept_bytes = max_kept_bytes
         self._max_source_bytes = max_source_bytes
+        self._max_total_bytes = max_total_bytes
         self._clock_ns = clock_ns
         self._lock = threading.Lock()  # guards all below; never held while a file is read
         self._kept: OrderedDict[_Content, _Kept] = OrderedDict()
         self._kept_bytes = 0
+        self._total_bytes = 0
+        self._ended: deque[_Kept] = deque()
         self._being_made: dict[_Content, threading.Event] = {}
 
     def cached(self, source: OpenFile) -> OpenFile | None:
@@ -96,7 +128,7 @@ class NetasciiCache:
             if kept is None:
                 return None
             self._kept.move_to_end(content)
-            return _share(kept.copy, source.relative_path)
+            return self._share(kept, source.relative_path)
 
     def translate(self, source: OpenFile) -> OpenFile:
         """Return the copy of a file, made now unless it is there or on its way.
@@ -105,7 +137,8 @@ class NetasciiCache:
             source: The file; it stays open and the caller's.
 
         Returns:
-            The copy, which the caller closes. All it says is of the copy, but for the path.
+            The copy, which the caller closes. All it says is of the copy, but for the path. `held` has to live
+            as long as a descriptor of it is used.
 
         Raises:
             RefusedError: The file is too large, is being changed or cannot be read, or memory or
@@ -137,12 +170,63 @@ class NetasciiCache:
             return
         try:
             is_settled = time.time_ns() - source.ctime_ns > _SETTLED_NS  # asked before it is read
-            copy = _copy(source)
+            copy = self._copy(source)
             self._keep(content, _Kept(copy, None if is_settled else self._clock_ns() + _SETTLED_NS))
         finally:
             with self._lock:
                 del self._being_made[content]
             done.set()
+
+    def _copy(self, source: OpenFile) -> OpenFile:
+        self._take_memory(source.size_bytes)
+        copied_bytes = 0
+        try:
+            fd = convert(source)
+            copy = OpenFile(fd, source.relative_path, os.fstat(fd))
+            copied_bytes = copy.size_bytes
+        finally:
+            with self._lock:
+                self._total_bytes += copied_bytes - source.size_bytes
+        return copy
+
+    def _take_memory(self, size_bytes: int) -> None:
+        """Account for a copy of at least so many bytes.
+
+        Raises:
+            RefusedError: Those in use leave no room.
+        """
+        with self._lock:
+            self._end_uses()
+            unused = [content for content, kept in self._kept.items() if not kept.users]
+            in_use_bytes = self._total_bytes - sum(self._kept[content].copy.size_bytes for content in unused)
+            if in_use_bytes and in_use_bytes + size_bytes > self._max_total_bytes:
+                raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+            for content in unused:
+                if self._total_bytes + size_bytes > self._max_total_bytes:
+                    self._drop(content)
+            self._total_bytes += size_bytes
+
+    def _end_uses(self) -> None:
+        """Under the lock."""
+        while self._ended:
+            kept = self._ended.popleft()
+            kept.users -= 1
+            self._forget_unless_used(kept)
+
+    def _forget_unless_used(self, kept: _Kept) -> None:
+        if not kept.users and not kept.is_kept:
+            self._total_bytes -= kept.copy.size_bytes
+
+    def _share(self, kept: _Kept, relative_path: bytes) -> OpenFile:
+        """Give the copy a second descriptor, so that its two holders close independently; under the lock."""
+        try:
+            fd = fcntl.fcntl(kept.copy.fd, fcntl.F_DUPFD_CLOEXEC, 0)
+        except OSError as error:
+            raise _refusal(error) from error
+        shared = OpenFile(fd, relative_path, os.fstat(fd))
+        kept.users += 1
+        shared.held = _Use(kept, self._ended)
+        return shared
 
     def _find(self, content: _Content) -> _Kept | None:
         """Return what is kept, unless its time is up; under the lock."""
@@ -161,27 +245,15 @@ class NetasciiCache:
 
     def _drop(self, content: _Content) -> None:
         """Must be called under the lock: nobody may be sharing the descriptor meanwhile."""
-        copy = self._kept.pop(content).copy
-        self._kept_bytes -= copy.size_bytes
-        copy.close()
+        kept = self._kept.pop(content)
+        self._kept_bytes -= kept.copy.size_bytes
+        kept.copy.close()
+        kept.is_kept = False
+        self._forget_unless_used(kept)
 
 
 def _content_of(file: OpenFile) -> _Content:
     return file.device, file.inode, file.size_bytes, file.mtime_ns, file.ctime_ns
-
-
-def _share(copy: OpenFile, relative_path: bytes) -> OpenFile:
-    """Give the copy a second descriptor, so that its two holders close independently."""
-    try:
-        fd = fcntl.fcntl(copy.fd, fcntl.F_DUPFD_CLOEXEC, 0)
-    except OSError as error:
-        raise _refusal(error) from error
-    return OpenFile(fd, relative_path, os.fstat(fd))
-
-
-def _copy(source: OpenFile) -> OpenFile:
-    fd = convert(source)
-    return OpenFile(fd, source.relative_path, os.fstat(fd))
 
 
 def convert(source: OpenFile) -> int:
