@@ -2,12 +2,14 @@
 
 import errno
 import gc
+import itertools
 import json
 import os
 import random
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,25 @@ def test_upload_beyond_the_limit_without_tsize_ends_when_it_passes(root: Path) -
         client.put("up/x", b"x" * 1000)
         assert refused(lambda: client.put("up/y", b"", options={"tsize": 1})).code == ErrorCode.DISK_FULL
     assert files_below(root) == {"up/x": b"x" * 1000}
+
+
+def test_uploads_without_tsize_keep_to_the_limit_together(root: Path) -> None:
+    """Each of them alone might have taken all the room that was left when it began."""
+    with serve_uploads(root, max_total_bytes=100_000) as server, ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.address)) for _ in range(4)]
+        peers = [begin(client, f"up/{number}") for number, client in enumerate(clients)]
+        refusals: list[Error] = []
+        for block in itertools.count(1):
+            for number, peer in enumerate(peers):
+                clients[number].send(build_data(block, b"x" * 512), peer)
+                packet, _ = clients[number].receive_packet()
+                if isinstance(packet, Error):
+                    refusals.append(packet)
+                    break
+            if refusals:
+                break
+        assert refusals[0].code == ErrorCode.DISK_FULL
+    assert files_below(root) == {}
 
 
 # ---- two at once

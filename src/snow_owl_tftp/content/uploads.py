@@ -301,6 +301,7 @@ class Upload:
             os.close(self._directory_fd)
 
     def _commit(self, received_bytes: int) -> StoredFile:
+        self._area.space.finish(self._reservation)
         self._check_received(received_bytes)
         staged = self._decode() if self._is_netascii else self._received
         size_bytes = os.fstat(staged.fd).st_size

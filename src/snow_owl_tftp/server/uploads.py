@@ -40,6 +40,8 @@ _COMMIT_THREADS: Final = 16
 """An fsync each. A journal commits what is waiting in one go, so more threads mean fewer waits per file."""
 _MAX_WAITING: Final = 1024
 """Requests waiting for a thread; beyond it a client is told to try again."""
+_LOOK_S: Final = 0.05
+"""Between two looks at uploads that announced nothing: by what comes meanwhile they may outgrow `max_total_bytes`."""
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -71,9 +73,17 @@ class UploadDesk:
         self._committing = ThreadPoolExecutor(_COMMIT_THREADS, "tftp-commit")
         self._waiting = 0
         self._open: set[Upload] = set()
+        # A thread of its own: a look must not wait behind those who wait for a disk.
+        self._looking = ThreadPoolExecutor(1, "tftp-room")
+        self._looks_for_room = settings.write_config.max_total_bytes > 0
+        self._look: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         """Close every upload that is still open, and the root; call it when the server has stopped."""
+        self._looks_for_room = False
+        if self._look is not None:
+            self._look.cancel()
+        self._looking.shutdown(wait=True, cancel_futures=True)
         self._beginning.shutdown(wait=True, cancel_futures=True)
         self._committing.shutdown(wait=True)
         for upload in list(self._open):
@@ -100,11 +110,25 @@ class UploadDesk:
         if self._waiting >= _MAX_WAITING:
             raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
         self._waiting += 1
+        self._look_later()
         future = asyncio.get_running_loop().run_in_executor(
             self._beginning, self._begin, asked.transfer_id, asked.peer[0], request, terms
         )
         future.add_done_callback(self._note_begun)
         return future
+
+    def _look_later(self) -> None:
+        if self._look is None and self._looks_for_room:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_for_room)
+
+    def _look_for_room(self) -> None:
+        def on_done(_: object) -> None:
+            self._look = None
+            if self._open or self._waiting:
+                self._look_later()
+
+        trimming = asyncio.get_running_loop().run_in_executor(self._looking, self._area.space.trim)
+        trimming.add_done_callback(on_done)
 
     def _may_be_uploaded(self, path: bytes) -> bool:
         try:
