@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.server.conftest import BOOT
+from tests.server.test_addresses import needs_ipv6
 from tests.support.client import Client
 from tests.support.server import DEADLINE_S, ServerProcess, _read_ready_lines, command_line, wait_for
 
@@ -77,7 +78,7 @@ def test_given_socket_is_served_instead_of_the_bound_address(root: Path) -> None
         wait_for(lambda: "handed over" in server.log, "a line that says so")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("host", ["0.0.0.0", pytest.param("::", marks=needs_ipv6)])
 def test_request_that_came_before_the_server_is_answered(root: Path, host: str) -> None:
     """A service manager starts the server because of it."""
     given = udp(host)
@@ -90,6 +91,7 @@ def test_request_that_came_before_the_server_is_answered(root: Path, host: str) 
             client.send(build_ack(1), sender)
 
 
+@needs_ipv6
 def test_several_sockets_are_several_addresses(root: Path) -> None:
     given = [udp(), udp("127.0.0.2"), udp("::1")]
     addresses = [sock.getsockname()[:2] for sock in given]
