@@ -116,7 +116,7 @@ class WriteSettings(_Table, frozen=True):
     allowed_patterns: tuple[str, ...] = ()
     create_directories: bool = False
     file_mode: Annotated[int, Meta(ge=0, le=0o777)] | Annotated[str, Meta(pattern="^(0o|0)?[0-7]{3}$")] = 0o644
-    on_existing: Literal["refuse", "replace", "version"] = "refuse"
+    on_existing: Literal["refuse", "replace", "version", "replace_writable"] = "refuse"
     max_total_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """0: no limit."""
     fsync: bool = True

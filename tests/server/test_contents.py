@@ -224,3 +224,29 @@ async def test_answer_that_is_no_response_is_a_failure():
         for name in ("class", "none"):
             with pytest.raises(TransferRefused, match="Internal error"):
                 await client.get(name)
+
+
+@pytest.mark.parametrize("before", [b"old\n" * 50_000, b""])
+async def test_text_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, before):
+    """Half of one file and half of another would pass for a whole one."""
+    path = tmp_path / "x"
+    path.write_bytes(before)
+    encode = contents.netascii.encode
+
+    def encode_and_write(chunk):
+        path.write_bytes(b"new\n" * 50_000)
+        return encode(chunk)
+
+    monkeypatch.setattr(contents.netascii, "encode", encode_and_write)
+    if not before:  # read to its end before anything is there: nothing to encode
+        real_stat = os.fstat
+
+        def stat_then_write(fd):
+            status = real_stat(fd)
+            if not status.st_size:
+                path.write_bytes(b"new\n" * 50_000)
+            return status
+
+        monkeypatch.setattr(os, "fstat", stat_then_write)
+    with pytest.raises(TransferRefused, match="being changed"):
+        await get(lambda: path, mode="netascii")

@@ -16,12 +16,15 @@ from tests.support.server import serve_command, wait_for
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.plan import Role
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.protocol.packets import parse_request_untrusted
 from snow_owl_tftp.server import root_watch
 from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.root_watch import RootWatch
 from snow_owl_tftp.server.uploads import UploadDesk
 
 OLD, NEW = b"7" * 100_000, b"8" * 100_000
+LIMIT_BYTES = 1000
 
 
 @pytest.fixture
@@ -99,7 +102,7 @@ def test_release_that_is_away_is_told_once_and_the_old_one_stays(base: Path) -> 
 
 @pytest.fixture
 def desk(base: Path) -> Iterator[UploadDesk]:
-    overrides = {"root_dir": str(base / "current"), **WRITABLE}
+    overrides = {"root_dir": str(base / "current"), **WRITABLE, "write_config.max_total_bytes": LIMIT_BYTES}
     desk = UploadDesk(Settings().with_overrides(overrides, source="test"))
     yield desk
     desk.close()
@@ -112,27 +115,44 @@ class Asked:
         self.datagram = datagram
 
 
+async def begin(desk: UploadDesk, name: str) -> Any:
+    asked = Asked(f"\0\2up/{name}\0octet\0".encode())
+    plan = (await cast(Any, desk.decide(asked, parse_request_untrusted(asked.datagram)))).plan
+    assert plan.role == Role.RECEIVER
+    os.pwrite(plan.fd, name.encode(), 0)
+    return plan
+
+
 async def test_upload_is_stored_in_the_release_that_it_began_in(base: Path, desk: UploadDesk) -> None:
-    from snow_owl_tftp.protocol.packets import parse_request_untrusted
-
-    async def begin(name: str) -> Any:
-        asked = Asked(f"\0\2up/{name}\0octet\0".encode())
-        verdict = await cast(Any, desk.decide(asked, parse_request_untrusted(asked.datagram)))
-        assert verdict.plan.role == Role.RECEIVER
-        os.pwrite(verdict.plan.fd, name.encode(), 0)
-        return verdict.plan.context
-
-    before = await begin("old")
+    before = await begin(desk, "old")
     switch(base)
     assert desk.look_again()
     assert not desk.look_again()
-    after = await begin("new")
-    for context in (before, after):
-        assert await context.commit(3) is None
-        context.let_go()
+    after = await begin(desk, "new")
+    for plan in (before, after):
+        assert await plan.context.commit(3) is None
+        plan.context.let_go()
     assert (base / "releases/7/up/old").read_bytes() == b"old"
     assert (base / "releases/8/up/new").read_bytes() == b"new"
     assert not (base / "releases/8/up/old").exists()
+
+
+async def test_upload_keeps_to_the_limit_although_the_root_has_moved(base: Path, desk: UploadDesk) -> None:
+    plan = await begin(desk, "old")
+    switch(base)
+    assert desk.look_again()
+
+    async def write_on() -> None:
+        # How the server cuts off one that outgrew the limit together with others.
+        while os.pwrite(plan.fd, b"x" * (LIMIT_BYTES + 1), 0):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+
+    with pytest.raises(OSError, match="No space left"):
+        await asyncio.wait_for(write_on(), 20)
+    refusal = await plan.context.commit(LIMIT_BYTES + 1)
+    assert refusal is not None
+    assert refusal.code == ErrorCode.DISK_FULL
+    plan.context.let_go()
 
 
 # ---- the parts

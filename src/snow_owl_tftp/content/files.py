@@ -109,12 +109,15 @@ class OpenFile:
         size_bytes: As of opening.
         relative_path: Normalised, relative to the root, links not resolved.
         is_as_sent: The name was found as the request spells it; nothing was cut off.
-        mtime_ns: Of the file, as of opening; with the next two it tells one content from another.
+        mtime_ns: Of the file, as of opening.
+        ctime_ns: Likewise. Unlike mtime nobody can set it back: with size, mtime, inode and device it tells one
+            content from another.
         inode: Of the file.
         device: Of the file.
+        held: Must live as long as the content is used; None: nothing.
     """
 
-    __slots__ = ("device", "fd", "inode", "is_as_sent", "mtime_ns", "relative_path", "size_bytes")
+    __slots__ = ("ctime_ns", "device", "fd", "held", "inode", "is_as_sent", "mtime_ns", "relative_path", "size_bytes")
 
     def __init__(self, fd: int, relative_path: bytes, status: os.stat_result, *, is_as_sent: bool = True) -> None:
         """Take over `fd`, whose fstat gave `status`."""
@@ -123,8 +126,10 @@ class OpenFile:
         self.is_as_sent = is_as_sent
         self.size_bytes = status.st_size
         self.mtime_ns = status.st_mtime_ns
+        self.ctime_ns = status.st_ctime_ns
         self.inode = status.st_ino
         self.device = status.st_dev
+        self.held: object = None
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""

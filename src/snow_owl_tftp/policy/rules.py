@@ -43,7 +43,7 @@ class WriteDecision(Struct, frozen=True, gc=False):
     """
 
     path: bytes
-    on_existing: Literal["refuse", "replace", "version"]
+    on_existing: Literal["refuse", "replace", "version", "replace_writable"]
     create_directories: bool
     file_mode_bits: int
     fsync: bool

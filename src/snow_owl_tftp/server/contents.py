@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from snow_owl_tftp.content.files import OutsideRootError, refusal_of_errno
+from snow_owl_tftp.content.files import OpenFile, OutsideRootError, refusal_of_errno
+from snow_owl_tftp.content.translate import convert
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
@@ -167,12 +168,11 @@ def _open_file(file: Path | ConfinedFile, root: Path | None, is_netascii: bool) 
     with _our_own():
         file = file if root is None else _confine(root, file)
         fd = file.open_descriptor() if isinstance(file, ConfinedFile) else _open_path(file)
-        # A file of /proc says 0 whatever it holds.
-        if os.fstat(fd).st_size and not is_netascii:  # cannot fail: the descriptor is ours and open
+        status = os.fstat(fd)  # cannot fail: the descriptor is ours and open
+        if status.st_size and not is_netascii:
             return fd
         try:
-            chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
-            return _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+            return convert(OpenFile(fd, b"", status)) if status.st_size else _read_unsized(fd, is_netascii)
         finally:
             os.close(fd)
 
@@ -193,6 +193,16 @@ def _open_path(path: Path) -> int:
         os.close(fd)
         raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
     return fd
+
+
+def _read_unsized(fd: int, is_netascii: bool) -> int:
+    """Copy a file that says 0: one of /proc does so whatever it holds."""
+    chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
+    copy = _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+    if os.fstat(fd).st_size:  # an ordinary one, which somebody has begun to write
+        os.close(copy)
+        raise RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
+    return copy
 
 
 def _memory(chunks: Iterable[bytes]) -> int:

@@ -20,7 +20,8 @@ Invariants:
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+import socket
+from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -54,17 +55,21 @@ _DRAIN_LOOK_S: Final = 0.02
 class Server:
     """One TFTP server: its sockets, its engine, and the loop that serves them."""
 
-    def __init__(self, settings: Settings, decider: Decider, report: Report) -> None:
+    def __init__(
+        self, settings: Settings, decider: Decider, report: Report, given: Sequence[socket.socket] = ()
+    ) -> None:
         """Prepare; nothing is opened before `start`.
 
         Args:
             settings: Addresses, limits, batching. `root_dir` is not looked at: content is the decider's affair.
             decider: Answers requests; stays the caller's.
             report: Told what happens; stays the caller's.
+            given: Bound sockets to listen on instead of `bind_addr`, for the first `start`; taken over then.
         """
         self._settings = settings
         self._decider = decider
         self._report = report
+        self._given = given
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sampler: CallSampler | None = None
@@ -92,7 +97,8 @@ class Server:
             raise RuntimeError("the server runs already; stop it before it is started anew")
         if self._stopping is not None:
             raise RuntimeError("the server is still being stopped; wait for stop() before it is started anew")
-        addresses = open_addresses(self._settings, self._report.log.warning)
+        given, self._given = self._given, ()
+        addresses = open_addresses(self._settings, self._report.log.warning, given)
         try:
             engine = make_engine(self._settings)
             hand_over(engine, addresses)

@@ -98,11 +98,13 @@ class TransferContext:
         request: As parsed.
         size_bytes: Of the content sent, or of the upload as announced; None: it was not.
         negotiated: The options granted.
+        held: Of `OpenFile`; lives as long as this does.
     """
 
-    __slots__ = ("negotiated", "request", "size_bytes")
+    __slots__ = ("held", "negotiated", "request", "size_bytes")
 
-    def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated) -> None:
+    def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated, held: object = None) -> None:
+        self.held = held
         self.request = request
         self.size_bytes = size_bytes
         self.negotiated = negotiated
@@ -346,7 +348,7 @@ class FileDecider:
             timeout_ns=negotiated.timeout_ns,
             rollover=negotiated.rollover,
             first_packet=negotiated.oack,
-            context=TransferContext(request, size_bytes, negotiated),
+            context=TransferContext(request, size_bytes, negotiated, file.held),
         )
 
     def _decide_later(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict | Awaitable[Verdict]:

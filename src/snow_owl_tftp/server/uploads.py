@@ -19,6 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,8 @@ _COMMIT_THREADS: Final = 16
 """An fsync each. A journal commits what is waiting in one go, so more threads mean fewer waits per file."""
 _MAX_WAITING: Final = 1024
 """Requests waiting for a thread; beyond it a client is told to try again."""
+_LOOK_S: Final = 0.05
+"""Between two looks at uploads that announced nothing: by what comes meanwhile they may outgrow `max_total_bytes`."""
 
 
 class UploadDesk:
@@ -71,9 +74,17 @@ class UploadDesk:
         self._committing = ThreadPoolExecutor(_COMMIT_THREADS, "tftp-commit")
         self._waiting = 0
         self._open: dict[Upload, UploadArea] = {}
+        # A thread of its own: a look must not wait behind those who wait for a disk.
+        self._looking = ThreadPoolExecutor(1, "tftp-room")
+        self._looks_for_room = settings.write_config.max_total_bytes > 0
+        self._look: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         """Close every upload that is still open, and the root; call it when the server has stopped."""
+        self._looks_for_room = False
+        if self._look is not None:
+            self._look.cancel()
+        self._looking.shutdown(wait=True, cancel_futures=True)
         self._beginning.shutdown(wait=True, cancel_futures=True)
         self._committing.shutdown(wait=True)
         for upload in list(self._open):
@@ -145,11 +156,36 @@ class UploadDesk:
         if self._waiting >= _MAX_WAITING:
             raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
         self._waiting += 1
+        self._look_later()
         future = asyncio.get_running_loop().run_in_executor(
             self._beginning, self._begin, asked.transfer_id, asked.peer[0], request, terms
         )
         future.add_done_callback(self._note_begun)
         return future
+
+    def _look_later(self) -> None:
+        if self._look is None and self._looks_for_room:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_for_room)
+
+    def _look_for_room(self) -> None:
+        def on_done(_: object) -> None:
+            self._look = None
+            if self._open or self._waiting:
+                self._look_later()
+
+        trimming = asyncio.get_running_loop().run_in_executor(self._looking, self._trim)
+        trimming.add_done_callback(on_done)
+
+    def _trim(self) -> None:
+        """Of every root in which an upload may run: it may have moved meanwhile. Runs in a thread."""
+        with ExitStack() as leaving:
+            with self._areas:
+                areas = {self._area, *self._users}
+                self._users.update(areas)
+            for area in areas:
+                leaving.callback(self._leave_area, area)
+            for area in areas:
+                area.space.trim()
 
     def _may_be_uploaded(self, path: bytes) -> bool:
         try:
