@@ -19,9 +19,9 @@ from snow_owl_tftp.client.bench.servers import installed_peers
 own_steps = cli_bench._own_steps
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snow_owl_tftp", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=55, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=55, check=False, env=env)
 
 
 TINY = ("--clients", "3", "--transfers", "3", "--file-size", "3KiB", "--rounds", "1")
@@ -30,7 +30,7 @@ TINY = ("--clients", "3", "--transfers", "3", "--file-size", "3KiB", "--rounds",
 def called(output: Path, *arguments: str, **patched: Any) -> int:
     """In this process, so that what must be different can be made so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli_bench, "why_not", lambda: "a test")
+        patch.setattr(cli_bench, "why_not_after_trying", lambda: "a test")
         for name, value in patched.items():
             patch.setattr(cli_bench, name, value)
         return main(["bench", *arguments, "--output", str(output)])
@@ -41,7 +41,9 @@ def runs(output: Path) -> list[dict[str, Any]]:
     return written
 
 
-def test_wrong_byte_is_status_1_and_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_byte_is_status_1_and_no_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     real = Bench._content
 
     def spoilt(self: Bench, size_bytes: int) -> Path:
@@ -55,6 +57,31 @@ def test_wrong_byte_is_status_1_and_no_speed(tmp_path: Path, monkeypatch: pytest
     assert all(run["blocks_per_s"] is None and not run["is_valid"] for run in runs(tmp_path))
     said = (tmp_path / "report.md").read_text()
     assert said.count("**no figure**: the first transfer failed: CHANGED: content differs") == 3
+    told = capsys.readouterr().err
+    for name in ("ours", "ours, no GSO", "ours, no batching"):
+        assert told.count(f"bench: {name}: no figure: the first transfer failed: CHANGED: content differs") == 1
+
+
+def test_where_tracing_is_forbidden_it_says_so_and_measures_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "bpftrace").write_text("#!/bin/sh\necho 'ERROR: create map: Operation not permitted' >&2\nexit 1\n")
+    (tmp_path / "bpftrace").chmod(0o755)
+    ran = bench(
+        *("--servers", "ours", "--no-sweeps", *TINY, "--output", str(tmp_path / "out")),
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert [line for line in ran.stderr.splitlines() if "System calls are not counted: trace: " in line]
+    assert "System calls are not counted: trace: " in (tmp_path / "out/report.md").read_text()
+    assert all(run["is_valid"] and not run["is_traced"] for run in runs(tmp_path / "out"))
+
+
+def test_folder_that_cannot_be_written_is_found_before_the_first_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file/below", Path("/proc")):
+        ran = bench("--servers", "ours", "--no-sweeps", *TINY, "--output", str(output))
+        assert ran.returncode == 2
+        assert f"bench: --output {output}: " in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(not installed_peers(), reason="no other TFTP server is installed (scripts/install-peers.sh)")
