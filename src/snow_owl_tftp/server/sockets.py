@@ -135,7 +135,7 @@ def _open_address(settings: Settings, host: str, port: int, dual_stack: bool, wa
     with ExitStack() as undo:
         undo.callback(address.close)
         try:
-            _open_other_listeners(address, kind, settings.workers)
+            _open_other_listeners(address, kind, settings.worker_count)
             _open_tids(address, kind, settings)
         except OSError as error:
             raise _bind_error(host, address.port, error) from error
@@ -152,7 +152,7 @@ def _open_other_listeners(address: BoundAddress, kind: _Kind, workers: int) -> N
 
 
 def _open_tids(address: BoundAddress, kind: _Kind, settings: Settings) -> None:
-    for worker in range(settings.workers):
+    for worker in range(settings.worker_count):
         pool: list[socket.socket] = []
         address.tids.append(pool)
         if settings.single_port:
@@ -178,7 +178,7 @@ def _tid_ports(settings: Settings, worker: int) -> Iterable[int]:
     if settings.tid_port_range is None:
         return [0] * settings.tid_sockets
     first, last = settings.tid_port_range
-    return range(first + worker, last + 1, settings.workers)
+    return range(first + worker, last + 1, settings.worker_count)
 
 
 def _kind_of(host: str, port: int, dual_stack: bool, buffers: SocketSettings) -> _Kind:
