@@ -86,8 +86,8 @@ def test_classical_layout_batches_requests_only() -> None:
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != OURS and not name.startswith("classical")])
 def test_installed_peer_is_started_and_serves_every_byte(name: str) -> None:
-    if name not in installed_peers():
-        pytest.skip(f"MISSING: {name} (make peers, make peers-all)")
+    if (problem := installed_peers().get(name, "is MISSING (make peers, make peers-all)")) is not None:
+        pytest.skip(f"NOT STARTED: {name} {problem}")
     with Bench() as bench:
         run = bench.timed(Target(name, name), Workload(clients=2, transfers=4, file_bytes=5000, limit_s=20))
     assert run.is_valid, run

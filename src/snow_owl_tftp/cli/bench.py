@@ -88,7 +88,9 @@ class _Asked:
 )
 @click.option("--loss", "loss_percent", type=click.FloatRange(0, 50), default=0.0, help="Percent, in each direction.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the losses.")
-@click.option("--servers", metavar="NAMES", help=f"Of {', '.join(KINDS)}; default: all that are installed.")
+@click.option(
+    "--servers", metavar="NAMES", help=f"Of {', '.join(KINDS)}; default: all that are installed and may be started."
+)
 @click.option(
     "--rounds",
     type=click.IntRange(1, 100),
@@ -117,6 +119,10 @@ def command(context: click.Context, /, **flags: Any) -> int:
     steps = (_profile_steps if asked.profile else _own_steps)(asked, given)
     _make_folder(asked.output)
     notes: list[str] = []
+    if not (asked.servers or asked.profile):
+        for name, problem in installed_peers().items():
+            if problem:
+                _note(notes, f"{name} is left out: it {problem}.")
     if any(step.is_traced for step in steps) and (reason := why_not_after_trying()):
         steps = [step for step in steps if not step.is_traced]
         _note(notes, f"System calls are not counted: {without_paths(reason)}.")
@@ -224,7 +230,8 @@ def _spelled(asked: _Asked, given: Sequence[str]) -> list[str]:
 
 
 def _targets(servers: str | None) -> list[Target]:
-    names = [name.strip() for name in servers.split(",")] if servers else [OURS, *installed_peers()]
+    peers = [name for name, problem in installed_peers().items() if problem is None]
+    names = [name.strip() for name in servers.split(",")] if servers else [OURS, *peers]
     targets = []
     for name in names:
         check_target(name)

@@ -29,7 +29,7 @@ from typing import Any, Final, Self
 
 from snow_owl_tftp.client.bench.cpu import CpuAccount, StealWatch, cores, end_tree, start
 from snow_owl_tftp.client.bench.provenance import without_paths
-from snow_owl_tftp.client.bench.servers import KINDS, Asked
+from snow_owl_tftp.client.bench.servers import KINDS, Asked, why_not_started
 from snow_owl_tftp.client.bench.settings import Target, Workload
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace import Tracer
@@ -421,7 +421,7 @@ def _await_ready(process: subprocess.Popen[bytes], address: tuple[str, int], log
 
 
 def check_target(name: str) -> None:
-    """Refuse a server that is unknown or not installed.
+    """Refuse a server that is unknown, not installed, or not for this user to start.
 
     Raises:
         ConfigError: With the names that are known.
@@ -431,3 +431,5 @@ def check_target(name: str) -> None:
         raise ConfigError(f"bench: unknown server {name}; known are {', '.join(KINDS)}")
     if kind.find() is None:
         raise ConfigError(f"bench: {name} is not installed; scripts/install-peers.sh installs what Debian has")
+    if problem := why_not_started(name):
+        raise ConfigError(f"bench: {name} {problem}; leave it out, or run bench with sudo")
