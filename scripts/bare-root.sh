@@ -112,10 +112,11 @@ in_root_as() {
     local identity=$1 home=/root passed
     shift
     [ "$identity" = root ] || home=/home/$identity
-    # Nothing of this machine's environment but what pip needs.
+    # Nothing of this machine's environment but what pip needs; signals and descriptors as a login shell has them.
+    ulimit -S -n 1024
     mapfile -t passed <"$BARE_ROOT_WORK/pip/environment"
     chroot "$root" setpriv --reuid "$identity" --regid "$identity" --init-groups \
-        env -i -C "$home" HOME="$home" USER="$identity" TERM=dumb \
+        env -i --default-signal -C "$home" HOME="$home" USER="$identity" TERM=dumb \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${passed[@]}" "$@" </dev/null
 }
 

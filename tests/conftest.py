@@ -11,6 +11,7 @@ which; without it servers have them and engines have none.
 import importlib.util
 import os
 import random
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -47,6 +48,9 @@ def package_parent() -> Path | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What a script starts with & ignores Ctrl-C, and so would every program that a test starts, to interrupt it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     flows = os.environ.get("SNOW_OWL_TEST_FLOWS")
     if flows not in (None, *FLOWS_CHOICES):
         raise pytest.UsageError(f"SNOW_OWL_TEST_FLOWS={flows!r}: expected one of {', '.join(FLOWS_CHOICES)}")
