@@ -16,7 +16,7 @@ why_no_trace = functools.cache(why_not_after_trying)
 def tracing() -> None:
     """Skips where bpftrace is missing, is not allowed, or finds a kernel without what it needs."""
     if problem := why_no_trace():
-        pytest.skip(f"NOT TRACED: {problem} (scripts/install-peers.sh installs bpftrace)")
+        pytest.skip(f"NOT TRACED: {problem}")
 
 
 needs_trace = pytest.mark.usefixtures("tracing")
