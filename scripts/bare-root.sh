@@ -39,14 +39,21 @@ sources_of_apt() {
     done
 }
 
-# pip's own configuration, with its certificates where they lie in the root.
+# pip's configuration file, with the certificates that it names beside it, as both will lie in the root.
+take_pip_conf() {
+    local file=$1 name=$2 certificates
+    certificates=$(sed -n 's/^[[:space:]]*cert[[:space:]]*[=:][[:space:]]*//p' "$file" | tail -n 1)
+    sed "s#^\([[:space:]]*cert[[:space:]]*\)[=:].*#\1= /opt/pip/$name.pem#" "$file" >"$work/pip/$name.conf"
+    [ -z "$certificates" ] || cp -L -- "$certificates" "$work/pip/$name.pem"
+}
+
 pass_pip_on() {
     local file name value
-    mkdir -p "$work/pip"
-    for file in /etc/pip.conf "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$HOME/.pip/pip.conf"; do
-        [ ! -r "$file" ] || { cat "$file"; echo; } >>"$work/pip/pip.conf"
+    mkdir "$work/pip"
+    [ ! -r /etc/pip.conf ] || take_pip_conf /etc/pip.conf site
+    for file in "$HOME/.pip/pip.conf" "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "${PIP_CONFIG_FILE:-}"; do
+        [ ! -r "$file" ] || take_pip_conf "$file" user
     done
-    : >"$work/pip/environment"
     while IFS='=' read -r name value; do
         case "$name" in
             PIP_CERT | SSL_CERT_FILE | REQUESTS_CA_BUNDLE)
@@ -54,20 +61,14 @@ pass_pip_on() {
                 cp -L -- "$value" "$work/pip/$name.pem"
                 value=/opt/pip/$name.pem
                 ;;
-            # Folders of this machine are not there.
+            # Files and folders of this machine are not there.
             PIP_CONFIG_FILE | PIP_FIND_LINKS | PIP_CACHE_DIR) continue ;;
             PIP_* | http_proxy | https_proxy | no_proxy | HTTP_PROXY | HTTPS_PROXY | NO_PROXY) ;;
             *) continue ;;
         esac
-        printf '%s=%s\n' "$name" "$value" >>"$work/pip/environment"
-    done < <(env)
-    local certificate
-    certificate=$(sed -n 's/^[[:space:]]*cert[[:space:]]*=[[:space:]]*//p' "$work/pip/pip.conf" 2>/dev/null | tail -n 1)
-    if [ -n "$certificate" ] && [ -r "$certificate" ]; then
-        cp -L -- "$certificate" "$work/pip/cert.pem"
-        sed -i 's#^\([[:space:]]*cert[[:space:]]*=\).*#\1 /opt/pip/cert.pem#' "$work/pip/pip.conf"
-    fi
-    [ ! -e "$work/pip/pip.conf" ] || echo PIP_CONFIG_FILE=/opt/pip/pip.conf >>"$work/pip/environment"
+        printf '%s=%s\n' "$name" "$value"
+    done < <(env) >"$work/pip/environment"
+    [ ! -e "$work/pip/user.conf" ] || echo PIP_CONFIG_FILE=/opt/pip/user.conf >>"$work/pip/environment"
 }
 
 outside() {
@@ -92,16 +93,17 @@ outside() {
 
     work=$(mktemp -d "${TMPDIR:-/tmp}/snow-owl-bare-root.XXXXXX")
     trap 'rm -rf -- "$work"' EXIT
-    chmod 755 "$work"  # mmdebstrap may read it as somebody else
+    chmod 755 "$work"  # mmdebstrap may run as somebody else, who cannot enter a home
     git -C "$here" diff --quiet HEAD || say "NOTE: changes that are not committed are not in the clone"
     git clone -q --no-hardlinks "$here" "$work/$CHECKOUT"
     pass_pip_on
     mapfile -t proxy < <(apt-config dump 2>/dev/null | grep -i '^Acquire::[a-z]*::Proxy ' || true)
     mapfile -t sources < <(sources_of_apt)
+    cp "$here/scripts/bare-root.sh" "$work/"
     export BARE_ROOT_WORK=$work BARE_ROOT_IDENTITIES="${identities[*]}" BARE_ROOT_TARGETS="${*:-test}"
     say "making a root of Debian $SUITE with ${PACKAGES[*]}"
     mmdebstrap --quiet --variant=minbase --format=null "${proxy[@]/#/--aptopt=}" \
-        --customize-hook="$here/scripts/bare-root.sh --inside \"\$1\"" "$SUITE" - "${sources[@]}" ||
+        --customize-hook='"$BARE_ROOT_WORK/bare-root.sh" --inside "$1"' "$SUITE" - "${sources[@]}" ||
         die "it did NOT pass, or the root could not be made: see above"
     say "all passed"
 }
@@ -127,6 +129,7 @@ inside() {
     chroot "$root" apt-get -q -q -y -o DPkg::Use-Pty=0 install "${PACKAGES[@]}" >/dev/null
     chroot "$root" useradd --create-home "$USER_NAME"
     cp -r "$BARE_ROOT_WORK/pip" "$root/opt/pip"
+    [ ! -e "$root/opt/pip/site.conf" ] || cp "$root/opt/pip/site.conf" "$root/etc/pip.conf"
     for identity in $BARE_ROOT_IDENTITIES; do
         home=/root
         [ "$identity" = root ] || home=/home/$identity
