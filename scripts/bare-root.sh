@@ -2,7 +2,7 @@
 # A new user's first hour: README's commands on a Debian that has nothing but what README says.
 #
 # usage: bare-root.sh [--as root|user|both] [TARGET...]
-#        TARGET: what make is to do after `make run` (default: test); `test-fast` takes a few minutes instead of many.
+#        TARGET: for make, after `make run` (default: test); `test-fast` takes a few minutes instead of many.
 #
 # Makes a minimal Debian with mmdebstrap in a temporary folder, installs README's packages in it, copies a fresh clone of
 # the last commit into it, and there: `make run`, a transfer with the client that it built, `make TARGET`. Once as root,
@@ -100,7 +100,8 @@ outside() {
     mapfile -t proxy < <(apt-config dump 2>/dev/null | grep -i '^Acquire::[a-z]*::Proxy ' || true)
     mapfile -t sources < <(sources_of_apt)
     cp "$here/scripts/bare-root.sh" "$work/"
-    export BARE_ROOT_WORK=$work BARE_ROOT_IDENTITIES="${identities[*]}" BARE_ROOT_TARGETS="${*:-test}"
+    export BARE_ROOT_WORK=$work BARE_ROOT_IDENTITIES="${identities[*]}" BARE_ROOT_TARGETS
+    BARE_ROOT_TARGETS=$(printf '%s\n' "${@:-test}")
     say "making a root of Debian $SUITE with ${PACKAGES[*]}"
     mmdebstrap --quiet --variant=minbase --format=null "${proxy[@]/#/--aptopt=}" \
         --customize-hook='"$BARE_ROOT_WORK/bare-root.sh" --inside "$1"' "$SUITE" - "${sources[@]}" ||
@@ -117,7 +118,9 @@ in_root_as() {
     # Nothing of this machine's environment but what pip needs; signals and descriptors as a login shell has them.
     ulimit -S -n 1024
     mapfile -t passed <"$BARE_ROOT_WORK/pip/environment"
-    chroot "$root" setpriv --reuid "$identity" --regid "$identity" --init-groups \
+    # Its / a place where something is mounted, and /proc writable, as in a container: mmdebstrap's are neither.
+    unshare --mount sh -c 'mount --rbind "$0" "$0" && mount -o remount,rw "$0/proc" && exec chroot "$0" "$@"' "$root" \
+        setpriv --reuid "$identity" --regid "$identity" --init-groups \
         env -i --default-signal -C "$home" HOME="$home" USER="$identity" TERM=dumb \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${passed[@]}" "$@" </dev/null
 }
@@ -141,14 +144,13 @@ inside() {
 }
 
 first_hour() {
-    local target
+    local targets
     say "as $1: make run, and a transfer"
     # The suite has limits of its own; a server that never comes up has none.
     in_root_as "$1" timeout "$RUN_LIMIT_S" bash -c "$MAKE_RUN_AND_GET" || return 1
-    for target in $BARE_ROOT_TARGETS; do
-        say "as $1: make $target"
-        in_root_as "$1" make -C "$CHECKOUT" "$target" || return 1
-    done
+    mapfile -t targets <<<"$BARE_ROOT_TARGETS"
+    say "as $1: make ${targets[*]}"
+    in_root_as "$1" make -C "$CHECKOUT" "${targets[@]}"
 }
 
 # Job control gives `make run` a process group of its own, which is ended as Ctrl-C would end it.

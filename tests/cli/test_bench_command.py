@@ -180,7 +180,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
         while got := os.read(terminal, 65536):
             shown += got
     os.close(terminal)
-    assert ran.wait() == 0
+    assert ran.wait() == 0, shown
     assert b"main: ours, 3 clients" in shown
     assert "━".encode() in shown
     assert b"100 %" in shown
