@@ -9,10 +9,9 @@
 # once as an ordinary user, each from a clone of its own. Exit status 0: all of it passed.
 #
 # Runs as root, or as a user to whom mmdebstrap can give a user namespace (subordinate IDs in /etc/subuid).
-# Never:     leaves a root or a process behind; names a mirror or an index: both are this machine's own (below).
-# From here: apt's sources, if this is the same Debian (SOURCES names others: files, or lines for sources.list; else
-#            mmdebstrap's own choice), and apt's proxy; PIP_*, *_proxy and SSL_CERT_FILE, pip's configuration, and the
-#            certificates that they name.
+# Never:     leaves its root behind; names a mirror or an index: both are this machine's own (below).
+# From here: apt's sources, if this is the same Debian (SOURCES names other files or mirrors; else mmdebstrap's own choice),
+#            and apt's proxy; PIP_*, *_proxy and SSL_CERT_FILE, pip's configuration, and the certificates that they name.
 set -euo pipefail
 
 readonly SUITE=${SUITE:-bookworm}
