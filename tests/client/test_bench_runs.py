@@ -1,6 +1,7 @@
 """Whole runs, small ones: servers are started, loaded and ended; a bad network is a bad network."""
 
 import shutil
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from tests.support.server import wait_for
 from tests.support.tracing import needs_trace, tracing  # noqa: F401 - a fixture is used by its name
 
-from snow_owl_tftp.client.bench import cpu
+from snow_owl_tftp.client.bench import cpu, runs
 from snow_owl_tftp.client.bench.cpu import PROCESS_CLOCKS, CpuAccount, end_tree, start
 from snow_owl_tftp.client.bench.runs import Bench
 from snow_owl_tftp.client.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
@@ -98,6 +99,18 @@ def test_server_that_does_not_start_says_why() -> None:
         run = bench.timed(Target("broken", batch={"max_batch_size": 0}), SMALL)
     assert not run.is_valid
     assert "max_batch_size" in run.problem
+
+
+@pytest.mark.parametrize("taken_again", [1, 3])
+def test_port_that_was_taken_meanwhile_is_another_one(monkeypatch: pytest.MonkeyPatch, taken_again: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken, Bench() as bench:
+        taken.bind(("127.0.0.1", 0))
+        ports = [taken.getsockname()[1]] * taken_again
+        free_port = runs._free_port
+        monkeypatch.setattr(runs, "_free_port", lambda: ports.pop() if ports else free_port())
+        run = bench.timed(Target("ours"), SMALL)
+    assert run.is_valid == (taken_again < 3), run
+    assert ("in use" in run.problem) == (taken_again == 3)
 
 
 def test_what_keeps_a_tracer_from_starting_is_the_run_s_problem(monkeypatch: pytest.MonkeyPatch) -> None:

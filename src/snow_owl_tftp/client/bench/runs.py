@@ -29,7 +29,7 @@ from typing import Any, Final, Self
 
 from snow_owl_tftp.client.bench.cpu import CpuAccount, StealWatch, cores, end_tree, start
 from snow_owl_tftp.client.bench.provenance import without_paths
-from snow_owl_tftp.client.bench.servers import KINDS, Asked, why_not_started
+from snow_owl_tftp.client.bench.servers import KINDS, Asked, Kind, why_not_started
 from snow_owl_tftp.client.bench.settings import Target, Workload
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace import Tracer
@@ -243,22 +243,31 @@ class Bench:
         program = kind.find()
         if program is None:
             raise _RunError(f"{target.server} is not installed")
-        # A server that has but one port gets an address of its own, where nobody else's port 69 is.
-        host, port = ("127.77.0.1", kind.fixed_port) if kind.fixed_port else ("127.0.0.1", _free_port())
-        asked = Asked(program, self._root, host, port, self._folder, target.batch)
-        log_path = self._folder / f"{target.server}.log"
-        process = start(
-            kind.command(asked),
-            account,
-            core=self.server_core,
-            log_path=log_path,
-            folder=self._root if kind.in_root else None,
-        )
+        process, address = self._started(target, account, kind, program)
         try:
-            _await_ready(process, (host, port), log_path)
-            yield process, (host, port)
+            yield process, address
         finally:
             end_tree(process)
+
+    def _started(
+        self, target: Target, account: CpuAccount, kind: Kind, program: str
+    ) -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
+        """The process, and where it answers. A port that was free may be taken when the server wants it: once more."""
+        log_path = self._folder / f"{target.server}.log"
+        for is_last in (False, False, True):
+            # A server that has but one port gets an address of its own, where nobody else's port 69 is.
+            address = ("127.77.0.1", kind.fixed_port) if kind.fixed_port else ("127.0.0.1", _free_port())
+            asked = Asked(program, self._root, *address, self._folder, target.batch)
+            folder = self._root if kind.in_root else None
+            process = start(kind.command(asked), account, core=self.server_core, log_path=log_path, folder=folder)
+            try:
+                _await_ready(process, address, log_path)
+                return process, address
+            except BaseException as error:
+                end_tree(process)
+                if is_last or not (isinstance(error, _RunError) and "in use" in str(error)):
+                    raise
+        raise AssertionError("the last start returns or raises")
 
     @contextlib.contextmanager
     def _relayed(self, address: tuple[str, int], workload: Workload) -> Iterator["_RelayHandle"]:
