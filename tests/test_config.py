@@ -1,12 +1,15 @@
 """The configuration file: what it may say, and what is said to an operator who got it wrong."""
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from snow_owl_tftp import config
 from snow_owl_tftp.config import Settings, load, parse_bind, parse_port_range
 from snow_owl_tftp.errors import ConfigError, TftpError
 
@@ -131,7 +134,6 @@ def test_settings_cannot_be_changed_in_place() -> None:
 @pytest.mark.parametrize(
     ("key", "low", "high"),
     [
-        ("workers", 1, 64),
         ("tid_sockets", 1, 64),
         ("options.max_blksize_bytes", 8, 65464),
         ("options.max_windowsize_blocks", 1, 65535),
@@ -150,6 +152,36 @@ def test_a_number_out_of_its_range_is_refused_with_the_range(key: str, low: int,
         assert str(caught.value) == f"command line: {key}: expected {low}..{high}, got {outside}"
 
 
+@pytest.fixture
+def five_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    config._usable_cores.cache_clear()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 3, 5, 7})
+    yield
+    config._usable_cores.cache_clear()
+
+
+def test_workers_are_one_unless_more_are_asked_for(five_cores: None) -> None:
+    assert [Settings(workers=n).worker_count for n in (1, 64)] == [1, 64]
+    assert Settings().worker_count == 1
+
+
+def test_auto_workers_are_the_cores_that_may_be_used(five_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings().with_overrides({"workers": "auto"})
+    assert settings.worker_count == 5
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    assert settings.worker_count == 5, "sockets that are open are for so many"
+
+
+def test_auto_workers_are_no_more_than_the_engine_takes(five_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(192)))
+    assert Settings(workers="auto").worker_count == 64
+
+
+def test_auto_workers_need_a_port_each(five_cores: None) -> None:
+    with pytest.raises(ConfigError, match="every worker needs one; widen it to 5 ports"):
+        Settings().with_overrides({"workers": "auto", "tid_ports": "5000-5003"})
+
+
 def test_every_number_has_a_range() -> None:
     for key, value in leaves(msgspec.to_builtins(Settings())).items():
         if type(value) is int:
@@ -162,9 +194,11 @@ def test_every_number_has_a_range() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("workers = '4'", 'workers: expected 1..64, got "4"'),
-        ("workers = 1.5", "workers: expected 1..64, got 1.5"),
-        ("workers = true", "workers: expected 1..64, got true"),
+        ("workers = '4'", 'workers: expected 1..64 or "auto", got "4"'),
+        ("workers = 1.5", 'workers: expected 1..64 or "auto", got 1.5'),
+        ("workers = true", 'workers: expected 1..64 or "auto", got true'),
+        ("workers = 0", 'workers: expected 1..64 or "auto", got 0'),
+        ("workers = 65", 'workers: expected 1..64 or "auto", got 65'),
         ("root_dir = 5", "root_dir: expected a text, got 5"),
         ("single_port = 'yes'", 'single_port: expected true or false, got "yes"'),
         ("bind_addr = 69", "bind_addr: expected a text or a list of texts, got 69"),
@@ -300,7 +334,7 @@ def test_audit_events_go_to_the_log_where_no_file_of_their_own_is_named() -> Non
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     assert refusal(tmp_path, "workers = 0\n[options]\nmax_blksize_bytes = 7\nqqq = 1").splitlines() == [
-        "workers: expected 1..64, got 0",
+        'workers: expected 1..64 or "auto", got 0',
         "options.max_blksize_bytes: expected 8..65464, got 7",
         "options.qqq: unknown key; remove it",
     ]

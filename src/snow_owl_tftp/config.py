@@ -14,6 +14,8 @@ Invariants:
   server that does not start.
 """
 
+import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
@@ -42,6 +44,8 @@ __all__ = [
     "parse_port_range",
 ]
 
+_MAX_WORKERS = 64
+"""What the engine takes (docs/engine-contract.md)."""
 MAX_PORT = 65535
 """A UDP port has 16 bits (RFC 768)."""
 
@@ -188,7 +192,7 @@ class Settings(_Table, frozen=True):
     hidden: Literal["refuse", "serve"] = "refuse"
     """Names of which a part begins with a dot: administrators keep there what is not meant for clients."""
     bind_addr: str | tuple[str, ...] = "0.0.0.0:69"
-    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    workers: Annotated[int, Meta(ge=1, le=_MAX_WORKERS)] | Literal["auto"] = 1
     single_port: bool = False
     tid_ports: str = ""
     """Empty: the kernel chooses."""
@@ -203,6 +207,11 @@ class Settings(_Table, frozen=True):
     retransmit: RetransmitSettings = RetransmitSettings()
     write_config: WriteSettings = WriteSettings()
     performance: PerformanceSettings = PerformanceSettings()
+
+    @property
+    def worker_count(self) -> int:
+        """`workers` as a number: "auto" is one for each core that this process may run on."""
+        return self.workers if isinstance(self.workers, int) else min(_MAX_WORKERS, _usable_cores())
 
     @property
     def bind_addresses(self) -> tuple[tuple[str, int], ...]:
@@ -324,6 +333,12 @@ def parse_port_range(text: str) -> tuple[int, int]:
     raise ConfigError(f'expected two ports "A-B" with 1 <= A <= B <= {MAX_PORT}, got "{text}"')
 
 
+@functools.cache
+def _usable_cores() -> int:
+    """Asked once: whatever happens to the process later, there are as many threads as sockets for them."""
+    return len(os.sched_getaffinity(0))
+
+
 def _build(tree: dict[str, Any], source: str) -> Settings:
     problems = list(_problems(Settings, tree, ""))
     if not problems:
@@ -365,8 +380,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     else:
         if ports and settings.single_port:
             yield "tid_ports: has no effect with single_port = true; remove one of them"
-        elif ports and ports[1] - ports[0] + 1 < settings.workers:
-            yield f"tid_ports: every worker needs one; widen it to {settings.workers} ports or more"
+        elif ports and ports[1] - ports[0] + 1 < settings.worker_count:
+            yield f"tid_ports: every worker needs one; widen it to {settings.worker_count} ports or more"
     timer = settings.retransmit
     if not timer.floor_ms <= timer.initial_ms <= timer.ceiling_ms:
         yield (
@@ -409,7 +424,7 @@ def _expected(kind: Any, key: str) -> str:
     if metas:
         return f"{metas[0].ge}..{metas[0].le}"
     if get_origin(kind) is Literal:
-        return "one of " + ", ".join(f'"{value}"' for value in get_args(kind))
+        return ("one of " if len(get_args(kind)) > 1 else "") + ", ".join(f'"{value}"' for value in get_args(kind))
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(_expected(part, key) for part in get_args(kind))
     if get_origin(kind) is tuple:

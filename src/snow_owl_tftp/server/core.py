@@ -113,7 +113,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._sampler = self._make_sampler(self._loop, engine)
         self._loop.add_reader(engine.fileno(), self._on_events)
-        self._report.log.debug("engine runs", workers=self._settings.workers, addresses=len(addresses))
+        self._report.log.debug("engine runs", workers=self._settings.worker_count, addresses=len(addresses))
 
     def reload(self, settings: Settings) -> None:
         """Batch by other settings from now on, and ask the decider about every following request.

@@ -177,7 +177,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], None]) -> None:
         for text in texts:
             announce(text)
         audit.server_started(
-            version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.workers
+            version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.worker_count
         )
         audit.flush()
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))

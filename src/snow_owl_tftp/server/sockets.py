@@ -140,7 +140,7 @@ def _open_address(settings: Settings, host: str, port: int, dual_stack: bool, wa
     with ExitStack() as undo:
         undo.callback(address.close)
         try:
-            _open_other_listeners(address, kind, settings.workers)
+            _open_other_listeners(address, kind, settings.worker_count)
             _open_tids(address, kind, settings)
         except OSError as error:
             raise _bind_error(host, address.port, error) from error
@@ -172,18 +172,18 @@ def _open_beside(settings: Settings, listeners: list[socket.socket], undo: ExitS
     kind = _kind_of(host, port, dual_stack, settings.performance.platform.socket)
     address = BoundAddress(host, port, kind.is_wildcard)
     undo.callback(address.close)
-    if len(listeners) > settings.workers:
+    if len(listeners) > settings.worker_count:
         raise ConfigError(f"LISTEN_FDS: {len(listeners)} sockets of {address.text}; set workers to as many")
     try:
         address.listeners = [_bind(kind, port, given=sock) for sock in listeners]
         try:
-            _open_other_listeners(address, kind, settings.workers)
+            _open_other_listeners(address, kind, settings.worker_count)
         except OSError:  # only the user who bound the first may bind a second one, and below 1024 not even that
             warn(
                 "only some workers can listen, since the socket was bound by somebody else",
                 address=address.text,
                 listening=len(address.listeners),
-                workers=settings.workers,
+                workers=settings.worker_count,
                 remedy="ReusePort=yes, and ListenDatagram= once for each worker",
             )
         _open_tids(address, kind, settings)
@@ -201,7 +201,7 @@ def _open_other_listeners(address: BoundAddress, kind: _Kind, workers: int) -> N
 
 
 def _open_tids(address: BoundAddress, kind: _Kind, settings: Settings) -> None:
-    for worker in range(settings.workers):
+    for worker in range(settings.worker_count):
         pool: list[socket.socket] = []
         address.tids.append(pool)
         if settings.single_port:
@@ -227,7 +227,7 @@ def _tid_ports(settings: Settings, worker: int) -> Iterable[int]:
     if settings.tid_port_range is None:
         return [0] * settings.tid_sockets
     first, last = settings.tid_port_range
-    return range(first + worker, last + 1, settings.workers)
+    return range(first + worker, last + 1, settings.worker_count)
 
 
 def _kind_of(host: str, port: int, dual_stack: bool, buffers: SocketSettings) -> _Kind:
