@@ -19,7 +19,6 @@ WINDOWS: Final = (1, 4, 16, 64)
 US: Final = 1_000
 DATAGRAM_BYTES: Final = 1428 + 4 + FRAME_BYTES
 MEGABITS_10: Final = 10_000_000
-GIGABITS_10: Final = 10_000_000_000
 
 
 def way(rtt_ms: float, jitter_ms: float = 0, *, order: bool = True, loss: float = 0.0) -> Way:
@@ -42,7 +41,7 @@ def lock_step(case: Case) -> Case:
     """The same client on the same path without windows: what windows have to be measured by."""
     return replace(
         case,
-        name=f"{case.name}, in lock-step",
+        name="in lock-step",
         agreed=replace(case.agreed, windowsize=1),
         habits=replace(case.habits, ack_every_blocks=0),
     )
@@ -73,8 +72,8 @@ def _patient_paths(window: int) -> Iterator[Case]:
         yield Case(f"rtt 20, jitter {jitter_ms}", path(20, jitter_ms), agreed)
     for rtt_ms in (100, 300, 900):
         yield Case(f"rtt {rtt_ms}", path(rtt_ms), agreed, blocks=200)
-    growing = Path.both(replace(way(3), grows=(100 * MS, 150 * MS)))
-    yield Case("rtt 3, from 0.1 s on 303", growing, agreed, blocks=300)
+    growing = Path.both(replace(way(3), grows=(5 * MS, 150 * MS)))
+    yield Case("rtt 3, after 5 ms 303", growing, agreed, blocks=300)
     yield Case("10 Mbit/s, boundless queue", bottleneck(2, 0), agreed)
     yield Case("5 % of all datagrams twice", Path.both(replace(way(2), doubled=0.05)), agreed)
     yield Case("every ACK twice", path(2), agreed, Habits(doubles_acks=True))
@@ -110,8 +109,8 @@ def narrow() -> Iterator[Case]:
 
 
 def small_buffers() -> Iterator[Case]:
-    """4 MB for a client whose socket holds 212,992 bytes as the kernel counts them, on a path of 10 Gbit/s."""
-    fast = Path.both(replace(way(0.1), rate_bps=GIGABITS_10))
+    """4 MB for a client whose socket holds 212,992 bytes as the kernel counts them; a window arrives all at once."""
+    fast = path(0.1)
     for blksize, holds, windows in ((1428, 92, (64, 92, 100, 128, 256)), (8192, 20, (32,)), (65464, 3, (4,))):
         for window in windows:
             habits = Habits(buffer_datagrams=holds, block_ns=blksize * 5)
@@ -140,29 +139,40 @@ def odd_clients() -> Iterator[Case]:
                 yield Case(f"{name}; gaps {gaps}{acks}", over, Agreed(window), habits)
 
 
-def uploads() -> Iterator[Case]:
+def patient_uploads() -> Iterator[Case]:
+    """Paths that lose nothing, and clients that take their time."""
     for naive, pause_ms, window in itertools.product((False, True), (150, 900, 2500), (1, 4)):
         manner = Manner(is_naive=naive, pause=(10 if window == 1 else window, pause_ms * MS))
         yield Case(f"{_who(naive)}, pauses {pause_ms} ms", path(1), Agreed(window), manner=manner, blocks=100)
     for naive, window in itertools.product((False, True), WINDOWS):
-        manner = Manner(is_naive=naive)
-        yield Case(f"{_who(naive)}, rtt 20, jitter 100", path(20, 100), Agreed(window), manner=manner, blocks=300)
-        yield Case(f"{_who(naive)}, rtt 300", path(300), Agreed(window), manner=manner, blocks=100)
-        slow = Manner(is_naive=naive, think_ns=40 * MS)
-        yield Case(f"{_who(naive)}, 40 ms before each window", path(2), Agreed(window), manner=slow, blocks=300)
-        yield Case(
-            f"{_who(naive)}, 2.5 s to store", path(2), Agreed(window), manner=manner, blocks=50, commit_ns=2500 * MS
-        )
+        manner, who = Manner(is_naive=naive), _who(naive)
+        agreed, slow = Agreed(window), replace(manner, think_ns=40 * MS)
+        yield Case(f"{who}, rtt 20, jitter 100", path(20, 100), agreed, manner=manner, blocks=300)
+        yield Case(f"{who}, rtt 300", path(300), agreed, manner=manner, blocks=100)
+        yield Case(f"{who}, 40 ms before each window", path(2), agreed, manner=slow, blocks=300)
+        yield Case(f"{who}, 2.5 s to store", path(2), agreed, manner=manner, blocks=50, commit_ns=2500 * MS)
+
+
+def lossy_uploads() -> Iterator[Case]:
     for timer_s, loss in itertools.product((1, 2, 3, 4, 5, 6), (0.01, 0.05)):
         manner = Manner(timer_ns=timer_s * S)
         yield Case(f"a timer of {timer_s} s, loss {loss:.0%}", path(2, loss=loss), manner=manner, blocks=100)
-    for timer_s in (1, 2, 3, 4, 5, 6):
-        # The OACK is the first datagram of the way back, so the ACK of the last block is number 51.
-        last_lost = Path(way(2), replace(way(2), lost_numbers=(51,)))
-        manner = Manner(timer_ns=timer_s * S)
-        yield Case(f"a timer of {timer_s} s, the last ACK lost", last_lost, manner=manner, blocks=50)
     for loss, window in itertools.product((0.01, 0.05, 0.2), WINDOWS):
-        yield Case(f"rtt 20, loss {loss:.0%}", path(20, loss=loss), Agreed(window), blocks=300)
+        manner = Manner(tries=20)
+        yield Case(f"rtt 20, loss {loss:.0%}", path(20, loss=loss), Agreed(window), manner=manner, blocks=300)
+
+
+def last_acks_lost() -> Iterator[Case]:
+    """The file is stored, and its ACK is lost, once or twice in a row: the client asks with its own timer."""
+    for timer_s, negotiated, lost in (
+        *((timer_s, 0, 1) for timer_s in (1, 2, 3, 4, 5, 6)),
+        *((timer_s, timer_s, lost) for timer_s in (2, 6, 20) for lost in (1, 2)),
+    ):
+        # The OACK is the first datagram of the way back, so the ACK of the last block is number 51.
+        back = replace(way(2), lost_numbers=tuple(range(51, 51 + lost)))
+        name = f"a timer of {timer_s} s" + ", negotiated" * bool(negotiated) + f", the last ACK lost {lost} ×"
+        manner = Manner(timer_ns=timer_s * S)
+        yield Case(name, Path(way(2), back), Agreed(timeout_s=negotiated), manner=manner, blocks=50)
 
 
 def _who(naive: bool) -> str:
@@ -177,4 +187,10 @@ READS: Final = {
     "bottleneck": narrow,
     "buffers": small_buffers,
     "clients": odd_clients,
+}
+
+WRITES: Final = {
+    "uploads": patient_uploads,
+    "lossy-uploads": lossy_uploads,
+    "last-acks": last_acks_lost,
 }

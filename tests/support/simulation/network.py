@@ -47,10 +47,6 @@ class Way:
     lost_numbers: tuple[int, ...] = ()
     grows: tuple[int, int] | None = None
 
-    @property
-    def may_lose(self) -> bool:
-        return bool(self.loss or self.burst or self.lost_numbers or self.queue_bytes)
-
 
 @dataclass(frozen=True, slots=True)
 class Fate:

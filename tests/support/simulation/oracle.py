@@ -14,7 +14,8 @@ Prompt: when the answer to it would have been here: after the way to the reader,
     sends all that the window allows at once, goes back to the first block that was lost or discarded, once for all
     copies that left before it knew, and repeats the last block alone if it was the ACK that was lost. This is a
     sender whose timer is always exactly right and who is never deceived by a report: what can be reached.
-    It does not pace: where a burst overruns a queue, a sender that sends less at once can beat it.
+    It does not pace: where a window overruns a queue, or is overtaken by itself, a sender that sends less at once
+    beats it, so there it is no bound (and `measure` does not ask it).
 
 Neither ever waits for a timer of its own; both wait for the reader's where that alone brings an ACK (a reader with
 `Gaps.NEVER` whose ACK was lost).
@@ -204,8 +205,9 @@ class Prompt(Oracle):
     # --- and a way back later, at the sender's
 
     def _learn(self, block_index: int, attempt: int | None) -> None:
-        known_ns = self.stage.clock.now_ns + self.stage.up.way.delay_ns
-        self.stage.clock.at(known_ns, lambda: self._go_back(block_index, attempt))
+        clock, known_ns = self.stage.clock, self.stage.clock.now_ns + self.stage.up.way.delay_ns
+        # Twice, to come behind an ACK that arrives at this very moment: it may be the report.
+        clock.at(known_ns, lambda: clock.at(known_ns, lambda: self._go_back(block_index, attempt)))
 
     def _go_back(self, block_index: int, attempt: int | None) -> None:
         if self.done:

@@ -40,10 +40,6 @@ class Path:
     def keeps_order(self) -> bool:
         return all(way.keeps_order or not way.jitter_ns for way in (self.down, self.up))
 
-    @property
-    def may_lose(self) -> bool:
-        return self.down.may_lose or self.up.may_lose
-
 
 @dataclass(frozen=True, slots=True)
 class Case:

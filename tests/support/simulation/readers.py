@@ -34,7 +34,7 @@ class Habits:
         backs_off: Its timer doubles, up to 16 s.
         pause: (every so many blocks, for so long) it does nothing: an erased flash sector, a drawn picture.
         first_pause_ns: Before it answers the OACK; it does nothing else meanwhile.
-        ack_delay_ns: Of each other ACK.
+        ack_delay_ns: Of each ACK.
         doubles_acks: Sends each ACK twice.
         buffer_datagrams: What its socket holds; 0: boundless.
         block_ns: To take one datagram out of it.
@@ -165,7 +165,7 @@ class Reader:
         self._arm()
         is_last = len(payload) < self.blksize
         if is_last or self._in_window >= min(self.habits.ack_every_blocks or self.windowsize, self.windowsize):
-            self._acknowledge(self.habits.ack_delay_ns)
+            self._acknowledge()
         self._busy_until_ns = max(self._busy_until_ns, self.clock.now_ns + self.habits.pause_after_ns(self.next - 1))
         if is_last:
             self.done_ns = self.clock.now_ns
@@ -178,6 +178,7 @@ class Reader:
         self._in_window = 0
         self.acked = self.next - 1
         datagram = ACK + (self.acked & 0xFFFF).to_bytes(2, "big")
+        after_ns += self.habits.ack_delay_ns
         for _ in range(1 + self.habits.doubles_acks):
             if after_ns:
                 self.clock.at(self.clock.now_ns + after_ns, lambda: self._send(datagram))

@@ -1,0 +1,170 @@
+"""The law of a transfer over simulated networks: patience where nothing is lost, and goodput where something is.
+
+Model clients, model paths, virtual time: minutes of weather pass in no time, and the same seeds give the same result
+anywhere. The whole of it, with more seeds and as tables, is `benchmarks/simulate.py`. The bars, and why:
+- On a path that loses nothing, nothing is sent twice within a second (or the negotiated `timeout`): a boot ROM takes
+  the second copy for the next block.
+- A window is sent again at most once for each datagram that was lost.
+- A window is never slower than lock-step on the same path: else the client had better not asked for it.
+- A receiver of RFC 7440 discards what is out of order, so on a path that reorders less must be in flight.
+- Of what a sender reaches whose timer is always exactly right (`oracle.Prompt`), at least 0.8, once the client is known.
+"""
+
+from dataclasses import replace
+
+import pytest
+from tests.support.simulation.cases import (
+    last_acks_lost,
+    lossy,
+    lossy_uploads,
+    narrow,
+    odd_clients,
+    path,
+    patient,
+    patient_uploads,
+    reordering,
+    small_buffers,
+)
+from tests.support.simulation.machines import Agreed
+from tests.support.simulation.measure import (
+    OF_PROMPT,
+    is_slower,
+    measure_read,
+    measure_write,
+    missed_by_read,
+    missed_by_write,
+    sent_limit,
+)
+from tests.support.simulation.network import MS
+from tests.support.simulation.oracle import Clairvoyant, Prompt
+from tests.support.simulation.play import Case, ideal, read
+from tests.support.simulation.readers import Gaps, Habits
+
+SEEDS = (1, 2, 3)
+HEAVY_LOSS = 0.2
+# Of whom nothing is known, and whose path costs most of a second in any case; the tables have the rest.
+NETSIM_PATHS = ("rtt 2, loss 20%", "rtt 2, reordering 5 ms, loss 1%", "rtt 20, loss 5%")
+
+
+def named(cases, blocks=None):
+    """Parameters of a test, with ids that say what is played; short files where that is enough."""
+    cases = [replace(case, blocks=min(case.blocks, blocks or case.blocks)) for case in cases]
+    return [pytest.param(case, id=f"{case.name}, window {case.agreed.windowsize}") for case in cases]
+
+
+# --- patience: a slow client is not a lossy path -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", named(patient()))
+def test_nothing_is_sent_twice_within_a_second_where_nothing_is_lost(case):
+    for played in read(case, 1):
+        assert played.arrived
+        assert played.ended_well
+        assert played.damaged == 0
+        assert played.early == 0
+
+
+@pytest.mark.parametrize("case", named(patient_uploads(), blocks=100))
+def test_no_ack_is_repeated_within_a_second_where_nothing_is_lost(case):
+    assert missed_by_write(case, measure_write(case, (1,))) == []
+
+
+# --- loss --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", named(lossy(), blocks=300))
+def test_a_window_is_sent_again_at_most_once_a_loss_and_is_no_slower_than_lock_step(case):
+    assert missed_by_read(measure_read(case, SEEDS)) == []
+
+
+@pytest.mark.parametrize("case", named(case for case in lossy() if case.path.down.loss < HEAVY_LOSS))
+def test_goodput_of_a_known_client_is_near_that_of_a_perfect_timer(case):
+    row = measure_read(replace(case, transfers=4), SEEDS)
+    # The margin of the timer over the round trip is at least 10 ms, which a short round trip cannot hide.
+    assert case.path.down.delay_ns < 10 * MS or row.of_prompt >= OF_PROMPT
+
+
+@pytest.mark.parametrize("case", named(lossy_uploads(), blocks=100))
+def test_uploads_arrive_through_loss_whatever_the_timer_of_their_sender(case):
+    assert measure_write(case, SEEDS).failed == 0
+
+
+@pytest.mark.parametrize("case", named(last_acks_lost()))
+def test_a_lost_last_ack_is_repeated_for_a_sender_with_a_slow_timer(case):
+    assert measure_write(case, (1,)).failed == 0
+
+
+# --- paths that reorder, small queues and small buffers ----------------------------------------------------
+
+
+@pytest.mark.parametrize("case", named(reordering(), blocks=200))
+def test_a_path_that_reorders_is_no_storm_and_no_slower_than_lock_step(case):
+    assert missed_by_read(measure_read(case, SEEDS[:2])) == []
+
+
+@pytest.mark.parametrize("case", named(narrow(), blocks=300))
+def test_a_window_larger_than_a_queue_is_no_slower_than_lock_step(case):
+    assert missed_by_read(measure_read(case, (1,))) == []
+
+
+@pytest.mark.parametrize("case", named(small_buffers()))
+def test_a_window_larger_than_the_clients_buffer_costs_no_timeouts(case):
+    assert missed_by_read(measure_read(replace(case, transfers=1), (1,))) == []
+
+
+# --- clients that report gaps once, always or never, and acknowledge each window, block or pair ------------
+
+
+@pytest.mark.parametrize("case", named((case for case in odd_clients() if case.name.startswith(NETSIM_PATHS)), 150))
+def test_odd_clients_are_served_no_slower_than_in_lock_step(case):
+    row = measure_read(case, SEEDS[:2])
+    assert row.real.failed == 0
+    assert row.lock_step is None or not is_slower(row.real, row.lock_step)
+    assert row.real.worst_sent_per_block <= sent_limit(case)
+
+
+# --- the instrument itself: a bar that nothing can miss measures nothing -----------------------------------
+
+
+@pytest.mark.parametrize("kind", [Clairvoyant, Prompt])
+@pytest.mark.parametrize("windowsize", [1, 4, 16])
+def test_an_oracle_takes_one_round_trip_a_window_on_a_clean_path(kind, windowsize):
+    case = Case("clean", path(20), Agreed(windowsize), blocks=96)
+    (played, _) = ideal(case, 1, kind)
+    # One for the OACK; the last window need not be acknowledged for the client to have it.
+    assert played.took_ns == (1 + 96 // windowsize) * 20 * MS - 10 * MS
+    assert (played.sent, played.arrived) == (96, True)
+
+
+def test_loss_costs_the_clairvoyant_only_lost_acks_and_the_prompt_a_round_trip_each():
+    down_only = replace(path(20, loss=0.05), up=path(20).up)
+    case = Case("loss of DATA", down_only, Agreed(1), blocks=200)
+    (all_knowing, _), (prompt, _) = ideal(case, 1, Clairvoyant), ideal(case, 1, Prompt)
+    clean_ns = 201 * 20 * MS - 10 * MS
+    assert all_knowing.took_ns == clean_ns
+    assert prompt.damaged > 0
+    assert prompt.took_ns == clean_ns + prompt.damaged * 20 * MS
+
+
+def test_the_clairvoyant_overruns_no_queue_and_no_buffer():
+    for case in (*narrow(), *small_buffers()):
+        if not case.path.down.loss:
+            (played, *_) = ideal(replace(case, blocks=300, transfers=1), 1, Clairvoyant)
+            assert played.damaged == 0
+            assert played.sent == 300
+
+
+@pytest.mark.parametrize("gaps", Gaps)
+def test_a_reader_reports_a_gap_as_often_as_its_habit_says(gaps):
+    lost_third = replace(path(20).down, lost_numbers=(4,))  # the OACK is the first
+    case = Case("one gap", replace(path(20), down=lost_third), Agreed(8), Habits(gaps=gaps), blocks=8)
+    (played, *_) = ideal(case, 1, Prompt)
+    assert played.arrived
+    assert played.damaged == 1
+    assert played.sent == 8 + 6
+
+
+def test_the_same_seed_plays_the_same_transfer():
+    case = Case("loss", path(20, 5, loss=0.1), Agreed(16), blocks=100)
+    assert read(case, 7) == read(case, 7)
+    assert read(case, 7) != read(case, 8)
