@@ -47,12 +47,14 @@ WRITE_HEAD = (
 )
 
 
+def part_of(ratio: float | None) -> str:
+    return f"{'-':>6}" if ratio is None else f"{ratio:6.2f}"
+
+
 def read_line(row: Row) -> tuple[str, list[str]]:
     real, walks, missed = row.real, row.lock_step, missed_by_read(row)
     beside = f"{walks.cold.took_s:8.3f} {walks.warm.took_s:8.3f}" if walks else f"{'':17}"
-    ideal, prompt = (
-        f"{part:6.2f}" if part is not None else f"{'-':>6}" for part in (row.of_clairvoyant, row.of_prompt)
-    )
+    ideal, prompt = part_of(row.of_clairvoyant), part_of(row.of_prompt)
     return (
         f"{row.case.name:{NAME_WIDTH}} {row.case.agreed.windowsize:6} {real.cold.took_s:8.3f} {real.warm.took_s:8.3f} "
         f"{beside} {max(real.cold.sent_per_block, real.warm.sent_per_block):6.2f} {real.early:6} "

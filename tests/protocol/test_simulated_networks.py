@@ -7,7 +7,8 @@ anywhere. The whole of it, with more seeds and as tables, is `benchmarks/simulat
 - A window is sent again at most once for each datagram that was lost.
 - A window is never slower than lock-step on the same path: else the client had better not asked for it.
 - A receiver of RFC 7440 discards what is out of order, so on a path that reorders less must be in flight.
-- Of what a sender reaches whose timer is always exactly right (`oracle.Prompt`), at least 0.8, once the client is known.
+- Of what a sender reaches whose timer is always exactly right (`oracle.Prompt`), at least 0.8, once it knows the
+  client. Asked at a round trip of 20 ms: the timer's margin of 10 ms is most of what a shorter one takes.
 """
 
 from dataclasses import replace
@@ -29,21 +30,24 @@ from tests.support.simulation.machines import Agreed
 from tests.support.simulation.measure import (
     OF_PROMPT,
     is_slower,
+    measure_beside_oracles,
     measure_read,
     measure_write,
     missed_by_read,
     missed_by_write,
     sent_limit,
 )
-from tests.support.simulation.network import MS
+from tests.support.simulation.network import MS, Clock
 from tests.support.simulation.oracle import Clairvoyant, Prompt
 from tests.support.simulation.play import Case, ideal, read
-from tests.support.simulation.readers import Gaps, Habits
+from tests.support.simulation.readers import Gaps, Habits, Reader
 
-SEEDS = (1, 2, 3)
+from snow_owl_tftp.protocol.packets import build_ack, build_data
+
+SEEDS = (1, 2)
 HEAVY_LOSS = 0.2
-# Of whom nothing is known, and whose path costs most of a second in any case; the tables have the rest.
-NETSIM_PATHS = ("rtt 2, loss 20%", "rtt 2, reordering 5 ms, loss 1%", "rtt 20, loss 5%")
+# The hardest; the tables have the rest.
+HARD_PATHS = ("rtt 2, loss 20%", "rtt 2, reordering 5 ms, loss 1%", "rtt 20, loss 5%")
 
 
 def named(cases, blocks=None):
@@ -52,10 +56,14 @@ def named(cases, blocks=None):
     return [pytest.param(case, id=f"{case.name}, window {case.agreed.windowsize}") for case in cases]
 
 
+def is_rtt_20(case):
+    return case.path.down.delay_ns == 10 * MS
+
+
 # --- patience: a slow client is not a lossy path -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", named(patient()))
+@pytest.mark.parametrize("case", named(patient(), 120))
 def test_nothing_is_sent_twice_within_a_second_where_nothing_is_lost(case):
     for played in read(case, 1):
         assert played.arrived
@@ -64,7 +72,7 @@ def test_nothing_is_sent_twice_within_a_second_where_nothing_is_lost(case):
         assert played.early == 0
 
 
-@pytest.mark.parametrize("case", named(patient_uploads(), blocks=100))
+@pytest.mark.parametrize("case", named(patient_uploads(), 60))
 def test_no_ack_is_repeated_within_a_second_where_nothing_is_lost(case):
     assert missed_by_write(case, measure_write(case, (1,))) == []
 
@@ -72,19 +80,19 @@ def test_no_ack_is_repeated_within_a_second_where_nothing_is_lost(case):
 # --- loss --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", named(lossy(), blocks=300))
+@pytest.mark.parametrize("case", named(lossy(), 200))
 def test_a_window_is_sent_again_at_most_once_a_loss_and_is_no_slower_than_lock_step(case):
     assert missed_by_read(measure_read(case, SEEDS)) == []
 
 
-@pytest.mark.parametrize("case", named(case for case in lossy() if case.path.down.loss < HEAVY_LOSS))
+@pytest.mark.parametrize(
+    "case", named(case for case in lossy() if is_rtt_20(case) and case.path.down.loss < HEAVY_LOSS)
+)
 def test_goodput_of_a_known_client_is_near_that_of_a_perfect_timer(case):
-    row = measure_read(replace(case, transfers=4), SEEDS)
-    # The margin of the timer over the round trip is at least 10 ms, which a short round trip cannot hide.
-    assert case.path.down.delay_ns < 10 * MS or row.of_prompt >= OF_PROMPT
+    assert measure_beside_oracles(replace(case, transfers=4), SEEDS).of_prompt >= OF_PROMPT
 
 
-@pytest.mark.parametrize("case", named(lossy_uploads(), blocks=100))
+@pytest.mark.parametrize("case", named(lossy_uploads(), 100))
 def test_uploads_arrive_through_loss_whatever_the_timer_of_their_sender(case):
     assert measure_write(case, SEEDS).failed == 0
 
@@ -97,12 +105,12 @@ def test_a_lost_last_ack_is_repeated_for_a_sender_with_a_slow_timer(case):
 # --- paths that reorder, small queues and small buffers ----------------------------------------------------
 
 
-@pytest.mark.parametrize("case", named(reordering(), blocks=200))
+@pytest.mark.parametrize("case", named(reordering(), 120))
 def test_a_path_that_reorders_is_no_storm_and_no_slower_than_lock_step(case):
-    assert missed_by_read(measure_read(case, SEEDS[:2])) == []
+    assert missed_by_read(measure_read(case, SEEDS)) == []
 
 
-@pytest.mark.parametrize("case", named(narrow(), blocks=300))
+@pytest.mark.parametrize("case", named(narrow(), 200))
 def test_a_window_larger_than_a_queue_is_no_slower_than_lock_step(case):
     assert missed_by_read(measure_read(case, (1,))) == []
 
@@ -115,9 +123,9 @@ def test_a_window_larger_than_the_clients_buffer_costs_no_timeouts(case):
 # --- clients that report gaps once, always or never, and acknowledge each window, block or pair ------------
 
 
-@pytest.mark.parametrize("case", named((case for case in odd_clients() if case.name.startswith(NETSIM_PATHS)), 150))
+@pytest.mark.parametrize("case", named((case for case in odd_clients() if case.name.startswith(HARD_PATHS)), 120))
 def test_odd_clients_are_served_no_slower_than_in_lock_step(case):
-    row = measure_read(case, SEEDS[:2])
+    row = measure_read(case, SEEDS)
     assert row.real.failed == 0
     assert row.lock_step is None or not is_slower(row.real, row.lock_step)
     assert row.real.worst_sent_per_block <= sent_limit(case)
@@ -154,14 +162,13 @@ def test_the_clairvoyant_overruns_no_queue_and_no_buffer():
             assert played.sent == 300
 
 
-@pytest.mark.parametrize("gaps", Gaps)
-def test_a_reader_reports_a_gap_as_often_as_its_habit_says(gaps):
-    lost_third = replace(path(20).down, lost_numbers=(4,))  # the OACK is the first
-    case = Case("one gap", replace(path(20), down=lost_third), Agreed(8), Habits(gaps=gaps), blocks=8)
-    (played, *_) = ideal(case, 1, Prompt)
-    assert played.arrived
-    assert played.damaged == 1
-    assert played.sent == 8 + 6
+@pytest.mark.parametrize(("gaps", "acks"), [(Gaps.ONCE, [1, 6]), (Gaps.ALWAYS, [1, 1, 1, 6]), (Gaps.NEVER, [5])])
+def test_a_reader_reports_a_gap_as_often_as_its_habit_says(gaps, acks):
+    sent = []
+    reader = Reader(Clock(), Habits(gaps=gaps), 5, sent.append)
+    for block in (1, 3, 4, 5, 2, 3, 4, 5, 6):
+        reader.arrive(build_data(block, b"8 bytes!"))
+    assert sent == [build_ack(block) for block in acks]
 
 
 def test_the_same_seed_plays_the_same_transfer():
