@@ -151,7 +151,9 @@ def repeats_limit(row: Row) -> int:
 
 
 def is_slower(real: Tally, walks: Tally) -> bool:
-    return real.cold.took_s > walks.cold.took_s or real.warm.took_s > walks.warm.took_s
+    """Than lock-step. Where only a window loses anything, the first loss of an unknown client may cost its second."""
+    allowance_s = 1.0 if real.repeats and not walks.damaged else 0.0
+    return real.cold.took_s > walks.cold.took_s + allowance_s or real.warm.took_s > walks.warm.took_s
 
 
 def missed_by_write(case: Case, tally: Tally) -> list[str]:
