@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import pytest
 from tests.support.simulation.cases import (
+    jittery,
     last_acks_lost,
     lossy,
     lossy_uploads,
@@ -37,9 +38,9 @@ from tests.support.simulation.measure import (
     missed_by_write,
     sent_limit,
 )
-from tests.support.simulation.network import MS, Clock
+from tests.support.simulation.network import MS, Clock, S
 from tests.support.simulation.oracle import Clairvoyant, Prompt
-from tests.support.simulation.play import Case, ideal, read
+from tests.support.simulation.play import Case, Path, ideal, read
 from tests.support.simulation.readers import Gaps, Habits, Reader
 
 from snow_owl_tftp.protocol.packets import build_ack, build_data
@@ -58,6 +59,23 @@ def named(cases, blocks=None):
 
 def light_loss():
     return (case for case in lossy() if case.path.down.delay_ns == 10 * MS and case.path.down.loss < HEAVY_LOSS)
+
+
+def first_copy(block_index):
+    """The number of the datagram that carries it first: the OACK is the first."""
+    return (block_index + 1,)
+
+
+def one_gap(agreed, habits, lost_numbers):
+    lossy_path = Path(replace(path(20).down, lost_numbers=lost_numbers), path(20).up)
+    return Case("a gap", lossy_path, agreed, habits, blocks=40, transfers=1)
+
+
+def check_without_timer(case):
+    (played,), (prompt,) = read(case, 1), ideal(case, 1, Prompt)
+    assert played.damaged == len(case.path.down.lost_numbers)
+    assert played.timeouts == 0
+    assert played.took_ns <= prompt.took_ns
 
 
 # --- patience: a slow client is not a lossy path -----------------------------------------------------------
@@ -85,7 +103,35 @@ def test_a_window_is_sent_again_at_most_once_a_loss_and_is_no_slower_than_lock_s
     assert missed_by_read(measure_read(case, SEEDS)) == []
 
 
-@pytest.mark.parametrize("case", named(light_loss(), 300))
+@pytest.mark.parametrize("gaps", [Gaps.ONCE, Gaps.ALWAYS])
+@pytest.mark.parametrize("timeout_s", [0, 3])
+@pytest.mark.parametrize("first_pause_ms", [0, 50, 300])
+@pytest.mark.parametrize("lost_block", [1, 2, 7])
+def test_a_reported_gap_is_filled_without_a_timer(gaps, timeout_s, first_pause_ms, lost_block):
+    habits = Habits(gaps=gaps, first_pause_ns=first_pause_ms * MS)
+    case = one_gap(Agreed(8, timeout_s=timeout_s), habits, first_copy(lost_block))
+    check_without_timer(case)
+
+
+@pytest.mark.parametrize("timeout_s", [0, 3])
+@pytest.mark.parametrize("lost_block", [1, 2, 7])
+def test_a_gap_that_is_reported_again_is_filled_again_without_a_timer(timeout_s, lost_block):
+    # The window is the OACK's follower, numbers 2 to 9; sent again it begins with the lost block, as number 10.
+    case = one_gap(Agreed(8, timeout_s=timeout_s), Habits(gaps=Gaps.ALWAYS), (*first_copy(lost_block), 10))
+    check_without_timer(case)
+
+
+@pytest.mark.parametrize("windowsize", [1, 4, 16])
+def test_a_client_that_is_slow_to_answer_the_oack_is_not_slow_for_the_rest(windowsize):
+    prompt_one = Case("5 % loss", path(2, loss=0.05), Agreed(windowsize), blocks=300, transfers=1)
+    slow_one = replace(prompt_one, habits=Habits(first_pause_ns=2 * S))
+    for seed in SEEDS:
+        (prompt,), (slow,) = read(prompt_one, seed), read(slow_one, seed)
+        # Its pause, and a second for the first loss of a client whose timer nobody knows.
+        assert slow.took_ns <= 2 * prompt.took_ns + 3 * S
+
+
+@pytest.mark.parametrize("case", named((*light_loss(), *jittery()), 300))
 def test_goodput_of_a_known_client_is_near_that_of_a_perfect_timer(case):
     assert measure_beside_oracles(replace(case, transfers=3), SEEDS).of_prompt >= OF_PROMPT
 
