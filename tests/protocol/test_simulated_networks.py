@@ -209,7 +209,7 @@ def test_the_clairvoyant_overruns_no_queue_and_no_buffer():
 @pytest.mark.parametrize(("gaps", "acks"), [(Gaps.ONCE, [1, 6]), (Gaps.ALWAYS, [1, 1, 1, 6]), (Gaps.NEVER, [5])])
 def test_a_reader_reports_a_gap_as_often_as_its_habit_says(gaps, acks):
     sent = []
-    reader = Reader(Clock(), Habits(gaps=gaps), 5, sent.append)
+    reader = Reader(Clock(), Habits(gaps=gaps), 5, 8, sent.append)
     for block in (1, 3, 4, 5, 2, 3, 4, 5, 6):
         reader.arrive(build_data(block, b"8 bytes!"))
     assert sent == [build_ack(block) for block in acks]

@@ -86,7 +86,7 @@ def lossy() -> Iterator[Case]:
         yield Case(f"rtt {rtt_ms}, loss {loss:.0%}", path(rtt_ms, loss=loss), Agreed(window))
     for window in WINDOWS:
         yield Case(
-            "rtt 20, bursts (1 % begin, 1/3 end)", Path.both(replace(way(20), burst=(0.01, 0.33))), Agreed(window)
+            "rtt 20, bursts (1 % begin, half end)", Path.both(replace(way(20), burst=(0.01, 0.5))), Agreed(window)
         )
 
 

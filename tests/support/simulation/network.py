@@ -120,10 +120,21 @@ class Link:
 
     def arrival_ns(self, size_bytes: int, fate: Fate) -> int:
         """When it arrives, or would have arrived, if it is sent now."""
+        arrives_ns = self._unhindered_ns(size_bytes, fate)
+        return max(arrives_ns, self._latest_ns) if self.way.keeps_order else arrives_ns
+
+    def departure_ns(self, size_bytes: int, fate: Fate, not_before_ns: int) -> int:
+        """When it must be sent to arrive then, or as soon after as it can."""
+        if self.arrival_ns(size_bytes, fate) >= not_before_ns:
+            return self.clock.now_ns
+        # What waits for the slowest link anyway arrives no later for being sent later.
+        return max(self.clock.now_ns, self._free_ns) + not_before_ns - self._unhindered_ns(size_bytes, fate)
+
+    def _unhindered_ns(self, size_bytes: int, fate: Fate) -> int:
+        """Its arrival, whatever is before it."""
         grows = self.way.grows
         more_ns = grows[1] if grows and self.clock.now_ns >= grows[0] else 0
-        arrives_ns = self._leaves_ns(size_bytes) + self.way.delay_ns + more_ns + fate.jitter_ns
-        return max(arrives_ns, self._latest_ns) if self.way.keeps_order else arrives_ns
+        return self._leaves_ns(size_bytes) + self.way.delay_ns + more_ns + fate.jitter_ns
 
     def room_at_ns(self) -> int:
         """From when on the queue has room for one more."""

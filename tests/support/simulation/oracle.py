@@ -18,7 +18,7 @@ Prompt: when the answer to it would have been here: after the way to the reader,
     beats it, so there it is no bound (and `measure` does not ask it).
 
 Neither ever waits for a timer of its own; both wait for the reader's where that alone brings an ACK (a reader with
-`Gaps.NEVER` whose ACK was lost).
+`Gaps.NEVER` whose ACK was lost, or one that acknowledges every N blocks where N does not divide the window).
 """
 
 from abc import ABC, abstractmethod
@@ -137,11 +137,11 @@ class Clairvoyant(Oracle):
         fate = down.peek()
         if fate.is_lost:
             return 0
-        arrives_ns = down.arrival_ns(self._size(block_index), fate)
         in_order_ns = self._arrived_ns + (not down.way.keeps_order)
         buffer = self.stage.reader.habits.buffer_datagrams
         fits_ns = self._begins_ns[0] + 1 if buffer and len(self._begins_ns) == buffer else 0
-        return max(down.room_at_ns() - now_ns, in_order_ns - arrives_ns, fits_ns - arrives_ns, 0)
+        leaves_ns = down.departure_ns(self._size(block_index), fate, max(in_order_ns, fits_ns))
+        return max(down.room_at_ns(), leaves_ns) - now_ns
 
     def _leave(self, block_index: int) -> None:
         fate = self.stage.down.peek()
@@ -150,10 +150,11 @@ class Clairvoyant(Oracle):
         if fate.is_lost:
             return
         self._arrived_ns = arrives_ns
-        begins_ns = max(arrives_ns, self._free_ns)
         habits = self.stage.reader.habits
-        self._begins_ns.append(begins_ns)
-        self._free_ns = begins_ns + habits.block_ns
+        for _ in range(1 + fate.is_doubled):
+            begins_ns = max(arrives_ns, self._free_ns)
+            self._begins_ns.append(begins_ns)
+            self._free_ns = begins_ns + habits.block_ns
         if self._again:
             self._again.popleft()
         else:

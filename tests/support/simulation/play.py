@@ -175,7 +175,8 @@ def _reader(world: World) -> tuple[Reader, Link, list[Callable[[bytes], None]]]:
     """A client, the way to it, and where its ACKs go: the sender, which is made later, is put there."""
     ends: list[Callable[[bytes], None]] = []
     up = world.up(lambda datagram: ends[0](datagram))
-    reader = Reader(world.clock, world.case.habits, world.case.agreed.windowsize, up.send)
+    agreed = world.case.agreed
+    reader = Reader(world.clock, world.case.habits, agreed.windowsize, agreed.blksize, up.send)
     return reader, up, ends
 
 

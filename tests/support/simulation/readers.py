@@ -64,11 +64,13 @@ class Reader:
         done_ns: When the last block was there.
     """
 
-    def __init__(self, clock: Clock, habits: Habits, windowsize: int, send: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, clock: Clock, habits: Habits, windowsize: int, blksize: int, send: Callable[[bytes], None]
+    ) -> None:
         self.clock = clock
         self.habits = habits
         self.windowsize = windowsize
-        self.blksize = 0
+        self.blksize = blksize
         self.next = 1
         self.acked = -1
         self.done_ns: int | None = None
@@ -156,7 +158,6 @@ class Reader:
             self._out_of_order(may_report=ahead == -1 and self.acked == self.next - 1)
 
     def _take_next(self, payload: bytes) -> None:
-        self.blksize = self.blksize or len(payload)
         self.content += payload
         self.next += 1
         self._in_window += 1
