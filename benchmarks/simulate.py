@@ -9,7 +9,7 @@ the same tables anywhere. Parts, and the two oracles: `tests/support/simulation`
 
 Columns: first and then: seconds of a client's first transfer, and of its later ones (means over the seeds);
 lock-step: the same two on the same path without windows; sent: DATA per block; early: repeated within a second of its
-last copy (or the negotiated `timeout`), in all seeds; timers: that sent something, per transfer; ideal and prompt:
+last copy (or the negotiated `timeout`), in all seeds; timers: that sent something again, per transfer; ideal and prompt:
 goodput of the later transfers as a part of that of the two oracles; the last column names the bars that are missed.
 """
 
