@@ -3,14 +3,14 @@
     python benchmarks/simulate.py [--quick] [--seeds N] [--first-seed K] [--processes N] [GROUP ...]
 
 Groups: patience, loss, jitter, reordering, bottleneck, buffers, clients, uploads, lossy-uploads, last-acks; all
-without an argument. It plays
-`protocol/transfer.py`, which the engine is held to, so it measures the law and not the machine: the same seeds give
-the same tables anywhere. Parts, and the two oracles: `tests/support/simulation`.
+without an argument. It plays `protocol/transfer.py`, which the engine is held to, so it measures the law and not the
+machine: the same seeds give the same tables anywhere. Its parts, and the two oracles: `tests/support/simulation`.
+Exit status 1: some row misses a bar.
 
 Columns: first and then: seconds of a client's first transfer, and of its later ones (means over the seeds);
-lock-step: the same two on the same path without windows; sent: DATA per block; early: repeated within a second of its
-last copy (or the negotiated `timeout`), in all seeds; timers: that sent something again, per transfer; ideal and prompt:
-goodput of the later transfers as a part of that of the two oracles; the last column names the bars that are missed.
+lock-step: the same two on the same path without windows; sent: DATA per block; early: repeated within a second of the
+last copy (or the negotiated `timeout`), in all seeds; timers: that sent something again, per transfer; ideal and
+prompt: goodput of the later transfers as a part of that of the two oracles; the last column names the missed bars.
 """
 
 import argparse
