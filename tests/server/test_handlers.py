@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import io
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -245,3 +247,15 @@ def test_server_without_any_content_says_what_it_needs():
 def test_number_out_of_its_range_is_refused(name, value):
     with pytest.raises(ConfigError, match=name):
         Server(read=plain, **{name: value})
+
+
+def test_program_ends_although_a_handler_hangs():
+    code = (
+        "import threading; from snow_owl_tftp import Server, get\n"
+        "from snow_owl_tftp.errors import TransferRefused\n"
+        "with Server(read=lambda request: threading.Event().wait(), handler_timeout_s=0.05) as server:\n"
+        "    try: get(server.url('x'))\n"
+        "    except TransferRefused as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=True, capture_output=True, text=True)
+    assert "busy" in done.stdout

@@ -128,8 +128,8 @@ class Response:
             below that;
             a file object open for reading bytes: read from where it stands to its end, as fast as the client takes it,
             and not closed. A client that asks for tsize is told it where the file can be measured by seeking, in
-            octet mode. A `read` that hangs ends its transfer when its time is up, but holds one of 32 threads, and
-            the end of the program, until it returns;
+            octet mode. A `read` that hangs ends its transfer when its time is up, but holds one of 32 threads until it
+            returns;
             an iterator, a list or an async iterable of bytes, whose length nobody knows, so that nobody is told a
             tsize; an iterator's steps run in threads, as `read` does;
             a Refuse.

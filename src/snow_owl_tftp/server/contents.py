@@ -6,7 +6,8 @@
 May know: files and threads. Must not know requests, plans or the engine.
 Invariants:
 - What may wait for a disk, a pipe or a lock is done by threads of the server's own: those of the program stay its own.
-  One that hangs is left behind when its time is up; the others go on, and opening does not share theirs with reading.
+  One that hangs is left behind when its time is up, and does not keep the program from ending (see `patient`); the
+  others go on, and opening does not share theirs with reading.
 - A descriptor that nobody waits for any more is closed.
 - Only what the operating system says to our own opening becomes a refusal; all else is a failure of whoever made the
   content.
@@ -17,7 +18,7 @@ import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -29,6 +30,7 @@ from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.confined import ConfinedFile, confine
+from snow_owl_tftp.server.patient import PatientThreads
 
 __all__ = ["ContentThreads", "memory_of", "open_pipe"]
 
@@ -48,9 +50,9 @@ class ContentThreads:
     """Calls handlers that are no coroutines, opens paths, reads file objects and iterators."""
 
     def __init__(self) -> None:
-        self._calling = ThreadPoolExecutor(_CALLING_THREADS, "tftp-handler")
-        self._opening = ThreadPoolExecutor(_OPENING_THREADS, "tftp-open")
-        self._reading = ThreadPoolExecutor(_READING_THREADS, "tftp-read")
+        self._calling = PatientThreads(_CALLING_THREADS, _CALLING_THREADS, "tftp-handler")
+        self._opening = PatientThreads(_OPENING_THREADS, _OPENING_THREADS, "tftp-open")
+        self._reading = PatientThreads(_READING_THREADS, _READING_THREADS, "tftp-read")
 
     def close(self) -> None:
         """Tell the threads to end; one that hangs is not waited for."""
