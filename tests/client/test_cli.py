@@ -127,12 +127,6 @@ def test_silence_is_status_4():
     assert b"timed out" in done.stderr
 
 
-def test_nobody_at_the_port_is_status_4():
-    done = run("get", "tftp://127.0.0.1:9/x", "-o", "-")
-    assert done.returncode == 4
-    assert b"nobody listens at 127.0.0.1:9" in done.stderr
-
-
 def test_changed_is_status_5(tmp_path):
     def script(talk: Talk) -> None:
         talk.oack(tsize=7)
