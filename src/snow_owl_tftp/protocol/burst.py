@@ -65,13 +65,19 @@ class Burst:
 
     def __init__(self, windowsize_blocks: int, blksize_bytes: int, remembered_blocks: int = 0) -> None:
         self._most = windowsize_blocks * _ONE
+        self._remembered = remembered_blocks
         self._start = remembered_blocks or blocks_of_a_usual_buffer(blksize_bytes)
+        self.least_pause_ns = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """What was learned in this transfer was no loss."""
         self.fence = min(self._start * _ONE, self._most)
-        self._growth = _CAREFUL if remembered_blocks else _UNHEEDING
-        self.is_learned = remembered_blocks > 0
+        self._growth = _CAREFUL if self._remembered else _UNHEEDING
+        self.is_learned = self._remembered > 0
+        self.now = self.limit
         self._place = 0
         self._times = 0
-        self.least_pause_ns = 0
 
     @property
     def limit(self) -> int:
@@ -87,6 +93,13 @@ class Burst:
             self.is_learned = True
             self._growth = _CAREFUL
             self.fence = max(min(arrived_blocks * _ONE, self.fence), _ONE)
+        elif self.is_learned:
+            self.fence = max(min(arrived_blocks * _ONE, self.fence), self.fence // 2, _ONE)
+        self.now = self.after(arrived_blocks)
+
+    def after(self, blocks: int) -> int:
+        """How many blocks may leave behind so many that arrived whole."""
+        return min(2 * blocks + (2 if self.is_learned else 8), self.limit)
 
     def _is_at_end(self, arrived_blocks: int) -> bool:
         """Whether only the end was lost: of a burst that was larger than before, or than one of which the path's limit
@@ -95,10 +108,11 @@ class Burst:
             return arrived_blocks >= self.limit - self.limit // 8
         return arrived_blocks >= self._start
 
-    def lost_behind_pause(self, pause_ns: int, most_ns: int) -> None:
+    def lost_behind_pause(self, arrived_blocks: int, pause_ns: int, most_ns: int) -> None:
         """The burst before arrived whole, this one did not: after `pause_ns` the path was not ready for it."""
-        self.is_learned = True
-        self.least_pause_ns = min(pause_ns + pause_ns // 4 + _LEAST_PAUSE_NS, most_ns)
+        if self.is_learned:
+            self.least_pause_ns = min(pause_ns + pause_ns // 4 + _LEAST_PAUSE_NS, most_ns)
+        self.now = self.after(arrived_blocks)
 
     def whole_behind_pause(self) -> None:
         """This one arrived whole too: perhaps it need not have waited so long."""
@@ -108,7 +122,8 @@ class Burst:
         """Blocks overtook one another; or (`blindly`) something is lost all the time, and nobody says what."""
         self.is_learned = True
         self._growth = _WARY if blindly else _CAREFUL
-        self.fence = max(self.fence // 2, _ONE)
+        self.fence = max(min(self.fence, self.now * _ONE) // 2, _ONE)
+        self.now = min(self.now, self.limit)
 
     def whole(self) -> None:
         """A burst arrived whole: try a little more.
