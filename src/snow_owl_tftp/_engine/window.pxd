@@ -273,6 +273,8 @@ cdef inline uint64_t flight_pause_ns(const Flight *f, const Retransmit *policy) 
     if f.rtt.srtt_ns == 0:
         return policy.floor_ns
     pause_ns = f.rtt.srtt_ns - (f.rtt.least_ns if f.rtt.least_ns < f.rtt.srtt_ns else f.rtt.srtt_ns) + f.rtt.rttvar_ns
+    if pause_ns > f.rtt.srtt_ns:
+        pause_ns = f.rtt.srtt_ns
     if f.burst.is_learned:
         return pause_ns if pause_ns > f.burst.least_pause_ns else f.burst.least_pause_ns
     return pause_ns if pause_ns < SHORT_PAUSE_NS else SHORT_PAUSE_NS

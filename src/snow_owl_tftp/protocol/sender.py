@@ -224,8 +224,10 @@ class Sender(Exchange):
             self.burst.lost_behind_pause(arrived, self._pause_ns(), self.rtt.rto_ns)
         self._resent = False
         answer_ns = now_ns - self._timed_ns
-        if self._timed_block == self.window_base and not self._timed_twice and (
-            self.rtt.srtt_ns // 2 <= answer_ns and self.rtt.is_about_one(answer_ns)
+        if (
+            self._timed_block == self.window_base
+            and not self._timed_twice
+            and (self.rtt.srtt_ns // 2 <= answer_ns and self.rtt.is_about_one(answer_ns))
         ):
             self.rtt.sample(answer_ns)
         self._begin_unit()
@@ -347,10 +349,14 @@ class Sender(Exchange):
         self.burst_end = max(self.window_base, self._presumed) + self.burst.now - 1
 
     def _pause_ns(self) -> int:
-        """How long the path's queue needs for a burst: by so much an ACK takes longer than the shortest round trip."""
+        """How long the path's queue needs for a burst: by so much an ACK takes longer than the shortest round trip.
+
+        Not longer than a round trip: single blocks would arrive later than in lock-step.
+        """
         if not self.rtt.srtt_ns:
             return self.terms.policy.floor_ns
         pause_ns = self.rtt.srtt_ns - min(self.rtt.least_ns, self.rtt.srtt_ns) + self.rtt.rttvar_ns
+        pause_ns = min(pause_ns, self.rtt.srtt_ns)
         return max(pause_ns, self.burst.least_pause_ns) if self.burst.is_learned else min(pause_ns, _SHORT_PAUSE_NS)
 
     # --- timeouts
