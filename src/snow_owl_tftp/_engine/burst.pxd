@@ -11,8 +11,9 @@ cdef enum:
     LEAST_PAUSE_NS = 1000000
     SAME_PLACE = 3
     SMALL_PLACE = 4
-    BEHIND_A_LOSS = 8
-    BEHIND_A_LOSS_LEARNED = 2
+    LARGE = 4
+    FEW = 8
+    FEW_LEARNED = 2
     UNHEEDING = 4
     CAREFUL = 64
     WARY = 256
@@ -29,6 +30,7 @@ cdef struct Burst:
     uint32_t times                 # how many losses in a row were there
     uint32_t growth                # the limit grows by 1/growth of itself
     uint8_t is_learned             # something was lost for its sake
+    uint8_t overtakes              # blocks were seen to overtake one another
 
 
 cdef inline uint32_t blocks_of_a_usual_buffer(uint32_t blksize_bytes) noexcept nogil:
@@ -48,6 +50,7 @@ cdef inline void burst_forget(Burst *b) noexcept nogil:
     b.fence = b.start * 256 if b.start < b.most // 256 else b.most
     b.growth = CAREFUL if b.remembered else UNHEEDING
     b.is_learned = b.remembered > 0
+    b.overtakes = 0
     b.now = burst_limit(b)
     b.place = 0
     b.times = 0
@@ -64,13 +67,13 @@ cdef inline void burst_init(Burst *b, uint32_t windowsize, uint32_t blksize_byte
 cdef inline uint32_t burst_after(const Burst *b, uint32_t blocks) noexcept nogil:
     """How many blocks may leave behind so many that arrived, or have left."""
     cdef uint32_t limit = burst_limit(b)
-    blocks = 2 * blocks + (<uint32_t>BEHIND_A_LOSS_LEARNED if b.is_learned else <uint32_t>BEHIND_A_LOSS)
+    blocks = 2 * blocks + (<uint32_t>FEW_LEARNED if b.is_learned else <uint32_t>FEW)
     return blocks if blocks < limit else limit
 
 
 cdef inline bint burst_is_at_end(const Burst *b, uint32_t arrived) noexcept nogil:
     cdef uint32_t limit = burst_limit(b)
-    return arrived >= limit - limit // 8 if b.is_learned else arrived >= b.start
+    return arrived >= limit - limit // (2 if limit > LARGE else 8) if b.is_learned else arrived >= b.start
 
 
 cdef inline void burst_lost(Burst *b, uint32_t arrived) noexcept nogil:
@@ -83,7 +86,7 @@ cdef inline void burst_lost(Burst *b, uint32_t arrived) noexcept nogil:
         b.growth = CAREFUL
         if arrived * 256 < b.fence:
             b.fence = arrived * 256 if arrived else 256
-    elif b.is_learned and arrived * 256 < b.fence:
+    elif b.overtakes and arrived * 256 < b.fence:
         b.fence //= 2
         if b.fence < arrived * 256:
             b.fence = arrived * 256
@@ -107,6 +110,8 @@ cdef inline void burst_whole_behind_pause(Burst *b) noexcept nogil:
 cdef inline void burst_shrink(Burst *b, bint blindly) noexcept nogil:
     b.is_learned = 1
     b.growth = WARY if blindly else CAREFUL
+    if not blindly:
+        b.overtakes = 1
     if b.fence > b.now * 256:
         b.fence = b.now * 256
     b.fence = b.fence // 2 if b.fence >= 512 else 256

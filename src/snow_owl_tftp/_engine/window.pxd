@@ -2,7 +2,8 @@
 #
 # Pure: no socket, no clock, no memory.  Time comes in as an argument, decisions go out as ACT_ flags;
 # the worker turns them into datagrams.  protocol/sender.py and receiver.py are the same machine in
-# readable Python, with the reasons, and the oracle of the differential test: whoever changes a rule here changes it there.
+# readable Python, with the reasons, and the oracle of the differential test: whoever changes a rule here changes it
+# there.
 #
 # Invariants (checked in debug builds by flight_check):
 #   sender:    0 <= window_base <= next <= sent_end <= window_base + windowsize, next <= last + 1
@@ -13,8 +14,8 @@
 from libc.string cimport memset
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.burst cimport (
-    Burst, burst_after, burst_forget, burst_init, burst_limit, burst_lost, burst_lost_behind_pause, burst_shrink, burst_whole,
-    burst_whole_behind_pause)
+    Burst, burst_after, burst_forget, burst_init, burst_limit, burst_lost, burst_lost_behind_pause, burst_shrink,
+    burst_whole, burst_whole_behind_pause)
 from snow_owl_tftp._engine.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
 from snow_owl_tftp._engine.rtt cimport (
     Retransmit, Rtt, rtt_is_about_one, rtt_rto_ns, rtt_is_too_soon, rtt_sample, rtt_soonest_ns)
@@ -382,7 +383,8 @@ cdef inline void sender_on_overtaken(Flight *f) noexcept nogil:
         burst_shrink(&f.burst, False)
 
 
-cdef inline bint sender_judge_restart(Flight *f, const Retransmit *policy, int64_t acked, uint64_t now_ns) noexcept nogil:
+cdef inline bint sender_judge_restart(Flight *f, const Retransmit *policy, int64_t acked,
+                                      uint64_t now_ns) noexcept nogil:
     """Whether this ACK came too early for an answer to the last restart: then that was in vain."""
     if not f.restart_is_open or acked < f.restarted:
         return False
@@ -536,7 +538,7 @@ cdef inline void sender_go_on(Flight *f) noexcept nogil:
 
 
 cdef inline void sender_repeat(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
-    """No ACK came: first a probe, the newest block (behind the oldest, if that was reported missing), then the window."""
+    """No ACK came: first a probe, the newest block (behind the oldest, if that was reported), then the window."""
     cdef int64_t newest = f.sent_end - 1
     if f.stride < f.windowsize:
         f.stride = f.windowsize

@@ -8,9 +8,13 @@ and what follows. What is no report, and how one can tell:
 - It comes too soon: the block that it misses was sent less than a round trip ago. So a window is sent again at most
   once a round trip.
 - It is an echo: the block that it acknowledges was sent twice, and both copies are acknowledged. So many ACKs as copies
-  were sent in vain are echoes.
-- The client acknowledges more often than it agreed to: its ACKs all advance by the same number of blocks (`_stride`), and
-  the next one comes before an answer to the first could be there.
+  were sent in vain are echoes, from a round trip after the copies on.
+- The client acknowledges more often than it agreed to: its ACKs all advance by the same number of blocks (`_stride`),
+  and the next one comes before an answer to the first could be there. Then nothing was missing, and nothing that was
+  sent is sent again.
+
+Progress that comes too soon for an answer to what was sent again, and an ACK that comes behind a newer one, tell that
+datagrams overtake one another (`burst`).
 
 Whatever an ACK is, the progress in it is real.
 """
@@ -29,6 +33,7 @@ _SHORT_PAUSE_NS: Final = 2_000_000
 """Between bursts of a client that has lost nothing: time to empty a socket buffer."""
 
 _NUMBERS: Final = 65535
+
 _RECENT: Final = 1024
 """An ACK of one of so many blocks before the window, fewer where the window is smaller, has been overtaken."""
 
@@ -59,7 +64,7 @@ class Sender(Exchange):
         self.burst_end = self.burst.limit  # the newest block that this burst may send
         self._presumed = FIRST_BLOCK  # blocks before this one have arrived or never will: they fill no buffer
         self._unit_base = FIRST_BLOCK  # where the burst began whose blocks are being acknowledged
-        self._unit_blocks = self.burst.now
+        self._unit_blocks = self.burst.now  # how many it has
         self._unit_is_first = True  # no pause was before it
         self._run_first = FIRST_BLOCK  # the first block that was sent at `sent_ns`, in a row with the newest
         self._restarted = 0  # where the window was last restarted, 0: nowhere
@@ -67,10 +72,10 @@ class Sender(Exchange):
         self._restart_ns = 0
         self._doubted = 0  # a block that was reported missing, but too early to be believed
         self._restart_is_open = False  # nothing has answered it yet
-        self._is_vain = False
+        self._is_vain = False  # blocks were seen to overtake one another since
         self._echo_first = 0  # blocks that were sent twice in vain ...
         self._echo_last = -1
-        self._echo_ns = 0
+        self._echo_ns = 0  # ... when ...
         self._echoes = 0  # ... and how many ACKs that may bring
         self._skips = False  # the probe is not complete: the newest block follows
         self._resent = False  # a timeout sent several blocks again, and no ACK has come since
@@ -158,7 +163,7 @@ class Sender(Exchange):
         self._advance = 0
         if self._is_echo(now_ns):
             if self.window_base == FIRST_BLOCK:
-                self._trial = None  # it had thought about the options: that says nothing of what it does with blocks
+                self._trial = None  # it thought about the options: that says nothing of its blocks
             else:
                 self._on_second_answer()
             return []
@@ -270,7 +275,7 @@ class Sender(Exchange):
     def _take_sample(self, acked: int, now_ns: int) -> None:
         """A block that was sent once is timed by its first ACK, however soon that comes.
 
-        The second copy of one that was reported missing may have been overtaken by the first: then the answer is too soon.
+        That of one that was reported missing may have been answered by the first copy: then it comes too soon.
         """
         if self._timed_block is None or acked < self._timed_block:
             return
@@ -394,8 +399,10 @@ class Sender(Exchange):
         return self._send_window(now_ns)
 
     def _probe(self, now_ns: int) -> list[bytes]:
-        """The newest block; and before it the oldest, if that was reported missing: it may have been lost once more, and
-        many receivers report a gap only once."""
+        """The newest block; and before it the oldest, if that was reported missing.
+
+        It may have been lost once more, and many receivers report a gap only once.
+        """
         newest = self.sent_end - 1
         self._skips = self.window_base in (self._restarted, self._doubted) and newest > self.window_base
         self.next = self._presumed = self.window_base if self._skips else newest
