@@ -32,10 +32,10 @@ SENT_WITHIN_WINDOW: Final = 1.75
 as slowly as reports do."""
 SENT_UNREPORTED: Final = 16.0
 """A client that never reports is sent the window until it passes; three of its silences have to be met for less."""
-LOCK_STEP_HEAVY: Final = 3.0
+LOCK_STEP_HEAVY: Final = 2.6
 """At 20 % loss. A receiver counts its window from its last report. Where that was lost it may have all that the
 sender's window allows and wait for more: nothing that may be sent makes it speak before its own timer, a second."""
-LOCK_STEP_NARROW: Final = 1.3
+LOCK_STEP_NARROW: Final = 1.15
 """A queue of 8 datagrams is overrun and drained by turns while its size is being learned."""
 LOCK_STEP_UNREPORTED: Final = 9.0
 """Each loss costs the client's own second, or several of our timers."""
