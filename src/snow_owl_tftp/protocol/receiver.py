@@ -10,7 +10,7 @@ from snow_owl_tftp.protocol.seq import Rollover, ahead_of, block_of
 __all__ = ["DALLY_NS", "DALLY_TIMEOUTS", "Receiver"]
 
 DALLY_NS: Final = 7_000_000_000
-"""How long a receiver repeats its last ACK on demand: a sender repeats its last block after 1, 2 and 4 s or the like."""
+"""How long a receiver repeats its last ACK on demand: a sender repeats its last block after 1, 2 and 4 s or so."""
 
 DALLY_TIMEOUTS: Final = 3
 """But as long as a sender needs for so many repetitions at the `timeout` that it negotiated."""
