@@ -465,6 +465,13 @@ cdef inline int sender_on_repeated_ack(Flight *f, const Retransmit *policy, uint
     return ACT_DUPLICATE | sender_restart(f, policy, now_ns)
 
 
+cdef inline bint sender_is_taking(const Flight *f, uint64_t now_ns) noexcept nogil:
+    """Whether this ACK may only tell that the receiver met the block that it had acknowledged last, in a window that was
+    sent again: it is taking what follows at this moment."""
+    cdef uint64_t least_ns = f.rtt.least_ns if f.rtt.least_ns else f.rtt.srtt_ns
+    return f.resent and now_ns - f.repeated_ns <= least_ns + least_ns // 2
+
+
 cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t acked, uint64_t now_ns) noexcept nogil:
     """RFC 7440 section 4: the window slides, and what follows the acknowledged block is sent next."""
     cdef uint32_t advance = <uint32_t>(acked - f.window_base + 1)
@@ -483,7 +490,7 @@ cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t a
     sender_note_arrived(f)
     if acked == f.last:
         return ACT_DONE
-    if is_report:
+    if is_report and not sender_is_taking(f, now_ns):
         if f.trial_repeats:
             # The probe was answered with what is missing: who had only paused would miss nothing.
             f.trial_repeats = 0

@@ -65,8 +65,8 @@ class Patience:
     def on_pause(self, late_ns: int, policy: RetransmitPolicy) -> None:
         """Nothing was lost, the client took `late_ns` to answer: rule 3.
 
-        A client whose path loses is not waited for longer than one of which nothing is known: where packets are doubled and
-        delayed, and timers meet, much looks like a pause.
+        A client whose path loses is not waited for longer than one of which nothing is known: where packets are doubled
+        and delayed, and timers meet, much looks like a pause.
         """
         most_ns = policy.initial_ns if self.loses else policy.ceiling_ns
         self.pause_ns = max(self.pause_ns, min(2 * late_ns, most_ns))

@@ -190,7 +190,7 @@ class Sender(Exchange):
         self._note_arrived()
         if acked == self.last:
             return self._end(Outcome.OK)
-        if is_report:
+        if is_report and not self._is_taking(now_ns):
             if self._trial is not None:
                 # The probe was answered with what is missing: who had only paused would miss nothing.
                 self._trial = None
@@ -201,6 +201,13 @@ class Sender(Exchange):
         self._resent = False
         self._allow_burst()
         return self._send_window(now_ns)
+
+    def _is_taking(self, now_ns: int) -> bool:
+        """Whether this ACK may only tell that the receiver met the block that it had acknowledged last, in a window
+        that was sent again: it is taking what follows at this moment. To send that once more would make it acknowledge
+        there too, for ever."""
+        least_ns = self.rtt.least_ns or self.rtt.srtt_ns
+        return self._resent and now_ns - self._repeated_ns <= least_ns + least_ns // 2
 
     def _is_partial(self, acked: int) -> bool:
         """Whether blocks behind `acked` were sent that a receiver which is content would have acknowledged with it."""
@@ -322,8 +329,8 @@ class Sender(Exchange):
     def _is_echo(self, now_ns: int) -> bool:
         """Whether the ACK before the window may be the second answer to a block that was sent twice.
 
-        Not sooner than a round trip after the copies; but perhaps much later: a client that pauses answers all of them when
-        it goes on.
+        Not sooner than a round trip after the copies; but perhaps much later: a client that pauses answers all of them
+        when it goes on.
         """
         if not self._echo_first <= self.window_base - 1 <= self._echo_last or not self._echoes:
             return False

@@ -24,7 +24,7 @@ OF_PROMPT: Final = 0.8
 # in the first windows, and short transfers (120 to 200 blocks) are two or three windows of 64.
 SENT_REORDERED_SHORT: Final = 4.75
 """Until overtaking has been seen, two or three windows are in flight in vain: in 600 blocks it is below 4."""
-SENT_NARROW: Final = 4.0
+SENT_NARROW: Final = 5.0
 """A queue shorter than the window drops its end, and no receiver can report that; three losses in a row at the same
 place tell it from chance. To believe two halves the goodput at 5 % loss."""
 SENT_WITHIN_WINDOW: Final = 1.75
@@ -32,11 +32,12 @@ SENT_WITHIN_WINDOW: Final = 1.75
 as slowly as reports do."""
 SENT_UNREPORTED: Final = 16.0
 """A client that never reports is sent the window until it passes; three of its silences have to be met for less."""
-LOCK_STEP_HEAVY: Final = 2.6
+LOCK_STEP_HEAVY: Final = 4.3
 """At 20 % loss. A receiver counts its window from its last report. Where that was lost it may have all that the
 sender's window allows and wait for more: nothing that may be sent makes it speak before its own timer, a second."""
-LOCK_STEP_NARROW: Final = 1.15
-"""A queue of 8 datagrams is overrun and drained by turns while its size is being learned."""
+LOCK_STEP_NARROW: Final = 2.2
+"""A queue is overrun and drained by turns while its size is being learned, in the first transfer: the next takes half of
+what lock-step does."""
 LOCK_STEP_UNREPORTED: Final = 9.0
 """Each loss costs the client's own second, or several of our timers."""
 OF_PROMPT_SHORT: Final = 0.55
