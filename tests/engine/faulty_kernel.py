@@ -305,6 +305,20 @@ def a_disk_that_cannot_be_read_ends_the_transfer_with_an_error(root: Path) -> No
         get(served)
 
 
+@scene
+def a_read_error_that_went_away_is_not_repeated(root: Path) -> None:
+    (root / "broken").write_bytes(CONTENT)
+    with Scene(root, flows=True) as served:
+        fault(slow_inode=(root / "broken").stat().st_ino, slow_ms=0, read_errno=errno.EFAULT)
+        for _ in range(2):
+            with pytest.raises(Refused, match="I/O error"):
+                get(served, "broken")
+        fault(read_errno=0)
+        get(served, "broken")
+        get(served, "broken")
+        assert served.requests == 3, "the last one is a flow's again"
+
+
 # --- the disk that is written --------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ SCENES = [
     "a_worker_asks_no_file_server_whether_a_file_is_the_same",
     "a_kernel_without_statx_still_tells_that_a_file_changed",
     "a_disk_that_cannot_be_read_ends_the_transfer_with_an_error",
+    "a_read_error_that_went_away_is_not_repeated",
     "a_disk_that_cannot_be_written_is_told_as_an_error",
     "a_disk_that_fills_up_is_told_as_error_3",
     "short_writes_are_continued",

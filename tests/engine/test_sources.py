@@ -1,12 +1,16 @@
 """Open files: shared while they are used, kept for a while afterwards, and never too many of them."""
 
 import contextlib
+import resource
 from pathlib import Path
 
-from tests.support.client import Client
+import pytest
+from tests.support.client import Client, Refused
 
-FILES = 600
-MAX_IDLE = 512  # store.pyx
+LIMIT = 256  # of descriptors; the engine keeps half of it for files
+FILES = 300
+LONG_NS = 10**12
+CONTENT = bytes(i * 7 + (i >> 8) & 0xFF for i in range(100_000))
 
 
 def descriptors_below(folder):
@@ -18,19 +22,79 @@ def descriptors_below(folder):
     return found
 
 
-def test_a_file_for_every_machine_does_not_use_up_the_descriptors(serve, tmp_path):
-    served = serve(source_linger_ns=10**12)
+@pytest.fixture
+def few_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert len(list(Path("/proc/self/fd").iterdir())) < LIMIT // 3, "the test's own leave room"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("flows", [True, False])
+def test_a_file_for_every_machine_does_not_use_up_the_descriptors(few_descriptors, serve, tmp_path, flows):
+    served = serve(source_linger_ns=LONG_NS, flows=flows)
     for i in range(FILES):
         (tmp_path / f"{i:05}").write_bytes(b"%d" % i)
     with Client(served.address) as client:
         for i in range(FILES):
             assert client.get(f"{i:05}").payload == b"%d" % i
-    served.completion(total=FILES)
-    served.wait(lambda: descriptors_below(tmp_path) == MAX_IDLE, "the oldest to be closed")
+        served.completion(total=FILES)
+        served.wait(lambda: descriptors_below(tmp_path) == LIMIT // 2, "the least recently used to be closed")
+        assert served.counter("files_open") == LIMIT // 2
+        assert served.counter("files_evicted") == FILES - LIMIT // 2
+        assert client.get("00000").payload == b"0", "an evicted one is opened anew"
+        assert client.get("00299").payload == b"299"
+    served.completion(total=FILES + 2)
+    assert served.requests == (FILES + 1 if flows else FILES + 2)
+
+
+def test_a_flow_keeps_no_file_open_longer_than_it_lingers(serve, tmp_path):
+    served = serve(source_linger_ns=0, flows=True)
+    (tmp_path / "file").write_bytes(CONTENT)
+    with Client(served.address) as client:
+        for asked in range(1, 4):
+            assert client.get("file").payload == CONTENT
+            served.completion(total=asked)
+            served.wait(lambda: descriptors_below(tmp_path) == 0, "the file to be closed")
+            assert served.requests == asked, "what is closed has to be opened by Python"
+
+
+def test_a_flow_uses_a_file_that_lingers(serve, tmp_path):
+    served = serve(source_linger_ns=LONG_NS, flows=True)
+    (tmp_path / "file").write_bytes(CONTENT)
+    with Client(served.address) as client:
+        for asked in range(1, 4):
+            assert client.get("file").payload == CONTENT
+            served.completion(total=asked)
+            served.wait(lambda: served.engine.live_objects()["sources"] == 0, "the file to be unused")
+    assert served.requests == 1
+    assert descriptors_below(tmp_path) == 1
+
+
+def test_a_deleted_file_is_closed_when_it_is_asked_for_again(serve, tmp_path):
+    served = serve(source_linger_ns=LONG_NS, flows=True)
+    (tmp_path / "file").write_bytes(CONTENT)
+    with Client(served.address) as client:
+        client.get("file")
+        served.completion()
+        (tmp_path / "file").unlink()
+        with pytest.raises(Refused):
+            client.get("file")
+    served.wait(lambda: descriptors_below(tmp_path) == 0, "the deleted file to be closed")
+
+
+def test_a_file_that_is_deleted_while_it_is_sent_does_not_linger(serve, tmp_path):
+    served = serve(source_linger_ns=LONG_NS)
+    (tmp_path / "file").write_bytes(CONTENT)
+    with Client(served.address) as client:
+        got = client.get("file", on_block=lambda index: (tmp_path / "file").unlink(missing_ok=True))
+    assert got.payload == CONTENT
+    served.wait(lambda: descriptors_below(tmp_path) == 0, "the deleted file to be closed")
 
 
 def test_a_lingering_file_is_used_again_and_a_replaced_one_is_not(serve, tmp_path):
-    served = serve(source_linger_ns=10**12)
+    served = serve(source_linger_ns=LONG_NS)
     (tmp_path / "file").write_bytes(b"old")
     with Client(served.address) as client:
         assert client.get("file").payload == b"old"

@@ -98,6 +98,18 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, of
     return start;
 }
 
+int munmap(void *address, size_t length)
+{
+    static int (*real)(void *, size_t);
+    unsigned i;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "munmap");
+    for (i = 0; i < slow_count; i++)
+        if (slow_ranges[i].start == address) /* another file may be mapped there next */
+            slow_ranges[i].start = slow_ranges[i].end = NULL;
+    return real(address, length);
+}
+
 int madvise(void *address, size_t length, int advice)
 {
     static int (*real)(void *, size_t, int);

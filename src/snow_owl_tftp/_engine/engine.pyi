@@ -201,6 +201,8 @@ class Counters(TypedDict):
     send_histogram: list[int]
     file_loads: int
     file_writes: int
+    files_open: int
+    files_evicted: int
 
 class Engine:
     def __init__(

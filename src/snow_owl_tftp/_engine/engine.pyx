@@ -25,7 +25,8 @@ from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_
 from snow_owl_tftp._engine.rtt cimport Retransmit
 from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1
 from snow_owl_tftp._engine.store cimport (
-    Store, store_close, store_init, store_io_thread, store_open, store_release, store_stop)
+    Store, store_close, store_init, store_io_thread, store_open, store_release, store_stop,
+    store_unuse)
 from snow_owl_tftp._engine.stream cimport stream_new
 from snow_owl_tftp._engine.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker cimport (
@@ -403,13 +404,14 @@ cdef class Engine:
         return a
 
     cdef void _drop_recipe(self, Recipe *recipe):
+        """The reference of a transfer, which uses the source no more."""
+        store_unuse(&self._store, recipe.source)
         if so_add32(&recipe.refs, -1) == 0:
             self._free_recipe(recipe)
 
     cdef void _free_recipe(self, Recipe *recipe):
         """Nobody refers to it any more: the source and Python's object are let go."""
-        if recipe.source != NULL:
-            store_release(&self._store, recipe.source)
+        store_release(recipe.source)
         Py_DECREF(<object>recipe.context)
         free(recipe)
         self._live_recipes -= 1
@@ -698,6 +700,8 @@ cdef class Engine:
         result["send_histogram"] = totals[len(COUNTERS) + HISTOGRAM:]
         result["file_loads"] = self._store.loads_total
         result["file_writes"] = self._store.writes_total
+        result["files_open"] = self._store.source_count
+        result["files_evicted"] = self._store.evictions_total
         return result
 
     def live_objects(self):

@@ -5,6 +5,10 @@
 # worker, and unlike preadv2(RWF_NOWAIT) it works on tmpfs too.  The mapping is read by the kernel alone
 # (sendmmsg copies from it): a page behind a new end of file is EFAULT there, and would be SIGBUS here.
 #
+# A file that nobody uses lingers, then it is closed: after linger_ns, at once where no later request could get
+# it (changed, unlinked, a read failed), or when there are more open files than max_sources, the oldest first.
+# Who only remembers a source, as a flow does, keeps the struct and not the file, and asks store_use() for it.
+#
 # Must not: block a worker (store_load and store_write only append to a list), close a file or unmap on
 # a worker (I/O threads do), or touch the GIL.
 
@@ -21,7 +25,7 @@ from snow_owl_tftp._engine.includes.net cimport (
 from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load8, so_store8, so_swap8)
+    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_add32_from, so_load8, so_store8, so_swap8)
 from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_push_list
 
@@ -29,11 +33,19 @@ cdef enum:
     JOBS_AT_ONCE = 16
     HOLD_NS = 500000              # a written buffer waits no longer for the next one
     SOURCE_BUCKETS = 4096         # a power of two; 32 KiB
-    MAX_IDLE = 512                # that linger: half of the usual limit of descriptors
+    # Descriptors are for sockets, uploads and pipes too, and mappings are limited (vm.max_map_count, 65,530).
+    MAX_SOURCES = 16384
 
 cdef extern from * nogil:
     """
     #include <pthread.h>
+    #include <sys/resource.h>
+    /* How many files this process may have open. */
+    static inline uint64_t so_descriptor_limit(void) {
+        struct rlimit limit;
+        getrlimit(RLIMIT_NOFILE, &limit);                    /* cannot fail: the resource exists */
+        return limit.rlim_cur;
+    }
     static inline int so_monotonic_cond(pthread_cond_t *cond) {
         pthread_condattr_t attr;
         pthread_condattr_init(&attr);                        /* cannot fail on Linux */
@@ -42,6 +54,7 @@ cdef extern from * nogil:
     }
     """
     int so_monotonic_cond(pthread_cond_t *)
+    uint64_t so_descriptor_limit()
 
 
 cdef uint64_t now_ns() noexcept nogil:
@@ -51,11 +64,13 @@ cdef uint64_t now_ns() noexcept nogil:
 
 
 cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns) noexcept nogil:
+    cdef uint64_t half = so_descriptor_limit() // 2
     memset(store, 0, sizeof(Store))
     pthread_mutex_init(&store.mutex, NULL)       # cannot fail: default attributes on Linux
     store.workers = inboxes
     store.worker_count = workers
     store.linger_ns = linger_ns
+    store.max_sources = <uint32_t>half if half < MAX_SOURCES else <uint32_t>MAX_SOURCES
     store.buckets = <Source **>calloc(SOURCE_BUCKETS, sizeof(Source *))
     if store.buckets == NULL:
         return -1
@@ -70,12 +85,15 @@ cdef void store_stop(Store *store) noexcept nogil:
     pthread_mutex_unlock(&store.mutex)
 
 
-cdef void source_free(Source *source) noexcept nogil:
+cdef void source_close(Source *source) noexcept nogil:
+    """Nobody uses it, and nobody will: the store has let it go."""
     if source.map != NULL:
         munmap(source.map, source.size_bytes)    # cannot fail: it is our mapping
+        source.map = NULL
     close(source.fd)
     free(source.chunks)
-    free(source)
+    source.chunks = NULL
+    store_release(source)
 
 
 cdef void store_close(Store *store) noexcept nogil:
@@ -87,7 +105,7 @@ cdef void store_close(Store *store) noexcept nogil:
         source = store.buckets[i]
         while source != NULL:
             following = source.next
-            source_free(source)
+            source_close(source)
             source = following
     free(store.buckets)
     store.buckets = NULL
@@ -104,7 +122,8 @@ cdef void store_close(Store *store) noexcept nogil:
 cdef int source_map(Source *source, int fd, const stat_t *status) noexcept nogil:
     """Fills `source`; 0 or an errno."""
     source.fd = fd
-    source.refs = 1
+    source.refs = 2                              # the store's and the caller's
+    source.users = 1
     source.size_bytes = <uint64_t>status.st_size
     source.device = status.st_dev
     source.inode = status.st_ino
@@ -129,13 +148,14 @@ cdef Source **bucket_of(Store *store, uint64_t device, uint64_t inode) noexcept 
 
 
 cdef void source_idle(Store *store, Source *source) noexcept nogil:
-    """Nobody uses it now; one that no request can ever match again goes first."""
-    source.idle_since_ns = 0 if source.changed else now_ns()
-    source.idle_after = store.idle_first if source.changed else NULL
-    source.idle_before = NULL if source.changed else store.idle_last
+    """Nobody uses it now; one that no request should be given again goes first."""
+    cdef bint lingers = source_is_fresh(source)
+    source.idle_since_ns = now_ns() if lingers else 0
+    source.idle_after = NULL if lingers else store.idle_first
+    source.idle_before = store.idle_last if lingers else NULL
     tell_neighbours(store, source, source, source)
     store.idle_count += 1
-    if store.idle_count > MAX_IDLE:
+    if not lingers or store.source_count > store.max_sources:
         pthread_cond_signal(&store.work)
 
 
@@ -160,9 +180,9 @@ cdef void source_wanted(Store *store, Source *source) noexcept nogil:
 
 
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noexcept nogil:
-    """A counted reference to the source of `fd`; takes the descriptor over, also when it fails.
+    """The source of `fd`, for the caller to use (store_unuse) and to refer to (store_release).
 
-    Returns 0 or an errno; EINVAL: the file has not `size_bytes` any more.
+    Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the file has not `size_bytes` any more.
     """
     cdef stat_t status
     cdef Source **bucket
@@ -180,9 +200,10 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noe
     source = bucket[0]
     while source != NULL:
         if (source.inode == status.st_ino and source.device == status.st_dev and source.size_bytes == size_bytes
-                and source.mtime_ns == so_mtime_ns(&status) and not source.changed and not source.failed_errno):
-            if so_add32(&source.refs, 1) == 1:
+                and source.mtime_ns == so_mtime_ns(&status) and source_is_fresh(source)):
+            if so_add32(&source.users, 1) == 1:
                 source_wanted(store, source)
+            so_add32(&source.refs, 1)
             pthread_mutex_unlock(&store.mutex)
             close(fd)
             out[0] = source
@@ -204,40 +225,63 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noe
     return 0
 
 
-cdef void store_release(Store *store, Source *source) noexcept nogil:
-    """Drops a reference; an I/O thread closes the file after linger_ns.
+cdef bint store_use(Store *store, Source *source) noexcept nogil:
+    """For who refers to a source without using it: True when its file is still open, and stays so."""
+    cdef bint is_open
+    if so_add32_from(&source.users, 1, 1):       # without the mutex as long as there are others
+        return True
+    pthread_mutex_lock(&store.mutex)
+    is_open = not source.closed
+    if is_open and so_add32(&source.users, 1) == 1:
+        source_wanted(store, source)
+    pthread_mutex_unlock(&store.mutex)
+    return is_open
 
-    Under the mutex: store_open may be taking a new reference to the same source at this moment.
-    """
-    if source == NULL:
-        return
-    if source.stream:                            # a pipe belongs to one recipe: there is nobody to wait for
-        close(source.fd)
-        free(source.map)
-        free(source)
+
+cdef void store_unuse(Store *store, Source *source) noexcept nogil:
+    """One user less; an I/O thread closes a file that has none for linger_ns.  A pipe goes with its recipe."""
+    if source == NULL or source.stream or so_add32_from(&source.users, -1, 2):
         return
     pthread_mutex_lock(&store.mutex)
-    if so_add32(&source.refs, -1) == 0:
+    if so_add32(&source.users, -1) == 0:
         source_idle(store, source)
     pthread_mutex_unlock(&store.mutex)
 
 
+cdef void store_release(Source *source) noexcept nogil:
+    """Drops a reference to the struct.  The file of a source is closed before: the store has a reference until then."""
+    if source == NULL or so_add32(&source.refs, -1) != 0:
+        return
+    if source.stream:                            # a pipe belongs to one recipe: there is nobody to wait for
+        close(source.fd)
+        free(source.map)
+    free(source)
+
+
 cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcept nogil:
-    """One source that nobody used for linger_ns, out of the store; sets when the next one will be due."""
+    """One source that is to be closed, out of the store; sets when the next one will be due."""
     cdef Source *source = store.idle_first
     cdef Source **link
     if source == NULL:
         return NULL
-    if source.idle_since_ns + store.linger_ns > now and store.idle_count <= MAX_IDLE:
-        next_ns[0] = source.idle_since_ns + store.linger_ns
-        return NULL
+    if source.idle_since_ns and source.idle_since_ns + store.linger_ns > now:
+        if store.source_count <= store.max_sources:
+            next_ns[0] = source.idle_since_ns + store.linger_ns
+            return NULL
+        store.evictions_total += 1
     source_wanted(store, source)
+    source.closed = 1
     link = bucket_of(store, source.device, source.inode)
     while link[0] != source:
         link = &link[0].next
     link[0] = source.next
     store.source_count -= 1
     return source
+
+
+cdef bint source_is_fresh(const Source *source) noexcept nogil:
+    """May be given to a new request, as far as is known without a look."""
+    return not (source.changed or source.unlinked or source.failed_errno or source.closed)
 
 
 cdef bint source_is_changed(Source *source) noexcept nogil:
@@ -248,13 +292,23 @@ cdef bint source_is_changed(Source *source) noexcept nogil:
     if so_look(source.fd, &now) < 0 or now.size_bytes != source.size_bytes or now.mtime_ns != source.mtime_ns:
         source.changed = 1
         return True
+    if now.links == 0:
+        source.unlinked = 1
     return False
 
 
 cdef void recipe_release(Store *store, Recipe *recipe, Queue *outbox) noexcept nogil:
+    """Drops the reference of a transfer, which uses the source."""
+    if recipe == NULL:
+        return
+    store_unuse(store, recipe.source)
+    recipe_forget(recipe, outbox)
+
+
+cdef void recipe_forget(Recipe *recipe, Queue *outbox) noexcept nogil:
     """Drops a reference; the last one on a worker goes up to Python, which owns `context`."""
     cdef Message *message
-    if recipe == NULL or so_add32(&recipe.refs, -1) != 0:
+    if so_add32(&recipe.refs, -1) != 0:
         return
     message = message_new(M_RETIRED, 0, NULL, 0)
     if message == NULL:
@@ -300,7 +354,7 @@ cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worke
         so_store8(&source.chunks[chunk], CHUNK_ABSENT)
         so_store8(&source.loading, 0)
         return -1
-    so_add32(&source.refs, 1)                    # the job's; store_release gives it back
+    so_add32(&source.users, 1)                   # the job's; the caller's transfer is one, so it was not zero
     job.source = source
     job.chunk = chunk
     job.worker = worker
@@ -346,7 +400,7 @@ cdef void run_load(Store *store, Job *job) noexcept nogil:
         if message == NULL:
             continue                             # the waiting transfers look again on their timers
         queue_push(&store.workers[worker], message)
-    store_release(store, source)
+    store_unuse(store, source)
 
 
 cdef int write_buffer(int fd, const Buffer *buffer) noexcept nogil:
@@ -456,15 +510,15 @@ cdef void store_io_thread(Store *store) noexcept nogil:
         expired = take_expired(store, now, &next_ns)
         if expired != NULL:
             pthread_mutex_unlock(&store.mutex)
-            source_free(expired)
+            source_close(expired)
             pthread_mutex_lock(&store.mutex)
             continue
         if store.source_count == 0:
             pthread_cond_wait(&store.work, &store.mutex)
         else:
-            # Sources that are in use now become idle without a signal, so look again within a linger.
-            if next_ns > now + store.linger_ns + 1000000000:
-                next_ns = now + store.linger_ns + 1000000000
+            # Sources that are in use now become idle without a signal, so look again within a part of a linger.
+            if next_ns > now + store.linger_ns // 4 + 1000000000:
+                next_ns = now + store.linger_ns // 4 + 1000000000
             until.tv_sec = <long>(next_ns // 1000000000)
             until.tv_nsec = <long>(next_ns % 1000000000)
             pthread_cond_timedwait(&store.work, &store.mutex, &until)

@@ -33,7 +33,7 @@ from snow_owl_tftp._engine.slab cimport (
     add_by_local, add_by_request, add_by_tid, client_hash, client_leave, client_of, find_by_local, find_by_request,
     find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
     slot, transfer_by_id, transfer_new, transfer_slot_free)
-from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_kick
+from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_kick, store_use
 from snow_owl_tftp._engine.stream cimport pump_stream, stream_idle
 from snow_owl_tftp._engine.timers cimport (
     wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
@@ -402,6 +402,7 @@ cdef void fail_source(Worker *w, Transfer *t) noexcept nogil:
     elif source.failed_errno and not source_is_changed(source):
         fail(w, t, OUT_LOCAL_IO_ERROR, source.failed_errno, 0, b"I/O error while reading the file")
     else:
+        source.changed = 1                       # for the kernel could not read it: the next request opens it anew
         fail(w, t, OUT_CHANGED, 0, 0, b"file changed during the transfer")
 
 
@@ -767,7 +768,7 @@ cdef Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, u
     t = admit(w, listener, peer, local, of_peer, hash)
     if t == NULL:
         return NULL
-    if recipe != NULL:
+    if recipe != NULL and store_use(w.store, recipe.source):   # it may have been closed just now
         w.counters.flow_hits += 1
         so_add32(&recipe.refs, 1)
         t.flow_hit = 1

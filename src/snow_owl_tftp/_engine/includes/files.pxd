@@ -41,7 +41,7 @@ cdef extern from * nogil:
     static inline long long so_ctime_ns(const struct stat *s) {
         return s->st_ctim.tv_sec * 1000000000LL + s->st_ctim.tv_nsec;
     }
-    struct so_file { unsigned long long device, inode, size_bytes; long long mtime_ns, ctime_ns; };
+    struct so_file { unsigned long long device, inode, size_bytes, links; long long mtime_ns, ctime_ns; };
     /* Which file FD is of, as far as the kernel knows without asking a file server (fstat on NFS or FUSE may wait for
        one); 0, or -1 with errno. Old kernels, and seccomp filters older than statx, only have fstat. */
     static inline int so_look(int fd, struct so_file *file) {
@@ -51,6 +51,7 @@ cdef extern from * nogil:
             file->device = makedev(x.stx_dev_major, x.stx_dev_minor);
             file->inode = x.stx_ino;
             file->size_bytes = x.stx_size;
+            file->links = x.stx_nlink;
             file->mtime_ns = x.stx_mtime.tv_sec * 1000000000LL + x.stx_mtime.tv_nsec;
             file->ctime_ns = x.stx_ctime.tv_sec * 1000000000LL + x.stx_ctime.tv_nsec;
             return 0;
@@ -60,6 +61,7 @@ cdef extern from * nogil:
         file->device = s.st_dev;
         file->inode = s.st_ino;
         file->size_bytes = s.st_size;
+        file->links = s.st_nlink;
         file->mtime_ns = so_mtime_ns(&s);
         file->ctime_ns = so_ctime_ns(&s);
         return 0;
@@ -72,7 +74,7 @@ cdef extern from * nogil:
         unsigned int st_mode
 
     struct so_file:
-        uint64_t device, inode, size_bytes
+        uint64_t device, inode, size_bytes, links
         int64_t mtime_ns, ctime_ns
 
     int fstat(int, stat_t *)
