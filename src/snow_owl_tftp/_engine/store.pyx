@@ -182,7 +182,7 @@ cdef void source_wanted(Store *store, Source *source) noexcept nogil:
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noexcept nogil:
     """The source of `fd`, for the caller to use (store_unuse) and to refer to (store_release).
 
-    Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the file has not `size_bytes` any more.
+    Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the size is another one now.
     """
     cdef stat_t status
     cdef Source **bucket
