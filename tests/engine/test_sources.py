@@ -1,11 +1,16 @@
 """Open files: shared while they are used, kept for a while afterwards, and never too many of them."""
 
 import contextlib
+import hashlib
+import os
 import resource
 from pathlib import Path
 
 import pytest
 from tests.support.client import Client, Refused
+
+from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.protocol.packets import build_oack
 
 LIMIT = 256  # of descriptors; the engine keeps half of it for files
 FILES = 300
@@ -104,3 +109,70 @@ def test_a_lingering_file_is_used_again_and_a_replaced_one_is_not(serve, tmp_pat
         (tmp_path / "new").rename(tmp_path / "file")
         assert client.get("file").payload == b"new"
     served.completion(total=3)
+
+
+# --- files that cannot be mapped -----------------------------------------------------------------------
+
+CHUNK = 512 << 10
+CHUNKS = 300  # more than the engine keeps copies of: 256
+SPARSE_BYTES = CHUNKS * CHUNK + 100
+BLKSIZE = 65464
+
+
+@pytest.fixture
+def sparse():
+    """A file on tmpfs: a few bytes at the start of each chunk, and holes. Yields its descriptor and its hash."""
+    fd = os.memfd_create("sparse")
+    os.ftruncate(fd, SPARSE_BYTES)
+    for i in range(0, CHUNKS, 3):
+        os.pwrite(fd, b"chunk %d" % i, i * CHUNK)
+    told = hashlib.sha256()
+    for offset in range(0, SPARSE_BYTES, 1 << 24):
+        told.update(os.pread(fd, 1 << 24, offset))
+    yield fd, told.hexdigest()
+    os.close(fd)
+
+
+def serve_descriptor(serve, fd):
+    def plan(event, request):
+        return TransferPlan(
+            transfer_id=event.transfer_id,
+            role=Role.SENDER,
+            fd=os.dup(fd),
+            size_bytes=os.fstat(fd).st_size,
+            blksize_bytes=BLKSIZE,
+            windowsize_blocks=8,
+            first_packet=build_oack([("blksize", str(BLKSIZE)), ("windowsize", "8")]),
+            context="sparse",
+        )
+
+    served = serve(source_linger_ns=LONG_NS)
+    served.on_request = plan
+    return served
+
+
+def test_a_sparse_file_is_sent_without_filling_its_holes(serve, sparse):
+    fd, told = sparse
+    served = serve_descriptor(serve, fd)
+    blocks = os.fstat(fd).st_blocks
+    with Client(served.address) as client:
+        got = client.get("sparse", options={"blksize": BLKSIZE})
+    assert hashlib.sha256(got.payload).hexdigest() == told
+    assert os.fstat(fd).st_blocks == blocks
+
+
+def test_a_chunk_whose_copy_had_to_go_is_read_again(serve, sparse):
+    fd, told = sparse
+    served = serve_descriptor(serve, fd)
+    with Client(served.address) as slow, Client(served.address) as client:
+        passed = []
+
+        def overtake(index):
+            if index == 10:
+                passed.append(client.get("sparse", options={"blksize": BLKSIZE}).payload)
+
+        got = slow.get("sparse", options={"blksize": BLKSIZE}, on_block=overtake)
+    assert hashlib.sha256(got.payload).hexdigest() == hashlib.sha256(passed[0]).hexdigest() == told
+    served.completion(total=2)
+    assert served.counter("file_copies") > CHUNKS + 1, "256 of them were kept"
+    served.wait(lambda: served.counter("files_open") == 0, "the copies to go with their last user")

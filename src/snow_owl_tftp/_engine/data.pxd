@@ -20,6 +20,7 @@ cdef enum:
     CHUNK_ASKED = 1
     CHUNK_READY = 2
     CHUNK_FAILED = 3
+    CHUNK_LEAVING = 4             # of a copy: its memory is given back
 
 cdef enum:                        # Transfer.state
     T_FREE = 0
@@ -88,7 +89,8 @@ cdef struct Source:
     int fd                        # ours while users > 0, or while the store has it
     uint32_t refs                 # of the struct: recipes, and the store while the file is open
     uint32_t users                # of the file: transfers and loads; 0 <-> 1 only under the store's mutex
-    uint8_t *map                  # NULL for an empty file; of a file NEVER read by us: the kernel copies from it
+    uint8_t *map                  # made for the first chunk; of a file NEVER read by us: the kernel copies from it
+    uint8_t copied                # 1: it cannot be mapped, `map` is memory of our own that chunks are read into
     uint64_t size_bytes
     uint64_t device, inode
     int64_t mtime_ns

@@ -201,6 +201,7 @@ class Counters(TypedDict):
     send_histogram: list[int]
     file_loads: int
     file_writes: int
+    file_copies: int
     files_open: int
     files_evicted: int
 

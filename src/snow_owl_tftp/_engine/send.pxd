@@ -315,7 +315,8 @@ cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
         count = count if count < budget else budget
         if not resident(w, t, offset, offset + <uint64_t>count * blksize):
             break
-        send_data(&w.out, t, t.flight.next, count, source.map + offset, <uint64_t>count * blksize, False)
+        send_data(&w.out, t, t.flight.next, count, source.map + offset, <uint64_t>count * blksize,
+                  source.copied)
         note_sent(w, t, count)
         budget -= count
     rest(w, t)
@@ -349,6 +350,9 @@ cdef inline int stage_final(Worker *w, Transfer *t) noexcept nogil:
     cdef ssize_t n
     if size == 0:
         return 0
+    if source.copied:
+        memcpy(w.out.staging + w.out.staging_used, source.map + offset, size)
+        return <int>size
     n = pread(source.fd, w.out.staging + w.out.staging_used, size, <int64_t>offset)
     if n < 0:
         source.failed_errno = errno

@@ -17,7 +17,7 @@ from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
 from snow_owl_tftp._engine.includes.net cimport *
-from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_add32, so_load32
+from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_add32, so_load32, so_turn
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.linger cimport (
     MODE_AT_ONCE, MODE_HOLD_NS, MODE_UNKNOWN, RATE_WINDOW_NS, linger_law_ns, smooth_rate)
@@ -1636,6 +1636,7 @@ cdef void turn(Worker *w) noexcept nogil:
     cdef int n, i
     w.counters.epoll_wait_calls += 1
     n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
+    so_turn(&w.store.turns[w.number])            # from here on it may send from a chunk ...
     w.now_ns = clock_ns()
     if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
         take_tuning(w)
@@ -1671,6 +1672,7 @@ cdef void turn(Worker *w) noexcept nogil:
     if w.owes_kick:
         w.owes_kick = 0
         store_kick(w.store)
+    so_turn(&w.store.turns[w.number])            # ... and now it has
 
 
 cdef void worker_run(Worker *w) noexcept nogil:

@@ -10,6 +10,7 @@ cdef extern from * nogil:
     """
     #include <errno.h>
     #include <fcntl.h>
+    #include <stdint.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
@@ -40,6 +41,18 @@ cdef extern from * nogil:
     }
     static inline long long so_ctime_ns(const struct stat *s) {
         return s->st_ctim.tv_sec * 1000000000LL + s->st_ctim.tv_nsec;
+    }
+    /* The first hole of FD's file from OFFSET on: its size when there is none, or when the file system cannot tell. */
+    static inline uint64_t so_hole(int fd, uint64_t offset, uint64_t size) {
+        off_t hole = lseek(fd, (off_t)offset, SEEK_HOLE);
+        return hole < 0 || (uint64_t)hole > size ? size : (uint64_t)hole;
+    }
+    /* Where the next bytes are that are no hole; SIZE when there are none. */
+    static inline uint64_t so_data(int fd, uint64_t offset, uint64_t size) {
+        off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+        if (data < 0)
+            return errno == ENXIO ? size : offset;
+        return (uint64_t)data > size ? size : (uint64_t)data;
     }
     struct so_file { unsigned long long device, inode, size_bytes, links; long long mtime_ns, ctime_ns; };
     /* Which file FD is of, as far as the kernel knows without asking a file server (fstat on NFS or FUSE may wait for
@@ -83,7 +96,11 @@ cdef extern from * nogil:
     int64_t so_ctime_ns(const stat_t *)
     int so_open_cached_path(int, const char *)
 
-    int PROT_READ, MAP_SHARED, MADV_POPULATE_READ
+    uint64_t so_hole(int, uint64_t, uint64_t)
+    uint64_t so_data(int, uint64_t, uint64_t)
+
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    int MADV_POPULATE_READ, MADV_DONTNEED
     void *MAP_FAILED
     void *mmap(void *, size_t, int, int, int, int64_t)
     int munmap(void *, size_t)

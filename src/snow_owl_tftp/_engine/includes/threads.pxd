@@ -23,6 +23,16 @@ cdef extern from * nogil:
                 return 1;
         return 0;
     }
+    /* A turn begins (odd) or ends, for its own thread to say.  With the fences either the turn sees what was written
+       before another thread looked at it, or that thread sees the turn. */
+    static inline void so_turn(uint32_t *p) {
+        __atomic_store_n(p, *p + 1, __ATOMIC_RELEASE);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    }
+    static inline uint32_t so_look_at_turn(const uint32_t *p) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+    }
     static inline uint32_t so_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void so_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline uint8_t so_load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
@@ -33,6 +43,8 @@ cdef extern from * nogil:
     """
     uint32_t so_add32(uint32_t *, int)
     int so_add32_from(uint32_t *, int, uint32_t)
+    void so_turn(uint32_t *)
+    uint32_t so_look_at_turn(const uint32_t *)
     uint32_t so_load32(const uint32_t *)
     void so_store32(uint32_t *, uint32_t)
     uint8_t so_load8(const uint8_t *)
