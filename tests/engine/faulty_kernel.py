@@ -337,6 +337,17 @@ def a_file_that_cannot_be_mapped_is_read(root: Path) -> None:
 
 
 @scene
+def a_file_on_a_file_server_is_never_mapped(root: Path) -> None:
+    """Its server may drop the pages of a mapping, and then the worker's own sendmmsg would wait for it."""
+    for magic in (0x65735546, 0x6969):
+        fault(map_inode=(root / "file").stat().st_ino, map_errno=errno.ENODEV, file_system=magic)
+        with Scene(root) as served:
+            get(served)
+            assert served.counter("file_copies") == 1
+    assert hits() == 0, "not even tried"
+
+
+@scene
 def a_file_that_can_neither_be_mapped_nor_read_is_told_as_an_error(root: Path) -> None:
     fault(map_inode=(root / "file").stat().st_ino, map_errno=errno.ENODEV, pread_errno=errno.EIO)
     with Scene(root, flows=True) as served:

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +38,7 @@ volatile int faults_statx_errno;     /* statx fails with it */
 volatile unsigned long faults_stat_inode; /* fstat of this file, and statx that asks its server, count as hits */
 volatile int faults_map_errno;       /* this file cannot be mapped: MAP_SHARED fails with it */
 volatile unsigned long faults_map_inode;
+volatile unsigned faults_file_system; /* ... its file system is of this type, unless 0 */
 volatile int faults_pread_errno;     /* pread of that file fails with it */
 volatile unsigned long faults_close_inode; /* descriptors of this file: ... */
 volatile int faults_closer;          /* ... the thread that closed the last one */
@@ -142,6 +144,18 @@ int madvise(void *address, size_t length, int advice)
             __sync_fetch_and_add(&faults_hits, 1);
         }
     return real(address, length, advice);
+}
+
+int fstatfs64(int fd, struct statfs64 *status)
+{
+    static int (*real)(int, struct statfs64 *);
+    int result;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "fstatfs64");
+    result = real(fd, status);
+    if (result == 0 && faults_file_system && is_of(fd, faults_map_inode))
+        status->f_type = faults_file_system;
+    return result;
 }
 
 ssize_t pread64(int fd, void *bytes, size_t size, off64_t offset)

@@ -90,7 +90,7 @@ cdef struct Source:
     uint32_t refs                 # of the struct: recipes, and the store while the file is open
     uint32_t users                # of the file: transfers and loads; 0 <-> 1 only under the store's mutex
     uint8_t *map                  # made for the first chunk; of a file NEVER read by us: the kernel copies from it
-    uint8_t copied                # 1: it cannot be mapped, `map` is memory of our own that chunks are read into
+    uint8_t copied                # 1: it is not to be mapped, `map` is memory of our own that chunks are read into
     uint64_t size_bytes
     uint64_t device, inode
     int64_t mtime_ns

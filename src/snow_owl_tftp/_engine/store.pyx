@@ -5,8 +5,9 @@
 # worker, and unlike preadv2(RWF_NOWAIT) it works on tmpfs too.  The mapping is read by the kernel alone
 # (sendmmsg copies from it): a page behind a new end of file is EFAULT there, and would be SIGBUS here.
 #
-# A file that cannot be mapped (FUSE with direct I/O), or whose holes a mapping would fill with blocks (on tmpfs for
-# ever) is read into memory of our own instead, chunk by chunk, COPIES of them at most: the oldest gives its memory
+# A file that cannot be mapped (FUSE with direct I/O), whose pages its server may drop (FUSE does at every open: the
+# worker's own sendmmsg would fetch them again), or whose holes a mapping would fill with blocks (on tmpfs for ever)
+# is read into memory of our own instead, chunk by chunk, COPIES of them at most: the oldest gives its memory
 # back, after every worker has left the turn in which it may have queued bytes of it.
 #
 # A file that nobody uses lingers, then it is closed: after linger_ns, at once where no later request could get
@@ -24,7 +25,8 @@ from snow_owl_tftp._engine.data cimport (
     M_WRITTEN)
 from snow_owl_tftp._engine.includes.files cimport (
     MADV_DONTNEED, MADV_POPULATE_READ, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ,
-    PROT_WRITE, madvise, mmap, munmap, pread, pwrite, so_data, so_file, so_hole, so_look)
+    PROT_WRITE, madvise, mmap, munmap, pread, pwrite, so_data, so_file, so_hole,
+    so_is_remote, so_look)
 from snow_owl_tftp._engine.includes.net cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, nanosleep, timespec)
 from snow_owl_tftp._engine.includes.threads cimport (
@@ -177,7 +179,7 @@ cdef void set_map(Store *store, Source *source, uint8_t *start, bint copied) noe
 cdef int source_map(Store *store, Source *source) noexcept nogil:
     """The file, or where it is copied to, for the first chunk; 0 or an errno.  On an I/O thread."""
     cdef uint8_t *start = NULL
-    cdef bint copied = so_hole(source.fd, 0, source.size_bytes) < source.size_bytes
+    cdef bint copied = so_is_remote(source.fd) or so_hole(source.fd, 0, source.size_bytes) < source.size_bytes
     if not copied:
         start = map_memory(source.size_bytes, PROT_READ, MAP_SHARED, source.fd)
         copied = start == NULL

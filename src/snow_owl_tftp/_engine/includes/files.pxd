@@ -16,6 +16,7 @@ cdef extern from * nogil:
     #include <sys/syscall.h>
     #include <sys/sysmacros.h>
     #include <sys/uio.h>
+    #include <sys/vfs.h>
     #include <unistd.h>
     #ifndef MADV_POPULATE_READ
     #define MADV_POPULATE_READ 22       /* linux/mman.h, Linux 5.14 */
@@ -41,6 +42,24 @@ cdef extern from * nogil:
     }
     static inline long long so_ctime_ns(const struct stat *s) {
         return s->st_ctim.tv_sec * 1000000000LL + s->st_ctim.tv_nsec;
+    }
+    /* True for what may have to ask a process or another machine for a page, again and again (linux/magic.h). */
+    static inline int so_is_remote(int fd) {
+        struct statfs s;
+        if (fstatfs(fd, &s) < 0)
+            return 1;
+        switch ((uint32_t)s.f_type) {
+        case 0x65735546u:                       /* FUSE, virtiofs */
+        case 0x00006969u:                       /* NFS */
+        case 0xFF534D42u: case 0xFE534D42u: case 0x0000517Bu:   /* CIFS, SMB2, smbfs */
+        case 0x00C36400u:                       /* Ceph */
+        case 0x01021997u:                       /* 9P */
+        case 0x5346414Fu: case 0x6B414653u:     /* AFS */
+        case 0x0BD00BD0u:                       /* Lustre */
+        case 0x786F4256u:                       /* vboxsf */
+            return 1;
+        }
+        return 0;
     }
     /* The first hole of FD's file from OFFSET on: its size when there is none, or when the file system cannot tell. */
     static inline uint64_t so_hole(int fd, uint64_t offset, uint64_t size) {
@@ -96,6 +115,7 @@ cdef extern from * nogil:
     int64_t so_ctime_ns(const stat_t *)
     int so_open_cached_path(int, const char *)
 
+    bint so_is_remote(int)
     uint64_t so_hole(int, uint64_t, uint64_t)
     uint64_t so_data(int, uint64_t, uint64_t)
 
