@@ -12,7 +12,6 @@ from tests.support.client import Client, Refused
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol.packets import build_oack
 
-LIMIT = 256  # of descriptors; the engine keeps half of it for files
 FILES = 300
 LONG_NS = 10**12
 CONTENT = bytes(i * 7 + (i >> 8) & 0xFF for i in range(100_000))
@@ -30,14 +29,21 @@ def descriptors_below(folder):
 @pytest.fixture
 def few_descriptors():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert len(list(Path("/proc/self/fd").iterdir())) < LIMIT // 3, "the test's own leave room"
-    resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, hard))
-    yield
+
+    def limit(descriptors):
+        assert len(list(Path("/proc/self/fd").iterdir())) < 100, "the test's own leave room"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+
+    yield limit
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("flows", [True, False])
-def test_a_file_for_every_machine_does_not_use_up_the_descriptors(few_descriptors, serve, tmp_path, flows):
+@pytest.mark.parametrize(("descriptors", "most"), [(280, 140), (200, 72)])
+def test_a_file_for_every_machine_does_not_use_up_the_descriptors(
+    few_descriptors, serve, tmp_path, flows, descriptors, most
+):
+    few_descriptors(descriptors)
     served = serve(source_linger_ns=LONG_NS, flows=flows)
     for i in range(FILES):
         (tmp_path / f"{i:05}").write_bytes(b"%d" % i)
@@ -45,9 +51,9 @@ def test_a_file_for_every_machine_does_not_use_up_the_descriptors(few_descriptor
         for i in range(FILES):
             assert client.get(f"{i:05}").payload == b"%d" % i
         served.completion(total=FILES)
-        served.wait(lambda: descriptors_below(tmp_path) == LIMIT // 2, "the least recently used to be closed")
-        assert served.counter("files_open") == LIMIT // 2
-        assert served.counter("files_evicted") == FILES - LIMIT // 2
+        served.wait(lambda: descriptors_below(tmp_path) == most, "the least recently used to be closed")
+        assert served.counter("files_open") == most
+        assert served.counter("files_evicted") == FILES - most
         assert client.get("00000").payload == b"0", "an evicted one is opened anew"
         assert client.get("00299").payload == b"299"
     served.completion(total=FILES + 2)

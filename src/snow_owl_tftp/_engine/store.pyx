@@ -41,8 +41,9 @@ cdef enum:
     JOBS_AT_ONCE = 16
     HOLD_NS = 500000              # a written buffer waits no longer for the next one
     SOURCE_BUCKETS = 4096         # a power of two; 32 KiB
-    # Descriptors are for sockets, uploads and pipes too, and mappings are limited (vm.max_map_count, 65,530).
-    MAX_SOURCES = 16384
+    MAX_SOURCES = 16384           # mappings are limited too (vm.max_map_count, 65,530)
+    MIN_SOURCES = 16
+    OTHER_DESCRIPTORS = 128       # sockets, logs, libraries; an idle server has about 50
 
 cdef extern from * nogil:
     """
@@ -71,14 +72,23 @@ cdef uint64_t now_ns() noexcept nogil:
     return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
 
 
+cdef uint32_t most_sources(uint64_t descriptors) noexcept nogil:
+    """How many files may be open before those that nobody uses have to go: uploads and pipes need descriptors too."""
+    cdef uint64_t most = descriptors // 2
+    if most + OTHER_DESCRIPTORS > descriptors:
+        most = descriptors - OTHER_DESCRIPTORS if descriptors > OTHER_DESCRIPTORS else 0
+    if most < MIN_SOURCES:
+        return MIN_SOURCES
+    return <uint32_t>most if most < MAX_SOURCES else <uint32_t>MAX_SOURCES
+
+
 cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns) noexcept nogil:
-    cdef uint64_t half = so_descriptor_limit() // 2
     memset(store, 0, sizeof(Store))
     pthread_mutex_init(&store.mutex, NULL)       # cannot fail: default attributes on Linux
     store.workers = inboxes
     store.worker_count = workers
     store.linger_ns = linger_ns
-    store.max_sources = <uint32_t>half if half < MAX_SOURCES else <uint32_t>MAX_SOURCES
+    store.max_sources = most_sources(so_descriptor_limit())
     store.buckets = <Source **>calloc(SOURCE_BUCKETS, sizeof(Source *))
     store.turns = <uint32_t *>calloc(workers, sizeof(uint32_t))
     if store.buckets == NULL or store.turns == NULL:
