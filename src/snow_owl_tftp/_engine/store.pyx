@@ -159,6 +159,7 @@ cdef Source *source_new(int fd, const so_file *file) noexcept nogil:
     source.device = file.device
     source.inode = file.inode
     source.mtime_ns = file.mtime_ns
+    source.ctime_ns = file.ctime_ns
     source.chunk_count = <uint32_t>((source.size_bytes + CHUNK_BYTES - 1) // CHUNK_BYTES)
     if source.chunk_count:
         source.chunks = <uint8_t *>calloc(source.chunk_count, 1)
@@ -292,7 +293,7 @@ cdef Source *find_source(Store *store, const so_file *file) noexcept nogil:
     cdef Source *source = bucket_of(store, file.device, file.inode)[0]
     while source != NULL:
         if (source.inode == file.inode and source.device == file.device and source.size_bytes == file.size_bytes
-                and source.mtime_ns == file.mtime_ns and source_is_fresh(source)):
+                and source.mtime_ns == file.mtime_ns and source.ctime_ns == file.ctime_ns and source_is_fresh(source)):
             return source
         source = source.next
     return NULL
@@ -368,7 +369,11 @@ cdef bint source_is_fresh(const Source *source) noexcept nogil:
 
 
 cdef bint source_is_changed(Source *source) noexcept nogil:
-    """True once the file is not what it was when it was opened.  A rename or unlink changes nothing here."""
+    """True once the file is not what it was when it was opened.
+
+    ctime is not asked: a rename, a link, a chmod or an unlink moves it, and what they leave is the same file.
+    Those who come later do not join such a source all the same (store_open).
+    """
     cdef so_file now
     if source.changed:
         return True

@@ -99,20 +99,11 @@ cdef extern from * nogil:
         return 0;
     }
     """
-    struct stat_t "stat":
-        uint64_t st_dev
-        uint64_t st_ino
-        int64_t st_size
-        unsigned int st_mode
-
     struct so_file:
         uint64_t device, inode, size_bytes, links
         int64_t mtime_ns, ctime_ns
 
-    int fstat(int, stat_t *)
     int so_look(int, so_file *)
-    int64_t so_mtime_ns(const stat_t *)
-    int64_t so_ctime_ns(const stat_t *)
     int so_open_cached_path(int, const char *)
 
     bint so_is_remote(int)
