@@ -14,6 +14,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,6 +36,12 @@ volatile unsigned faults_slow_ms;
 volatile int faults_read_errno;      /* ... fails with it, unless 0 */
 volatile int faults_statx_errno;     /* statx fails with it */
 volatile unsigned long faults_stat_inode; /* fstat of this file, and statx that asks its server, count as hits */
+volatile int faults_map_errno;       /* this file cannot be mapped: MAP_SHARED fails with it */
+volatile unsigned long faults_map_inode;
+volatile unsigned faults_file_system; /* ... its file system is of this type, unless 0 */
+volatile int faults_pread_errno;     /* pread of that file fails with it */
+volatile unsigned long faults_close_inode; /* descriptors of this file: ... */
+volatile int faults_closer;          /* ... the thread that closed the last one */
 volatile unsigned faults_hits;       /* how often a fault was played */
 
 static struct { char *start, *end; } slow_ranges[MAX_RANGES];
@@ -45,6 +53,13 @@ static int fail(int error)
     __sync_fetch_and_add(&faults_hits, 1);
     errno = error;
     return -1;
+}
+
+static int is_of(int fd, unsigned long inode)
+{
+    struct statx status;
+    return inode && fd >= 0 && syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_INO, &status) == 0
+        && status.stx_ino == inode;
 }
 
 static int is_refused(const struct msghdr *header, int *error)
@@ -88,6 +103,10 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, of
     char *start;
     if (!real)
         real = dlsym(RTLD_NEXT, "mmap64");
+    if (faults_map_errno && is_of(fd, faults_map_inode)) {
+        fail(faults_map_errno);
+        return MAP_FAILED;
+    }
     start = real(address, length, protection, flags, fd, offset);
     if (faults_slow_inode && fd >= 0 && start != MAP_FAILED && fstat(fd, &status) == 0
             && status.st_ino == faults_slow_inode && slow_count < MAX_RANGES) {
@@ -96,6 +115,18 @@ void *mmap64(void *address, size_t length, int protection, int flags, int fd, of
         slow_count++;
     }
     return start;
+}
+
+int munmap(void *address, size_t length)
+{
+    static int (*real)(void *, size_t);
+    unsigned i;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "munmap");
+    for (i = 0; i < slow_count; i++)
+        if (slow_ranges[i].start == address) /* another file may be mapped there next */
+            slow_ranges[i].start = slow_ranges[i].end = NULL;
+    return real(address, length);
 }
 
 int madvise(void *address, size_t length, int advice)
@@ -113,6 +144,38 @@ int madvise(void *address, size_t length, int advice)
             __sync_fetch_and_add(&faults_hits, 1);
         }
     return real(address, length, advice);
+}
+
+int fstatfs64(int fd, struct statfs64 *status)
+{
+    static int (*real)(int, struct statfs64 *);
+    int result;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "fstatfs64");
+    result = real(fd, status);
+    if (result == 0 && faults_file_system && is_of(fd, faults_map_inode))
+        status->f_type = faults_file_system;
+    return result;
+}
+
+ssize_t pread64(int fd, void *bytes, size_t size, off64_t offset)
+{
+    static ssize_t (*real)(int, void *, size_t, off64_t);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "pread64");
+    if (faults_pread_errno && is_of(fd, faults_map_inode))
+        return fail(faults_pread_errno);
+    return real(fd, bytes, size, offset);
+}
+
+int close(int fd)
+{
+    static int (*real)(int);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "close");
+    if (is_of(fd, faults_close_inode))
+        faults_closer = gettid();
+    return real(fd);
 }
 
 int fstat64(int fd, struct stat64 *status)

@@ -205,6 +205,8 @@ cdef ssize_t send_flat(SendBatch *batch, uint32_t i) noexcept nogil:
             source = item.owner.recipe.source
             n = pread(source.fd, flat + size, header.msg_iov[1].iov_len,
                       <uint8_t *>header.msg_iov[1].iov_base - source.map)
+            if n < 0:
+                source.failed_errno = errno
             if n != <ssize_t>header.msg_iov[1].iov_len:
                 (&errno)[0] = EFAULT             # as sendmmsg says it: the file is not what it was
                 return -1

@@ -2,7 +2,8 @@
 #
 #   Transfer   one per transfer, in the slab of its worker; only that worker touches it
 #   Recipe     what Python decided (TransferPlan), frozen; shared by the transfers of one flow; counted
-#   Source     an open file being sent, mapped; shared by every transfer of the file; counted
+#   Source     an open file being sent, mapped; shared by every transfer of the file; counted twice: who
+#              uses the file, and who may look at the struct, which a flow does without using the file
 #   Sink       a file being received; belongs to one transfer
 #   Message    what goes between threads: events up, commands down, finished I/O; belongs to its queue
 #
@@ -19,6 +20,7 @@ cdef enum:
     CHUNK_ASKED = 1
     CHUNK_READY = 2
     CHUNK_FAILED = 3
+    CHUNK_LEAVING = 4             # of a copy: its memory is given back
 
 cdef enum:                        # Transfer.state
     T_FREE = 0
@@ -84,19 +86,23 @@ cdef struct Local:
     uint32_t family               # 0: the socket is bound to one address, nothing to say
 
 cdef struct Source:
-    int fd
-    uint32_t refs
-    uint8_t *map                  # NULL for an empty file; of a file NEVER read by us: the kernel copies from it
+    int fd                        # ours while users > 0, or while the store has it
+    uint32_t refs                 # of the struct: recipes, and the store while the file is open
+    uint32_t users                # of the file: transfers and loads; 0 <-> 1 only under the store's mutex
+    uint8_t *map                  # made for the first chunk; of a file NEVER read by us: the kernel copies from it
+    uint8_t copied                # 1: it is not to be mapped, `map` is memory of our own that chunks are read into
     uint64_t size_bytes
     uint64_t device, inode
     int64_t mtime_ns, ctime_ns
     uint8_t *chunks               # CHUNK_ state per CHUNK_BYTES, atomic
     uint32_t chunk_count
     uint8_t loading               # atomic: 1 while an I/O thread is at it
-    int failed_errno              # of the first chunk that failed
-    uint64_t idle_since_ns        # 0 while referenced
+    int failed_errno              # of the first read that failed
+    uint64_t idle_since_ns        # when the last user left; 0: it goes at once
     uint64_t checked              # token (worker and round) of the last look that found it unchanged
     uint32_t changed              # 1: not the file that was opened any more
+    uint32_t unlinked             # 1: no name leads to it any more; whoever has begun is served to the end
+    uint32_t closed               # 1: descriptor and mapping are gone, or go now; set under the store's mutex
     Source *next                  # the store's: of the same bucket
     Source *idle_before           # the store's: those that nobody uses, the next to go first
     Source *idle_after

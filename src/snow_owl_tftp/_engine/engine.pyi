@@ -205,6 +205,9 @@ class Counters(TypedDict):
     send_histogram: list[int]
     file_loads: int
     file_writes: int
+    file_copies: int
+    files_open: int
+    files_evicted: int
 
 class Engine:
     def __init__(

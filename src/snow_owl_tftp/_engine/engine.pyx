@@ -18,14 +18,15 @@ from libc.string cimport memcpy
 from snow_owl_tftp._engine.batch cimport Tuning
 from snow_owl_tftp._engine.counters cimport HISTOGRAM, Counters
 from snow_owl_tftp._engine.data cimport *
-from snow_owl_tftp._engine.includes.files cimport fstat, so_ctime_ns, stat_t
+from snow_owl_tftp._engine.includes.files cimport so_file, so_look
 from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockaddr_in6
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_init, queue_push, queue_take_all
 from snow_owl_tftp._engine.rtt cimport Retransmit
 from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1
 from snow_owl_tftp._engine.store cimport (
-    Store, store_close, store_init, store_io_thread, store_open, store_release, store_stop)
+    Store, store_close, store_discard, store_init, store_io_thread, store_open, store_release, store_stop,
+    store_unuse)
 from snow_owl_tftp._engine.stream cimport stream_new
 from snow_owl_tftp._engine.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker cimport (
@@ -404,13 +405,14 @@ cdef class Engine:
         return a
 
     cdef void _drop_recipe(self, Recipe *recipe):
+        """The reference of a transfer, which uses the source no more."""
+        store_unuse(&self._store, recipe.source)
         if so_add32(&recipe.refs, -1) == 0:
             self._free_recipe(recipe)
 
     cdef void _free_recipe(self, Recipe *recipe):
         """Nobody refers to it any more: the source and Python's object are let go."""
-        if recipe.source != NULL:
-            store_release(&self._store, recipe.source)
+        store_release(recipe.source)
         Py_DECREF(<object>recipe.context)
         free(recipe)
         self._live_recipes -= 1
@@ -453,15 +455,15 @@ cdef class Engine:
                 m.sink = self._sink(fd, plan.size_bytes, plan)
         except BaseException:
             if is_ours:
-                os.close(fd)
+                store_discard(&self._store, fd)
             raise
         if is_ours:
-            self._open_source(m, fd, plan.size_bytes, plan.stream)
+            self._open_source(m, fd, plan.size_bytes, plan.stream, plan.compare)
             if m.sink != NULL:
                 m.sink.compared = m.recipe.source
         return 0
 
-    cdef int _open_source(self, Message *m, int fd, uint64_t size, bint is_stream) except -1:
+    cdef int _open_source(self, Message *m, int fd, uint64_t size, bint is_stream, bint is_compared) except -1:
         cdef int error
         if is_stream:
             m.recipe.source = stream_new(fd, m.recipe.blksize_bytes, m.recipe.windowsize)
@@ -470,7 +472,7 @@ cdef class Engine:
                 raise MemoryError()
             return 0
         with nogil:
-            error = store_open(&self._store, fd, size, &m.recipe.source)
+            error = store_open(&self._store, fd, size, is_compared, &m.recipe.source)
         if error:
             raise OSError(error, "the file cannot be sent")
         return 0
@@ -510,13 +512,13 @@ cdef class Engine:
                 repeat this decision by itself while the path leads to the same unchanged file.
 
         Raises:
-            OSError: the file cannot be mapped, or changed since it was opened.
+            OSError: the file has not the size that the plan says.
             ValueError: a number is out of range.
         """
         cdef bytes data = b""
         cdef bytes path = b""
         cdef int fd = plan.fd
-        cdef stat_t status
+        cdef so_file file
         cdef Message *m
         if flow is not None:
             path = flow[1] + b"\0"
@@ -524,9 +526,9 @@ cdef class Engine:
         m = message_new(M_START, plan.transfer_id, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         if m == NULL:
             raise MemoryError()
-        if flow is not None and fstat(fd, &status) == 0:
+        if flow is not None and so_look(fd, &file) == 0:
             m.flow_dir = flow[0]
-            m.flow_ctime_ns = so_ctime_ns(&status)
+            m.flow_ctime_ns = file.ctime_ns
             m.split = <uint32_t>PyBytes_GET_SIZE(path)
         try:
             self._attach(m, plan)
@@ -699,6 +701,9 @@ cdef class Engine:
         result["send_histogram"] = totals[len(COUNTERS) + HISTOGRAM:]
         result["file_loads"] = self._store.loads_total
         result["file_writes"] = self._store.writes_total
+        result["file_copies"] = self._store.copies_total
+        result["files_open"] = self._store.source_count
+        result["files_evicted"] = self._store.evictions_total
         return result
 
     def live_objects(self):

@@ -5,6 +5,7 @@
 # asked of the kernel once a batch of received requests, after they came, and never of a disk or a file
 # server (RESOLVE_CACHED, RESOLVE_NO_XDEV; for a root that is not local the server gives no flows); at the
 # least doubt the flow is forgotten and Python decides again.
+# A flow does not use the file: that lingers, and is closed, as if there were no flow, which then holds no more.
 # Only decisions that do not depend on the client become flows: the server says so in the plan.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -15,7 +16,7 @@ from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cach
 from snow_owl_tftp._engine.includes.net cimport close
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.index cimport index_add, index_find, index_remove
-from snow_owl_tftp._engine.store cimport recipe_release
+from snow_owl_tftp._engine.store cimport recipe_forget, source_is_changed, source_is_fresh, store_unuse, store_use
 from snow_owl_tftp._engine.worker cimport Flow, Worker
 
 
@@ -33,7 +34,7 @@ cdef inline void flow_forget(Worker *w, Flow *flow) noexcept nogil:
     if flow.recipe == NULL:
         return
     index_remove(&w.by_flow, flow.hash, <uint32_t>(flow - w.flow_entries))
-    recipe_release(w.store, flow.recipe, w.outbox)
+    recipe_forget(flow.recipe, w.outbox)
     flow.recipe = NULL
     free(flow.request)
     flow.request = NULL
@@ -45,14 +46,24 @@ cdef inline void flows_forget(Worker *w) noexcept nogil:
         flow_forget(w, &w.flow_entries[i])
 
 
+cdef inline void look_behind(Worker *w, Source *source) noexcept nogil:
+    """The path leads elsewhere now: a file that was deleted, or changed, need not linger."""
+    if store_use(w.store, source):
+        w.counters.file_checks += 1
+        source_is_changed(source)
+        store_unuse(w.store, source)
+
+
 cdef inline bint flow_holds(Worker *w, Flow *flow) noexcept nogil:
     """Asked once a batch of requests, after they came."""
     cdef so_file file
+    if not source_is_fresh(flow.recipe.source):
+        return False
     if flow.checked == w.receives:
         return True
     w.counters.file_checks += 1
-    if (flow_look(flow.dir, flow.path, &file) < 0 or memcmp(&file, &flow.file, sizeof(so_file))
-            or flow.recipe.source.changed):
+    if flow_look(flow.dir, flow.path, &file) < 0 or memcmp(&file, &flow.file, sizeof(so_file)):
+        look_behind(w, flow.recipe.source)
         return False
     flow.checked = w.receives
     return True

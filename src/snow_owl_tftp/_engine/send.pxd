@@ -21,7 +21,8 @@ from snow_owl_tftp._engine.data cimport (
     CHUNK_ABSENT, CHUNK_BYTES, CHUNK_FAILED, CHUNK_READY, Local, Peer, Source, T_ACTIVE, T_FREE, Transfer)
 from snow_owl_tftp._engine.includes.files cimport pread
 from snow_owl_tftp._engine.includes.net cimport (
-    EAGAIN, EFAULT, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPOLLIN, EPOLLOUT, EPOLL_CTL_MOD, epoll_ctl, epoll_event)
+    EAGAIN, EFAULT, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPOLLIN, EPOLLOUT, EPOLL_CTL_MOD, epoll_ctl, epoll_event,
+    errno)
 from snow_owl_tftp._engine.includes.threads cimport so_load8
 from snow_owl_tftp._engine.seq cimport seq_block
 from snow_owl_tftp._engine.store cimport source_is_changed, store_load
@@ -314,7 +315,8 @@ cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
         count = count if count < budget else budget
         if not resident(w, t, offset, offset + <uint64_t>count * blksize):
             break
-        send_data(&w.out, t, t.flight.next, count, source.map + offset, <uint64_t>count * blksize, False)
+        send_data(&w.out, t, t.flight.next, count, source.map + offset, <uint64_t>count * blksize,
+                  source.copied)
         note_sent(w, t, count)
         budget -= count
     rest(w, t)
@@ -345,9 +347,16 @@ cdef inline int stage_final(Worker *w, Transfer *t) noexcept nogil:
     cdef Source *source = t.recipe.source
     cdef uint64_t offset = flight_offset(&t.flight, t.flight.last)
     cdef uint64_t size = source.size_bytes - offset
-    if size and pread(source.fd, w.out.staging + w.out.staging_used, size, <int64_t>offset) != <ssize_t>size:
-        return -1
-    return <int>size
+    cdef ssize_t n
+    if size == 0:
+        return 0
+    if source.copied:
+        memcpy(w.out.staging + w.out.staging_used, source.map + offset, size)
+        return <int>size
+    n = pread(source.fd, w.out.staging + w.out.staging_used, size, <int64_t>offset)
+    if n < 0:
+        source.failed_errno = errno
+    return <int>size if n == <ssize_t>size else -1
 
 
 cdef inline bint source_holds(Worker *w, Source *source) noexcept nogil:

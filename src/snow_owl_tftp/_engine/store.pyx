@@ -5,23 +5,35 @@
 # worker, and unlike preadv2(RWF_NOWAIT) it works on tmpfs too.  The mapping is read by the kernel alone
 # (sendmmsg copies from it): a page behind a new end of file is EFAULT there, and would be SIGBUS here.
 #
-# Must not: block a worker (store_load and store_write only append to a list), close a file or unmap on
-# a worker (I/O threads do), or touch the GIL.
+# A file that cannot be mapped (FUSE with direct I/O), whose pages its server may drop (FUSE does at every open: the
+# worker's own sendmmsg would fetch them again), or whose holes a mapping would fill with blocks (on tmpfs for ever)
+# is read into memory of our own instead, chunk by chunk, COPIES of them at most: the oldest gives its memory
+# back, after every worker has left the turn in which it may have queued bytes of it.
+#
+# A file that nobody uses lingers, then it is closed: after linger_ns, at once where no later request could get
+# it (changed, unlinked, a read failed), or when there are more open files than max_sources, the oldest first.
+# Who only remembers a source, as a flow does, keeps the struct and not the file, and asks store_use() for it.
+#
+# Must not: block a worker (store_load and store_write only append to a list), ask a file server anything but on an
+# I/O thread (open, map, close), or touch the GIL.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from snow_owl_tftp._engine.data cimport (
-    CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_READY, M_LOADED, M_RETIRED, M_WRITTEN)
+    CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_LEAVING, CHUNK_READY, M_LOADED, M_RETIRED,
+    M_WRITTEN)
 from snow_owl_tftp._engine.includes.files cimport (
-    MADV_POPULATE_READ, MAP_FAILED, MAP_SHARED, PROT_READ, fstat, madvise, mmap, munmap, pwrite,
-    so_ctime_ns, so_file, so_look, so_mtime_ns, stat_t)
+    MADV_DONTNEED, MADV_POPULATE_READ, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ,
+    PROT_WRITE, madvise, mmap, munmap, pread, pwrite, so_data, so_file, so_hole,
+    so_is_remote, so_look)
 from snow_owl_tftp._engine.includes.net cimport (
-    CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, timespec)
+    CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, nanosleep, timespec)
 from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load8, so_store8, so_swap8)
+    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_add32_from, so_load8, so_look_at_turn, so_store8,
+    so_swap8)
 from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_push_list
 
@@ -29,11 +41,20 @@ cdef enum:
     JOBS_AT_ONCE = 16
     HOLD_NS = 500000              # a written buffer waits no longer for the next one
     SOURCE_BUCKETS = 4096         # a power of two; 32 KiB
-    MAX_IDLE = 512                # that linger: half of the usual limit of descriptors
+    MAX_SOURCES = 16384           # mappings are limited too (vm.max_map_count, 65,530)
+    MIN_SOURCES = 16
+    OTHER_DESCRIPTORS = 128       # sockets, logs, libraries; an idle server has about 50
 
 cdef extern from * nogil:
     """
     #include <pthread.h>
+    #include <sys/resource.h>
+    /* How many files this process may have open. */
+    static inline uint64_t so_descriptor_limit(void) {
+        struct rlimit limit;
+        getrlimit(RLIMIT_NOFILE, &limit);                    /* cannot fail: the resource exists */
+        return limit.rlim_cur;
+    }
     static inline int so_monotonic_cond(pthread_cond_t *cond) {
         pthread_condattr_t attr;
         pthread_condattr_init(&attr);                        /* cannot fail on Linux */
@@ -42,6 +63,7 @@ cdef extern from * nogil:
     }
     """
     int so_monotonic_cond(pthread_cond_t *)
+    uint64_t so_descriptor_limit()
 
 
 cdef uint64_t now_ns() noexcept nogil:
@@ -50,14 +72,26 @@ cdef uint64_t now_ns() noexcept nogil:
     return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
 
 
+cdef uint32_t most_sources(uint64_t descriptors) noexcept nogil:
+    """How many files may be open before those that nobody uses have to go: uploads and pipes need descriptors too."""
+    cdef uint64_t most = descriptors // 2
+    if most + OTHER_DESCRIPTORS > descriptors:
+        most = descriptors - OTHER_DESCRIPTORS if descriptors > OTHER_DESCRIPTORS else 0
+    if most < MIN_SOURCES:
+        return MIN_SOURCES
+    return <uint32_t>most if most < MAX_SOURCES else <uint32_t>MAX_SOURCES
+
+
 cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns) noexcept nogil:
     memset(store, 0, sizeof(Store))
     pthread_mutex_init(&store.mutex, NULL)       # cannot fail: default attributes on Linux
     store.workers = inboxes
     store.worker_count = workers
     store.linger_ns = linger_ns
+    store.max_sources = most_sources(so_descriptor_limit())
     store.buckets = <Source **>calloc(SOURCE_BUCKETS, sizeof(Source *))
-    if store.buckets == NULL:
+    store.turns = <uint32_t *>calloc(workers, sizeof(uint32_t))
+    if store.buckets == NULL or store.turns == NULL:
         return -1
     return so_monotonic_cond(&store.work)
 
@@ -70,27 +104,39 @@ cdef void store_stop(Store *store) noexcept nogil:
     pthread_mutex_unlock(&store.mutex)
 
 
-cdef void source_free(Source *source) noexcept nogil:
+cdef void source_close(Source *source) noexcept nogil:
+    """Nobody uses it, and nobody will: the store has let it go."""
     if source.map != NULL:
         munmap(source.map, source.size_bytes)    # cannot fail: it is our mapping
+        source.map = NULL
     close(source.fd)
     free(source.chunks)
-    free(source)
+    source.chunks = NULL
+    store_release(source)
 
 
 cdef void store_close(Store *store) noexcept nogil:
     """After every thread has left."""
     cdef Source *source
     cdef Source *following
+    cdef Job *job = store.head
     cdef uint32_t i
+    while job != NULL:                           # of an engine that never ran
+        store.head = job.next
+        if job.kind == JOB_CLOSE:
+            close(job.fd)
+        free(job)
+        job = store.head
     for i in range(<uint32_t>SOURCE_BUCKETS):
         source = store.buckets[i]
         while source != NULL:
             following = source.next
-            source_free(source)
+            source_close(source)
             source = following
     free(store.buckets)
+    free(store.turns)
     store.buckets = NULL
+    store.turns = NULL
     store.idle_first = NULL
     store.idle_last = NULL
     store.source_count = 0
@@ -101,26 +147,58 @@ cdef void store_close(Store *store) noexcept nogil:
 
 # --- sources -----------------------------------------------------------------------------------------
 
-cdef int source_map(Source *source, int fd, const stat_t *status) noexcept nogil:
-    """Fills `source`; 0 or an errno."""
+cdef Source *source_new(int fd, const so_file *file) noexcept nogil:
+    """Open, and not mapped yet; NULL when there is no memory."""
+    cdef Source *source = <Source *>calloc(1, sizeof(Source))
+    if source == NULL:
+        return NULL
     source.fd = fd
-    source.refs = 1
-    source.size_bytes = <uint64_t>status.st_size
-    source.device = status.st_dev
-    source.inode = status.st_ino
-    source.mtime_ns = so_mtime_ns(status)
-    source.ctime_ns = so_ctime_ns(status)
-    if source.size_bytes == 0:
-        return 0
+    source.refs = 2                              # the store's and the caller's
+    source.users = 1
+    source.size_bytes = file.size_bytes
+    source.device = file.device
+    source.inode = file.inode
+    source.mtime_ns = file.mtime_ns
+    source.ctime_ns = file.ctime_ns
     source.chunk_count = <uint32_t>((source.size_bytes + CHUNK_BYTES - 1) // CHUNK_BYTES)
-    source.chunks = <uint8_t *>calloc(source.chunk_count, 1)
-    if source.chunks == NULL:
-        return ENOMEM
-    source.map = <uint8_t *>mmap(NULL, source.size_bytes, PROT_READ, MAP_SHARED, fd, 0)
-    if source.map == <uint8_t *>MAP_FAILED:
-        source.map = NULL
-        free(source.chunks)
+    if source.chunk_count:
+        source.chunks = <uint8_t *>calloc(source.chunk_count, 1)
+        if source.chunks == NULL:
+            free(source)
+            return NULL
+    return source
+
+
+cdef uint8_t *map_memory(uint64_t size_bytes, int protection, int flags, int fd) noexcept nogil:
+    """NULL when it failed, with errno."""
+    cdef void *start = mmap(NULL, size_bytes, protection, flags, fd, 0)
+    return NULL if start == MAP_FAILED else <uint8_t *>start
+
+
+cdef void set_map(Store *store, Source *source, uint8_t *start, bint copied) noexcept nogil:
+    """Whoever comes first: a source may be sent, and compared with, at the same time."""
+    pthread_mutex_lock(&store.mutex)
+    if source.map == NULL:
+        source.copied = copied
+        source.map = start
+        start = NULL
+    pthread_mutex_unlock(&store.mutex)
+    if start != NULL:
+        munmap(start, source.size_bytes)         # cannot fail: it is our mapping
+
+
+cdef int source_map(Store *store, Source *source) noexcept nogil:
+    """The file, or where it is copied to, for the first chunk; 0 or an errno.  On an I/O thread."""
+    cdef uint8_t *start = NULL
+    cdef bint copied = so_is_remote(source.fd) or so_hole(source.fd, 0, source.size_bytes) < source.size_bytes
+    if not copied:
+        start = map_memory(source.size_bytes, PROT_READ, MAP_SHARED, source.fd)
+        copied = start == NULL
+    if copied:
+        start = map_memory(source.size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1)
+    if start == NULL:
         return errno
+    set_map(store, source, start, copied)
     return 0
 
 
@@ -130,13 +208,15 @@ cdef Source **bucket_of(Store *store, uint64_t device, uint64_t inode) noexcept 
 
 
 cdef void source_idle(Store *store, Source *source) noexcept nogil:
-    """Nobody uses it now; one that no request can ever match again goes first."""
-    source.idle_since_ns = 0 if source.changed else now_ns()
-    source.idle_after = store.idle_first if source.changed else NULL
-    source.idle_before = NULL if source.changed else store.idle_last
+    """Nobody uses it now; one that no request should be given again goes first."""
+    # Nor does a copy: its memory is dear, and a file system that has its files read directly may want to be asked.
+    cdef bint lingers = source_is_fresh(source) and not source.copied
+    source.idle_since_ns = now_ns() if lingers else 0
+    source.idle_after = NULL if lingers else store.idle_first
+    source.idle_before = store.idle_last if lingers else NULL
     tell_neighbours(store, source, source, source)
     store.idle_count += 1
-    if store.idle_count > MAX_IDLE:
+    if not lingers or store.source_count > store.max_sources:
         pthread_cond_signal(&store.work)
 
 
@@ -160,86 +240,132 @@ cdef void source_wanted(Store *store, Source *source) noexcept nogil:
     store.idle_count -= 1
 
 
-cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noexcept nogil:
-    """A counted reference to the source of `fd`; takes the descriptor over, also when it fails.
+cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared, Source **out) noexcept nogil:
+    """The source of `fd`, for the caller to use (store_unuse) and to refer to (store_release).
 
-    Returns 0 or an errno; EINVAL: the file has not `size_bytes` any more.
+    Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the size is another one now.
     """
-    cdef stat_t status
-    cdef Source **bucket
+    cdef so_file file
     cdef Source *source
     cdef int error
-    if fstat(fd, &status) < 0:
+    if so_look(fd, &file) < 0:
         error = errno
-        close(fd)
+        store_discard(store, fd)
         return error
-    if <uint64_t>status.st_size != size_bytes:
-        close(fd)
+    if file.size_bytes != size_bytes:
+        store_discard(store, fd)
         return EINVAL
     pthread_mutex_lock(&store.mutex)
-    bucket = bucket_of(store, status.st_dev, status.st_ino)
-    source = bucket[0]
-    while source != NULL:
-        if (source.inode == status.st_ino and source.device == status.st_dev and source.size_bytes == size_bytes
-                and source.mtime_ns == so_mtime_ns(&status) and source.ctime_ns == so_ctime_ns(&status)
-                and not source.changed and not source.failed_errno):
-            if so_add32(&source.refs, 1) == 1:
-                source_wanted(store, source)
-            pthread_mutex_unlock(&store.mutex)
-            close(fd)
-            out[0] = source
-            return 0
-        source = source.next
-    source = <Source *>calloc(1, sizeof(Source))
-    error = source_map(source, fd, &status) if source != NULL else ENOMEM
-    if error == 0:
-        source.next = bucket[0]
-        bucket[0] = source
-        store.source_count += 1
-        pthread_cond_signal(&store.work)         # somebody must watch the lingering ones
+    source = find_source(store, &file)
+    if source != NULL:
+        if so_add32(&source.users, 1) == 1:
+            source_wanted(store, source)
+        so_add32(&source.refs, 1)
+    else:
+        source = source_new(fd, &file)
+        if source != NULL:
+            put_source(store, source)
+            fd = -1
     pthread_mutex_unlock(&store.mutex)
-    if error:
-        free(source)
-        close(fd)
-        return error
-    out[0] = source
-    return 0
-
-
-cdef void store_release(Store *store, Source *source) noexcept nogil:
-    """Drops a reference; an I/O thread closes the file after linger_ns.
-
-    Under the mutex: store_open may be taking a new reference to the same source at this moment.
-    """
+    if fd >= 0:
+        store_discard(store, fd)
     if source == NULL:
-        return
-    if source.stream:                            # a pipe belongs to one recipe: there is nobody to wait for
-        close(source.fd)
-        free(source.map)
-        free(source)
+        return ENOMEM
+    out[0] = source
+    return map_compared(store, source) if is_compared else 0
+
+
+cdef int map_compared(Store *store, Source *source) noexcept nogil:
+    """What is compared with is a file in memory (memfd), whole and read by the worker: nothing to wait for."""
+    cdef uint8_t *start
+    if source.size_bytes == 0:
+        return 0
+    if source.map == NULL:
+        start = map_memory(source.size_bytes, PROT_READ, MAP_SHARED, source.fd)
+        if start == NULL:
+            return errno
+        set_map(store, source, start, False)
+    return EINVAL if source.copied else 0
+
+
+cdef Source *find_source(Store *store, const so_file *file) noexcept nogil:
+    """One that is open and the same file; under the mutex."""
+    cdef Source *source = bucket_of(store, file.device, file.inode)[0]
+    while source != NULL:
+        if (source.inode == file.inode and source.device == file.device and source.size_bytes == file.size_bytes
+                and source.mtime_ns == file.mtime_ns and source.ctime_ns == file.ctime_ns and source_is_fresh(source)):
+            return source
+        source = source.next
+    return NULL
+
+
+cdef void put_source(Store *store, Source *source) noexcept nogil:
+    cdef Source **bucket = bucket_of(store, source.device, source.inode)
+    source.next = bucket[0]
+    bucket[0] = source
+    store.source_count += 1
+    pthread_cond_signal(&store.work)             # somebody must watch the lingering ones
+
+
+cdef bint store_use(Store *store, Source *source) noexcept nogil:
+    """For who refers to a source without using it: True when its file is still open, and stays so."""
+    cdef bint is_open
+    if so_add32_from(&source.users, 1, 1):       # without the mutex as long as there are others
+        return True
+    pthread_mutex_lock(&store.mutex)
+    is_open = not source.closed
+    if is_open and so_add32(&source.users, 1) == 1:
+        source_wanted(store, source)
+    pthread_mutex_unlock(&store.mutex)
+    return is_open
+
+
+cdef void store_unuse(Store *store, Source *source) noexcept nogil:
+    """One user less; an I/O thread closes a file that has none for linger_ns.  A pipe goes with its recipe."""
+    if source == NULL or source.stream or so_add32_from(&source.users, -1, 2):
         return
     pthread_mutex_lock(&store.mutex)
-    if so_add32(&source.refs, -1) == 0:
+    if so_add32(&source.users, -1) == 0:
         source_idle(store, source)
     pthread_mutex_unlock(&store.mutex)
 
 
+cdef void store_release(Source *source) noexcept nogil:
+    """Drops a reference to the struct.  The file of a source is closed before: the store has a reference until then."""
+    if source == NULL or so_add32(&source.refs, -1) != 0:
+        return
+    if source.stream:                            # a pipe belongs to one recipe: there is nobody to wait for
+        close(source.fd)
+        free(source.map)
+    free(source)
+
+
 cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcept nogil:
-    """One source that nobody used for linger_ns, out of the store; sets when the next one will be due."""
+    """One source that is to be closed, out of the store; sets when the next one will be due."""
     cdef Source *source = store.idle_first
     cdef Source **link
     if source == NULL:
         return NULL
-    if source.idle_since_ns + store.linger_ns > now and store.idle_count <= MAX_IDLE:
-        next_ns[0] = source.idle_since_ns + store.linger_ns
-        return NULL
+    if source.idle_since_ns and source.idle_since_ns + store.linger_ns > now:
+        if store.source_count <= store.max_sources:
+            next_ns[0] = source.idle_since_ns + store.linger_ns
+            return NULL
+        store.evictions_total += 1
     source_wanted(store, source)
+    source.closed = 1
+    if source.copied:
+        forget_copies(store, source)
     link = bucket_of(store, source.device, source.inode)
     while link[0] != source:
         link = &link[0].next
     link[0] = source.next
     store.source_count -= 1
     return source
+
+
+cdef bint source_is_fresh(const Source *source) noexcept nogil:
+    """May be given to a new request, as far as is known without a look."""
+    return not (source.changed or source.unlinked or source.failed_errno or source.closed)
 
 
 cdef bint source_is_changed(Source *source) noexcept nogil:
@@ -254,13 +380,23 @@ cdef bint source_is_changed(Source *source) noexcept nogil:
     if so_look(source.fd, &now) < 0 or now.size_bytes != source.size_bytes or now.mtime_ns != source.mtime_ns:
         source.changed = 1
         return True
+    if now.links == 0:
+        source.unlinked = 1
     return False
 
 
 cdef void recipe_release(Store *store, Recipe *recipe, Queue *outbox) noexcept nogil:
+    """Drops the reference of a transfer, which uses the source."""
+    if recipe == NULL:
+        return
+    store_unuse(store, recipe.source)
+    recipe_forget(recipe, outbox)
+
+
+cdef void recipe_forget(Recipe *recipe, Queue *outbox) noexcept nogil:
     """Drops a reference; the last one on a worker goes up to Python, which owns `context`."""
     cdef Message *message
-    if recipe == NULL or so_add32(&recipe.refs, -1) != 0:
+    if so_add32(&recipe.refs, -1) != 0:
         return
     message = message_new(M_RETIRED, 0, NULL, 0)
     if message == NULL:
@@ -306,7 +442,8 @@ cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worke
         so_store8(&source.chunks[chunk], CHUNK_ABSENT)
         so_store8(&source.loading, 0)
         return -1
-    so_add32(&source.refs, 1)                    # the job's; store_release gives it back
+    so_add32(&source.users, 1)                   # the job's; the caller's transfer is one, so it was not zero
+    job.kind = JOB_LOAD
     job.source = source
     job.chunk = chunk
     job.worker = worker
@@ -319,6 +456,7 @@ cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer
     cdef Job *job = <Job *>calloc(1, sizeof(Job))
     if job == NULL:
         return -1
+    job.kind = JOB_WRITE
     job.buffer = buffer
     job.fd = sink.fd
     job.transfer_id = transfer_id
@@ -327,24 +465,145 @@ cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer
     return 0
 
 
+cdef void store_discard(Store *store, int fd) noexcept nogil:
+    """Closes a file's descriptor on an I/O thread: FUSE and NFS tell their server, and wait for its answer."""
+    cdef Job *job = <Job *>calloc(1, sizeof(Job)) if not store.stopping else NULL
+    if job == NULL:
+        close(fd)
+        return
+    job.kind = JOB_CLOSE
+    job.fd = fd
+    append(store, job)
+    store_kick(store)
+
+
+# --- files that cannot be mapped -----------------------------------------------------------------------
+
+cdef void wait_for_turns(Store *store) noexcept nogil:
+    """Until no worker is in a turn that it was in before: what it had queued then has left."""
+    cdef timespec pause
+    cdef uint32_t worker, turn
+    pause.tv_sec = 0
+    pause.tv_nsec = 20000
+    for worker in range(store.worker_count):
+        turn = so_look_at_turn(&store.turns[worker])
+        while turn & 1 and so_look_at_turn(&store.turns[worker]) == turn:
+            nanosleep(&pause, NULL)              # a signal may cut it short: harmless
+
+
+cdef bint take_copy(Store *store, Copy *old, Source *source, uint32_t chunk) noexcept nogil:
+    """A place for a chunk that is about to be read; under the mutex.  True: `old`, which was there, is to leave, and
+    we use its source until then.  The few that others are reading now are passed by."""
+    cdef Copy *place
+    cdef uint32_t _
+    for _ in range(<uint32_t>COPIES):
+        place = &store.copies[store.copy_hand]
+        store.copy_hand = (store.copy_hand + 1) % COPIES
+        if place.source == NULL or so_load8(&place.source.chunks[place.chunk]) != CHUNK_ASKED:
+            break
+    old[0] = place[0]
+    place.source = source
+    place.chunk = chunk
+    if old.source == NULL or not so_swap8(&old.source.chunks[old.chunk], CHUNK_READY, CHUNK_LEAVING):
+        return False
+    if so_add32(&old.source.users, 1) == 1:
+        source_wanted(store, old.source)
+    return True
+
+
+cdef void forget_copies(Store *store, const Source *source) noexcept nogil:
+    """Its memory goes; under the mutex."""
+    cdef uint32_t i
+    for i in range(<uint32_t>COPIES):
+        if store.copies[i].source == source:
+            store.copies[i].source = NULL
+
+
+cdef void make_room(Store *store, Source *source, uint32_t chunk) noexcept nogil:
+    cdef Copy old
+    cdef bint is_full
+    pthread_mutex_lock(&store.mutex)
+    is_full = take_copy(store, &old, source, chunk)
+    store.copies_total += 1
+    pthread_mutex_unlock(&store.mutex)
+    if is_full:
+        wait_for_turns(store)
+        madvise(old.source.map + <uint64_t>old.chunk * CHUNK_BYTES, chunk_bytes(old.source, old.chunk),
+                MADV_DONTNEED)                   # cannot fail: it is our mapping
+        so_store8(&old.source.chunks[old.chunk], CHUNK_ABSENT)
+        store_unuse(store, old.source)
+
+
+cdef int read_range(Source *source, uint64_t at, uint64_t end) noexcept nogil:
+    """0 or an errno; a file that became shorter is a changed one."""
+    cdef ssize_t n
+    while at < end:
+        n = pread(source.fd, source.map + at, end - at, <int64_t>at)
+        if n > 0:
+            at += <uint64_t>n
+        elif n == 0:
+            source.changed = 1
+            return EIO
+        elif errno != EINTR:
+            return errno
+    return 0
+
+
+cdef int read_copy(Source *source, uint64_t start, uint64_t end) noexcept nogil:
+    """Reads what is no hole; 0 or an errno.  A hole stays untouched memory, which the kernel sends as zeros."""
+    cdef uint64_t at = start, hole
+    cdef int error = 0
+    while error == 0:
+        at = so_data(source.fd, at, end)
+        if at >= end:
+            break
+        hole = so_hole(source.fd, at, end)
+        if hole <= at:
+            hole = end                           # filled or punched meanwhile
+        error = read_range(source, at, hole)
+        at = hole
+    return error
+
+
+# --- loads ---------------------------------------------------------------------------------------------
+
+cdef uint64_t chunk_bytes(const Source *source, uint32_t chunk) noexcept nogil:
+    cdef uint64_t left = source.size_bytes - <uint64_t>chunk * CHUNK_BYTES
+    return left if left < CHUNK_BYTES else CHUNK_BYTES
+
+
+cdef int populate(uint8_t *start, uint64_t size) noexcept nogil:
+    """0 or an errno: EIO where the file became shorter, or the disk failed (EFAULT)."""
+    while madvise(start, size, MADV_POPULATE_READ) < 0:
+        if errno == EINVAL:
+            break                                # before Linux 5.14: the pages come by faults, as they always did
+        if errno != EINTR and errno != EAGAIN:
+            return EIO
+    return 0
+
+
+cdef int load(Store *store, Source *source, uint32_t chunk) noexcept nogil:
+    """Makes a chunk resident; 0 or an errno."""
+    cdef uint64_t start = <uint64_t>chunk * CHUNK_BYTES, size = chunk_bytes(source, chunk)
+    cdef int error = source_map(store, source) if source.map == NULL else 0
+    if error:
+        return error
+    if not source.copied:
+        return populate(source.map + start, size)
+    make_room(store, source, chunk)
+    return read_copy(source, start, start + size)
+
+
 cdef void run_load(Store *store, Job *job) noexcept nogil:
-    """Makes a chunk resident.  EFAULT (the file became shorter, or the disk failed) marks it failed."""
+    """Makes a chunk resident, or marks it failed, and tells every worker."""
     cdef Source *source = job.source
-    cdef uint64_t start = <uint64_t>job.chunk * CHUNK_BYTES
-    cdef uint64_t size = source.size_bytes - start
     cdef uint8_t state = CHUNK_READY
     cdef Message *message
     cdef uint32_t worker
-    if size > CHUNK_BYTES:
-        size = CHUNK_BYTES
-    while madvise(source.map + start, size, MADV_POPULATE_READ) < 0:
-        if errno == EINTR or errno == EAGAIN:
-            continue
-        if errno == EINVAL:
-            break                                # before Linux 5.14: the pages come by faults, as they always did
-        source.failed_errno = EIO
+    cdef int error = load(store, source, job.chunk)
+    if error:
+        source.failed_errno = error
         state = CHUNK_FAILED
-        break
     so_store8(&source.chunks[job.chunk], state)
     so_store8(&source.loading, 0)
     for worker in range(store.worker_count):
@@ -352,7 +611,7 @@ cdef void run_load(Store *store, Job *job) noexcept nogil:
         if message == NULL:
             continue                             # the waiting transfers look again on their timers
         queue_push(&store.workers[worker], message)
-    store_release(store, source)
+    store_unuse(store, source)
 
 
 cdef int write_buffer(int fd, const Buffer *buffer) noexcept nogil:
@@ -397,8 +656,10 @@ cdef void run_jobs(Store *store, Job *job) noexcept nogil:
     cdef uint64_t started = now_ns()
     while job != NULL:
         following = job.next
-        if job.source != NULL:
+        if job.kind == JOB_LOAD:
             run_load(store, job)
+        elif job.kind == JOB_CLOSE:
+            close(job.fd)
         else:
             message = run_write(job)
             if message != NULL and first != NULL and (
@@ -419,18 +680,18 @@ cdef void run_jobs(Store *store, Job *job) noexcept nogil:
 
 
 cdef Job *take_jobs(Store *store) noexcept nogil:
-    """The oldest load, or up to JOBS_AT_ONCE writes, unlinked; under the mutex.
+    """The oldest load or close, or up to JOBS_AT_ONCE writes, unlinked; under the mutex.
 
-    A load may wait for a slow disk for seconds, so nothing is taken along with it.  What is left behind
+    Those two may wait for a slow disk for seconds, so nothing is taken along with it.  What is left behind
     wakes another thread.
     """
     cdef Job *jobs = store.head
     cdef Job *last = jobs
     cdef uint32_t n = 1
-    if jobs.source != NULL:
+    if jobs.kind == JOB_LOAD:
         store.loads_total += 1
-    else:
-        while last.next != NULL and last.next.source == NULL and n < JOBS_AT_ONCE:
+    elif jobs.kind == JOB_WRITE:
+        while last.next != NULL and last.next.kind == JOB_WRITE and n < JOBS_AT_ONCE:
             last = last.next
             n += 1
         store.writes_total += n
@@ -462,15 +723,15 @@ cdef void store_io_thread(Store *store) noexcept nogil:
         expired = take_expired(store, now, &next_ns)
         if expired != NULL:
             pthread_mutex_unlock(&store.mutex)
-            source_free(expired)
+            source_close(expired)
             pthread_mutex_lock(&store.mutex)
             continue
         if store.source_count == 0:
             pthread_cond_wait(&store.work, &store.mutex)
         else:
-            # Sources that are in use now become idle without a signal, so look again within a linger.
-            if next_ns > now + store.linger_ns + 1000000000:
-                next_ns = now + store.linger_ns + 1000000000
+            # Sources that are in use now become idle without a signal, so look again within a part of a linger.
+            if next_ns > now + store.linger_ns // 4 + 1000000000:
+                next_ns = now + store.linger_ns // 4 + 1000000000
             until.tv_sec = <long>(next_ns // 1000000000)
             until.tv_nsec = <long>(next_ns % 1000000000)
             pthread_cond_timedwait(&store.work, &store.mutex, &until)

@@ -17,7 +17,7 @@ from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
 from snow_owl_tftp._engine.includes.net cimport *
-from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_add32, so_load32
+from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_add32, so_load32, so_turn
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.linger cimport (
     MODE_AT_ONCE, MODE_HOLD_NS, MODE_UNKNOWN, RATE_WINDOW_NS, linger_law_ns, smooth_rate)
@@ -33,7 +33,7 @@ from snow_owl_tftp._engine.slab cimport (
     add_by_local, add_by_request, add_by_tid, client_hash, client_leave, client_of, find_by_local, find_by_request,
     find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
     slot, transfer_by_id, transfer_new, transfer_slot_free)
-from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_kick
+from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_kick, store_use
 from snow_owl_tftp._engine.stream cimport pump_stream, stream_idle
 from snow_owl_tftp._engine.timers cimport (
     wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
@@ -402,6 +402,7 @@ cdef void fail_source(Worker *w, Transfer *t) noexcept nogil:
     elif source.failed_errno and not source_is_changed(source):
         fail(w, t, OUT_LOCAL_IO_ERROR, source.failed_errno, 0, b"I/O error while reading the file")
     else:
+        source.changed = 1                       # for the kernel could not read it: the next request opens it anew
         fail(w, t, OUT_CHANGED, 0, 0, b"file changed during the transfer")
 
 
@@ -767,7 +768,7 @@ cdef Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, u
     t = admit(w, listener, peer, local, of_peer, hash)
     if t == NULL:
         return NULL
-    if recipe != NULL:
+    if recipe != NULL and store_use(w.store, recipe.source):   # it may have been closed just now
         w.counters.flow_hits += 1
         so_add32(&recipe.refs, 1)
         t.flow_hit = 1
@@ -1637,6 +1638,7 @@ cdef void turn(Worker *w) noexcept nogil:
     cdef int n, i
     w.counters.epoll_wait_calls += 1
     n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
+    so_turn(&w.store.turns[w.number])            # from here on it may send from a chunk ...
     w.now_ns = clock_ns()
     if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
         take_tuning(w)
@@ -1672,6 +1674,7 @@ cdef void turn(Worker *w) noexcept nogil:
     if w.owes_kick:
         w.owes_kick = 0
         store_kick(w.store)
+    so_turn(&w.store.turns[w.number])            # ... and now it has
 
 
 cdef void worker_run(Worker *w) noexcept nogil:

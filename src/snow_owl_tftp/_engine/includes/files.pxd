@@ -10,11 +10,13 @@ cdef extern from * nogil:
     """
     #include <errno.h>
     #include <fcntl.h>
+    #include <stdint.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
     #include <sys/sysmacros.h>
     #include <sys/uio.h>
+    #include <sys/vfs.h>
     #include <unistd.h>
     #ifndef MADV_POPULATE_READ
     #define MADV_POPULATE_READ 22       /* linux/mman.h, Linux 5.14 */
@@ -41,7 +43,37 @@ cdef extern from * nogil:
     static inline long long so_ctime_ns(const struct stat *s) {
         return s->st_ctim.tv_sec * 1000000000LL + s->st_ctim.tv_nsec;
     }
-    struct so_file { unsigned long long device, inode, size_bytes; long long mtime_ns, ctime_ns; };
+    /* True for what may have to ask a process or another machine for a page, again and again (linux/magic.h). */
+    static inline int so_is_remote(int fd) {
+        struct statfs s;
+        if (fstatfs(fd, &s) < 0)
+            return 1;
+        switch ((uint32_t)s.f_type) {
+        case 0x65735546u:                       /* FUSE, virtiofs */
+        case 0x00006969u:                       /* NFS */
+        case 0xFF534D42u: case 0xFE534D42u: case 0x0000517Bu:   /* CIFS, SMB2, smbfs */
+        case 0x00C36400u:                       /* Ceph */
+        case 0x01021997u:                       /* 9P */
+        case 0x5346414Fu: case 0x6B414653u:     /* AFS */
+        case 0x0BD00BD0u:                       /* Lustre */
+        case 0x786F4256u:                       /* vboxsf */
+            return 1;
+        }
+        return 0;
+    }
+    /* The first hole of FD's file from OFFSET on: its size when there is none, or when the file system cannot tell. */
+    static inline uint64_t so_hole(int fd, uint64_t offset, uint64_t size) {
+        off_t hole = lseek(fd, (off_t)offset, SEEK_HOLE);
+        return hole < 0 || (uint64_t)hole > size ? size : (uint64_t)hole;
+    }
+    /* Where the next bytes are that are no hole; SIZE when there are none. */
+    static inline uint64_t so_data(int fd, uint64_t offset, uint64_t size) {
+        off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+        if (data < 0)
+            return errno == ENXIO ? size : offset;
+        return (uint64_t)data > size ? size : (uint64_t)data;
+    }
+    struct so_file { unsigned long long device, inode, size_bytes, links; long long mtime_ns, ctime_ns; };
     /* Which file FD is of, as far as the kernel knows without asking a file server (fstat on NFS or FUSE may wait for
        one); 0, or -1 with errno. Old kernels, and seccomp filters older than statx, only have fstat. */
     static inline int so_look(int fd, struct so_file *file) {
@@ -51,6 +83,7 @@ cdef extern from * nogil:
             file->device = makedev(x.stx_dev_major, x.stx_dev_minor);
             file->inode = x.stx_ino;
             file->size_bytes = x.stx_size;
+            file->links = x.stx_nlink;
             file->mtime_ns = x.stx_mtime.tv_sec * 1000000000LL + x.stx_mtime.tv_nsec;
             file->ctime_ns = x.stx_ctime.tv_sec * 1000000000LL + x.stx_ctime.tv_nsec;
             return 0;
@@ -60,28 +93,25 @@ cdef extern from * nogil:
         file->device = s.st_dev;
         file->inode = s.st_ino;
         file->size_bytes = s.st_size;
+        file->links = s.st_nlink;
         file->mtime_ns = so_mtime_ns(&s);
         file->ctime_ns = so_ctime_ns(&s);
         return 0;
     }
     """
-    struct stat_t "stat":
-        uint64_t st_dev
-        uint64_t st_ino
-        int64_t st_size
-        unsigned int st_mode
-
     struct so_file:
-        uint64_t device, inode, size_bytes
+        uint64_t device, inode, size_bytes, links
         int64_t mtime_ns, ctime_ns
 
-    int fstat(int, stat_t *)
     int so_look(int, so_file *)
-    int64_t so_mtime_ns(const stat_t *)
-    int64_t so_ctime_ns(const stat_t *)
     int so_open_cached_path(int, const char *)
 
-    int PROT_READ, MAP_SHARED, MADV_POPULATE_READ
+    bint so_is_remote(int)
+    uint64_t so_hole(int, uint64_t, uint64_t)
+    uint64_t so_data(int, uint64_t, uint64_t)
+
+    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    int MADV_POPULATE_READ, MADV_DONTNEED
     void *MAP_FAILED
     void *mmap(void *, size_t, int, int, int, int64_t)
     int munmap(void *, size_t)

@@ -15,6 +15,24 @@ cdef extern from * nogil:
     static inline uint32_t so_add32(uint32_t *p, int32_t d) {
         return __atomic_add_fetch(p, (uint32_t)d, __ATOMIC_ACQ_REL);
     }
+    /* Adds D to *P as long as that is at least LEAST; 0: it is less. */
+    static inline int so_add32_from(uint32_t *p, int32_t d, uint32_t least) {
+        uint32_t v = __atomic_load_n(p, __ATOMIC_RELAXED);
+        while (v >= least)
+            if (__atomic_compare_exchange_n(p, &v, v + (uint32_t)d, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+                return 1;
+        return 0;
+    }
+    /* A turn begins (odd) or ends, for its own thread to say.  With the fences either the turn sees what was written
+       before another thread looked at it, or that thread sees the turn. */
+    static inline void so_turn(uint32_t *p) {
+        __atomic_store_n(p, *p + 1, __ATOMIC_RELEASE);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    }
+    static inline uint32_t so_look_at_turn(const uint32_t *p) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+    }
     static inline uint32_t so_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void so_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline uint8_t so_load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
@@ -24,6 +42,9 @@ cdef extern from * nogil:
     }
     """
     uint32_t so_add32(uint32_t *, int)
+    int so_add32_from(uint32_t *, int, uint32_t)
+    void so_turn(uint32_t *)
+    uint32_t so_look_at_turn(const uint32_t *)
     uint32_t so_load32(const uint32_t *)
     void so_store32(uint32_t *, uint32_t)
     uint8_t so_load8(const uint8_t *)
