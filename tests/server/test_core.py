@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import re
 import threading
 import time
 from collections.abc import Awaitable, Iterator
@@ -361,3 +362,21 @@ def test_what_waits_longer_than_clients_do_is_dropped_and_counted(root: Path, mo
         wait_for(lambda: server.counters()["half_open_transfers"] == len(held.hosts), "those that were decided")
         client = clients.enter_context(Client(server.address))
         assert client.get("x").payload == b"decided", "whoever asks now is answered"
+
+
+def test_what_a_flood_of_refusals_left_out_of_the_log_is_told_when_it_is_over(root: Path, tmp_path: Path) -> None:
+    def deny(asked: Asked) -> Verdict:
+        return refuse(parse_request_untrusted(asked.datagram), RefusedError(2, "Access violation"))
+
+    settings = {"logging.level": "warning"}
+    running = serve_in_thread(root, settings, decider=Answering(deny), log_path=tmp_path / "log")
+    with running as server, ExitStack() as clients:
+        for _ in range(500):
+            clients.enter_context(Client(server.address)).request("x")
+        told = r'not logged one by one +what="refused requests" count=(\d+)'
+
+        def accounts_for_all() -> bool:
+            left_out = sum(int(count) for count in re.findall(told, server.log))
+            return bool(left_out) and left_out + server.log.count("request refused") == 500
+
+        wait_for(accounts_for_all, "a line, or a count, for each")
