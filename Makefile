@@ -18,7 +18,7 @@ ENGINE_SOURCES := $(shell find src/snow_owl_tftp/_engine -name '*.pyx' -o -name 
 PACKAGE_FILES  := $(shell find src/snow_owl_tftp -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
 .PHONY: help venv build debug sanitize run test test-fast test-flows test-release test-debug test-sanitize soak lint
-.PHONY: peers peers-all clean
+.PHONY: peers peers-all bare-root clean
 
 help:
 	@echo 'make run        serve examples/tftpboot on 127.0.0.1:6969'
@@ -27,6 +27,7 @@ help:
 	@echo 'make test-fast  the suite on the release build only, up to the first failure'
 	@echo 'make lint       ruff, mypy --strict, cython-lint'
 	@echo 'make soak       the tests that take minutes'
+	@echo 'make bare-root  run and test in a minimal Debian of its own, as root and as a user (needs mmdebstrap)'
 	@echo 'make build | debug | sanitize | venv | peers | peers-all | clean'
 
 # ---- environment -----------------------------------------------------------------------------------------------
@@ -109,6 +110,10 @@ test-fast: venv build
 
 soak: venv build peers
 	SNOW_OWL_BUILD=release $(PY) -m pytest -m soak $(PYTEST_ARGS)
+
+# BARE_ROOT_ARGS='--as user test-fast' is the quick way.
+bare-root:
+	scripts/bare-root.sh $(BARE_ROOT_ARGS)
 
 lint: venv
 	$(PY) -m ruff check .

@@ -11,6 +11,8 @@ which; without it servers have them and engines have none.
 import importlib.util
 import os
 import random
+import resource
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -24,6 +26,7 @@ PACKAGE_PARENTS = {
 }
 # A constant, so that two runs of one commit test the same.
 SEED = int(os.environ.get("SNOW_OWL_SEED", "20260101"))
+DESCRIPTORS = 16_384
 FLOWS_CHOICES = {"on": True, "off": False}
 FLOWS = FLOWS_CHOICES.get(os.environ.get("SNOW_OWL_TEST_FLOWS", ""))
 # By name: what they look at is there with flows only, or without them only.
@@ -47,6 +50,10 @@ def package_parent() -> Path | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _raise_descriptor_limit()
+    # What a script starts with & ignores Ctrl-C, and so would every program that a test starts, to interrupt it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     flows = os.environ.get("SNOW_OWL_TEST_FLOWS")
     if flows not in (None, *FLOWS_CHOICES):
         raise pytest.UsageError(f"SNOW_OWL_TEST_FLOWS={flows!r}: expected one of {', '.join(FLOWS_CHOICES)}")
@@ -57,6 +64,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"SNOW_OWL_BUILD={build!r}: expected one of {', '.join(PACKAGE_PARENTS)}")
     if package_parent() != PACKAGE_PARENTS[build]:
         raise pytest.UsageError(f"SNOW_OWL_BUILD={build}, but snow_owl_tftp would be imported from {package_parent()}")
+
+
+def _raise_descriptor_limit() -> None:
+    """A login shell's limit of 1024 is too low for tests with a socket for each of a thousand clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

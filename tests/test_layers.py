@@ -22,7 +22,8 @@ BELOW_SERVER = BELOW_PARTS | {"policy", "content", "observe"}
 ALLOWED: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
     "protocol": frozenset({"errors"}),
-    "config": frozenset({"protocol", "errors"}),
+    "config": frozenset({"protocol", "errors", "origin_keys"}),
+    "origin_keys": frozenset(),
     "plan": frozenset({"protocol", "errors"}),
     "policy": BELOW_PARTS,
     "content": BELOW_PARTS,

@@ -18,7 +18,9 @@ NAMES = [
     "BadPacket",
     "Client",
     "ClientSettings",
+    "Completion",
     "ConfigError",
+    "ConfinedFile",
     "EngineError",
     "InternalError",
     "ReadRequest",
@@ -35,6 +37,8 @@ NAMES = [
     "TransferRefused",
     "TransferResult",
     "TransferTimedOut",
+    "TransferUnreachable",
+    "Upload",
     "__version__",
     "get",
     "parse_url",
@@ -72,7 +76,16 @@ def test_signatures_are_frozen():
         assert parameters(face.get) == ["self", "name", "to", "progress"]
         assert parameters(face.put) == ["self", "name", "content", "progress"]
         assert parameters(face.size) == ["self", "name"]
-    assert parameters(snow_owl_tftp.Server) == ["bind", "read", "handler_timeout_s", "settings"]
+    assert parameters(snow_owl_tftp.Server) == [
+        "bind",
+        "read",
+        "write",
+        "root",
+        "on_complete",
+        "handler_timeout_s",
+        "max_upload_bytes",
+        "settings",
+    ]
 
 
 FIELDS = {
@@ -86,6 +99,7 @@ FIELDS = {
         "bind": None,
         "max_size_bytes": 0,
         "max_transfers": 0,
+        "no_options": False,
     },
     "TransferResult": {
         "payload_bytes": MISSING,
@@ -107,7 +121,33 @@ FIELDS = {
         "path": MISSING,
         "mode": MISSING,
         "options": MISSING,
+        "raw_name": b"",
     },
+    "Upload": {
+        "client": MISSING,
+        "client_port": MISSING,
+        "path": MISSING,
+        "mode": MISSING,
+        "options": MISSING,
+        "raw_name": MISSING,
+        "data": MISSING,
+    },
+    "Completion": {
+        "client": MISSING,
+        "client_port": MISSING,
+        "path": MISSING,
+        "is_upload": MISSING,
+        "outcome": MISSING,
+        "payload_bytes": MISSING,
+        "size_bytes": MISSING,
+        "duration_s": MISSING,
+        "blksize_bytes": MISSING,
+        "windowsize_blocks": MISSING,
+        "retransmits": MISSING,
+        "error": MISSING,
+        "text": MISSING,
+    },
+    "ConfinedFile": {"root": MISSING, "path": MISSING, "hidden": False},
     "Response": {"content": MISSING},
     "Refuse": {"code": 1, "text": "File not found"},
     "TftpUrl": {"host": MISSING, "port": MISSING, "path": MISSING, "mode": None},

@@ -20,13 +20,15 @@ _HOMES = {
     "BadPacket": "snow_owl_tftp.errors",
     "Client": "snow_owl_tftp.client.faces",
     "ClientSettings": "snow_owl_tftp.client.settings",
+    "Completion": "snow_owl_tftp.server.told",
     "ConfigError": "snow_owl_tftp.errors",
+    "ConfinedFile": "snow_owl_tftp.server.confined",
     "EngineError": "snow_owl_tftp.errors",
     "InternalError": "snow_owl_tftp.errors",
-    "ReadRequest": "snow_owl_tftp.server.library",
-    "Refuse": "snow_owl_tftp.server.library",
+    "ReadRequest": "snow_owl_tftp.server.answers",
+    "Refuse": "snow_owl_tftp.server.answers",
     "RefusedError": "snow_owl_tftp.errors",
-    "Response": "snow_owl_tftp.server.library",
+    "Response": "snow_owl_tftp.server.answers",
     "Server": "snow_owl_tftp.server.library",
     "TftpError": "snow_owl_tftp.errors",
     "TftpUrl": "snow_owl_tftp.client.url",
@@ -37,6 +39,8 @@ _HOMES = {
     "TransferRefused": "snow_owl_tftp.errors",
     "TransferResult": "snow_owl_tftp.client.transfer",
     "TransferTimedOut": "snow_owl_tftp.errors",
+    "TransferUnreachable": "snow_owl_tftp.errors",
+    "Upload": "snow_owl_tftp.server.answers",
     "get": "snow_owl_tftp.client.faces",
     "parse_url": "snow_owl_tftp.client.url",
     "put": "snow_owl_tftp.client.faces",
@@ -47,7 +51,9 @@ __all__ = [
     "BadPacket",
     "Client",
     "ClientSettings",
+    "Completion",
     "ConfigError",
+    "ConfinedFile",
     "EngineError",
     "InternalError",
     "ReadRequest",
@@ -64,6 +70,8 @@ __all__ = [
     "TransferRefused",
     "TransferResult",
     "TransferTimedOut",
+    "TransferUnreachable",
+    "Upload",
     "__version__",
     "get",
     "parse_url",
@@ -88,8 +96,12 @@ if TYPE_CHECKING:
         TransferError,
         TransferRefused,
         TransferTimedOut,
+        TransferUnreachable,
     )
-    from snow_owl_tftp.server.library import ReadRequest, Refuse, Response, Server
+    from snow_owl_tftp.server.answers import ReadRequest, Refuse, Response, Upload
+    from snow_owl_tftp.server.confined import ConfinedFile
+    from snow_owl_tftp.server.library import Server
+    from snow_owl_tftp.server.told import Completion
 
 
 def __getattr__(name: str) -> Any:

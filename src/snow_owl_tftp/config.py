@@ -14,7 +14,9 @@ Invariants:
   server that does not start.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -23,6 +25,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.origin_keys import drop_hints, remedy_of
 
 __all__ = [
     "BatchSettings",
@@ -41,29 +44,10 @@ __all__ = [
     "parse_port_range",
 ]
 
+_MAX_WORKERS = 64
+"""What the engine takes (docs/engine-contract.md)."""
 MAX_PORT = 65535
 """A UDP port has 16 bits (RFC 768)."""
-
-# Key of the origin, or table of it -> what to do instead. Its users bring their files along.
-_REPLACED = {
-    "multicast": "this version serves no multicast; remove the table",
-    "web": "this version has no web interface; remove the table",
-    "performance.default_windowsize": (
-        "the client asks for its windowsize (RFC 7440); cap it with options.max_windowsize_blocks"
-    ),
-    "performance.buffer_pool_size": "the engine sizes its buffers itself; remove the key",
-    "performance.streaming_threshold": "every file is streamed; remove the key",
-    "performance.audit_sampling_rate": "every event is audited; remove the key",
-    "performance.platform.socket.reuse_address": "not needed for UDP; remove the key",
-    "performance.platform.socket.reuse_port": "workers share a port by themselves; set workers instead",
-    "performance.platform.file_io.use_sequential_hint": "the server decides this per file; remove the key",
-    "performance.platform.file_io.use_willneed_hint": "the server decides this per file; remove the key",
-    "performance.platform.file_io.fadvise_dontneed_after": "the server decides this per file; remove the key",
-    "performance.platform.zero_copy": (
-        "payload is sent from shared buffers; remove the table and see performance.platform.batch"
-    ),
-    "performance.platform.worker_pool": "set workers = N at the top level instead",
-}
 
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,6 +66,12 @@ class LoggingSettings(_Table, frozen=True):
     """Empty: standard error."""
     audit_enabled: bool = False
     audit_file: str = ""
+    """Empty: events go to `file`, between its lines."""
+
+    @property
+    def audit_path(self) -> str:
+        """Where events go; empty: nowhere."""
+        return (self.audit_file or self.file) if self.audit_enabled else ""
 
 
 class OptionsSettings(_Table, frozen=True):
@@ -130,7 +120,7 @@ class WriteSettings(_Table, frozen=True):
     allowed_patterns: tuple[str, ...] = ()
     create_directories: bool = False
     file_mode: Annotated[int, Meta(ge=0, le=0o777)] | Annotated[str, Meta(pattern="^(0o|0)?[0-7]{3}$")] = 0o644
-    on_existing: Literal["refuse", "replace", "version"] = "refuse"
+    on_existing: Literal["refuse", "replace", "version", "replace_writable"] = "refuse"
     max_total_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """0: no limit."""
     fsync: bool = True
@@ -197,8 +187,12 @@ class Settings(_Table, frozen=True):
     """
 
     root_dir: str = "/srv/tftp"
+    link_targets: tuple[str, ...] = ()
+    """Directories outside the root that links within it may lead to."""
+    hidden: Literal["refuse", "serve"] = "refuse"
+    """Names of which a part begins with a dot: administrators keep there what is not meant for clients."""
     bind_addr: str | tuple[str, ...] = "0.0.0.0:69"
-    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    workers: Annotated[int, Meta(ge=1, le=_MAX_WORKERS)] | Literal["auto"] = 1
     single_port: bool = False
     tid_ports: str = ""
     """Empty: the kernel chooses."""
@@ -213,6 +207,11 @@ class Settings(_Table, frozen=True):
     retransmit: RetransmitSettings = RetransmitSettings()
     write_config: WriteSettings = WriteSettings()
     performance: PerformanceSettings = PerformanceSettings()
+
+    @property
+    def worker_count(self) -> int:
+        """`workers` as a number: "auto" is one for each core that this process may run on."""
+        return self.workers if isinstance(self.workers, int) else min(_MAX_WORKERS, _usable_cores())
 
     @property
     def bind_addresses(self) -> tuple[tuple[str, int], ...]:
@@ -252,11 +251,12 @@ class Settings(_Table, frozen=True):
         return _build(tree, source)
 
 
-def load(path: str | Path) -> Settings:
+def load(path: str | Path, on_dropped: Callable[[list[str]], object] = lambda keys: None) -> Settings:
     """Read a TOML file.
 
     Args:
         path: The file; it need not set every key.
+        on_dropped: Told the keys of the origin in it that have no effect, none or all at once.
 
     Returns:
         Checked settings. Relative paths in them are relative to the working directory.
@@ -273,18 +273,23 @@ def load(path: str | Path) -> Settings:
         raise ConfigError(f"{path}: {error.strerror}; name a readable file, or give flags instead") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}; mend it there") from error
-    return _build(tree, str(path))
+    tree, dropped = drop_hints(tree)
+    settings = _build(tree, str(path))
+    on_dropped(dropped)
+    return settings
 
 
 def parse_bind(text: str) -> tuple[str, int]:
     """Split "ADDR:PORT" into host and port.
 
     Args:
-        text: "0.0.0.0:69", "[::]:69" or "[fe80::1%eth0]:69". Names are not looked up: which
-            address a name has may change between two starts.
+        text: "0.0.0.0:69", "[::]:69" or "[fe80::1%eth0]:69"; ":69" or "69" for every address, as
+            tftpd-hpa spells it. Names are not looked up: which address a name has may change
+            between two starts.
 
     Returns:
-        (host without brackets, port 0..65535); port 0 lets the kernel choose.
+        (host without brackets, port 0..65535); port 0 lets the kernel choose. Every address is
+        "::", which takes IPv4 too, and stands for "0.0.0.0" where there is no IPv6.
 
     Raises:
         ConfigError: It is none of these.
@@ -293,8 +298,10 @@ def parse_bind(text: str) -> tuple[str, int]:
 
     host, colon, port_text = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
+    if not host and port_text.isascii() and port_text.isdigit():
+        host, colon, bracketed = "[::]", ":", True
     if not colon or not port_text or port_text.endswith("]"):
-        raise ConfigError(f'expected "ADDR:PORT" such as "0.0.0.0:69" or "[::]:69", got "{text}"')
+        raise ConfigError(f'expected "ADDR:PORT" such as "0.0.0.0:69", or ":69" for every address, got "{text}"')
     if ":" in host and not bracketed:
         raise ConfigError(f'an IPv6 address needs brackets, such as "[::]:69", got "{text}"')
     if not (port_text.isascii() and port_text.isdigit() and int(port_text) <= MAX_PORT):
@@ -324,6 +331,12 @@ def parse_port_range(text: str) -> tuple[int, int]:
         if 1 <= low <= high <= MAX_PORT:
             return low, high
     raise ConfigError(f'expected two ports "A-B" with 1 <= A <= B <= {MAX_PORT}, got "{text}"')
+
+
+@functools.cache
+def _usable_cores() -> int:
+    """Asked once: whatever happens to the process later, there are as many threads as sockets for them."""
+    return len(os.sched_getaffinity(0))
 
 
 def _build(tree: dict[str, Any], source: str) -> Settings:
@@ -367,15 +380,15 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     else:
         if ports and settings.single_port:
             yield "tid_ports: has no effect with single_port = true; remove one of them"
-        elif ports and ports[1] - ports[0] + 1 < settings.workers:
-            yield f"tid_ports: every worker needs one; widen it to {settings.workers} ports or more"
+        elif ports and ports[1] - ports[0] + 1 < settings.worker_count:
+            yield f"tid_ports: every worker needs one; widen it to {settings.worker_count} ports or more"
     timer = settings.retransmit
     if not timer.floor_ms <= timer.initial_ms <= timer.ceiling_ms:
         yield (
             "retransmit: expected floor_ms <= initial_ms <= ceiling_ms, got "
             f"{timer.floor_ms}, {timer.initial_ms}, {timer.ceiling_ms}"
         )
-    if settings.logging.audit_enabled and not settings.logging.audit_file:
+    if settings.logging.audit_enabled and not settings.logging.audit_path:
         yield "logging.audit_file: audit_enabled = true needs it; name a file"
 
 
@@ -392,9 +405,9 @@ def _key_paths(table_type: type[Struct], prefix: str = "") -> Iterator[str]:
 
 
 def _unknown_key(path: str) -> str:
-    for replaced, remedy in _REPLACED.items():
-        if path == replaced or path.startswith(replaced + "."):
-            return f"{path}: {remedy}"
+    remedy = remedy_of(path)
+    if remedy is not None:
+        return f"{path}: {remedy}"
     import difflib  # lazy: only for a file that is refused
 
     # By the last part of the path: a key in the wrong table is found as well as a misspelt one.
@@ -411,7 +424,7 @@ def _expected(kind: Any, key: str) -> str:
     if metas:
         return f"{metas[0].ge}..{metas[0].le}"
     if get_origin(kind) is Literal:
-        return "one of " + ", ".join(f'"{value}"' for value in get_args(kind))
+        return ("one of " if len(get_args(kind)) > 1 else "") + ", ".join(f'"{value}"' for value in get_args(kind))
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(_expected(part, key) for part in get_args(kind))
     if get_origin(kind) is tuple:

@@ -23,6 +23,7 @@ __all__ = [
     "TransferError",
     "TransferRefused",
     "TransferTimedOut",
+    "TransferUnreachable",
 ]
 
 
@@ -70,12 +71,14 @@ class RefusedError(TftpError):
     Attributes:
         code: ErrorCode of the ERROR to send, 0..8.
         text: Its human-readable message; short, ASCII, free of paths.
+        why: What the operator needs to know beside it, paths and errno included; never sent.
     """
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, *, why: str = "") -> None:
         super().__init__(code, text)
         self.code = code
         self.text = text
+        self.why = why
 
     def __str__(self) -> str:
         return f"ERROR {int(self.code)}: {self.text}"
@@ -144,6 +147,15 @@ class TransferTimedOut(TransferError, TimeoutError):  # noqa: N818
     Who erred: the network or the server, if there is one.
     What do we send: an ERROR 0 into the silence, once.
     Is the transfer over: yes.
+    """
+
+
+class TransferUnreachable(TransferError, ConnectionRefusedError):  # noqa: N818
+    """The server's host says that nothing listens on its port (ICMP).
+
+    Who erred: whoever named the port, or the server, which is not running, or went away in the middle.
+    What do we send: nothing, nobody is there.
+    Is the transfer over: yes; to wait for a server that is just starting is the caller's to decide.
     """
 
 

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ import pytest
 from snow_owl_tftp.cli import bench as cli_bench
 from snow_owl_tftp.cli import main
 from snow_owl_tftp.client.bench.runs import Bench
-from snow_owl_tftp.client.bench.servers import installed_peers
+from snow_owl_tftp.client.bench.servers import KINDS, installed_peers
 
 own_steps = cli_bench._own_steps
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snow_owl_tftp", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=55, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=55, check=False, env=env)
 
 
 TINY = ("--clients", "3", "--transfers", "3", "--file-size", "3KiB", "--rounds", "1")
@@ -30,7 +31,7 @@ TINY = ("--clients", "3", "--transfers", "3", "--file-size", "3KiB", "--rounds",
 def called(output: Path, *arguments: str, **patched: Any) -> int:
     """In this process, so that what must be different can be made so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli_bench, "why_not", lambda: "a test")
+        patch.setattr(cli_bench, "why_not_after_trying", lambda: "a test")
         for name, value in patched.items():
             patch.setattr(cli_bench, name, value)
         return main(["bench", *arguments, "--output", str(output)])
@@ -41,7 +42,9 @@ def runs(output: Path) -> list[dict[str, Any]]:
     return written
 
 
-def test_wrong_byte_is_status_1_and_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_byte_is_status_1_and_no_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     real = Bench._content
 
     def spoilt(self: Bench, size_bytes: int) -> Path:
@@ -55,11 +58,38 @@ def test_wrong_byte_is_status_1_and_no_speed(tmp_path: Path, monkeypatch: pytest
     assert all(run["blocks_per_s"] is None and not run["is_valid"] for run in runs(tmp_path))
     said = (tmp_path / "report.md").read_text()
     assert said.count("**no figure**: the first transfer failed: CHANGED: content differs") == 3
+    told = capsys.readouterr().err
+    for name in ("ours", "ours, no GSO", "ours, no batching"):
+        assert told.count(f"bench: {name}: no figure: the first transfer failed: CHANGED: content differs") == 1
 
 
-@pytest.mark.skipif(not installed_peers(), reason="no other TFTP server is installed (scripts/install-peers.sh)")
+def test_where_tracing_is_forbidden_it_says_so_and_measures_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "bpftrace").write_text("#!/bin/sh\necho 'ERROR: create map: Operation not permitted' >&2\nexit 1\n")
+    (tmp_path / "bpftrace").chmod(0o755)
+    ran = bench(
+        *("--servers", "ours", "--no-sweeps", *TINY, "--output", str(tmp_path / "out")),
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert [line for line in ran.stderr.splitlines() if "System calls are not counted: trace: " in line]
+    assert "System calls are not counted: trace: " in (tmp_path / "out/report.md").read_text()
+    assert all(run["is_valid"] and not run["is_traced"] for run in runs(tmp_path / "out"))
+
+
+def test_folder_that_cannot_be_written_is_found_before_the_first_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file/below", Path("/proc")):
+        ran = bench("--servers", "ours", "--no-sweeps", *TINY, "--output", str(output))
+        assert ran.returncode == 2
+        assert f"bench: --output {output}: " in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+
+
 def test_servers_side_by_side_behind_a_bad_network(tmp_path: Path) -> None:
-    peer = installed_peers()[0]
+    peers = installed_peers()
+    peer = next((name for name, problem in peers.items() if problem is None), None)
+    if peer is None:
+        pytest.skip(f"NO OTHER SERVER can be started here: {peers or 'none is installed (make peers)'}")
     network = ("--rtt-ms", "2", "--loss", "1", "--seed", "4", "--windowsize", "4")
     assert called(tmp_path, "--servers", f"ours,{peer}", "--no-sweeps", *network, *TINY) == 0
     assert {run["target"] for run in runs(tmp_path)} == {"ours", "ours, no GSO", "ours, no batching", peer}
@@ -69,6 +99,28 @@ def test_servers_side_by_side_behind_a_bad_network(tmp_path: Path) -> None:
     assert f"--servers ours,{peer}" in said
     assert "--rtt-ms 2 --loss 1" in said
     assert "| ours | 512 B × 4 |" in said
+
+
+def test_servers_that_only_root_can_start_are_left_out_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("tftpd-hpa", "dnsmasq"):
+        monkeypatch.setitem(KINDS, name, replace(KINDS[name], find=lambda: "/bin/false"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert called(tmp_path / "named", "--servers", "ours,dnsmasq", "--no-sweeps", *TINY) == 2
+    assert "bench: dnsmasq needs root; leave it out, or run bench with sudo" in capsys.readouterr().err
+    assert called(tmp_path / "all", "--no-sweeps", *TINY, _own_steps=ours_alone) == 0
+    told = capsys.readouterr().err
+    for name in ("tftpd-hpa", "dnsmasq"):
+        assert f"bench: {name} is left out: it needs root." in told
+        assert f"{name} is left out: it needs root." in (tmp_path / "all/report.md").read_text()
+
+
+def ours_alone(*arguments: Any, **named: Any) -> list[Any]:
+    """Whatever else is installed here."""
+    steps = own_steps(*arguments, **named)
+    assert {step.target.name for step in steps}.isdisjoint({"tftpd-hpa", "atftpd", "dnsmasq"})
+    return [step for step in steps if step.target.server == "ours"]
 
 
 def test_one_sweep_alone_follows_network_and_rounds(tmp_path: Path) -> None:
@@ -128,7 +180,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
         while got := os.read(terminal, 65536):
             shown += got
     os.close(terminal)
-    assert ran.wait() == 0
+    assert ran.wait() == 0, shown
     assert b"main: ours, 3 clients" in shown
     assert "━".encode() in shown
     assert b"100 %" in shown

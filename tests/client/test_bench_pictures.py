@@ -61,7 +61,10 @@ def test_every_section_has_its_pictures(tmp_path: Path) -> None:
 
 
 def test_no_calls_are_drawn_where_none_were_counted(tmp_path: Path) -> None:
-    assert pictures.draw(tmp_path, [Result("main", Target("a"), timed())]) == ["main-latency.png"]
+    idle = traced(10, 0, 10)
+    idle.load["blocks"] = 0
+    for counted in ([], [Result("main", Target("a"), idle)]):
+        assert pictures.draw(tmp_path, [Result("main", Target("a"), timed()), *counted]) == ["main-latency.png"]
 
 
 def test_run_that_is_not_valid_is_a_gap(tmp_path: Path, curves: dict[str, list[float]]) -> None:

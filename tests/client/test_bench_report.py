@@ -15,7 +15,6 @@ from snow_owl_tftp.client.bench.settings import Network, Target, Workload, human
 from snow_owl_tftp.client.bench.sweeps import (
     ORIGIN_CLIENTS,
     ORIGIN_SIZES,
-    SECTIONS,
     Result,
     classical_targets,
     linger_targets,
@@ -49,7 +48,7 @@ def load(**changed: Any) -> dict[str, Any]:
     return {**said, **changed}
 
 
-def timed(cpu_s: float = 0.1, **changed: Any) -> Run:
+def timed(cpu_s: float | None = 0.1, **changed: Any) -> Run:
     return Run("x", WORKLOAD, load(**changed), server_cpu_s=cpu_s, cpu_counted_by="a test")
 
 
@@ -176,6 +175,42 @@ def test_transfers_of_which_none_ended_have_blocks_and_no_latency(tmp_path: Path
     assert "cut off" in said
 
 
+def test_what_was_not_measured_is_said_and_no_figure(tmp_path: Path) -> None:
+    run = Run("x", WORKLOAD, {key: value for key, value in load().items() if key != "load_cpu_s"})
+    write(tmp_path, machine(0, 1, ""), [Result("main", Target("x"), run)], [], "")
+    said = (tmp_path / "report.md").read_text()
+    assert "; server CPU not measured." in said
+    assert "| 20.5 | not measured | not measured | 10.0 |" in said
+    written = json.loads((tmp_path / "results.json").read_text())["runs"][0]
+    assert [written[name] for name in ("server_cpu_s", "cpu_us_per_block", "load_cpu_us_per_block")] == [None] * 3
+    assert written["steal_share"] is None
+
+
+def test_one_round_without_cpu_leaves_no_figure_of_it(tmp_path: Path) -> None:
+    said = report(tmp_path, [Result("main", Target("x"), timed(cpu_s=cpu_s)) for cpu_s in (0.1, None, 0.1)])
+    assert "| 20.5 | not measured | 15.00 |" in said
+
+
+def test_nothing_is_divided_by_blocks_that_did_not_come(tmp_path: Path) -> None:
+    run, counted = timed(blocks=0, payload_bytes=0), traced(10, 0, 10)
+    counted.load["blocks"] = 0
+    assert run.is_valid
+    assert run.cpu_us_per_block is run.load_cpu_us_per_block is None
+    said = report(tmp_path, [Result("main", Target("x"), one) for one in (run, counted)])
+    assert "| not measured | not measured |" in said
+    assert "| – | – | – | – | 2,000.00 |" in said or "| – | – | – | – | 2000.00 |" in said
+
+
+def test_share_without_calls_is_a_dash_and_no_percentage(tmp_path: Path) -> None:
+    counted = traced(10, 0, 10)
+    assert counted.trace is not None
+    counted.trace["derived"] |= {"batch_efficiency": None, "empty_receive_share": None}
+    said = report(tmp_path, [Result("main", Target("x"), one) for one in (timed(), counted)])
+    assert said.rstrip().endswith("![one.png](one.png)")
+    assert "| – | – |" in said
+    assert "– %" not in said
+
+
 def test_what_the_relay_saw_repeated_is_the_server_s(tmp_path: Path) -> None:
     relay = {"forwarded": 1, "lost": 0, "overflowed": 0, "busy_share": 0.1, "repeated_by_server": 17}
     run = Run("x", WORKLOAD, load(), server_cpu_s=0.1, relay=relay)
@@ -255,7 +290,7 @@ def test_relay_that_was_too_busy_is_named(tmp_path: Path) -> None:
 
 def test_rounds_alternate_between_servers_and_traces_are_apart() -> None:
     targets = [Target("a"), Target("b")]
-    steps = standard_steps(targets, WORKLOAD, 2, chosen=["main"], can_trace=True)
+    steps = standard_steps(targets, WORKLOAD, 2, chosen=["main"])
     assert [(step.target.name, step.is_traced) for step in steps] == [
         ("a", False),
         ("b", False),
@@ -263,11 +298,10 @@ def test_rounds_alternate_between_servers_and_traces_are_apart() -> None:
         ("b", False),
         *[("a", True), ("b", True)] * 2,
     ]
-    assert not any(step.is_traced for step in standard_steps(targets, WORKLOAD, 1, chosen=SECTIONS, can_trace=False))
 
 
 def test_clients_are_swept_up_to_what_was_asked() -> None:
-    steps = standard_steps([Target("a")], WORKLOAD, 2, chosen=["clients"], can_trace=False)
+    steps = standard_steps([Target("a")], WORKLOAD, 2, chosen=["clients"])
     swept = [step.workload for step in steps]
     assert [workload.clients for workload in swept] == [1, 2, 5, 10, 20, 50] * 2
     assert all(workload.transfers % workload.clients == 0 for workload in swept)
@@ -275,7 +309,7 @@ def test_clients_are_swept_up_to_what_was_asked() -> None:
 
 def test_linger_is_swept_for_ours_alone_and_every_round() -> None:
     def swept(server: str) -> list[str]:
-        steps = standard_steps([Target("x", server)], WORKLOAD, 2, chosen=["linger"], can_trace=True)
+        steps = standard_steps([Target("x", server)], WORKLOAD, 2, chosen=["linger"])
         return [step.target.name for step in steps if not step.is_traced]
 
     assert swept("dnsmasq") == []
@@ -283,7 +317,7 @@ def test_linger_is_swept_for_ours_alone_and_every_round() -> None:
 
 
 def test_traced_rounds_are_at_most_three() -> None:
-    steps = standard_steps([Target("a")], WORKLOAD, 9, chosen=["main"], can_trace=True)
+    steps = standard_steps([Target("a")], WORKLOAD, 9, chosen=["main"])
     assert [step.is_traced for step in steps] == [False] * 9 + [True] * 3
 
 
@@ -306,7 +340,7 @@ def test_lossy_run_is_long_enough_for_losses_in_a_row() -> None:
 
 
 def test_origin_profile_is_the_issue_s() -> None:
-    steps = origin_steps(1, has_classical=True, can_trace=True)
+    steps = origin_steps(1, has_classical=True)
     assert {step.workload.file_bytes for step in steps} == {102_400, 10_485_760}
     assert {step.workload.clients for step in steps} == {ORIGIN_CLIENTS}
     assert {step.workload.blksize_bytes for step in steps} == {512}
@@ -322,14 +356,14 @@ def test_origin_profile_is_the_issue_s() -> None:
 
 
 def test_origin_profile_takes_less_than_a_quarter_of_an_hour() -> None:
-    steps = origin_steps(3, has_classical=True, can_trace=True)
+    steps = origin_steps(3, has_classical=True)
     # Starting and ending the processes of a run takes a second, attaching a tracer two more.
     took_s = sum((step.workload.stop_after_s or 1e9) + (3 if step.is_traced else 1) for step in steps)
     assert took_s < 900
 
 
 def test_origin_profile_can_be_narrowed_to_one_size() -> None:
-    steps = origin_steps(1, has_classical=False, can_trace=False, sizes_bytes=[102_400])
+    steps = origin_steps(1, has_classical=False, sizes_bytes=[102_400])
     assert {step.section for step in steps} == {"origin 100 KiB"}
 
 

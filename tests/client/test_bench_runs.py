@@ -1,7 +1,7 @@
 """Whole runs, small ones: servers are started, loaded and ended; a bad network is a bad network."""
 
 import shutil
-import subprocess
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,21 @@ import pytest
 from tests.support.server import wait_for
 from tests.support.tracing import needs_trace, tracing  # noqa: F401 - a fixture is used by its name
 
-from snow_owl_tftp.client.bench.cpu import CpuAccount, end_tree, start
+from snow_owl_tftp.client.bench import cpu, runs
+from snow_owl_tftp.client.bench.cpu import PROCESS_CLOCKS, CpuAccount, end_tree, start
 from snow_owl_tftp.client.bench.runs import Bench
-from snow_owl_tftp.client.bench.servers import KINDS, has_classical, installed_peers, our_targets
+from snow_owl_tftp.client.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
 from snow_owl_tftp.client.bench.settings import Network, Target, Workload
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace import Tracer
+
+
+@pytest.fixture
+def no_control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container, and for an ordinary user."""
+    monkeypatch.setattr(cpu, "_V1", tmp_path / "none")
+    monkeypatch.setattr(cpu, "_V2", tmp_path / "none")
+
 
 SMALL = Workload(clients=10, transfers=40, file_bytes=20_000, limit_s=20)
 
@@ -28,6 +37,24 @@ def test_timed_run_has_speed_latency_and_cpu() -> None:
     assert run.blocks_per_s is not None
     assert run.cpu_us_per_block is not None
     assert 0 < run.cpu_us_per_block < 1000
+
+
+def test_cpu_is_measured_without_control_groups(no_control_groups: None) -> None:
+    with Bench() as bench:
+        run = bench.timed(Target("ours"), SMALL)
+    assert run.is_valid, run
+    assert run.cpu_counted_by == PROCESS_CLOCKS
+    assert run.cpu_us_per_block is not None
+    assert 0 < run.cpu_us_per_block < 1000
+
+
+@pytest.mark.parametrize("used_s", [None, 1.5])
+def test_cpu_that_nothing_tells_is_no_figure(monkeypatch: pytest.MonkeyPatch, used_s: float | None) -> None:
+    monkeypatch.setattr(CpuAccount, "used_s", lambda account: used_s)
+    with Bench() as bench:
+        run = bench.timed(Target("ours"), SMALL)
+    assert run.is_valid, run
+    assert (run.server_cpu_s, run.cpu_us_per_block, run.cpu_counted_by) == (None, None, "")
 
 
 @needs_trace
@@ -58,8 +85,10 @@ def test_classical_layout_batches_requests_only() -> None:
     assert calls["recvfrom"]["moved"] == run.load["blocks"]
 
 
-@pytest.mark.parametrize("name", installed_peers())
+@pytest.mark.parametrize("name", [name for name in KINDS if name != OURS and not name.startswith("classical")])
 def test_installed_peer_is_started_and_serves_every_byte(name: str) -> None:
+    if (problem := installed_peers().get(name, "is MISSING (make peers, make peers-all)")) is not None:
+        pytest.skip(f"NOT STARTED: {name} {problem}")
     with Bench() as bench:
         run = bench.timed(Target(name, name), Workload(clients=2, transfers=4, file_bytes=5000, limit_s=20))
     assert run.is_valid, run
@@ -70,6 +99,18 @@ def test_server_that_does_not_start_says_why() -> None:
         run = bench.timed(Target("broken", batch={"max_batch_size": 0}), SMALL)
     assert not run.is_valid
     assert "max_batch_size" in run.problem
+
+
+@pytest.mark.parametrize("taken_again", [1, 3])
+def test_port_that_was_taken_meanwhile_is_another_one(monkeypatch: pytest.MonkeyPatch, taken_again: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken, Bench() as bench:
+        taken.bind(("127.0.0.1", 0))
+        ports = [taken.getsockname()[1]] * taken_again
+        free_port = runs._free_port
+        monkeypatch.setattr(runs, "_free_port", lambda: ports.pop() if ports else free_port())
+        run = bench.timed(Target("ours"), SMALL)
+    assert run.is_valid == (taken_again < 3), run
+    assert ("in use" in run.problem) == (taken_again == 3)
 
 
 def test_what_keeps_a_tracer_from_starting_is_the_run_s_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,16 +206,29 @@ def test_relay_loses_by_its_seed_and_every_byte_arrives() -> None:
 
 
 def test_cpu_of_children_counts(tmp_path: Path) -> None:
+    assert used_by_a_child_s(tmp_path) >= 0.2
+
+
+def test_cpu_of_children_counts_without_control_groups(no_control_groups: None, tmp_path: Path) -> None:
+    # Two ticks less: user and system time of a child that has ended are each rounded down.
+    assert used_by_a_child_s(tmp_path) >= 0.18
+
+
+def used_by_a_child_s(tmp_path: Path) -> float:
+    """What an account has of a server whose child used 0.2 s and has ended."""
     burn = "import time; e = time.process_time() + 0.2\nwhile time.process_time() < e: pass"
-    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print('burnt'); input()"
+    script = (
+        f"import signal, subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); "
+        "print('burnt', flush=True); signal.pause()"
+    )
     with CpuAccount("test") as account:
-        # Standard input is empty, so it ends by itself once the child is done.
         process = start([sys.executable, "-c", script], account, core=None, log_path=tmp_path / "log")
-        wait_for(lambda: b"burnt" in (tmp_path / "log").read_bytes() or process.poll() is not None, "the child")
-        if account.how != "/proc/PID/stat":
-            assert account.used_s() >= 0.2
+        wait_for(lambda: b"burnt" in (tmp_path / "log").read_bytes(), "the child")
+        used_s = account.used_s()
         end_tree(process)
     assert process.returncode is not None
+    assert used_s is not None
+    return used_s
 
 
 def test_children_end_with_their_server(tmp_path: Path) -> None:
@@ -184,5 +238,12 @@ def test_children_end_with_their_server(tmp_path: Path) -> None:
         process = start([sys.executable, "-u", "-c", script], account, core=None, log_path=tmp_path / "log")
         pid = int(wait_for(lambda: (tmp_path / "log").read_text().strip(), "the child"))
         end_tree(process)
-    stat = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    assert stat.strip()[:1] in ("", "Z")
+    assert state_of(pid) in (None, "Z")
+
+
+def state_of(pid: int) -> str | None:
+    """The letter of proc_pid_stat(5), field 3; None where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return None

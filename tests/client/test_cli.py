@@ -53,6 +53,33 @@ def test_get_several_into_a_folder(server, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"file": CONTENT, "other": b"other"}
 
 
+@pytest.mark.parametrize("names", [["file"], ["file", "other"]])
+@pytest.mark.parametrize("folder", ["new/", "a/b/", "there/", "there"])
+def test_get_into_a_folder_that_need_not_be_there(server, tmp_path, names, folder):
+    (tmp_path / "there").mkdir()
+    done = run("get", *[url(server, name) for name in names], "-o", folder, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert sorted(path.name for path in (tmp_path / folder).iterdir()) == names
+    assert (tmp_path / folder / "file").read_bytes() == CONTENT
+
+
+def test_get_that_fails_leaves_no_folder_of_its_making(server, tmp_path):
+    (tmp_path / "there").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for folder in ("new/", "a/b/", "there/"):
+        assert run("get", url(server, "missing"), "-o", folder, cwd=tmp_path).returncode == 3
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("folder", ["file/", "file/below/"])
+def test_file_is_no_folder(tmp_path, folder):
+    (tmp_path / "file").write_bytes(b"old")
+    done = run("get", "tftp://127.0.0.1:9/x", "-o", folder, cwd=tmp_path)
+    assert done.returncode == 2
+    assert b"-o file" in done.stderr
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
 def test_get_to_standard_output_in_order(server):
     done = run("get", url(server, "other"), url(server, "file"), "-o", "-", "--json")
     assert done.stdout == b"other" + CONTENT
@@ -67,6 +94,12 @@ def test_json_tells_the_result(server, tmp_path):
     assert result["bytes"] == len(CONTENT)
     assert result["seconds"] > 0
     assert result["retransmits"] == 0
+
+
+def test_no_options_is_a_flag(server, tmp_path):
+    done = run("get", url(server, "file"), "-o", tmp_path / "x", "--json", "--no-options")
+    assert json.loads(done.stdout)["options"] == {}
+    assert (tmp_path / "x").read_bytes() == CONTENT
 
 
 def test_put_and_put_from_standard_input(server, tmp_path):
@@ -94,12 +127,6 @@ def test_silence_is_status_4():
     assert b"timed out" in done.stderr
 
 
-def test_nobody_at_the_port_is_status_4():
-    done = run("get", "tftp://127.0.0.1:9/x", "-o", "-")
-    assert done.returncode == 4
-    assert b"nobody listens at 127.0.0.1:9" in done.stderr
-
-
 def test_changed_is_status_5(tmp_path):
     def script(talk: Talk) -> None:
         talk.oack(tsize=7)
@@ -122,6 +149,7 @@ def test_full_disk_is_status_6(server):
         ["get"],
         ["get", "http://h/x"],
         ["get", "tftp://h/x", "--blksize", "7"],
+        ["get", "tftp://h/x", "--blksize", "1428", "--no-options"],
         ["get", "tftp://h/x", "--port-range", "x"],
         ["get", "tftp://h/a", "tftp://h/b", "-o", "/does/not/exist"],
         ["get", "tftp://h/dir/"],
@@ -151,3 +179,10 @@ def test_interrupted_tells_the_server_and_leaves_nothing(tmp_path, number, statu
         wait_for(lambda: heard, "the ERROR")
     assert heard == [0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_at_the_port_is_status_7(tmp_path):
+    done = run("get", "tftp://127.0.0.1:9/x", "-o", tmp_path / "x", "--json")
+    assert done.returncode == 7
+    assert b"unreachable: nothing listens on 127.0.0.1:9" in done.stderr
+    assert json.loads(done.stdout)["error"] == "unreachable"

@@ -5,7 +5,9 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.server.upload_support import serve_uploads
-from tests.support.fake_server import Talk, fake_server
+from tests.support.fake_server import Talk, drop_options, fake_server
 from tests.support.server import wait_for
 
 CONTENT = os.urandom(200_001)
@@ -202,21 +204,29 @@ def test_no_room_to_copy_standard_input_is_status_6(server):
         (["put", "/does/not/exist", "tftp://127.0.0.1:9/x"], "No such file or directory: /does/not/exist"),
         (["get", "tftp://127.0.0.1:9/x", "-o", "/does/not/exist"], "No such file or directory: /does/not/exist"),
         (["get", "tftp://[fe80::1]/x", "-o", "-"], "fe80::1%"),
-        (["get", "TFTP://127.0.0.1:9/x", "-o", "-", "--timeout", "0.01", "--retries", "0"], "nobody listens"),
     ],
 )
 def test_errors_are_told_in_words(arguments, text):
     assert text in one_line(shell('"$@"', *arguments))
 
 
+def test_silence_is_told_in_words():
+    with fake_server(lambda talk: None) as server:
+        name = server.url("x").replace("tftp:", "TFTP:")
+        assert "timed out" in one_line(shell('"$@"', "get", name, "-o", "-", "--timeout", "0.01", "--retries", "0"))
+
+
 # --- terminals
 
 
-def on_a_terminal(*arguments, stdout=subprocess.DEVNULL):
+def on_a_terminal(*arguments, stdout=subprocess.DEVNULL, rows=24):
     """Exit status, and what standard error, a terminal, was told."""
     leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 100, 0, 0))
     out = follower if stdout is None else stdout
-    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=follower, stdout=out, stdin=subprocess.DEVNULL)
+    env = dict(os.environ)  # given, since the readline of this process puts a LINES behind Python's back
+    command = [*COMMAND, *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=follower, stdout=out, stdin=subprocess.DEVNULL, env=env)
     os.close(follower)
     seen = bytearray()
     try:
@@ -256,3 +266,57 @@ def test_json_has_no_bar(server, tmp_path):
     with os.fdopen(read) as file:
         assert json.loads(file.read())["bytes"] == len(CONTENT)
     assert (status, seen) == (0, "")
+
+
+def lines_drawn_over(seen) -> int:
+    """The most lines that were ever drawn again; rich goes up one, and clears it, for each but the last."""
+    return max(len(run) // len(UP) for run in re.findall(f"(?:{re.escape(UP)})+", seen)) + 1
+
+
+CLEARED = "\x1b[2K"
+UP = f"\x1b[1A{CLEARED}"
+
+
+@pytest.mark.parametrize(("rows", "lines"), [(24, 11), (8, 6), (3, 2)])
+def test_many_transfers_never_scroll_the_terminal(tmp_path, rows, lines):
+    """What scrolled away cannot be drawn over: every step of every bar would stay on the screen."""
+    root = tmp_path / "root"
+    root.mkdir()
+    names = [f"file-{i}" for i in range(41)]
+    for name in names:
+        (root / name).write_bytes(CONTENT)
+    with serve_uploads(root) as server:
+        status, seen = on_a_terminal("get", *[url(server, n) for n in names], "-o", f"{tmp_path}/out/", rows=rows)
+    assert status == 0
+    assert lines_drawn_over(seen) <= lines
+    assert "41 of 41 files" in seen
+    assert all((tmp_path / "out" / name).read_bytes() == CONTENT for name in names)
+
+
+def test_few_transfers_have_a_bar_each_to_the_end(server, tmp_path):
+    (tmp_path / "root/other").write_bytes(CONTENT)
+    status, seen = on_a_terminal("get", url(server, "file"), url(server, "other"), "-o", f"{tmp_path}/out/")
+    assert status == 0
+    assert "of 2 files" not in seen
+    last_frame = seen.rpartition(CLEARED)[2]
+    assert "file" in last_frame
+    assert "other" in last_frame
+
+
+def test_silent_server_is_named_where_its_bar_would_be(tmp_path):
+    with fake_server(lambda talk: None) as server:
+        host = server.url("").removeprefix("tftp://").rstrip("/")
+        arguments = ["--timeout", "0.5", "--retries", "3"]
+        status, seen = on_a_terminal("get", server.url("x"), "-o", tmp_path / "x", *arguments)
+    assert status == 4
+    assert f"x: no answer from {host} yet, asked 2 times" in seen
+    assert f"x: no answer from {host} yet, asked 3 times" in seen
+
+
+def test_bar_is_back_when_a_silent_server_answers(tmp_path):
+    with fake_server(drop_options(lambda talk: talk.serve(CONTENT))) as server:
+        status, seen = on_a_terminal("get", server.url("x"), "-o", tmp_path / "x", "--timeout", "0.5")
+    assert status == 0
+    assert "yet, asked 2 times" in seen
+    assert "yet, asked" not in seen.rpartition(CLEARED)[2]
+    assert "━" in seen

@@ -120,8 +120,10 @@ def test_full_disk_leaves_nothing(client):
 
 
 def test_directory_is_no_target(client, tmp_path):
-    with pytest.raises(IsADirectoryError):
-        client.get("file", tmp_path)
+    for folder in (tmp_path, f"{tmp_path}/", f"{tmp_path}/absent/"):
+        with pytest.raises(IsADirectoryError):
+            client.get("file", folder)
+    assert not (tmp_path / "absent").exists()
 
 
 @pytest.mark.parametrize("kind", ["bytes", "path", "file"])

@@ -9,6 +9,7 @@ import fsspec
 import pytest
 from tests.server.upload_support import files_below, make_root, serve_uploads
 
+from snow_owl_tftp import Response, Server
 from snow_owl_tftp.client import fs_files
 from snow_owl_tftp.errors import TransferRefused
 
@@ -109,14 +110,15 @@ def test_compressed_file_is_stored_by_fsspec_open_and_refused_where_it_would_be_
     assert files_below(root) == {"up/x": b"not by its name"}
 
 
-def test_refused_upload_raises(tftp_server, fs):
-    with pytest.raises(TransferRefused):
-        fs.pipe_file(tftp_server.url("x"), b"content")
-    file = fs.open(tftp_server.url("x"), "wb")
-    with pytest.raises(TransferRefused):
+def test_refused_upload_raises(fs):
+    with Server(read=lambda request: Response(b"read only")) as server:
+        with pytest.raises(TransferRefused):
+            fs.pipe_file(server.url("x"), b"content")
+        file = fs.open(server.url("x"), "wb")
+        with pytest.raises(TransferRefused):
+            file.close()
+        assert file.closed
         file.close()
-    assert file.closed
-    file.close()
 
 
 def test_closed_file_takes_no_more(url, fs):

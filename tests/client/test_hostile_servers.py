@@ -3,7 +3,6 @@
 import os
 import socket
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from snow_owl_tftp.errors import (
     TransferError,
     TransferRefused,
     TransferTimedOut,
+    TransferUnreachable,
 )
 from snow_owl_tftp.protocol.packets import build_ack, build_data
 
@@ -102,12 +102,69 @@ def test_put_falls_back_without_losing_a_byte():
     ],
 )
 def test_bad_oack_is_answered_with_error_8_and_raises(options):
+    """Twice: the second time nothing was asked for, so that any OACK does."""
+
     def script(talk: Talk) -> None:
         talk.oack(**options)
         assert talk.hear_error() == 8
 
     with fake_server(script) as server, pytest.raises(TransferError, match="OACK breaks the rules"):
         get(server.url("x"))
+    assert [bool(request.options) for request in server.requests] == [True, False]
+
+
+@pytest.mark.parametrize("options", [{"blksize": "512 bytes"}, {"windowsize": 64, "rollover": 0}])
+def test_server_with_a_broken_oack_is_asked_again_without(options):
+    def script(talk: Talk) -> None:
+        if talk.request.options:
+            talk.oack(**options)
+            assert talk.hear_error() == 8
+        else:
+            talk.serve(CONTENT)
+
+    with fake_server(script) as server:
+        assert get(server.url("x")) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "strings",
+    [
+        "blksize|512|||||",
+        "blksize|512||",
+        f"blksize|512|tsize|{len(CONTENT)}||||",
+        f"BlkSize|512|TSIZE|{len(CONTENT)}|",
+        "blksize|00512|",
+        "blksize|512|windowsize|1|BLKSIZE|512|",
+        "windowsize|1|",
+        "||",
+    ],
+)
+def test_odd_oack_that_can_mean_one_thing_only_holds(strings):
+    """Padding, capitals, an option said twice, nothing granted: as other clients take them."""
+
+    def script(talk: Talk) -> None:
+        talk.send(b"\0\6" + strings.encode().replace(b"|", b"\0"))
+        talk.hear_ack(0)
+        talk.serve(CONTENT)
+
+    with fake_server(script) as server:
+        assert get(server.url("x")) == CONTENT
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "strings", ["blksize|512", "blksize|", "blksize|512||garbage|", "blksize|512|\xff\xfe|", "blksize|512|blksize|8|"]
+)
+def test_oack_that_may_mean_anything_is_refused_and_the_file_comes_without(strings):
+    def script(talk: Talk) -> None:
+        if talk.request.options:
+            talk.send(b"\0\6" + strings.encode("latin-1").replace(b"|", b"\0"))
+            assert talk.hear_error() == 8
+        else:
+            talk.serve(CONTENT)
+
+    with fake_server(script) as server:
+        assert get(server.url("x")) == CONTENT
 
 
 def test_oack_is_acknowledged_again_when_the_ack_was_lost():
@@ -306,6 +363,17 @@ def test_error_in_the_middle_is_refused_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("text", [b"no such file", b"no such file\0", b"no such file\0and more", b"", b"\xff\xe4"])
+def test_error_is_heard_however_its_text_ends(text):
+    with (
+        fake_server(lambda talk: talk.send(b"\0\5\0\1" + text)) as server,
+        pytest.raises(TransferRefused) as refused,
+    ):
+        get(server.url("x"))
+    assert refused.value.code == 1
+    assert refused.value.server_text == text.split(b"\0")[0].decode("utf-8", "replace")
+
+
 def test_silence_times_out_after_the_retries():
     with fake_server(lambda talk: None) as server:
         began = time.monotonic()
@@ -314,25 +382,34 @@ def test_silence_times_out_after_the_retries():
         assert 0.3 <= time.monotonic() - began < 3
 
 
-@pytest.mark.parametrize(("keeps_port", "text"), [(True, "fell silent"), (False, "the server vanished")])
-def test_silence_in_the_middle_times_out_and_leaves_nothing(tmp_path, keeps_port, text):
-    with ExitStack() as kept:
+def test_silence_in_the_middle_times_out_and_leaves_nothing(tmp_path):
+    def script(talk: Talk) -> None:
+        talk.data(1, bytes(512))
+        talk.hear_ack(1)
+        assert talk.hear_error() == 0
 
-        def script(talk: Talk) -> None:
-            talk.data(1, bytes(512))
-            talk.hear_ack(1)
-            if keeps_port:
-                kept.enter_context(talk.sock.dup())
-
-        with fake_server(script) as server, pytest.raises(TransferTimedOut, match=f"{text} after 512 bytes"):
-            get(server.url("x"), tmp_path / "file", **QUICK)
+    with fake_server(script) as server, pytest.raises(TransferTimedOut, match="fell silent after 512 bytes"):
+        get(server.url("x"), tmp_path / "file", **QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_at_the_port_is_told_at_once():
+def test_server_that_vanishes_in_the_middle_is_told_at_once(tmp_path):
+    """The script ends and its port with it."""
+
+    def script(talk: Talk) -> None:
+        talk.data(1, bytes(512))
+        talk.hear_ack(1)
+
+    with fake_server(script) as server, pytest.raises(TransferUnreachable, match="went away after 512 bytes"):
+        get(server.url("x"), tmp_path / "file", timeout=0.1, retries=1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("transfer", [get, lambda url, **settings: put(url, CONTENT, **settings)])
+def test_nobody_at_the_port_is_told_at_once(transfer):
     began = time.monotonic()
-    with pytest.raises(TransferTimedOut, match=r"nobody listens at 127\.0\.0\.1:9"):
-        get("tftp://127.0.0.1:9/x", timeout=60)
+    with pytest.raises(TransferUnreachable, match=r"unreachable: nothing listens on 127\.0\.0\.1:9$"):
+        transfer("tftp://127.0.0.1:9/x", timeout=60)
     assert time.monotonic() - began < 30
 
 

@@ -1,5 +1,7 @@
 """RFC 3617 URLs."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,10 @@ from snow_owl_tftp.client.url import TftpUrl, parse_url
         ("tftp://[fe80::1%2525x]/a", TftpUrl("fe80::1%25x", 69, "a")),
         ("tftp://a%2541/a", TftpUrl("a%41", 69, "a")),
         ("tftp://h/a#b", TftpUrl("h", 69, "a#b")),
+        (r"tftp://h/a\b%5Cc", TftpUrl("h", 69, r"a\b\c")),
+        ("tftp://h/%FFa%E4", TftpUrl("h", 69, "\udcffa\udce4")),
+        ("tftp://h/\udcc3%A4", TftpUrl("h", 69, "ä")),
+        ("tftp://h/100%", TftpUrl("h", 69, "100%")),
         ("tftp://10.0.0.1/a", TftpUrl("10.0.0.1", 69, "a")),
         ("tftp://[::1]:70/a", TftpUrl("::1", 70, "a")),
         ("tftp://[fe80::1%25eth0]/a", TftpUrl("fe80::1%eth0", 69, "a")),
@@ -40,6 +46,27 @@ _ZONES = st.builds("fe80::1%{}".format, _TEXT)
 @given(st.builds(TftpUrl, _NAMES | _ZONES, st.integers(1, 65535), _TEXT, st.sampled_from([None, "octet", "netascii"])))
 def test_what_is_written_is_read_again(url):
     assert parse_url(str(url)) == url
+
+
+@given(st.binary(min_size=1).filter(lambda name: b"\0" not in name))
+def test_every_name_without_nul_can_be_written(name):
+    url = TftpUrl("h", 69, os.fsdecode(name))
+    assert os.fsencode(parse_url(str(url)).path) == name
+    assert str(url).isascii()
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("tftp://h/a", "a"),
+        ("tftp://h/a/", "a/my%41;b"),
+        ("tftp://h/", "my%41;b"),
+        ("tftp://h/a/;mode=octet", "a/my%41;b"),
+        ("tftp://h/a%2F", "a/my%41;b"),
+    ],
+)
+def test_folder_takes_the_name_of_the_file(text, path):
+    assert parse_url(text, file_name="my%41;b").path == path
 
 
 def test_link_local_zone_may_be_bare():

@@ -6,16 +6,19 @@ import socket
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from snow_owl_tftp.content import beneath, files
-from snow_owl_tftp.content.beneath import KernelResolver, Resolver, WalkResolver, choose_resolver
+from snow_owl_tftp.content.beneath import KernelResolver, Resolver, choose_resolver
 from snow_owl_tftp.content.files import FileTooLargeError, FileTree, OpenFile, OutsideRootError, WouldBlock
+from snow_owl_tftp.content.walk import Place, WalkResolver
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
+
+MakeResolver = Callable[[int, Sequence[Place]], Resolver]
 
 SECRET = b"outside"
 TMPFS_MAGIC = 0x01021994
@@ -48,15 +51,15 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=[KernelResolver, WalkResolver])
-def make_resolver(request: pytest.FixtureRequest) -> Callable[[int], Resolver]:
+def make_resolver(request: pytest.FixtureRequest) -> MakeResolver:
     if request.param is KernelResolver and not kernel_has_openat2():
         pytest.skip("this kernel has no openat2, or a filter hides it")
-    chosen: Callable[[int], Resolver] = request.param
+    chosen: MakeResolver = request.param
     return chosen
 
 
 @pytest.fixture
-def tree(root: Path, make_resolver: Callable[[int], Resolver]) -> Iterator[FileTree]:
+def tree(root: Path, make_resolver: MakeResolver) -> Iterator[FileTree]:
     before = open_descriptors()
     tree = FileTree(root, make_resolver=make_resolver)
     yield tree
@@ -143,6 +146,35 @@ def test_open_file_says_what_it_is(tree: FileTree, root: Path) -> None:
     assert file.fd == -1
 
 
+# ---- names are bytes
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9.cfg", b"netboot.xyz.efi\xff", b"a\xffb", b"file\r\n", b"sub/x\xfe", b"\xff"]
+)
+def test_name_as_sent_is_looked_up_byte_by_byte(tree: FileTree, root: Path, name: bytes) -> None:
+    (root / "netboot.xyz.efi").write_bytes(b"not this one")
+    (root / os.fsdecode(name)).write_bytes(b"this one")
+    assert read(tree, os.fsdecode(name)) == b"this one"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"sub/file\xff", b"sub/file\xff\x06\x04/x", b"sub/file\r\n", b"sub/file\x01 \x7f", b"\\sub\\file\n\xff\xff"],
+)
+def test_what_firmware_hangs_behind_a_name_is_ignored_where_no_file_has_it(
+    tree: FileTree, root: Path, name: bytes
+) -> None:
+    assert read(tree, os.fsdecode(name)) == b"inner file"
+    file = tree.open_for_reading(os.fsdecode(name))
+    file.close()
+    assert (file.relative_path, file.is_as_sent) == (b"sub/file", False)
+
+
+def test_name_that_is_missing_with_and_without_its_end_is_not_found(tree: FileTree) -> None:
+    assert refused(tree, "missing\udcff").code == ErrorCode.FILE_NOT_FOUND
+
+
 def test_size_beyond_four_gib_is_exact(tree: FileTree, root: Path) -> None:
     os.truncate(root / "file", 5 * 1024**3 + 1)
     file = tree.open_for_reading("file")
@@ -210,7 +242,11 @@ def test_name_that_leaves_the_root_is_refused(tree: FileTree, name: str) -> None
         ("link", "sub/../../secret"),
         ("sub/link", "../../secret"),
         ("sub/link", "deep/../../.."),
-        ("link", "{root}/file"),
+        ("link", "{root}/../secret"),
+        ("link", "{root}/sub/../../secret"),
+        ("link", "{root}2/file"),
+        ("link", "{root}/.."),
+        ("link", "../root/sub/../../secret"),
         ("sub/link", "/etc/passwd"),
         ("link", "/"),
     ],
@@ -268,12 +304,18 @@ def test_device_is_refused(tree: FileTree, root: Path) -> None:
     assert refused(tree, "null").code == ErrorCode.ACCESS_VIOLATION
 
 
-@pytest.mark.parametrize("name", ["fi\0le", "file\n", "\x1b[2Jfile", "file\x7f", "file\x9b"])
-def test_control_character_is_refused(tree: FileTree, name: str) -> None:
-    assert refused(tree, name).code == ErrorCode.ACCESS_VIOLATION
+def test_nul_is_refused(tree: FileTree) -> None:
+    assert refused(tree, "fi\0le").code == ErrorCode.ACCESS_VIOLATION
 
 
-def test_file_larger_than_the_limit_is_refused(root: Path, make_resolver: Callable[[int], Resolver]) -> None:
+@pytest.mark.parametrize("name", ["\x1b[2Jfile", "fi\nle", "\x9bfile", "\xfffile"])
+def test_control_character_in_a_name_is_a_character_like_others(tree: FileTree, root: Path, name: str) -> None:
+    assert refused(tree, name).code == ErrorCode.FILE_NOT_FOUND
+    (root / name).write_bytes(b"odd")
+    assert read(tree, name) == b"odd"
+
+
+def test_file_larger_than_the_limit_is_refused(root: Path, make_resolver: MakeResolver) -> None:
     tree = FileTree(root, max_file_size_bytes=len(b"inner file"), make_resolver=make_resolver)
     assert read(tree, "sub/file") == b"inner file"
     (root / "sub/file").write_bytes(b"inner file+")
@@ -327,13 +369,16 @@ class FailingResolver:
 
     error_number = 0
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, places: Sequence[Place]) -> None:
         pass
 
     def open(self, path: bytes) -> int:
         return -self.error_number
 
     open_cached = open
+
+    def explain(self, path: bytes) -> str:
+        return ""
 
 
 @pytest.mark.parametrize(
@@ -483,7 +528,7 @@ def test_walk_never_answers_from_the_cache(root: Path) -> None:
 @pytest.mark.parametrize("error_number", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
 def test_without_openat2_the_walk_is_chosen(error_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beneath, "_openat2", lambda *_: -error_number)
-    assert isinstance(choose_resolver(0), WalkResolver)
+    assert isinstance(choose_resolver(0, ()), WalkResolver)
 
 
 def test_root_that_cannot_be_listed_does_not_hide_openat2(monkeypatch: pytest.MonkeyPatch) -> None:

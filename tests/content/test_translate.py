@@ -130,7 +130,51 @@ def test_changed_content_is_converted_anew(cache: NetasciiCache, tmp_path: Path)
         source.close()
 
 
-@pytest.mark.parametrize("change", ["grown", "cut", "rewritten"])
+@pytest.mark.parametrize("way", ["in place", "by a new file in the old inode"])
+def test_content_with_the_size_and_times_of_the_old_one_is_converted_anew(
+    cache: NetasciiCache, tmp_path: Path, way: str
+) -> None:
+    """A release with fixed times; where the inode number does not come back by itself it is made to."""
+    path, fixed_ns = tmp_path / "text", 1_000_000_000
+    inodes = set()
+    for text in (b"old\n", b"new\n"):
+        if way != "in place":
+            path.unlink(missing_ok=True)
+        path.write_bytes(text)
+        os.utime(path, ns=(fixed_ns, fixed_ns))
+        source = open_file(path)
+        inodes.add(source.inode)
+        source.inode = min(inodes)
+        copy = cache.translate(source)
+        assert content_of(copy) == netascii.encode(text)
+        copy.close()
+        source.close()
+
+
+def test_copy_of_a_file_changed_just_now_is_not_kept_for_later(
+    tmp_path: Path, conversions: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second change within one tick of the file system's clock looks like the first."""
+    now_ns = [0]
+    cache = NetasciiCache(clock_ns=lambda: now_ns[0])
+    (tmp_path / "text").write_bytes(b"old\n")
+    source = open_file(tmp_path / "text")
+    cache.translate(source).close()
+    cache.translate(source).close()
+    assert len(conversions) == 1
+    now_ns[0] = translate._SETTLED_NS
+    assert cache.cached(source) is None
+    monkeypatch.setattr("time.time_ns", lambda: source.ctime_ns + 10 * translate._SETTLED_NS)
+    cache.translate(source).close()
+    assert len(conversions) == 2
+    now_ns[0] *= 1000
+    cache.translate(source).close()
+    assert len(conversions) == 2
+    source.close()
+    cache.close()
+
+
+@pytest.mark.parametrize("change", ["grown", "cut", "rewritten", "rewritten, time put back"])
 def test_file_that_changes_gives_no_copy(cache: NetasciiCache, source: OpenFile, tmp_path: Path, change: str) -> None:
     with (tmp_path / "text").open("r+b") as file:
         if change == "grown":
@@ -140,7 +184,8 @@ def test_file_that_changes_gives_no_copy(cache: NetasciiCache, source: OpenFile,
             file.truncate(3)
         else:
             file.write(b"ONE")
-    os.utime(tmp_path / "text", ns=(1, 1))
+    put_back = source.mtime_ns if "put back" in change else 1
+    os.utime(tmp_path / "text", ns=(put_back, put_back))
     with pytest.raises(RefusedError, match="being changed") as caught:
         cache.translate(source)
     assert caught.value.code == ErrorCode.NOT_DEFINED
@@ -312,7 +357,73 @@ def test_threads_with_many_files_get_each_its_own(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert cache._kept_bytes == sum(copy.size_bytes for copy in cache._kept.values()) <= 250
+    assert cache._kept_bytes == sum(kept.copy.size_bytes for kept in cache._kept.values()) <= 250
+    assert total_bytes(cache) == cache._kept_bytes
     for source in sources:
         source.close()
     cache.close()
+
+
+def total_bytes(cache: NetasciiCache) -> int:
+    """What the cache believes that all copies take."""
+    with cache._lock:
+        cache._end_uses()
+    return cache._total_bytes
+
+
+def test_memory_of_all_copies_is_bounded_also_while_they_are_used(tmp_path: Path) -> None:
+    cache = NetasciiCache(max_kept_bytes=100, max_total_bytes=250)
+    sources = make_sources(tmp_path, 4, 100)
+    used = [cache.translate(source) for source in sources[:2]]
+    with pytest.raises(RefusedError, match="busy"):
+        cache.translate(sources[2])
+    again = cache.cached(sources[1])  # one more user of a copy takes no more memory
+    assert again is not None
+    assert total_bytes(cache) == 200
+    first = used.pop(0)
+    first.close()
+    del first  # its transfer has ended, and it was not kept
+    third = cache.translate(sources[2])
+    assert content_of(third) == b"C" * 100
+    with pytest.raises(RefusedError, match="busy"):
+        cache.translate(sources[3])
+    for file in (*used, again, third, *sources):
+        file.close()
+    cache.close()
+    del used, again, third, file
+    assert total_bytes(cache) == 0
+
+
+def test_copy_that_is_only_kept_makes_room(tmp_path: Path) -> None:
+    cache = NetasciiCache(max_kept_bytes=1000, max_total_bytes=250)
+    sources = make_sources(tmp_path, 5, 100)
+    for source in sources:
+        cache.translate(source).close()
+        source.close()
+    assert total_bytes(cache) == cache._kept_bytes == 200
+    cache.close()
+    assert total_bytes(cache) == 0
+
+
+def test_copy_larger_than_all_may_be_is_made_when_it_is_alone(tmp_path: Path) -> None:
+    cache = NetasciiCache(max_total_bytes=50)
+    (tmp_path / "text").write_bytes(b"\n" * 100)
+    source = open_file(tmp_path / "text")
+    copy = cache.translate(source)
+    assert copy.size_bytes == total_bytes(cache) == 200
+    copy.close()
+    source.close()
+    cache.close()
+
+
+def test_conversion_that_fails_gives_its_memory_back(
+    cache: NetasciiCache, source: OpenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "disk")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(RefusedError, match="I/O error"):
+        cache.translate(source)
+    monkeypatch.undo()
+    assert total_bytes(cache) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.content.test_uploads import Terms, put, receive, refusal
 
+from snow_owl_tftp.content import staging
 from snow_owl_tftp.content.space import RECOUNT_S, Space
 from snow_owl_tftp.content.uploads import UploadArea
 from snow_owl_tftp.errors import RefusedError
@@ -157,3 +158,86 @@ def test_without_a_limit_nothing_is_counted(root: Path) -> None:
     space.release(reservation)
     os.close(fd)
     assert limit_bytes == 0
+
+
+def test_uploads_that_outgrow_the_limit_together_are_cut_off_largest_first(area: UploadArea, root: Path) -> None:
+    small, large, announced = area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg")), area.begin(Terms(b"c.cfg"), 30)
+    receive(small, bytes(40))
+    assert area.space.trim() == 0
+    receive(large, bytes(60))
+    assert area.space.trim() == 1
+    assert area.space.trim() == 0
+    with pytest.raises(OSError, match="No space left"):
+        os.pwrite(large.fd, b"x", 60)
+    assert refusal(lambda: large.commit(60)).code == ErrorCode.DISK_FULL
+    receive(announced, bytes(30))
+    assert small.commit(40).size_bytes == 40
+    assert announced.commit(30).size_bytes == 30
+    for upload in (small, large, announced):
+        upload.close()
+    assert sorted(path.name for path in root.iterdir()) == ["a.cfg", "c.cfg", "sub"]
+
+
+def test_upload_that_is_being_stored_is_not_cut_off(area: UploadArea, root: Path) -> None:
+    stored, other = area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))
+    receive(stored, bytes(60))
+    receive(other, bytes(50))
+    area.space.finish(stored._reservation)  # as commit does first
+    assert area.space.trim() == 1
+    assert stored.commit(60).size_bytes == 60
+    assert refusal(lambda: other.commit(50)).code == ErrorCode.DISK_FULL
+    for upload in (stored, other):
+        upload.close()
+    assert (root / "a.cfg").stat().st_size == 60
+
+
+def test_cut_off_upload_has_lost_its_bytes_although_it_has_a_name(
+    area: UploadArea, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "_open_unnamed", lambda _: -1)
+    upload, other = area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))
+    receive(upload, bytes(90))
+    receive(other, bytes(20))
+    assert area.space.trim() == 1
+    assert sum(path.stat().st_size for path in root.iterdir() if path.is_file()) == 20
+    upload.close()
+    other.close()
+    assert [path.name for path in root.iterdir()] == ["sub"]
+
+
+def test_files_removed_meanwhile_are_noticed_before_anything_is_cut_off(root: Path) -> None:
+    now_s = [0.0]
+    area = UploadArea(root, max_total_bytes=100)
+    area.space._clock = lambda: now_s[0]
+    (root / "old").write_bytes(bytes(80))
+    area.sweep()
+    uploads = [area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))]
+    for upload in uploads:
+        receive(upload, bytes(20))
+    (root / "old").unlink()
+    now_s[0] = RECOUNT_S
+    assert area.space.trim() == 0
+    for upload in uploads:
+        upload.close()
+    area.close()
+
+
+def test_without_a_full_device_a_cut_off_upload_fails_all_the_same(
+    area: UploadArea, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = [area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))]
+    receive(uploads[0], bytes(90))
+    receive(uploads[1], bytes(20))
+    real_open = os.open
+
+    def open_other(path: str, *arguments: int, **more: int) -> int:
+        if path == "/dev/full":
+            raise FileNotFoundError(2, "No such file or directory")
+        return real_open(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", open_other)
+    assert area.space.trim() == 1
+    with pytest.raises(OSError, match="not permitted"):
+        os.pwrite(uploads[0].fd, b"x", 90)
+    for upload in uploads:
+        upload.close()

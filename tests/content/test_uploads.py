@@ -8,15 +8,16 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pytest
 from msgspec import Struct
 
-from snow_owl_tftp.content import leftovers, places, staging
-from snow_owl_tftp.content.beneath import KernelResolver, WalkResolver, choose_resolver
+from snow_owl_tftp.content import leftovers, places, staging, uploads
+from snow_owl_tftp.content.beneath import KernelResolver, choose_resolver
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.uploads import StoredFile, Upload, UploadArea, UploadError
+from snow_owl_tftp.content.walk import WalkResolver
 from snow_owl_tftp.errors import ConfigError, InternalError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -423,6 +424,40 @@ def test_link_to_a_directory_below_the_root_is_followed(area: UploadArea, root: 
     stored = put(area, Terms(b"alias/new"), b"x")
     assert (root / "sub/new").read_bytes() == b"x"
     assert stored.real_path == (root / "sub/new").resolve()
+
+
+def test_absolute_link_to_a_directory_below_the_root_is_followed(area: UploadArea, root: Path) -> None:
+    (root / "alias").symlink_to(root / "sub")
+    stored = put(area, Terms(b"alias/new"), b"x")
+    assert stored.real_path == (root / "sub/new").resolve()
+    assert (root / "sub/new").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (b"sub/a.cfg", "File exists (EEXIST)"),
+        (b"out/new", "the link out -> /tmp leads out of the root (EXDEV)"),
+        (b"sub/a.cfg/new", "sub/a.cfg: Not a directory (ENOTDIR)"),
+        (b"sub/" + b"n" * 256, "sub/" + "n" * 256 + ": File name too long (ENAMETOOLONG)"),
+    ],
+)
+def test_refusal_says_to_the_operator_what_stands_in_the_way(
+    area: UploadArea, root: Path, path: bytes, why: str
+) -> None:
+    (root / "out").symlink_to("/tmp")
+    (root / "sub/a.cfg").write_bytes(b"")
+    assert refusal(lambda: area.begin(Terms(path))).why == why
+
+
+def test_refusal_names_the_directory_that_may_not_be_written_to(
+    area: UploadArea, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(uploads, "StagedFile", deny)
+    assert refusal(lambda: area.begin(Terms(b"sub/new"))).why == "sub/new: Permission denied (EACCES)"
 
 
 def test_name_of_a_leftover_is_refused(area: UploadArea) -> None:

@@ -96,6 +96,7 @@ class Served:
         self.verdict: Callable[[native.Received], tuple[Any, ...]] = lambda received: ()
         self.sink: Callable[[Path], int] = lambda path: os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self.on_answer: Callable[[native.Answer], None] | None = None
+        self.progress: list[native.Progress] = []
         self.on_request: Callable[[native.Request, Request], TransferPlan | None] | None = None
         self._root_fd = os.open(root, os.O_RDONLY)
         self.tid_ports: list[int] = []
@@ -176,6 +177,8 @@ class Served:
             self.refusals.append(event)
         elif isinstance(event, native.ModeChange):
             self.mode_changes.append(event)
+        elif isinstance(event, native.Progress):
+            self.progress.append(event)
         elif isinstance(event, native.Answer) and self.on_answer is not None:
             self.on_answer(event)
 

@@ -24,6 +24,7 @@ class Asker:
         self.served = served
         self.folder = folder
         self.asked = 0
+        self.contexts = []
         served.on_answer = self.answer
 
     def get(self, address, name, options=()):
@@ -36,13 +37,14 @@ class Asker:
 
     def _ask(self, role, kind, fd, size, address, name, options):
         self.asked += 1
+        self.contexts.append((role, fd, tuple(options)))
         plan = TransferPlan(
             transfer_id=0,
             role=role,
             fd=fd,
             size_bytes=size,
             first_packet=build_request(kind, name, options=options),
-            context=(role, fd, tuple(options)),
+            context=self.contexts[-1],
         )
         self.served.engine.ask(plan, udp_socket().detach(), sockaddr(address))
 
@@ -140,6 +142,33 @@ def test_a_server_that_is_not_there_times_out(asker):
         (completion,) = asker.wait(1)
     assert completion.outcome == Outcome.TIMED_OUT
     assert completion.retransmits >= 3
+
+
+def test_progress_tells_silence_from_an_answer_without_payload(asker, tmp_path):
+    """ACK 0 moves no byte, but whoever sent it is there: a caller that asked somebody else now would be wrong."""
+    (tmp_path / "source").write_bytes(CONTENT)
+
+    def told(context):
+        asker.served.progress.clear()
+        asker.served.engine.ask_progress(context)
+        return asker.served.wait(lambda: asker.served.progress)[0]
+
+    with udp_socket() as server:
+        server.setblocking(True)
+        server.settimeout(5)
+        asker.put(server.getsockname(), tmp_path / "source", "up")
+        request, client = server.recvfrom(2000)
+        assert server.recv(2000) == request
+        context = asker.contexts[-1]
+        silence = told(context)
+        assert (silence.datagrams_in, silence.payload_bytes) == (0, 0)
+        assert silence.datagrams_out >= 2
+        server.sendto(build_ack(0), client)
+        while server.recv(2000)[:2] != b"\0\3":
+            pass
+        assert (told(context).datagrams_in, told(context).payload_bytes) == (1, 0)
+        server.sendto(build_error(0, "enough"), client)
+        asker.wait(1)
 
 
 def test_the_first_answer_fixes_the_servers_tid(asker):

@@ -12,12 +12,12 @@ from snow_owl_tftp.protocol.packets import Data, Oack, build_ack, build_error, b
 CONTENT = bytes(i * 7 & 0xFF for i in range(9000))
 
 
-@pytest.fixture(params=[{"blksize": "1000"}, {"blksize": "1000", "windowsize": "4"}, {"blksize": "1000", "timeout": "9"}])
+@pytest.fixture(params=[{}, {"windowsize": "4"}, {"timeout": "9"}], ids=str)
 def begun(request, serve, tmp_path):
     """(served, client, its request, the TID of the transfer, windowsize, the last block that it received)."""
     (tmp_path / "file").write_bytes(CONTENT)
     served = serve()
-    rrq = build_request(Opcode.RRQ, "file", options=list(request.param.items()))
+    rrq = build_request(Opcode.RRQ, "file", options=[("blksize", "1000"), *request.param.items()])
     with Client(served.address) as client:
         windowsize = int(request.param.get("windowsize", "1"))
         tid, received = begin(client, rrq, windowsize)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -151,6 +152,34 @@ def test_full_disk_costs_lines_and_nothing_else(tmp_path: Path, monkeypatch: pyt
     file.close()
     assert file.lost_lines_total == 2
     assert (tmp_path / "log").read_text().endswith("three\n")
+
+
+@pytest.mark.parametrize("length", [10, 10_000])
+def test_stuck_reader_of_a_pipe_costs_lines_and_does_not_block(tmp_path: Path, length: int) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    file = LogFile(str(tmp_path / "fifo"))
+    log = make_logger(LoggingSettings(), file)
+
+    def write_much() -> None:
+        for _ in range(3000):
+            log.info("x" * length)
+
+    writing = threading.Thread(target=write_much, daemon=True)
+    writing.start()
+    writing.join(20)
+    assert not writing.is_alive(), "it waits for the reader"
+    assert 0 < file.lost_lines_total < 3000
+    while len(os.read(reader, 1 << 16)) == 1 << 16:
+        pass
+    log.info("heard again")
+    assert os.read(reader, 1 << 16).endswith(b"heard again\n")
+    file.close()
+    os.close(reader)
+
+
+def test_line_longer_than_a_pipe_takes_at_once_is_whole_in_a_file(tmp_path: Path) -> None:
+    assert logged(tmp_path, "x" * 20_000).endswith("x" * 20_000 + "\n")
 
 
 def line_on_a_terminal() -> str:

@@ -258,3 +258,14 @@ def test_refusal_by_the_kernel_is_one_line_that_says_what_to_do(kernel: Path) ->
     ) as raised:
         Tracer(os.getpid()).start()
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_what_shows_only_in_the_attempt_is_found_by_it(kernel: Path) -> None:
+    fake_program(kernel, "bpftrace", "echo 'ERROR: create map: Operation not permitted' >&2; exit 1")
+    assert trace.why_not() is None
+    assert "the kernel forbids it here" in (trace.why_not_after_trying() or "")
+
+
+def test_attempt_that_succeeds_leaves_nothing_to_say(kernel: Path) -> None:
+    fake_program(kernel, "bpftrace", 'echo \'{"type": "printf", "data": "ready"}\'')
+    assert trace.why_not_after_trying() is None

@@ -1,9 +1,10 @@
 """What a glob matches, and which texts are none."""
 
 import re
+import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from snow_owl_tftp.errors import ConfigError
@@ -86,3 +87,53 @@ def test_text_without_special_characters_matches_itself_alone(text: str) -> None
     patterns = PathPatterns([text])
     assert patterns.match(text.encode())
     assert not patterns.match(text.encode() + b"x")
+
+
+# ---- the search is short, and finds what a plain one does
+
+
+def plainly(pattern: str) -> re.Pattern[str]:
+    """The same language in the simplest words, which search for ever in the worst case."""
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", "[!a]": "[^a/]"}
+    tokens = re.compile(r"(?:(?<=/)|^)\*\*/|\*\*|\*|\?|\[!a\]|.", re.DOTALL).findall(pattern)
+    return re.compile("".join(words.get(token) or re.escape(token) for token in tokens), re.DOTALL)
+
+
+TOKENS = st.lists(
+    st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[!a]", "/**/", "*a", "*b*"]), min_size=1, max_size=9
+)
+
+
+@settings(max_examples=500)
+@given(TOKENS.map("".join), st.lists(st.text("ab/", max_size=14), min_size=1, max_size=12))
+@example("**a*b", ["a/ab", "ab/b", "xab"])
+@example("**/a*b*", ["a/ab", "b/aab/b", "aab"])
+@example("*a/*b**a", ["ba/aba", "a/b/a", "aa/b"])
+def test_pattern_matches_what_a_plain_search_would_find(pattern: str, paths: list[str]) -> None:
+    try:
+        patterns = PathPatterns([pattern])
+    except ConfigError:
+        return
+    expected = plainly(pattern.removeprefix("/"))
+    for path in paths:
+        assert patterns.match(path.encode()) is (expected.fullmatch(path) is not None), path
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*-*-*-*-*-*.cfg",
+        "**/*-*-*-*/*.cfg",
+        "**-**-**-**-**-**.cfg",
+        "**/-*/**/-*/**/-*/**/-*.cfg",
+        "**-*-*-**-*-*.cfg",
+        "*" * 30 + ".cfg",
+        "**/" * 12 + "x",
+    ],
+)
+@pytest.mark.parametrize("path", [b"-" * 490, b"-/" * 245, b"-a/" * 163, b"--/-" * 122])
+def test_no_path_makes_the_search_long(pattern: str, path: bytes) -> None:
+    patterns = PathPatterns([pattern])
+    before_s = time.process_time()
+    assert not patterns.match(path)
+    assert time.process_time() - before_s < 0.25  # of this process alone; a plain search takes from seconds to years

@@ -72,6 +72,7 @@ def test_decision_carries_the_conditions_of_writing() -> None:
         ("replace", True, "replace"),
         ("version", False, "version"),
         ("version", True, "version"),
+        ("replace_writable", True, "replace_writable"),
     ],
 )
 def test_overwriting_is_off_unless_asked_for_in_either_spelling(

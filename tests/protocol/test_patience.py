@@ -1,4 +1,4 @@
-"""How long a client is waited for: the rules of protocol/patience.py, one by one, and through a sender and a receiver."""
+"""How long a client is waited for: the rules of protocol/patience.py, and what sender and receiver make of them."""
 
 import pytest
 

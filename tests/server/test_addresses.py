@@ -75,6 +75,17 @@ def test_wildcard_answers_from_the_address_asked(root: Path, asked: str, single_
 
 
 @needs_ipv6
+@pytest.mark.parametrize("bind", [":{port}", "{port}"])
+def test_port_alone_is_every_address_of_both_families(root: Path, bind: str) -> None:
+    text = bind.format(port=free_ports(1))
+    with serve_in_thread(root, {"bind_addr": text}) as server:
+        for host in ("127.0.0.1", "127.0.0.9", "::1"):
+            with Client((host, server.address[1])) as client:
+                got = client.get("boot.img", options={"blksize": 1428})
+                assert (got.payload, got.peer[0]) == (BOOT, host)
+
+
+@needs_ipv6
 def test_both_wildcards_may_be_bound_to_one_port(root: Path) -> None:
     port = free_ports(1)
     with serve_in_thread(root, {"bind_addr": [f"0.0.0.0:{port}", f"[::]:{port}"]}):

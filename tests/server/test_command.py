@@ -112,6 +112,17 @@ def test_configuration_file_alone_is_enough(root: Path, tmp_path: Path) -> None:
         assert client.get("boot.img", options={"blksize": 1428}).oack == {"blksize": "600"}
 
 
+@pytest.mark.parametrize(("flags", "workers"), [((), 1), (("--workers", "auto"), len(os.sched_getaffinity(0)))])
+def test_workers_are_one_or_one_per_usable_core(
+    root: Path, tmp_path: Path, flags: tuple[str, ...], workers: int
+) -> None:
+    audit = tmp_path / "audit.jsonl"
+    config = config_file(tmp_path, f'[logging]\naudit_enabled = true\naudit_file = "{audit}"\n')
+    with serve_command(root, "--config", config, *flags) as server, Client(server.address) as client:
+        assert client.get("small").payload == b"ten bytes."
+    assert json.loads(audit.read_text().splitlines()[0])["workers"] == workers
+
+
 def test_audit_file_tells_every_step(root: Path, tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
     config = config_file(tmp_path, f'[logging]\naudit_enabled = true\naudit_file = "{audit}"\n')
@@ -160,8 +171,8 @@ def test_audit_file_tells_every_step(root: Path, tmp_path: Path) -> None:
         ([".", "--bind", "nonsense"], r'command line: bind_addr: expected "ADDR:PORT"'),
         ([".", "--bind", "127.0.0.1:99999"], r"command line: bind_addr: expected a port 0\.\.65535"),
         ([".", "--bind", "203.0.113.1:0"], r"cannot listen on 203\.0\.113\.1:0: .* no interface of this machine"),
-        ([".", "--workers", "0"], r"command line: workers: expected 1\.\.64, got 0"),
-        ([".", "--workers", "many"], r"Invalid value for '--workers'"),
+        ([".", "--workers", "0"], r'command line: workers: expected 1\.\.64 or "auto", got 0'),
+        ([".", "--workers", "many"], r'command line: workers: expected 1\.\.64 or "auto", got "many"'),
         ([".", "--tid-ports", "9-5"], r'command line: tid_ports: expected two ports "A-B"'),
         ([".", "--log-level", "loud"], r"command line: logging\.level: expected one of"),
         ([".", "--no-such-flag"], r"No such option.*--no-such-flag"),
@@ -180,7 +191,7 @@ def test_what_the_operator_got_wrong_is_told_on_one_line(arguments: list[str], c
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("workers = 0", r"snow-owl\.toml: workers: expected 1\.\.64, got 0"),
+        ("workers = 0", r'snow-owl\.toml: workers: expected 1\.\.64 or "auto", got 0'),
         ("wrokers = 1", r"wrokers: unknown key; did you mean workers\?"),
         ("workers = ", r"not TOML"),
         ("[logging]\nfile = '/no/such/dir/log'", r"logging\.file: /no/such/dir/log: No such file or directory"),

@@ -157,9 +157,7 @@ class Unready(io.BytesIO):
         return None
 
 
-@pytest.mark.parametrize(
-    "make_file", [lambda: io.StringIO("text"), lambda: Odd(b"short"), lambda: Odd(b"much longer than ten"), Unready]
-)
+@pytest.mark.parametrize("make_file", [lambda: Odd(b"short"), lambda: Odd(b"much longer than ten"), Unready])
 async def test_file_object_that_is_not_what_it_says_is_never_a_whole_file(make_file):
     with pytest.raises(TransferRefused, match="could not be made"):
         await get(make_file)
@@ -200,7 +198,9 @@ async def test_error_of_a_handler_is_a_failure_with_its_traceback_whatever_it_is
     assert all(failure is error for failure in failures)
 
 
-@pytest.mark.parametrize(("call", "content"), [("memfd_create", b"x"), ("pipe2", io.BytesIO(b"x")), ("open", "/x")])
+@pytest.mark.parametrize(
+    ("call", "content"), [("memfd_create", b"x"), ("pipe2", io.BytesIO(b"x")), ("open", Path("/x"))]
+)
 async def test_want_of_descriptors_is_told_as_that(call, content, monkeypatch, caplog):
     def fail(*_):
         raise OSError(errno.EMFILE, "Too many open files")
@@ -224,3 +224,29 @@ async def test_answer_that_is_no_response_is_a_failure():
         for name in ("class", "none"):
             with pytest.raises(TransferRefused, match="Internal error"):
                 await client.get(name)
+
+
+@pytest.mark.parametrize("before", [b"old\n" * 50_000, b""])
+async def test_text_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, before):
+    """Half of one file and half of another would pass for a whole one."""
+    path = tmp_path / "x"
+    path.write_bytes(before)
+    encode = contents.netascii.encode
+
+    def encode_and_write(chunk):
+        path.write_bytes(b"new\n" * 50_000)
+        return encode(chunk)
+
+    monkeypatch.setattr(contents.netascii, "encode", encode_and_write)
+    if not before:  # read to its end before anything is there: nothing to encode
+        real_stat = os.fstat
+
+        def stat_then_write(fd):
+            status = real_stat(fd)
+            if not status.st_size:
+                path.write_bytes(b"new\n" * 50_000)
+            return status
+
+        monkeypatch.setattr(os, "fstat", stat_then_write)
+    with pytest.raises(TransferRefused, match="being changed"):
+        await get(lambda: path, mode="netascii")

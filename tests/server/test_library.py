@@ -3,13 +3,16 @@
 import asyncio
 import io
 import os
+import threading
+from pathlib import Path
 
 import msgspec
 import pytest
+from tests.support.client import Client as RawClient
 
 from snow_owl_tftp import AsyncClient, ReadRequest, Refuse, Response, Server
 from snow_owl_tftp.config import Settings
-from snow_owl_tftp.errors import ConfigError, RefusedError, TransferRefused
+from snow_owl_tftp.errors import ConfigError, EngineError, RefusedError, TransferRefused
 
 CONTENT = os.urandom(200_000)
 
@@ -33,7 +36,7 @@ async def chunks(count, size=10_000):
 
 async def test_bytes_path_and_file_object(tmp_path):
     (tmp_path / "x").write_bytes(CONTENT)
-    for content in (CONTENT, tmp_path / "x", str(tmp_path / "x"), io.BytesIO(CONTENT)):
+    for content in (CONTENT, tmp_path / "x", io.BytesIO(CONTENT), [CONTENT[:7], CONTENT[7:]]):
         assert await fetch(answering(content)) == CONTENT
 
 
@@ -59,10 +62,27 @@ async def test_request_says_who_asks_for_what():
         return Response(b"")
 
     await fetch(handler, "boot/../x", windowsize=7)
-    assert seen[0].path == "boot/../x"
+    assert (seen[0].path, seen[0].raw_name) == ("x", b"boot/../x")
     assert seen[0].client == "127.0.0.1"
     assert seen[0].options["windowsize"] == "7"
     assert seen[0].mode == "octet"
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"), [("x\udcff", "x"), ("x\udcff\x06junk", "x"), ("x\r\n", "x"), ("caf\udce9", "caf\udce9")]
+)
+async def test_handler_is_spared_what_firmware_hangs_behind_a_name(sent, path):
+    seen = []
+
+    async def handler(request):
+        seen.append(request.path)
+        return Response(b"content")
+
+    async with Server(read=handler) as server:
+        loop = asyncio.get_running_loop()
+        with RawClient(server.address) as client:
+            assert (await loop.run_in_executor(None, client.get, sent)).payload == b"content"
+    assert seen == [path]
 
 
 async def test_netascii_is_converted():
@@ -82,7 +102,7 @@ async def test_refusals_reach_the_client():
     with pytest.raises(TransferRefused, match="ERROR 6: exists"):
         await fetch(handler)
     with pytest.raises(TransferRefused, match="ERROR 1: File not found"):
-        await fetch(answering("/does/not/exist"))
+        await fetch(answering(Path("/does/not/exist")))
 
 
 @pytest.mark.parametrize("code", [-1, 9, 65536, "1", None, 1.5])
@@ -185,7 +205,7 @@ def seen_bytes(taken):
     return taken + 8_000_000
 
 
-NAMES = ["a;b", "100%41", "a b", "a?b#c", "ä/ö", "/boot//x", "a;mode=netascii", "..", "a\nb", "[x]"]
+NAMES = ["a;b", "100%41", "a b", "a?b#c", "ä/ö", "boot/x", "a;mode=netascii", "..x", "a\u3000b", "[x]"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -284,3 +304,39 @@ async def test_answer_that_depends_on_the_client_is_never_anothers():
         counters = server.counters()
     assert counters["flow_hits"] == 0
     assert counters["flow_misses"] == 6
+
+
+@pytest.mark.parametrize("read", [lambda request: Response(request.path), answering("x")])
+def test_program_without_a_loop_serves_from_a_thread(read):
+    from snow_owl_tftp import get
+
+    for _ in range(2):
+        with Server(read=read) as server:
+            assert get(server.url("x")) == b"x"
+            assert threads_of_servers()
+        assert not threads_of_servers()
+
+
+def threads_of_servers():
+    return [thread.name for thread in threading.enumerate() if thread.name == "tftp-server"]
+
+
+def test_thread_of_a_server_that_cannot_start_ends():
+    with Server(read=answering(b"")) as server, pytest.raises(EngineError, match="in use"):  # noqa: SIM117
+        with Server(bind=server.address, read=answering(b"")):
+            pass
+    assert not threads_of_servers()
+
+
+async def test_server_says_where_it_is():
+    server = Server(read=answering(b""))
+    assert repr(server) == "<Server that was not started>"
+    async with server:
+        assert repr(server) == f"<Server 127.0.0.1:{server.address[1]}>"
+
+
+async def test_handler_that_returns_nothing_is_told_what_to_return(caplog):
+    with pytest.raises(TransferRefused, match="Internal error"):
+        await fetch(lambda request: None)
+    (failure, *_) = (record for record in caplog.records if record.event == "a handler failed")
+    assert "return a Response" in str(failure.exc_info[1])

@@ -7,6 +7,7 @@ from tests.server.upload_support import serve_uploads
 from tests.support.client import Client
 from tests.support.server import serve_in_thread
 
+from snow_owl_tftp import Response, Server
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, Oack, build_ack, build_data
 from snow_owl_tftp.protocol.seq import Rollover, block_of
@@ -59,9 +60,8 @@ def test_utimeout_is_the_time_between_repetitions(root):
     assert came_s[3] - came_s[0] > 0.1
 
 
-@pytest.mark.parametrize("rollover", list(Rollover))
-def test_blocks_of_a_read_go_on_as_agreed(root, rollover):
-    with serve_in_thread(root) as server, Client(server.address) as client:
+def read_blocks(address, rollover):
+    with Client(address) as client:
         client.request("file", options={"blksize": 8, "windowsize": WINDOW, "rollover": int(rollover)})
         oack, tid = client.receive_packet()
         assert ("rollover", str(int(rollover))) in oack.options
@@ -78,9 +78,8 @@ def test_blocks_of_a_read_go_on_as_agreed(root, rollover):
             expected += 1
 
 
-@pytest.mark.parametrize("rollover", list(Rollover))
-def test_blocks_of_an_upload_go_on_as_agreed(root, rollover):
-    with serve_uploads(root) as server, Client(server.address) as client:
+def write_blocks(address, rollover):
+    with Client(address) as client:
         options = {"blksize": 8, "windowsize": WINDOW, "rollover": int(rollover)}
         client.request("up/file", kind=Opcode.WRQ, options=options)
         oack, tid = client.receive_packet()
@@ -95,4 +94,24 @@ def test_blocks_of_an_upload_go_on_as_agreed(root, rollover):
             while packet.block != block_of(end, rollover):
                 packet, _ = client.receive_packet()
             acked = end
+
+
+@pytest.mark.parametrize("rollover", list(Rollover))
+def test_blocks_of_a_read_go_on_as_agreed(root, rollover):
+    with serve_in_thread(root) as server:
+        read_blocks(server.address, rollover)
+
+
+@pytest.mark.parametrize("rollover", list(Rollover))
+def test_blocks_of_an_upload_go_on_as_agreed(root, rollover):
+    with serve_uploads(root) as server:
+        write_blocks(server.address, rollover)
     assert (root / "up/file").read_bytes() == CONTENT
+
+
+def test_blocks_of_a_handler_go_on_as_agreed():
+    taken = []
+    with Server(read=lambda request: Response(CONTENT), write=taken.append) as server:
+        read_blocks(server.address, Rollover.TO_1)
+        write_blocks(server.address, Rollover.TO_1)
+    assert taken[0].data == CONTENT

@@ -126,6 +126,23 @@ def test_size_limit_changes_for_reads_and_uploads(root: Path, tmp_path: Path) ->
     (root / "new1").unlink()
 
 
+def test_hidden_names_appear_and_vanish_although_the_engine_knew_them(tmp_path: Path) -> None:
+    root = tmp_path / "with hidden"
+    root.mkdir()
+    (root / ".hidden").write_bytes(b"seen")
+    toml = DEBUG + "[write_config]\nenabled = true\n"
+    with serve_file(root, tmp_path, toml) as served, Client(served.server.address) as client:
+        for hidden in ("serve", "refuse", "serve"):
+            (line,) = served.reload(f'hidden = "{hidden}"\n{toml}')
+            assert line["changed"] == "hidden"
+            for _ in range(3):
+                if hidden == "serve":
+                    assert client.get(".hidden").payload == b"seen"
+                else:
+                    with pytest.raises(Refused, match="ERROR 1"):
+                        client.get(".hidden")
+
+
 def test_log_level_changes(root: Path, tmp_path: Path) -> None:
     with serve_file(root, tmp_path, DEBUG) as served, Client(served.server.address) as client:
         served.reload(DEBUG.replace("debug", "info"))

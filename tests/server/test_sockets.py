@@ -114,7 +114,8 @@ def test_range_is_dealt_out_to_the_workers() -> None:
     assert shares == [[5000, 5003, 5006], [5001, 5004], [5002, 5005]]
 
 
-def test_machine_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bind", ["[::]:0", ":0", "0"])
+def test_machine_without_ipv6_listens_on_ipv4(bind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class NoIpv6(socket.socket):
         def __init__(self, family: int = -1, *args: Any, **kwargs: Any) -> None:
             if family == socket.AF_INET6:
@@ -122,7 +123,7 @@ def test_machine_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -
             super().__init__(family, *args, **kwargs)
 
     monkeypatch.setattr(socket, "socket", NoIpv6)
-    addresses, warnings = open_with(bind_addr="[::]:0")
+    addresses, warnings = open_with(bind_addr=bind)
     assert addresses[0].host == "0.0.0.0"
     assert addresses[0].is_wildcard
     assert "no IPv6" in warnings[0][0]

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import socket
 import time
 
 import pytest
@@ -88,6 +89,7 @@ async def test_failure_is_in_the_log_with_its_traceback(kind, caplog):
             await get(server)
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info[0] is kind
+    assert (record.event, record.file) == ("a stream failed", "x")
     assert "secret" not in refused.value.server_text
 
 
@@ -190,3 +192,78 @@ async def test_generator_is_asked_for_a_pipe_and_a_window_at_most():
         assert max(heard) == 2 * windowsize
         assert made_bytes > 2 * acknowledged  # the window was full, so it was held back by more than the wire
         assert made_bytes <= acknowledged + 65536 + (windowsize + 1) * 512 + chunk_bytes
+
+
+async def endless():
+    while True:
+        yield bytes(1000)
+
+
+async def begin_streams(server, count):
+    """Clients that ask and then say nothing; returns their sockets when each generator has been asked."""
+    clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    for client in clients:
+        client.sendto(b"\0\1x\0octet\0", server.address)
+    await eventually(lambda: len(server._decider._streams) == count)
+    return clients
+
+
+async def eventually(is_so):
+    async with asyncio.timeout(QUICKLY_S):
+        while not is_so():  # noqa: ASYNC110 - any condition, and a deadline
+            await asyncio.sleep(0.005)
+
+
+async def test_stop_that_is_cancelled_still_lets_everything_go():
+    closed = []
+
+    async def counted():
+        try:
+            while True:
+                yield bytes(1000)
+        finally:
+            closed.append(1)
+
+    before = open_descriptors()
+    server = serving(counted)
+    await server.start()
+    clients = await begin_streams(server, 20)
+    stopping = asyncio.ensure_future(server.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    await asyncio.wait_for(server.stop(), QUICKLY_S)
+    for client in clients:
+        client.close()
+    assert len(closed) == 20
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    del server
+    gc.collect()
+    assert open_descriptors() == before
+
+
+async def test_stop_that_is_cancelled_leaves_nothing_where_nobody_asks_again():
+    server = serving(endless)
+    await server.start()
+    clients = await begin_streams(server, 3)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await server.stop()
+    await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+    assert server.counters() == {}
+    for client in clients:
+        client.close()
+
+
+async def test_server_that_is_being_stopped_says_so_and_starts_again_afterwards():
+    server = serving(endless)
+    await server.start()
+    stops = [asyncio.ensure_future(server.stop()) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="still being stopped"):
+        await server.start()
+    await asyncio.wait_for(asyncio.gather(*stops), QUICKLY_S)
+    await server.stop()
+    async with server:
+        assert server.counters()

@@ -2,12 +2,14 @@
 
 import errno
 import gc
+import itertools
 import json
 import os
 import random
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from snow_owl_tftp.content import staging
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.packets import (
     Ack,
+    Data,
     Error,
     Oack,
     build_ack,
@@ -221,6 +224,25 @@ def test_upload_beyond_the_limit_without_tsize_ends_when_it_passes(root: Path) -
     assert files_below(root) == {"up/x": b"x" * 1000}
 
 
+def test_uploads_without_tsize_keep_to_the_limit_together(root: Path) -> None:
+    """Each of them alone might have taken all the room that was left when it began."""
+    with serve_uploads(root, max_total_bytes=100_000) as server, ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.address)) for _ in range(4)]
+        peers = [begin(client, f"up/{number}") for number, client in enumerate(clients)]
+        refusals: list[Error] = []
+        for block in itertools.count(1):
+            for number, peer in enumerate(peers):
+                clients[number].send(build_data(block, b"x" * 512), peer)
+                packet, _ = clients[number].receive_packet()
+                if isinstance(packet, Error):
+                    refusals.append(packet)
+                    break
+            if refusals:
+                break
+        assert refusals[0].code == ErrorCode.DISK_FULL
+    assert files_below(root) == {}
+
+
 # ---- two at once
 
 
@@ -259,6 +281,44 @@ def test_versions_are_kept(root: Path) -> None:
         for content in (b"one", b"two", b"three"):
             client.put("up/x", content)
     assert files_below(root) == {"up/x": b"three", "up/x.~1~": b"one", "up/x.~2~": b"two"}
+
+
+def test_only_files_made_ready_for_it_are_replaced_where_that_is_the_rule(root: Path) -> None:
+    (root / "up/ready").touch()
+    (root / "up/ready").chmod(0o666)
+    (root / "up/locked").write_bytes(b"keep")
+    (root / "up/locked").chmod(0o644)
+    with serve_uploads(root, on_existing="replace_writable") as server, Client(server.address) as client:
+        for content in (b"one", b"two"):
+            client.put("up/ready", content)
+        assert refused(lambda: client.put("up/locked", b"x")).code == ErrorCode.ACCESS_VIOLATION
+        assert refused(lambda: client.put("up/missing", b"x")).code == ErrorCode.FILE_NOT_FOUND
+    assert files_below(root) == {"up/ready": b"two", "up/locked": b"keep"}
+
+
+def test_reader_of_a_file_that_is_written_in_place_gets_an_error_and_no_mixture(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "up/x"
+    path.write_bytes(b"o" * 5000)
+    os.utime(path, (1, 1))
+
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EBUSY, "mounted")
+
+    monkeypatch.setattr(os, "rename", busy)
+    with serve_uploads(root) as server, Client(server.address) as reader:
+        reader.request("up/x")
+        packet, peer = reader.receive_packet()
+        assert packet == Data(1, b"o" * 512)
+        _put(server, "up/x", b"n" * 5000)
+        for block in range(1, 11):
+            reader.send(build_ack(block), peer)
+            packet, _ = reader.receive_packet()
+            if isinstance(packet, Error):
+                break
+        assert isinstance(packet, Error)
+    assert path.read_bytes() == b"n" * 5000
 
 
 def test_read_during_an_upload_gets_the_old_file(root: Path) -> None:

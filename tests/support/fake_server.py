@@ -120,6 +120,16 @@ def refuse_options(script: Script) -> Script:
     return run
 
 
+def drop_options(script: Script) -> Script:
+    """The script for requests without options, not a word to others."""
+
+    def run(talk: Talk) -> None:
+        if not talk.request.options:
+            script(talk)
+
+    return run
+
+
 @contextmanager
 def fake_server(script: Script, host: str = "127.0.0.1") -> Iterator[FakeServer]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -4,30 +4,19 @@ Invariants: a test that cannot trace is skipped with the reason, loudly; what me
 """
 
 import functools
-import os
 
 import pytest
 
-from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.observe.trace import Tracer, why_not
+from snow_owl_tftp.observe.trace import why_not_after_trying
 
-
-@functools.cache
-def why_no_trace() -> str | None:
-    if problem := why_not():
-        return problem
-    try:
-        with Tracer(os.getpid()):
-            return None
-    except ConfigError as error:
-        return str(error)
+why_no_trace = functools.cache(why_not_after_trying)
 
 
 @pytest.fixture(scope="session")
 def tracing() -> None:
     """Skips where bpftrace is missing, is not allowed, or finds a kernel without what it needs."""
     if problem := why_no_trace():
-        pytest.skip(f"NOT TRACED: {problem} (scripts/install-peers.sh installs bpftrace)")
+        pytest.skip(f"NOT TRACED: {problem}")
 
 
 needs_trace = pytest.mark.usefixtures("tracing")

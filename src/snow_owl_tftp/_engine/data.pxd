@@ -96,7 +96,7 @@ cdef struct Source:
     uint8_t *map                  # NULL for an empty file; of a file NEVER read by us: the kernel copies from it
     uint64_t size_bytes
     uint64_t device, inode
-    int64_t mtime_ns
+    int64_t mtime_ns, ctime_ns
     uint8_t *chunks               # CHUNK_ state per CHUNK_BYTES, atomic
     uint32_t chunk_count
     uint8_t loading               # atomic: 1 while an I/O thread is at it

@@ -148,9 +148,10 @@ cdef class Answer:
 
 
 cdef class Progress:
-    """How far a transfer of our own asking is: payload received, or acknowledged."""
+    """How far a transfer of our own asking is: payload received or acknowledged, datagrams of the server and to it."""
     cdef readonly uint64_t transfer_id
     cdef readonly uint64_t payload_bytes
+    cdef readonly uint32_t datagrams_in, datagrams_out
     cdef readonly object context
 
 
@@ -737,6 +738,8 @@ cdef Progress progress_event(Message *m):
     cdef Progress p = Progress.__new__(Progress)
     p.transfer_id = m.id
     p.payload_bytes = m.payload_bytes
+    p.datagrams_in = m.datagrams_in
+    p.datagrams_out = m.datagrams_out
     p.context = <object>m.recipe.context
     return p
 

@@ -37,7 +37,8 @@ cdef inline void memory_recall(Remembered *memory, uint32_t hash, uint64_t now_n
         memset(patience, 0, sizeof(Patience))
 
 
-cdef inline void memory_keep(Remembered *memory, uint32_t hash, uint64_t now_ns, const Patience *patience) noexcept nogil:
+cdef inline void memory_keep(Remembered *memory, uint32_t hash, uint64_t now_ns,
+                             const Patience *patience) noexcept nogil:
     cdef Remembered *entries = memory + (hash & (MEMORY_SETS - 1)) * MEMORY_WAYS
     cdef uint32_t second = <uint32_t>(now_ns >> 30) + 1, i, oldest = 0
     if not patience.loses and patience.pause_ns == 0 and patience.burst_blocks == 0:

@@ -15,7 +15,7 @@ from snow_owl_tftp._engine.data cimport (
     CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_READY, M_LOADED, M_RETIRED, M_WRITTEN)
 from snow_owl_tftp._engine.includes.files cimport (
     MADV_POPULATE_READ, MAP_FAILED, MAP_SHARED, PROT_READ, fstat, madvise, mmap, munmap, pwrite,
-    so_file, so_look, so_mtime_ns, stat_t)
+    so_ctime_ns, so_file, so_look, so_mtime_ns, stat_t)
 from snow_owl_tftp._engine.includes.net cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, timespec)
 from snow_owl_tftp._engine.includes.threads cimport (
@@ -109,6 +109,7 @@ cdef int source_map(Source *source, int fd, const stat_t *status) noexcept nogil
     source.device = status.st_dev
     source.inode = status.st_ino
     source.mtime_ns = so_mtime_ns(status)
+    source.ctime_ns = so_ctime_ns(status)
     if source.size_bytes == 0:
         return 0
     source.chunk_count = <uint32_t>((source.size_bytes + CHUNK_BYTES - 1) // CHUNK_BYTES)
@@ -180,7 +181,8 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, Source **out) noe
     source = bucket[0]
     while source != NULL:
         if (source.inode == status.st_ino and source.device == status.st_dev and source.size_bytes == size_bytes
-                and source.mtime_ns == so_mtime_ns(&status) and not source.changed and not source.failed_errno):
+                and source.mtime_ns == so_mtime_ns(&status) and source.ctime_ns == so_ctime_ns(&status)
+                and not source.changed and not source.failed_errno):
             if so_add32(&source.refs, 1) == 1:
                 source_wanted(store, source)
             pthread_mutex_unlock(&store.mutex)
@@ -241,7 +243,11 @@ cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcep
 
 
 cdef bint source_is_changed(Source *source) noexcept nogil:
-    """True once the file is not what it was when it was opened.  A rename or unlink changes nothing here."""
+    """True once the file is not what it was when it was opened.
+
+    ctime is not asked: a rename, a link, a chmod or an unlink moves it, and what they leave is the same file.
+    Those who come later do not join such a source all the same (store_open).
+    """
     cdef so_file now
     if source.changed:
         return True

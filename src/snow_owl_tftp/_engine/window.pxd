@@ -2,7 +2,8 @@
 #
 # Pure: no socket, no clock, no memory.  Time comes in as an argument, decisions go out as ACT_ flags;
 # the worker turns them into datagrams.  protocol/sender.py and receiver.py are the same machine in
-# readable Python, with the reasons, and the oracle of the differential test: whoever changes a rule here changes it there.
+# readable Python, with the reasons, and the oracle of the differential test: whoever changes a rule here changes it
+# there.
 #
 # Invariants (checked in debug builds by flight_check):
 #   sender:    0 <= window_base <= next <= sent_end <= window_base + windowsize, next <= last + 1
@@ -13,8 +14,8 @@
 from libc.string cimport memset
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.burst cimport (
-    Burst, burst_init, burst_limit, burst_lost, burst_lost_behind_pause, burst_shrink, burst_whole,
-    burst_whole_behind_pause)
+    Burst, burst_after, burst_forget, burst_init, burst_limit, burst_lost, burst_lost_behind_pause, burst_shrink,
+    burst_whole, burst_whole_behind_pause)
 from snow_owl_tftp._engine.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
 from snow_owl_tftp._engine.rtt cimport (
     Retransmit, Rtt, rtt_is_about_one, rtt_rto_ns, rtt_is_too_soon, rtt_sample, rtt_soonest_ns)
@@ -27,6 +28,8 @@ cdef enum:
     DOUBLED_NS = 50000        # an ACK that comes again sooner was doubled on its way
     EQUAL_ADVANCES = 3        # more early ACKs in a row that advance by as many blocks are a client's habit
     DEAF_PROBES = 3           # so many probes without an answer: this client answers none
+    NUMBERS = 65535           # block numbers, but one
+    RECENT = 1024             # an ACK of one of so many blocks before the window has been overtaken
     DALLY_TIMEOUTS = 3        # the last ACK is repeated on demand for so many negotiated timeouts, and at least ...
 
 cdef extern from *:
@@ -65,6 +68,7 @@ cdef struct Flight:
     uint64_t repeated_ns      # ... and the last
     uint64_t trial_late_ns    # a repetition that was answered: since the first copy ...
     uint64_t trial_answer_ns  # ... and since the last
+    uint64_t echo_ns          # sender: when blocks were sent again, perhaps in vain
     uint64_t restart_ns       # sender: when the window was last restarted
     int64_t timed_block       # the block_index whose answer is being timed, -1: none (Karn)
     int64_t window_base       # sender: oldest unacknowledged block_index; 0 while the OACK is in flight
@@ -80,6 +84,7 @@ cdef struct Flight:
     int64_t doubted           # sender: a block that was reported missing, but too early to be believed
     int64_t echo_first        # sender: blocks that were sent twice in vain ...
     int64_t echo_last
+    uint32_t unit_blocks      # sender: how many blocks that burst has
     uint32_t echoes           # ... and how many ACKs that may bring
     uint32_t trial_repeats    # copies beside the first that have not been answered, 0: no trial
     uint32_t blksize_bytes    # 8..65464
@@ -101,6 +106,7 @@ cdef struct Flight:
     uint8_t early             # sender: one of `advances` came too early for what was sent again
     uint8_t timed_twice       # sender: the timed block is the second copy of one that was reported missing
     uint8_t restart_is_open   # sender: nothing has answered the restart yet
+    uint8_t is_vain           # sender: blocks were seen to overtake one another since
     uint8_t unit_is_first     # sender: no pause was before the burst that is being acknowledged
     uint8_t rollover          # ROLLOVER_TO_0 or ROLLOVER_TO_1; whoever knows better sets it after flight_init
 
@@ -111,7 +117,7 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, const Patience
     """`patience`: what is remembered of the client."""
     memset(f, 0, sizeof(Flight))
     f.patience = patience[0]
-    if f.patience.loses:
+    if f.patience.srtt_ns:
         f.rtt.srtt_ns = f.patience.srtt_ns
         f.rtt.rttvar_ns = f.patience.rttvar_ns
     burst_init(&f.burst, windowsize, blksize_bytes, f.patience.burst_blocks)
@@ -133,6 +139,7 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, const Patience
     f.unit_base = 1
     f.run_first = 1
     f.burst_end = burst_limit(&f.burst)
+    f.unit_blocks = f.burst.now
     f.unit_is_first = 1
     f.echo_last = -1
     f.stride = windowsize
@@ -191,6 +198,7 @@ cdef inline void flight_on_loss(Flight *f, const Retransmit *policy) noexcept no
 
 cdef inline void flight_on_second_answer(Flight *f, const Retransmit *policy) noexcept nogil:
     """Another copy arrived too.  When all have, the client had only paused."""
+    cdef uint64_t least_ns
     if f.trial_repeats == 0:
         return
     f.trial_repeats -= 1
@@ -198,7 +206,9 @@ cdef inline void flight_on_second_answer(Flight *f, const Retransmit *policy) no
         return
     if rtt_is_about_one(&f.rtt, policy, f.trial_answer_ns) and f.trial_late_ns >= policy.initial_ns:
         return                                   # the peer's timer is a second too, and has met ours
+    least_ns = f.rtt.least_ns
     rtt_sample(&f.rtt, policy, f.trial_late_ns)
+    f.rtt.least_ns = least_ns                    # a pause is no fact about the path
     patience_on_pause(&f.patience, policy, f.trial_late_ns)
 
 
@@ -240,11 +250,11 @@ cdef inline void flight_opened(Flight *f, const Retransmit *policy, uint64_t now
 cdef inline void flight_remember(const Flight *f, Patience *patience) noexcept nogil:
     """What the client's next transfer is to know."""
     patience[0] = f.patience
-    if f.patience.loses and f.rtt.srtt_ns:
-        patience.srtt_ns = f.rtt.srtt_ns
-        patience.rttvar_ns = f.rtt.rttvar_ns
     if f.role == SENDER and f.burst.is_learned:
         patience.burst_blocks = burst_limit(&f.burst)
+    if f.rtt.srtt_ns and (patience.loses or patience.burst_blocks):
+        patience.srtt_ns = f.rtt.srtt_ns
+        patience.rttvar_ns = f.rtt.rttvar_ns
 
 
 # --- the sender: protocol/sender.py ------------------------------------------------------------------------
@@ -272,6 +282,8 @@ cdef inline uint64_t flight_pause_ns(const Flight *f, const Retransmit *policy) 
     if f.rtt.srtt_ns == 0:
         return policy.floor_ns
     pause_ns = f.rtt.srtt_ns - (f.rtt.least_ns if f.rtt.least_ns < f.rtt.srtt_ns else f.rtt.srtt_ns) + f.rtt.rttvar_ns
+    if pause_ns > f.rtt.srtt_ns:
+        pause_ns = f.rtt.srtt_ns
     if f.burst.is_learned:
         return pause_ns if pause_ns > f.burst.least_pause_ns else f.burst.least_pause_ns
     return pause_ns if pause_ns < SHORT_PAUSE_NS else SHORT_PAUSE_NS
@@ -283,20 +295,25 @@ cdef inline void flight_rest(Flight *f, const Retransmit *policy, uint64_t now_n
 
 
 cdef inline void sender_allow_burst(Flight *f) noexcept nogil:
-    f.burst_end = (f.window_base if f.window_base > f.presumed else f.presumed) + burst_limit(&f.burst) - 1
+    f.burst_end = (f.window_base if f.window_base > f.presumed else f.presumed) + f.burst.now - 1
 
 
 cdef inline void sender_begin_unit(Flight *f) noexcept nogil:
     """What is sent from here on meets an empty path."""
     f.unit_base = f.window_base
+    f.unit_blocks = f.burst.now
     f.unit_is_first = 1
 
 
 cdef inline void sender_note_arrived(Flight *f) noexcept nogil:
     """Bursts that were acknowledged whole."""
-    while f.window_base - f.unit_base >= burst_limit(&f.burst):
-        f.unit_base += burst_limit(&f.burst)
-        burst_whole(&f.burst)
+    while f.window_base - f.unit_base >= f.unit_blocks:
+        f.unit_base += f.unit_blocks
+        if f.unit_blocks >= burst_limit(&f.burst):
+            burst_whole(&f.burst)
+        f.unit_blocks = burst_after(&f.burst, f.unit_blocks)
+        if f.unit_blocks > f.burst.now:
+            f.burst.now = f.unit_blocks
         if not f.unit_is_first:
             burst_whole_behind_pause(&f.burst)
         f.unit_is_first = 0
@@ -304,17 +321,22 @@ cdef inline void sender_note_arrived(Flight *f) noexcept nogil:
         sender_begin_unit(f)
 
 
-cdef inline void sender_expect_echoes(Flight *f, int64_t first, int64_t last, uint32_t count) noexcept nogil:
+cdef inline void sender_expect_echoes(Flight *f, int64_t first, int64_t last, uint32_t count,
+                                      uint64_t now_ns) noexcept nogil:
     """Blocks `first` to `last` were sent again, perhaps in vain: so many ACKs of one of them may be repeated."""
     if f.echoes == 0 or first < f.echo_first:
         f.echo_first = first
     f.echo_last = last
+    f.echo_ns = now_ns
     f.echoes += count
 
 
-cdef inline bint sender_is_echo(Flight *f) noexcept nogil:
-    """Whether the ACK before the window may be the second answer to a block that was sent twice."""
+cdef inline bint sender_is_echo(Flight *f, uint64_t now_ns) noexcept nogil:
+    """Whether the ACK before the window may be the second answer to a block that was sent twice.  Not
+    sooner than a round trip after the copies; but perhaps much later."""
     if not f.echo_first <= f.window_base - 1 <= f.echo_last or f.echoes == 0:
+        return False
+    if rtt_is_too_soon(&f.rtt, now_ns - f.echo_ns):
         return False
     f.echoes -= 1
     return True
@@ -334,17 +356,25 @@ cdef inline bint sender_could_be_missing(const Flight *f, uint64_t now_ns) noexc
 cdef inline int sender_restart(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
     """What was reported missing is sent again, and what follows it: the receiver has discarded that."""
     cdef int64_t arrived = f.window_base - f.unit_base
+    cdef uint64_t answer_ns = now_ns - f.timed_ns
+    if arrived > burst_limit(&f.burst):
+        arrived = burst_limit(&f.burst)
     if f.unit_is_first:
-        burst_lost(&f.burst, <uint32_t>arrived if arrived < burst_limit(&f.burst) else burst_limit(&f.burst))
+        burst_lost(&f.burst, <uint32_t>arrived)
     else:
-        burst_lost_behind_pause(&f.burst, flight_pause_ns(f, policy), rtt_rto_ns(&f.rtt, policy))
+        burst_lost_behind_pause(&f.burst, <uint32_t>arrived, flight_pause_ns(f, policy), rtt_rto_ns(&f.rtt, policy))
     f.resent = 0
+    if (f.timed_block == f.window_base and not f.timed_twice and f.rtt.srtt_ns // 2 <= answer_ns
+            and rtt_is_about_one(&f.rtt, policy, answer_ns)):
+        # What told of the loss was sent with the lost block.
+        rtt_sample(&f.rtt, policy, answer_ns)
     sender_begin_unit(f)
     f.presumed = f.window_base
     f.restarted = f.window_base
     f.restarted_to = f.sent_end - 1
     f.restart_ns = now_ns
     f.restart_is_open = 1
+    f.is_vain = 0
     f.next = f.window_base
     # The peer has just said that window_base is missing, so an ACK of it answers the copy that is sent now:
     # no ambiguity in Karn's sense.  On a lossy path hardly any window passes whole, and this is the sample.
@@ -355,7 +385,15 @@ cdef inline int sender_restart(Flight *f, const Retransmit *policy, uint64_t now
     return ACT_SEND | ACT_GAP
 
 
-cdef inline bint sender_judge_restart(Flight *f, const Retransmit *policy, int64_t acked, uint64_t now_ns) noexcept nogil:
+cdef inline void sender_on_overtaken(Flight *f) noexcept nogil:
+    """Datagrams overtake one another on this path: less must be in flight."""
+    if not f.is_vain and f.windowsize > 1:
+        f.is_vain = 1
+        burst_shrink(&f.burst, False)
+
+
+cdef inline bint sender_judge_restart(Flight *f, const Retransmit *policy, int64_t acked,
+                                      uint64_t now_ns) noexcept nogil:
     """Whether this ACK came too early for an answer to the last restart: then that was in vain."""
     if not f.restart_is_open or acked < f.restarted:
         return False
@@ -364,9 +402,9 @@ cdef inline bint sender_judge_restart(Flight *f, const Retransmit *policy, int64
         if rtt_is_about_one(&f.rtt, policy, now_ns - f.restart_ns):
             patience_on_loss(&f.patience, policy)
         return False
-    if f.echoes == 0:
-        burst_shrink(&f.burst, False)
-        sender_expect_echoes(f, f.restarted, f.restarted_to, <uint32_t>(f.restarted_to - f.restarted + 1))
+    if not f.is_vain and (f.repeated_ns == 0 or f.restart_ns > f.repeated_ns + rtt_rto_ns(&f.rtt, policy)):
+        sender_on_overtaken(f)
+        sender_expect_echoes(f, f.restarted, f.restarted_to, <uint32_t>(f.next - f.restarted), f.restart_ns)
     return True
 
 
@@ -375,10 +413,20 @@ cdef inline void sender_take_sample(Flight *f, const Retransmit *policy, int64_t
     reported missing may have been overtaken by the first."""
     if f.timed_block < 0 or acked < f.timed_block:
         return
-    if f.timed_twice and rtt_is_too_soon(&f.rtt, now_ns - f.timed_ns):
-        return
-    rtt_sample(&f.rtt, policy, now_ns - f.timed_ns)
+    if not f.timed_twice or now_ns - f.timed_ns >= rtt_soonest_ns(&f.rtt):
+        rtt_sample(&f.rtt, policy, now_ns - f.timed_ns)
     f.timed_block = -1
+
+
+cdef inline void sender_take_back_restart(Flight *f) noexcept nogil:
+    """Nothing was missing: goes on behind what was sent."""
+    f.echoes = 0
+    sender_expect_echoes(f, f.restarted, f.sent_end - 1,
+                         <uint32_t>(f.next - f.restarted) if f.next > f.restarted else 0, f.restart_ns)
+    f.restart_is_open = 0
+    f.restart_ns = 0
+    f.run_first = f.sent_end
+    f.next = f.sent_end
 
 
 cdef inline void sender_note_advance(Flight *f, uint32_t advance, bint is_early) noexcept nogil:
@@ -391,20 +439,29 @@ cdef inline void sender_note_advance(Flight *f, uint32_t advance, bint is_early)
     f.early |= is_early
     if f.early and f.advances > f.habit and advance < f.stride:
         f.stride = advance
+        burst_forget(&f.burst)
+        is_early = True
+    if is_early and f.stride < f.windowsize:
+        sender_take_back_restart(f)
 
 
 cdef inline int sender_on_repeated_ack(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
     """RFC 1123 section 4.2.3.1: in lock-step a repeated ACK is never answered.  In a window it says that the first
     block of the window is missing."""
     f.advance = 0
-    if sender_is_echo(f):
-        flight_on_second_answer(f, policy)
+    if sender_is_echo(f, now_ns):
+        if f.window_base == 1:
+            f.trial_repeats = 0                  # it had thought about the options, not about blocks
+        else:
+            flight_on_second_answer(f, policy)
         return ACT_DUPLICATE
     if f.windowsize == 1 or f.sent_end == f.window_base:
         return ACT_DUPLICATE
     if not sender_could_be_missing(f, now_ns):
         f.doubted = f.window_base
         return ACT_DUPLICATE
+    if rtt_is_about_one(&f.rtt, policy, now_ns - f.sent_ns):
+        f.deaf = 0
     return ACT_DUPLICATE | sender_restart(f, policy, now_ns)
 
 
@@ -426,7 +483,7 @@ cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t a
     sender_note_arrived(f)
     if acked == f.last:
         return ACT_DONE
-    if is_report and not f.resent:
+    if is_report:
         if f.trial_repeats:
             # The probe was answered with what is missing: who had only paused would miss nothing.
             f.trial_repeats = 0
@@ -446,12 +503,14 @@ cdef inline int sender_on_ack(Flight *f, const Retransmit *policy, uint16_t bloc
         if block != 0:
             return ACT_STRAY
         if f.retries:
-            sender_expect_echoes(f, 0, 0, f.retries)
+            sender_expect_echoes(f, 0, 0, f.retries, f.repeated_ns)
         flight_opened(f, policy, now_ns)
         sender_allow_burst(f)
         return ACT_SEND
     acked = seq_index_from(f.window_base - 1, block, f.rollover)
     if acked >= f.sent_end:
+        if acked - f.window_base >= NUMBERS - (f.windowsize if f.windowsize < <uint32_t>RECENT else <uint32_t>RECENT):
+            sender_on_overtaken(f)
         return ACT_STRAY
     if acked == f.window_base - 1:
         return sender_on_repeated_ack(f, policy, now_ns)
@@ -483,11 +542,12 @@ cdef inline void sender_go_on(Flight *f) noexcept nogil:
         f.skips = 0
         f.next = f.sent_end - 1
     f.presumed = f.next
+    f.burst.now = burst_after(&f.burst, f.burst.now)
     sender_allow_burst(f)
 
 
-cdef inline void sender_repeat(Flight *f, const Retransmit *policy) noexcept nogil:
-    """No ACK came: first a probe, the newest block (behind the oldest, if that was reported missing), then the window."""
+cdef inline void sender_repeat(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    """No ACK came: first a probe, the newest block (behind the oldest, if that was reported), then the window."""
     cdef int64_t newest = f.sent_end - 1
     if f.stride < f.windowsize:
         f.stride = f.windowsize
@@ -498,7 +558,7 @@ cdef inline void sender_repeat(Flight *f, const Retransmit *policy) noexcept nog
         f.next = f.window_base if f.skips else newest
         f.presumed = f.next
         f.burst_end = f.next
-        sender_expect_echoes(f, f.next, f.next, 1)
+        sender_expect_echoes(f, f.next, f.next, 1, now_ns)
         return
     f.resent = newest > f.window_base
     if f.deaf >= DEAF_PROBES:
@@ -506,7 +566,7 @@ cdef inline void sender_repeat(Flight *f, const Retransmit *policy) noexcept nog
     f.next = f.window_base
     f.presumed = f.window_base
     sender_allow_burst(f)
-    sender_expect_echoes(f, f.next, newest, 1)
+    sender_expect_echoes(f, f.next, newest, 1, now_ns)
 
 
 # --- the receiver: protocol/receiver.py ---------------------------------------------------------------------
@@ -515,6 +575,11 @@ cdef inline int receiver_acknowledge(Flight *f, uint64_t now_ns) noexcept nogil:
     f.in_window = 0
     f.sent_ns = now_ns
     return ACT_ACK
+
+
+cdef inline bint receiver_was_long_silent(const Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    """Whether the answer to our last ACK should be here by now."""
+    return f.rtt.srtt_ns != 0 and now_ns - f.sent_ns >= rtt_rto_ns(&f.rtt, policy)
 
 
 cdef inline int receiver_on_data(Flight *f, const Retransmit *policy, uint16_t block, uint32_t payload_bytes,
@@ -541,11 +606,14 @@ cdef inline int receiver_on_data(Flight *f, const Retransmit *policy, uint16_t b
         return ACT_DUPLICATE | receiver_acknowledge(f, now_ns)
     if ahead < f.windowsize:
         # Said once, and again if blocks still come after it a round trip later.
-        if f.reported and (f.rtt.srtt_ns == 0 or now_ns - f.sent_ns < rtt_rto_ns(&f.rtt, policy)):
+        if f.reported and not receiver_was_long_silent(f, policy, now_ns):
             return ACT_DUPLICATE
         f.reported = 1
         f.timed_block = -1
         return ACT_GAP | receiver_acknowledge(f, now_ns)
+    if f.in_window and receiver_was_long_silent(f, policy, now_ns):
+        # The sender repeats its window, and may be out of step: the ACK that began ours was lost.
+        return ACT_DUPLICATE | receiver_acknowledge(f, now_ns)
     return ACT_DUPLICATE
 
 
@@ -612,7 +680,7 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
         f.sent_ns = now_ns
         return ACT_FIRST
     if f.role == SENDER:
-        sender_repeat(f, policy)
+        sender_repeat(f, policy, now_ns)
         return ACT_SEND
     f.retransmits += 1
     f.reported = 0

@@ -1367,6 +1367,8 @@ cdef void on_ask_progress(Worker *w, Message *m) noexcept nogil:
     up.worker = w.number
     up.recipe = t.recipe                         # borrowed: its Completion comes behind
     up.payload_bytes = t.sink.received_bytes if t.sink != NULL else payload_acknowledged(t)
+    up.datagrams_in = t.datagrams_in
+    up.datagrams_out = t.datagrams_out
     queue_push(w.outbox, up)
 
 

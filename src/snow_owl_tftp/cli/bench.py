@@ -5,6 +5,7 @@ May know: flags, and how progress is shown. Must not know how a run is made.
 
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from snow_owl_tftp.client.bench.provenance import machine
+from snow_owl_tftp.client.bench.provenance import machine, without_paths
 from snow_owl_tftp.client.bench.report import write
 from snow_owl_tftp.client.bench.runs import Bench, check_target
 from snow_owl_tftp.client.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
@@ -29,7 +30,7 @@ from snow_owl_tftp.client.bench.sweeps import (
     standard_steps,
 )
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.observe.trace import why_not
+from snow_owl_tftp.observe.trace import why_not_after_trying
 
 __all__ = ["command"]
 
@@ -87,7 +88,9 @@ class _Asked:
 )
 @click.option("--loss", "loss_percent", type=click.FloatRange(0, 50), default=0.0, help="Percent, in each direction.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the losses.")
-@click.option("--servers", metavar="NAMES", help=f"Of {', '.join(KINDS)}; default: all that are installed.")
+@click.option(
+    "--servers", metavar="NAMES", help=f"Of {', '.join(KINDS)}; default: all that are installed and may be started."
+)
 @click.option(
     "--rounds",
     type=click.IntRange(1, 100),
@@ -108,39 +111,74 @@ def command(context: click.Context, /, **flags: Any) -> int:
     """Start TFTP servers, load them with many clients, compare every byte.
 
     Writes report.md, results.json and pictures. A server whose run has a wrong byte or a failed transfer gets no
-    speed. System calls per block are counted by eBPF in runs of their own; that needs root and bpftrace.
+    speed. System calls per block are counted by eBPF in runs of their own; that needs root and bpftrace. Where they
+    cannot be counted it says why, and measures the rest. Exit status 1: a run has no figure.
     """
     asked = _Asked(**flags)
     given = [name for name in flags if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-    reason = why_not()
-    steps = (_profile_steps if asked.profile else _own_steps)(asked, given, can_trace=reason is None)
-    asked.output.mkdir(parents=True, exist_ok=True)
-    notes = [] if reason is None else [f"System calls were not counted: {reason}."]
+    steps = (_profile_steps if asked.profile else _own_steps)(asked, given)
+    _make_folder(asked.output)
+    notes: list[str] = []
+    if not (asked.servers or asked.profile):
+        for name, problem in installed_peers().items():
+            if problem:
+                _note(notes, f"{name} is left out: it {problem}.")
+    if any(step.is_traced for step in steps) and (reason := why_not_after_trying()):
+        steps = [step for step in steps if not step.is_traced]
+        _note(notes, f"System calls are not counted: {without_paths(reason)}.")
     results: list[Result] = []
     with Bench() as bench:
         try:
             _perform(bench, steps, results)
         except KeyboardInterrupt:
-            notes.append(f"Interrupted: {len(results)} of {len(steps)} runs were made.")
-            print(f"bench: {notes[-1]}", file=sys.stderr)
+            _note(notes, f"Interrupted: {len(results)} of {len(steps)} runs were made.")
         finally:
             if results:
                 _write(asked, given, bench, results, notes)
     if len(results) < len(steps):
         return _INTERRUPTED
-    return 0 if all(result.run.is_valid for result in results) else 1
+    return _told_failures(results)
 
 
-def _profile_steps(asked: _Asked, given: Sequence[str], *, can_trace: bool) -> list[Step]:
+def _told_failures(results: list[Result]) -> int:
+    """Say of each target once what keeps it from having a figure; returns the exit status."""
+    lacks = {True: "not counted", False: "no figure"}
+    failed = [result for result in results if not result.run.is_valid]
+    for line in dict.fromkeys(f"{one.target.name}: {lacks[one.run.is_traced]}: {one.run.reason}" for one in failed):
+        _say(line)
+    return 1 if failed else 0
+
+
+def _make_folder(folder: Path) -> None:
+    """Before the first run: what cannot be written at the end is lost."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"bench: --output {folder}: {error.strerror}; name a folder that can be written") from error
+
+
+def _note(notes: list[str], text: str) -> None:
+    """For the report, and at once."""
+    notes.append(text)
+    _say(text)
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr)
+
+
+def _profile_steps(asked: _Asked, given: Sequence[str]) -> list[Step]:
     if refused := [_flag_of(name) for name in given if name not in _OF_PROFILE]:
         raise ConfigError(
             f"bench: --profile sets {', '.join(refused)} itself; it takes --file-size, --rounds, --output"
         )
     sizes_bytes = (asked.file_bytes,) if "file_bytes" in given else ORIGIN_SIZES
-    return origin_steps(asked.rounds, has_classical=has_classical(), can_trace=can_trace, sizes_bytes=sizes_bytes)
+    return origin_steps(asked.rounds, has_classical=has_classical(), sizes_bytes=sizes_bytes)
 
 
-def _own_steps(asked: _Asked, given: Sequence[str], *, can_trace: bool) -> list[Step]:
+def _own_steps(asked: _Asked, given: Sequence[str]) -> list[Step]:
     workload = Workload(
         clients=asked.clients,
         transfers=None,
@@ -157,7 +195,7 @@ def _own_steps(asked: _Asked, given: Sequence[str], *, can_trace: bool) -> list[
     if "linger" in asked.sweep and all(target.server != OURS for target in targets):
         raise ConfigError("bench: --sweep linger is about ours; name it among --servers")
     chosen = asked.sweep or (SECTIONS if asked.sweeps else SECTIONS[:1])
-    return standard_steps(targets, workload, asked.rounds, chosen=chosen, can_trace=can_trace)
+    return standard_steps(targets, workload, asked.rounds, chosen=chosen)
 
 
 def _flag_of(name: str) -> str:
@@ -166,7 +204,7 @@ def _flag_of(name: str) -> str:
 
 
 def _write(asked: _Asked, given: Sequence[str], bench: Bench, results: list[Result], notes: list[str]) -> None:
-    how = next((result.run.cpu_counted_by for result in results if result.run.cpu_counted_by), "nothing")
+    how = next((result.run.cpu_counted_by for result in results if result.run.cpu_counted_by), "")
     setting = machine(
         bench.server_core,
         bench.load_core,
@@ -192,7 +230,8 @@ def _spelled(asked: _Asked, given: Sequence[str]) -> list[str]:
 
 
 def _targets(servers: str | None) -> list[Target]:
-    names = [name.strip() for name in servers.split(",")] if servers else [OURS, *installed_peers()]
+    peers = [name for name, problem in installed_peers().items() if problem is None]
+    names = [name.strip() for name in servers.split(",")] if servers else [OURS, *peers]
     targets = []
     for name in names:
         check_target(name)
@@ -229,6 +268,5 @@ def _draw(output: Path, results: list[Result], notes: list[str]) -> list[str]:
     try:
         return draw(output, results)
     except ImportError:
-        notes.append(MISSING)
-        print(f"bench: {MISSING}", file=sys.stderr)
+        _note(notes, MISSING)
         return []

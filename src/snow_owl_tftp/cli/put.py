@@ -34,28 +34,29 @@ __all__ = ["command"]
 def command(file: str, url: str, as_json: bool, **flags: Any) -> int:
     """Upload FILE (- for standard input) to tftp://HOST[:PORT]/PATH[;mode=octet|netascii].
 
-    A path that ends in a slash takes the file's own name.
+    A path that ends in a slash takes the file's own name. %XX stands for a byte, as in every URL; ; in a name is %3B,
+    and % before two hexadecimal digits %25.
     """
     if file == "-":
         stdin = Hashing(stream("stdin").buffer)
-        job = Job(url, None, functools.partial(_run, _checked(url), cast(BinaryIO, stdin)), stdin.hexdigest)
+        job = Job(url, None, functools.partial(_run, _checked(url, ""), cast(BinaryIO, stdin)), stdin.hexdigest)
     else:
         path = Path(file)
-        name = _checked(url + path.name if url.endswith("/") else url)
+        name = _checked(url, path.name)
         job = Job(name, file, functools.partial(_run, name, path), functools.partial(sha256_of_file, path))
     return run_jobs([job], settings_of(flags), json_file=stream("stdout") if as_json else None)
 
 
-def _checked(url: str) -> str:
+def _checked(url: str, file_name: str) -> str:
     from snow_owl_tftp.client.url import parse_url
 
     try:
-        return str(parse_url(url))
+        return str(parse_url(url, file_name=file_name))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
 
 async def _run(
-    url: str, content: "Path | BinaryIO", client: "AsyncClient", progress: "ProgressCallback | None"
+    url: str, content: "Path | BinaryIO", client: "AsyncClient", progress: "ProgressCallback"
 ) -> "TransferResult":
     return await client.put(url, content, progress=progress)

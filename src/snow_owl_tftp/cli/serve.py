@@ -14,8 +14,10 @@ __all__ = ["command"]
 
 @click.command("serve")
 @click.argument("root", required=False)
-@click.option("--bind", "binds", metavar="ADDR:PORT", multiple=True, help="Where to listen; may be given again.")
-@click.option("--workers", type=int, help="Native threads that answer; one per core.")
+@click.option(
+    "--bind", "binds", metavar="ADDR:PORT", multiple=True, help="Where to listen, :PORT everywhere; may be given again."
+)
+@click.option("--workers", metavar="N|auto", help="Native threads that answer; default: 1; auto: one per usable core.")
 @click.option("--single-port", is_flag=True, default=None, help="Serve everything from the listening port.")
 @click.option("--tid-ports", metavar="A-B", help="UDP ports of transfers, for firewalls.")
 @click.option("--config", "config_path", metavar="FILE", type=click.Path(path_type=Path), help="Settings, in TOML.")
@@ -24,7 +26,7 @@ __all__ = ["command"]
 def command(
     root: str | None,
     binds: tuple[str, ...],
-    workers: int | None,
+    workers: str | None,
     single_port: bool | None,
     tid_ports: str | None,
     config_path: Path | None,
@@ -42,17 +44,30 @@ def command(
     flags = {
         "root_dir": root,
         "bind_addr": binds or None,
-        "workers": workers,
+        "workers": _number_or_text(workers),
         "single_port": single_port,
         "tid_ports": tid_ports,
         "logging.level": log_level,
         "logging.format": log_format,
     }
 
-    def read() -> Settings:
-        return (load(config_path) if config_path else Settings()).with_overrides(flags)
+    dropped: list[str] = []  # of the file as it was read last
 
-    serve(read(), _announce, read if config_path else None)
+    def note_dropped(keys: list[str]) -> None:
+        dropped[:] = keys
+
+    def read() -> Settings:
+        return (load(config_path, note_dropped) if config_path else Settings()).with_overrides(flags)
+
+    serve(read(), _announce, read if config_path else None, dropped)
+
+
+def _number_or_text(given: str | None) -> int | str | None:
+    """As TOML would have it; settings know which numbers and which texts."""
+    try:
+        return given if given is None else int(given)
+    except ValueError:
+        return given
 
 
 def _announce(address: str) -> None:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
 import click
 
@@ -20,7 +22,22 @@ from snow_owl_tftp.observe.trace_counts import TraceCounts
 
 __all__ = ["command"]
 
-_STOP_LIMIT_S = 15
+_STOP_LIMIT_S: Final = 15
+_BECOME: Final = """
+import os, signal, sys
+telling = int(sys.argv[1])
+os.set_inheritable(telling, False)
+for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, for itself
+    signal.signal(ignored, signal.SIG_DFL)
+os.kill(os.getpid(), signal.SIGSTOP)
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except (OSError, ValueError) as error:
+    os.write(telling, str(getattr(error, "strerror", None) or error).encode())
+    os._exit(127)
+"""
+"""Waits for SIGCONT and becomes the command. The descriptor that it was handed is closed by a program that begins, and
+says what kept it from that otherwise: a shell's status 127 could be the command's own."""
 
 
 @click.command("trace", context_settings={"ignore_unknown_options": True})
@@ -41,54 +58,89 @@ def command(
     with_children: bool,
     as_json: bool,
     command_line: tuple[str, ...],
-) -> None:
+) -> int:
     """Count the system calls of a server process, live and per interval.
 
-    Name the process with --pid or --unit, or start one behind `--` and count it from its first call on.
+    Name the process with --pid or --unit, or start one behind `--` and count it from its first call on; if it ends by
+    itself, its exit status is that of the trace (128 and the signal's number where one ended it).
     Needs root and bpftrace. While it runs every process of the machine is a little slower: count in one run,
     measure speed in another.
     """
     if sum((pid is not None, unit is not None, bool(command_line))) != 1:
         raise ConfigError("trace: name one process: --pid PID, --unit UNIT, or -- COMMAND")
+    show = _show_json if as_json else _show_table
     with contextlib.ExitStack() as closing:
         if command_line:
             started = closing.enter_context(_stopped(command_line))
-            pid, title = started.pid, " ".join(command_line)
+            pid, title = started.process.pid, " ".join(command_line)
         else:
             pid = pid_of_unit(unit) if unit else pid
             assert pid is not None
             title = unit or f"PID {pid}"
         tracer = closing.enter_context(Tracer(pid, with_children=with_children, interval_s=interval_s))
         if command_line:
-            os.kill(pid, signal.SIGCONT)
-        show = _show_json if as_json else _show_table
+            started.go()
+        status = 0
         # Ctrl-C is the usual way to end it: what was counted is shown all the same.
         with contextlib.suppress(KeyboardInterrupt):
             show(tracer, duration_s, title)
+            status = started.status_so_far() if command_line else 0
         if command_line:
             with contextlib.suppress(KeyboardInterrupt):
-                _end(started)
+                started.end()
         _show_last(tracer.stop(), title, as_json=as_json)
+    return status
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A process that waits to become the command."""
+
+    process: subprocess.Popen[bytes]
+    program: str
+    told_fd: int
+
+    def go(self) -> None:
+        """Let it; returns when the command runs.
+
+        Raises:
+            ConfigError: It cannot be started.
+        """
+        os.kill(self.process.pid, signal.SIGCONT)
+        if reason := os.read(self.told_fd, 512).decode("utf-8", "replace"):
+            raise ConfigError(f"trace: {self.program}: cannot be started: {reason}; name a program, or its path")
+
+    def status_so_far(self) -> int:
+        """Its exit status as a shell would put it; 0 while it runs."""
+        status = self.process.poll() or 0
+        return status if status >= 0 else 128 - status
+
+    def end(self) -> None:
+        """See to it that it ends."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_STOP_LIMIT_S)
 
 
 @contextlib.contextmanager
-def _stopped(command_line: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that becomes COMMAND when it is sent SIGCONT: nothing it does goes uncounted."""
-    process = subprocess.Popen(["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *command_line])
+def _stopped(command_line: tuple[str, ...]) -> Iterator[_Started]:
+    """A process that becomes COMMAND when it is told to: nothing it does goes uncounted."""
+    told_fd, telling_fd = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _BECOME, str(telling_fd), *command_line], pass_fds=[telling_fd]
+        )
+    finally:
+        os.close(telling_fd)
     try:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        yield process
+        yield _Started(process, command_line[0], told_fd)
     finally:
+        os.close(told_fd)
         if process.poll() is None:
             process.kill()
             process.wait()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_LIMIT_S)
 
 
 def _show_json(tracer: Tracer, duration_s: float | None, title: str) -> None:

@@ -26,6 +26,7 @@ from snow_owl_tftp.errors import (
     TransferError,
     TransferRefused,
     TransferTimedOut,
+    TransferUnreachable,
 )
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ _STATUS: Final[tuple[tuple[type[TransferError], str, int], ...]] = (
     (TransferTimedOut, "timed out", 4),
     (TransferChanged, "changed", 5),
     (TransferDiskFull, "disk full", 6),
+    (TransferUnreachable, "unreachable", 7),
 )
 _STREAMS: Final = {"stdin": "standard input", "stdout": "standard output", "stderr": "standard error"}
 EXIT_STATUSES: Final = (
     "Exit status: 0 done, 1 failed otherwise, 2 wrong usage, 3 refused by the server, 4 timed out, "
-    "5 changed while it was sent, 6 disk full, 130 interrupted (128 and the number of any signal), 141 nobody reads "
-    "the output. With several transfers: the first failure's."
+    "5 changed while it was sent, 6 disk full, 7 nothing listens on the server's port, 130 interrupted (128 and the "
+    "number of any signal), 141 nobody reads the output. With several transfers: the first failure's."
 )
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -60,6 +62,7 @@ def client_flags(command: _Command) -> _Command:
     flags = [
         click.option("--blksize", type=int, metavar="BYTES", help="Ask for blocks of 8..65464; default: the path MTU."),
         click.option("--windowsize", type=int, metavar="BLOCKS", help="Ask for windows of 1..65535; default: 64."),
+        click.option("--no-options", is_flag=True, help="Ask for nothing, as RFC 1350 has it: blocks of 512 bytes."),
         click.option("--timeout", type=float, metavar="S", help="Repeat after so long; default: as measured."),
         click.option("--retries", type=int, metavar="N", help="Repeat so often before giving up; default: 5."),
         click.option("--mode", type=click.Choice(["octet", "netascii"]), help="Default: octet; a URL's comes first."),
@@ -126,7 +129,7 @@ class Job:
 
     url: str
     local: str | None
-    run: "Callable[[AsyncClient, ProgressCallback | None], Coroutine[Any, Any, TransferResult]]"
+    run: "Callable[[AsyncClient, ProgressCallback], Coroutine[Any, Any, TransferResult]]"
     sha256: Callable[[], str | None]
 
 
@@ -196,7 +199,7 @@ class _Run:
         drawn = sys.stderr.isatty() and self._json_file is None and not (in_turn and sys.stdout.isatty())
         try:
             async with AsyncClient(**settings) as client:
-                with Bars(drawn) as bars:
+                with Bars(drawn, len(jobs)) as bars:
                     if in_turn:
                         statuses = [await self._one(client, job, bars) for job in jobs]
                     else:
@@ -224,8 +227,9 @@ class _Run:
         os._exit(_FAILED if self._status is None else self._status)
 
     async def _one(self, client: "AsyncClient", job: Job, bars: Bars) -> int:
+        bar = bars.add(job.url)
         try:
-            result = await job.run(client, bars.add(job.url))
+            result = await job.run(client, bar)
             digest = await asyncio.to_thread(job.sha256) if self._json_file is not None else None
         except (TransferError, OSError, ValueError) as error:
             if job.local is None and isinstance(error.__cause__, BrokenPipeError):
@@ -235,6 +239,8 @@ class _Run:
             bars.say(f"snow-owl-tftp: {job.url}: {record['text']}")
         else:
             status, record = 0, _success(job, result, digest)
+        finally:
+            bar.end()
         return await self._print_json(record, bars) or status
 
     async def _print_json(self, record: dict[str, Any], bars: Bars) -> int:

@@ -16,7 +16,15 @@ from pathlib import Path
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, HEADER_BYTES, MAX_BLKSIZE_BYTES
 
-__all__ = ["ServerAddress", "free_descriptors", "is_literal", "open_socket", "resolve", "route_blksize"]
+__all__ = [
+    "ServerAddress",
+    "free_descriptors",
+    "is_literal",
+    "is_no_descriptor",
+    "open_socket",
+    "resolve",
+    "route_blksize",
+]
 
 _IP_MTU = 14
 _IPV6_MTU = 24
@@ -166,6 +174,11 @@ def _prepare_to_receive(sock: socket.socket) -> bool:
     except OSError:
         return False  # before Linux 5.0: a datagram a message, as ever
     return True
+
+
+def is_no_descriptor(error: OSError) -> bool:
+    """Whether what is missing is a descriptor, which somebody may give back."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def free_descriptors() -> int:

@@ -6,15 +6,15 @@
 May know: the engine, sockets, transfers. Must not: know asyncio, or who waits for a future.
 Invariants:
 - Every submitted transfer's future is resolved, also when the core is closed.
-- A transfer asks again only while nothing of the file was received: without options where they were refused, at the
-  next address where nobody answered. While there is a next one it waits for two seconds, not to the end.
+- A transfer asks again only while nothing of the file was received: without options where they were refused or met
+  silence, at the next address where nobody answered (`attempts`).
 - State is guarded by one lock; the engine's events are read by one thread, which never waits for anything but them.
   What may block (copying into somebody's file object) is done by an executor.
 - Progress callbacks run in that thread and without the lock: they may wait for another thread that uses the client.
 - Once a file is in place its transfer has succeeded, whatever is said afterwards.
 """
 
-import errno
+import math
 import os
 import select
 import threading
@@ -25,15 +25,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from snow_owl_tftp.client.address import ServerAddress, free_descriptors, open_socket, route_blksize
+from snow_owl_tftp.client.address import free_descriptors, is_no_descriptor
+from snow_owl_tftp.client.asking import Asking
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.transfer import (
+    HearsSilence,
+    Stage,
     Transfer,
     TransferResult,
+    attempts_after,
     error_of_completion,
     has_ended_well,
     is_no_room,
-    may_ask_plainly,
 )
 from snow_owl_tftp.errors import (
     BadPacket,
@@ -43,15 +46,9 @@ from snow_owl_tftp.errors import (
     TransferDiskFull,
     TransferError,
 )
-from snow_owl_tftp.plan import Outcome, Role, TransferPlan
-from snow_owl_tftp.protocol.constants import (
-    DEFAULT_BLKSIZE_BYTES,
-    DEFAULT_WINDOWSIZE_BLOCKS,
-    ErrorCode,
-    Opcode,
-)
-from snow_owl_tftp.protocol.options import Negotiated, accept_oack_untrusted
-from snow_owl_tftp.protocol.packets import Option, build_request
+from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.protocol.options import accept_oack_untrusted
 
 __all__ = ["ClientCore"]
 
@@ -63,16 +60,9 @@ _SINK_BUFFER_BYTES = 262144
 """One transfer at full speed fills 64 KiB faster than an I/O thread is woken."""
 _IO_THREADS = 2
 _PROGRESS_S = 0.1
-_ROUTE_S = 30.0
-"""How long the blksize of a route is remembered: path MTU discovery forgets after ten minutes (ip(7))."""
-_NEXT_ADDRESS_S = 2.0
-"""The first repetition fits in; to time out takes half a minute, which a `localhost` that is ::1 first is not worth."""
 _DESCRIPTORS_EACH = 4
 """Of a transfer: its socket, its file, one for the source that the engine keeps, and one of a download that ended
 and whose socket still repeats the last ACK."""
-_PROBE_BYTES = DEFAULT_BLKSIZE_BYTES - 1
-"""A first block that is no longer is the whole file, and has told its size; of a longer file nothing more is wanted."""
-_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _DALLY_S = 5.0
 """How long the engine keeps the socket of a download, to repeat its last ACK."""
 
@@ -105,15 +95,17 @@ class ClientCore:
             give_up_ns=settings.give_up_ns,
             min_retries=settings.retries,
         )
+        self._asking = Asking(self._engine, settings)
         self._lock = threading.RLock()
         self._limit = settings.max_transfers or max(1, free_descriptors() // _DESCRIPTORS_EACH)
         self._waiting: deque[Transfer] = deque()
         self._news: deque[Callable[[], None]] = deque()
         self._live: set[Transfer] = set()
         self._dallying: deque[tuple[float, int]] = deque()
-        self._routes: dict[ServerAddress, tuple[float, int]] = {}
         self._finishers: ThreadPoolExecutor | None = None
         self._closing = False
+        self._asleep = False
+        self._awake_until_s = 0.0
         self._progress_due = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="tftp-client", daemon=True)
@@ -144,13 +136,13 @@ class ClientCore:
                 if self._has_room() and not self._waiting:
                     self._ask_or_wait(transfer)
                 else:
-                    self._check(transfer)
+                    self._asking.check(transfer)
                     self._waiting.append(transfer)
             except BaseException:
                 transfer.close()
                 raise
-            ticks = transfer.progress is not None or len(transfer.addresses) > 1
-            if ticks or (self._waiting and not self._live):
+            if self._asleep:
+                self._asleep = False
                 os.eventfd_write(self._wake_fd, 1)  # under the lock: `close` closes it
 
     def cancel(self, transfer: Transfer) -> None:
@@ -197,32 +189,6 @@ class ClientCore:
             self._engine.abort(self._dallying.popleft()[1])
         return len(self._live) < self._limit
 
-    def _check(self, transfer: Transfer) -> None:
-        """Raises what `_ask` would for a request that fits no packet, before anybody waits for its turn."""
-        build_request(*self._request(transfer, DEFAULT_BLKSIZE_BYTES))
-
-    def _request(self, transfer: Transfer, blksize: int) -> tuple[Opcode, str, str, tuple[Option, ...]]:
-        kind = Opcode.RRQ if transfer.role == Role.RECEIVER else Opcode.WRQ
-        transfer.asked = () if transfer.plain else self._options(transfer, blksize)
-        return kind, transfer.name, transfer.mode, transfer.asked
-
-    def _options(self, transfer: Transfer, blksize: int) -> tuple[Option, ...]:
-        if transfer.is_probe:
-            return (("tsize", "0"),) if transfer.mode == "octet" else ()
-        wanted: list[Option] = []
-        if blksize != DEFAULT_BLKSIZE_BYTES:
-            wanted.append(("blksize", str(blksize)))
-        if self.settings.windowsize != DEFAULT_WINDOWSIZE_BLOCKS:
-            wanted.append(("windowsize", str(self.settings.windowsize)))
-        if self.settings.asked_timeout_s is not None:
-            wanted.append(("timeout", str(self.settings.asked_timeout_s)))
-        # In netascii servers disagree whether tsize counts bytes of the file or of the wire, and tftpd-hpa refuses it.
-        if transfer.source is not None:
-            wanted.append(("tsize", str(transfer.source.size_bytes)))
-        elif transfer.mode == "octet":
-            wanted.append(("tsize", "0"))
-        return tuple(wanted)
-
     def _ask_waiting(self) -> None:
         while self._waiting and self._has_room():
             transfer = self._waiting.popleft()
@@ -233,12 +199,14 @@ class ClientCore:
     def _ask_or_wait(self, transfer: Transfer) -> None:
         """Where no descriptor is left (the caller's own files count too), one that is under way gives some back."""
         try:
-            self._ask(transfer)
+            self._asking.send(transfer)
         except OSError as error:
-            if error.errno not in _NO_DESCRIPTOR or not (self._live or self._dallying):
+            if not is_no_descriptor(error) or not (self._live or self._dallying):
                 raise
             self._end_dallying()
             self._waiting.appendleft(transfer)
+        else:
+            self._live.add(transfer)
 
     def _end_dallying(self) -> None:
         """Their sockets are wanted; until these are closed for certain, there is something to wait for."""
@@ -247,66 +215,6 @@ class ClientCore:
             if due_s > soon_s:
                 self._engine.abort(transfer_id)
         self._dallying = deque((min(due_s, soon_s), transfer_id) for due_s, transfer_id in self._dallying)
-
-    def _ask(self, transfer: Transfer) -> None:
-        """Sends the request to the first address that there is a route to."""
-        if transfer.open_target is not None:
-            transfer.target, transfer.open_target = transfer.open_target(), None
-        while True:
-            address = transfer.addresses[0]
-            try:
-                blksize = self.settings.blksize or self._route_blksize(address)
-                self._send_request(transfer, address, blksize)
-            except OSError as error:
-                if len(transfer.addresses) == 1 or error.errno in _NO_DESCRIPTOR:
-                    raise
-                del transfer.addresses[0]
-            else:
-                self._live.add(transfer)
-                return
-
-    def _send_request(self, transfer: Transfer, address: ServerAddress, blksize: int) -> None:
-        transfer.answered = transfer.skipped = False
-        transfer.asked_at_s = time.monotonic()
-        transfer.negotiated = Negotiated()
-        request = build_request(*self._request(transfer, blksize))
-        sock, gro = open_socket(address, self.settings, receives=transfer.role == Role.RECEIVER)
-        try:
-            plan = self._plan(transfer, first_packet=request)
-        except BaseException:
-            os.close(sock)
-            raise
-        self._engine.ask(plan, sock, address.packed, gro=gro)
-
-    def _route_blksize(self, address: ServerAddress) -> int:
-        now = time.monotonic()
-        asked_at, blksize = self._routes.get(address, (-_ROUTE_S, 0))
-        if now - asked_at >= _ROUTE_S:
-            blksize = route_blksize(address)
-            self._routes[address] = now, blksize
-        return blksize
-
-    def _plan(self, transfer: Transfer, first_packet: bytes = b"") -> TransferPlan:
-        """With a request: how to begin, by RFC 1350; without one: how to go on, by what was granted."""
-        fd, size_bytes = -1, 0
-        if first_packet and transfer.source is not None:
-            # The engine takes it over, and a second attempt needs it too.
-            fd, size_bytes = os.dup(transfer.source.fd), transfer.source.size_bytes
-        elif first_packet and transfer.target is not None:
-            fd = transfer.target.fd
-            size_bytes = _PROBE_BYTES if transfer.is_probe else self.settings.max_size_bytes
-        return TransferPlan(
-            transfer_id=0,
-            role=int(transfer.role),
-            fd=fd,
-            size_bytes=size_bytes,
-            blksize_bytes=transfer.negotiated.blksize_bytes,
-            windowsize_blocks=transfer.negotiated.windowsize_blocks,
-            timeout_ns=self.settings.initial_ns if self.settings.timeout else 0,
-            first_packet=first_packet,
-            declared_bytes=transfer.negotiated.tsize if transfer.role == Role.RECEIVER else None,
-            context=transfer,
-        )
 
     # --- events
 
@@ -344,9 +252,13 @@ class ClientCore:
         self._tell_news()
 
     def _patience_ms(self) -> float | None:
+        """It ticks while there is work and a moment longer: waking it costs what follows a tenth of its time."""
+        now = time.monotonic()
         with self._lock:
-            due = bool(self._waiting) or any(t.progress or len(t.addresses) > 1 for t in self._live)
-        return _PROGRESS_S * 1000 if due else None
+            if self._live or self._waiting:
+                self._awake_until_s = now + 2 * _PROGRESS_S
+            self._asleep = now >= self._awake_until_s
+            return None if self._asleep else _PROGRESS_S * 1000
 
     def _drain_wakes(self) -> None:
         try:
@@ -365,17 +277,19 @@ class ClientCore:
                 elif type(event) is native.Received:
                     self._on_received(event)
                 elif isinstance(event, native.Progress) and not event.context.cancelled:
-                    self._on_progress(event.context, event.payload_bytes)
+                    self._on_progress(event)
             self._ask_waiting()
 
     def _on_answer(self, answer: Any) -> None:
         transfer: Transfer = answer.context
-        transfer.answered = True
-        if transfer.cancelled:
+        if transfer.cancelled or transfer.stage is Stage.LEFT:
             return
+        transfer.stage = Stage.ANSWERED
+        self._asking.note_answer(transfer)
         try:
             transfer.negotiated = accept_oack_untrusted(transfer.asked, answer.datagram)
         except BadPacket as bad:
+            transfer.stage = Stage.MISANSWERED
             transfer.error = TransferError(f"the server's OACK breaks the rules: {bad.reason}")
             self._engine.abort(answer.transfer_id, ErrorCode.OPTION_REFUSED, bad.reason.encode())
             return
@@ -387,7 +301,7 @@ class ClientCore:
             transfer.error = TransferDiskFull(f"{size_bytes} bytes is larger than max_size_bytes ({limit_bytes})")
             self._engine.abort(answer.transfer_id, ErrorCode.DISK_FULL, b"the file is too large")
             return
-        self._engine.resume(answer.transfer_id, self._plan(transfer))
+        self._engine.resume(answer.transfer_id, self._asking.plan(transfer))
 
     def _on_received(self, received: Any) -> None:
         transfer: Transfer = received.context
@@ -442,14 +356,15 @@ class ClientCore:
             transfer.ended = completion  # its file is being read: closing it now could give another file's bytes
             return
         self._live.discard(transfer)
+        if completion.datagrams_in:
+            self._asking.note_answer(transfer)
         if transfer.delivered or has_ended_well(transfer, completion):
             self._succeed(transfer, completion)
-        elif may_ask_plainly(transfer, completion):
-            transfer.plain = True
-            self._ask_again(transfer)
-        elif self._is_unheard(transfer, completion):
-            # One that spoke up while it was given up is the right one, only slow: the others are forgotten.
-            transfer.addresses = transfer.addresses[:1] if completion.datagrams_in else transfer.addresses[1:]
+        elif attempts := attempts_after(transfer, completion):
+            transfer.attempts, transfer.error = attempts, None
+            transfer.asked_total += completion.datagrams_out
+            if completion.datagrams_in:
+                transfer.began_s = time.monotonic()  # it is there: it has all the time there is
             self._ask_again(transfer)
         else:
             self._fail(transfer, transfer.error or error_of_completion(transfer, completion))
@@ -459,13 +374,6 @@ class ClientCore:
             self._dallying.append((time.monotonic() + _DALLY_S, completion.transfer_id))
         transfer.close()
         self._news.append(partial(self._tell, transfer, completion.payload_bytes, transfer.result(completion)))
-
-    def _is_unheard(self, transfer: Transfer, completion: Any) -> bool:
-        """Nobody answered at this address, or not in time, and there is another one."""
-        if transfer.cancelled or len(transfer.addresses) == 1:
-            return False
-        silent = completion.outcome in (Outcome.TIMED_OUT, Outcome.UNREACHABLE) and completion.datagrams_in == 0
-        return silent or (transfer.skipped and completion.outcome == Outcome.ABORTED)
 
     def _ask_again(self, transfer: Transfer) -> None:
         try:
@@ -489,35 +397,44 @@ class ClientCore:
                 return
             self._progress_due = now + _PROGRESS_S
             for transfer in self._live:
-                if (transfer.progress is not None or self._is_overdue(transfer)) and not transfer.cancelled:
+                if (transfer.progress is not None or transfer.due_s <= now) and not transfer.cancelled:
                     self._engine.ask_progress(transfer)
 
-    def _on_progress(self, transfer: Transfer, done_bytes: int) -> None:
-        if done_bytes == 0 and self._is_overdue(transfer):
-            transfer.skipped = True
-            self._engine.abort_asked(transfer, ErrorCode.NOT_DEFINED, b"no answer")
-        elif transfer.progress is not None:
-            self._news.append(partial(self._tell, transfer, done_bytes))
-
-    def _may_skip(self, transfer: Transfer) -> bool:
-        """It has another address to go to, and has seen no OACK at this one."""
-        return len(transfer.addresses) > 1 and not (transfer.answered or transfer.skipped)
-
-    def _is_overdue(self, transfer: Transfer) -> bool:
-        patience_s = max(_NEXT_ADDRESS_S, self.settings.timeout or 0)
-        return self._may_skip(transfer) and time.monotonic() - transfer.asked_at_s >= patience_s
+    def _on_progress(self, event: Any) -> None:
+        transfer: Transfer = event.context
+        silent = None
+        if event.datagrams_in:
+            self._asking.note_answer(transfer)
+        else:
+            silent = str(transfer.attempts[0].address), transfer.asked_total + event.datagrams_out
+            if transfer.due_s <= time.monotonic():
+                transfer.stage, transfer.due_s = Stage.LEFT, math.inf
+                self._engine.abort_asked(transfer, ErrorCode.NOT_DEFINED, b"no answer")
+        if transfer.progress is not None:
+            self._news.append(partial(self._tell, transfer, event.payload_bytes, silent=silent))
 
     def _tell_news(self) -> None:
         """Calls callers' code: by one thread, so that a callback hears in order, and never with the lock."""
         while self._news:
             self._news.popleft()()
 
-    def _tell(self, transfer: Transfer, done_bytes: int, result: TransferResult | None = None) -> None:
-        """How far it is, and with a result that it is done. A callback that raises fails its own transfer only."""
+    def _tell(
+        self,
+        transfer: Transfer,
+        done_bytes: int,
+        result: TransferResult | None = None,
+        silent: tuple[str, int] | None = None,
+    ) -> None:
+        """How far it is, and with a result that it is done. A callback that raises fails its own transfer only.
+
+        `silent`: who has not answered yet, and how often it was asked.
+        """
         if transfer.future.done():
             return
         try:
-            if transfer.progress is not None:
+            if silent is not None and isinstance(transfer.progress, HearsSilence):
+                transfer.progress.unanswered(*silent)
+            elif transfer.progress is not None:
                 transfer.progress(done_bytes, transfer.size_bytes)
         except BaseException as error:  # anything that a caller's code raises
             transfer.error = transfer.error or error

@@ -21,7 +21,7 @@ from snow_owl_tftp.client.core import ClientCore
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.sources import source_for
 from snow_owl_tftp.client.targets import target_for
-from snow_owl_tftp.client.transfer import ProgressCallback, Transfer, TransferResult
+from snow_owl_tftp.client.transfer import HearsSilence, ProgressCallback, Transfer, TransferResult
 from snow_owl_tftp.client.url import DEFAULT_PORT, TftpUrl, is_tftp_url, parse_url
 from snow_owl_tftp.plan import Role
 
@@ -45,6 +45,7 @@ class SettingsArguments(TypedDict, total=False):
     bind: str | None
     max_size_bytes: int
     max_transfers: int
+    no_options: bool
 
 
 class _Face:
@@ -187,6 +188,8 @@ class Client(_Face):
                 everything has arrived, by another thread, and is not closed.
             progress: Called with (bytes so far, size in bytes or None) about ten times a second and once at the end,
                 by another thread. What it raises ends the transfer and is raised here; at the end the file is there.
+                If it has a method `unanswered(server, asked)`, that is called instead while the server is silent,
+                with its address and how often it was asked.
 
         Returns:
             The bytes, or with `to` how the transfer went.
@@ -299,7 +302,7 @@ class AsyncClient(_Face):
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
         url = self._locate(name)
-        told = _InLoop(progress) if progress is not None else None
+        told = _in_loop(progress)
         blocks = isinstance(to, str | os.PathLike) and _is_special(to)
         transfer = await self._begin(url, lambda: self._begin_get(url, to, told), blocks=blocks)
         return _outcome(await self._wait(transfer, told), to)
@@ -322,7 +325,7 @@ class AsyncClient(_Face):
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
         url = self._locate(name)
-        told = _InLoop(progress) if progress is not None else None
+        told = _in_loop(progress)
         blocks = hasattr(content, "read") or (url.mode or self._settings.mode) == "netascii"
         blocks = blocks or (isinstance(content, str | os.PathLike) and _is_special(content))
         transfer = await self._begin(url, lambda: self._begin_put(url, content, told), blocks=blocks)
@@ -457,14 +460,34 @@ class _InLoop:
         self.error: BaseException | None = None
 
     def __call__(self, done_bytes: int, size_bytes: int | None) -> None:
+        self._pass_on(self._progress, done_bytes, size_bytes)
+
+    def _pass_on(self, callback: Callable[..., None], *arguments: Any) -> None:
         if self.error is not None:
             raise self.error
-        self._loop.call_soon_threadsafe(self._call, done_bytes, size_bytes)
+        self._loop.call_soon_threadsafe(self._call, callback, arguments)
 
-    def _call(self, done_bytes: int, size_bytes: int | None) -> None:
+    def _call(self, callback: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         if self.error is not None:
             return
         try:
-            self._progress(done_bytes, size_bytes)
+            callback(*arguments)
         except Exception as error:  # anything that a caller's code raises
             self.error = error
+
+
+class _InLoopWithSilence(_InLoop):
+    """One that hears of silence as well."""
+
+    def __init__(self, progress: HearsSilence) -> None:
+        super().__init__(progress)
+        self._hearing = progress
+
+    def unanswered(self, server: str, asked: int) -> None:
+        self._pass_on(self._hearing.unanswered, server, asked)
+
+
+def _in_loop(progress: ProgressCallback | None) -> _InLoop | None:
+    if progress is None:
+        return None
+    return _InLoopWithSilence(progress) if isinstance(progress, HearsSilence) else _InLoop(progress)

@@ -1,7 +1,8 @@
 """What a client asks for, how long it waits and where it sends from.
 
 May know: the ranges of the RFCs. Must not: open anything.
-Invariants: frozen and checked when made; every field is read by `core` or `address`; a None means "choose well".
+Invariants: frozen and checked when made; every field is read by `core`, `asking`, `attempts` or `address`; a None means
+"choose well".
 """
 
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class ClientSettings:
         bind: Local address to send from; None: the routing table chooses.
         max_size_bytes: Downloads larger than this fail; 0: no limit.
         max_transfers: Transfers under way at once, the others wait their turn; 0: what the limit of open files allows.
+        no_options: Ask for nothing, as RFC 1350 has it: blocks of 512 bytes, one at a time. Otherwise a server that is
+            silent to a request with options is asked without them after two tries, and so for the next five minutes.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -53,6 +56,7 @@ class ClientSettings:
     bind: str | None = None
     max_size_bytes: int = 0
     max_transfers: int = 0
+    no_options: bool = False
 
     def __post_init__(self) -> None:
         if self.blksize is not None and not MIN_BLKSIZE_BYTES <= self.blksize <= MAX_BLKSIZE_BYTES:
@@ -67,6 +71,8 @@ class ClientSettings:
             raise ConfigError(f"mode must be octet or netascii, not {self.mode!r}")
         if self.port_range is not None and not 1 <= self.port_range[0] <= self.port_range[1] <= 65535:
             raise ConfigError(f"port_range must be two ports, lowest first, not {self.port_range}")
+        if self.no_options and self.blksize is not None:
+            raise ConfigError("blksize is an option, and no_options asks for none")
         if self.max_size_bytes < 0 or self.max_transfers < 0:
             raise ConfigError("limits cannot be negative")
 
@@ -85,10 +91,13 @@ class ClientSettings:
     @property
     def give_up_ns(self) -> int:
         """Silence after which a transfer has timed out: `retries` repetitions, as long as they take unmeasured."""
+        return int(self.silence_s(self.retries + 1) * 1e9)
+
+    def silence_s(self, tries: int) -> float:
+        """How long so many tries of a packet take in vain, in seconds, while no round trip is known."""
         if self.timeout is not None:
-            return int(self.timeout * (self.retries + 1) * 1e9)
-        waits = [min(_FIRST_WAIT_S * 2**i, _LONGEST_WAIT_S) for i in range(self.retries + 1)]
-        return int(sum(waits) * 1e9)
+            return self.timeout * tries
+        return sum(min(_FIRST_WAIT_S * 2.0**i, _LONGEST_WAIT_S) for i in range(tries))
 
     @property
     def ceiling_ns(self) -> int:

@@ -61,6 +61,8 @@ def target_for(destination: "str | os.PathLike[str] | BinaryIO | None", mode: st
     if destination is None:
         return BytesTarget(text)
     if isinstance(destination, str | os.PathLike):
+        if os.fspath(destination).endswith("/"):  # a folder, which a Path would forget
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(destination))
         return _path_target(Path(destination), text)
     if hasattr(destination, "write"):
         return FileObjectTarget(destination, text)

@@ -13,6 +13,8 @@ DEFAULT_PORT = 69
 """RFC 1350 section 4: where requests go to."""
 _SCHEME = "tftp://"
 _MODES = ("octet", "netascii")
+_BYTES = "surrogateescape"
+"""A name is bytes (RFC 1350 section 5 has netascii, old servers have latin-1): what is no UTF-8 is sent as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class TftpUrl:
     Attributes:
         host: A name, an IPv4 or an IPv6 address without brackets; `fe80::1%eth0` names its interface.
         port: UDP port, 1..65535.
-        path: What the RRQ or WRQ says, decoded; a URL's first slash is no part of it.
+        path: What the RRQ or WRQ says, decoded; a URL's first slash is no part of it. Bytes that are no UTF-8 are
+            lone surrogates, as os.fsdecode makes them.
         mode: 'octet', 'netascii', or None: the URL does not say.
     """
 
@@ -38,14 +41,16 @@ class TftpUrl:
             host = f"[{address}{'%25' if percent else ''}{quote(zone, safe='')}]"
         port = "" if self.port == DEFAULT_PORT else f":{self.port}"
         mode = f";mode={self.mode}" if self.mode else ""
-        return f"tftp://{host}{port}/{quote(self.path)}{mode}"
+        return f"tftp://{host}{port}/{quote(self.path, errors=_BYTES)}{mode}"
 
 
-def parse_url(text: str) -> TftpUrl:
+def parse_url(text: str, *, file_name: str = "") -> TftpUrl:
     """Read a TFTP URL.
 
     Args:
-        text: The URL; the path may be percent-encoded, `;` in a name must be.
+        text: The URL; the path may be percent-encoded, `;` in a name must be, and `%` before two hexadecimal digits.
+            Everything else stands for itself: backslashes, `?` and `#` too.
+        file_name: What a path that names a folder, by a slash at its end, is completed with; not encoded.
 
     Returns:
         Its parts. The first slash of the path only separates it from the host, so
@@ -67,7 +72,10 @@ def parse_url(text: str) -> TftpUrl:
         raise ValueError("TFTP knows no user names")
     host, port = _split_authority(authority)
     raw_path, mode = _split_mode(raw_path)
-    path = unquote(raw_path, errors="strict")
+    # Through bytes: an escape may be the second half of a character whose first one was typed as it is.
+    path = unquote(raw_path, errors=_BYTES).encode(errors=_BYTES).decode(errors=_BYTES)
+    if not path or path.endswith("/"):
+        path += file_name
     if not host:
         raise ValueError(f"no host in {text!r}")
     if not path or "\0" in path:

@@ -3,8 +3,10 @@
 May know: the file system, through a Resolver that confines. Must not know who asks, or why.
 
 Invariants:
-- The root is opened once and kept: what is mounted over its path, or renamed, later changes nothing.
-- A descriptor that leaves here is of a regular file below the root, and no larger than allowed.
+- The root is opened and kept: what is mounted over its path, or renamed, later changes nothing before
+  somebody calls `look_again`. What was opened below the old root stays open.
+- A descriptor that leaves here is of a regular file below the root, or below a directory that links
+  may lead to, and no larger than allowed.
 - What is refused leaks nothing: the text of a RefusedError holds no path and no name.
 - Every method may be called by any thread.
 
@@ -16,12 +18,13 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from snow_owl_tftp.content.beneath import Resolver, choose_resolver
-from snow_owl_tftp.content.names import climbs_above_root, normalise_name
-from snow_owl_tftp.errors import ConfigError, RefusedError
+from snow_owl_tftp.content.names import climbs_above_root, spellings_of
+from snow_owl_tftp.content.walk import Place
+from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["FileTooLargeError", "FileTree", "OpenFile", "OutsideRootError", "WouldBlock", "refusal_of_errno"]
@@ -62,6 +65,7 @@ _REFUSAL_OF_ERRNO: Final = {
     errno.ENOMEM: _BUSY,
     errno.EAGAIN: _BUSY,  # a writer holds a lease, or renames would not end
 }
+_ABSENT: Final = (-errno.ENOENT, -errno.ENOTDIR, -errno.ENAMETOOLONG)
 
 
 class WouldBlock(Exception):  # noqa: N818 - the name of the condition, not of an error
@@ -78,8 +82,8 @@ class OutsideRootError(RefusedError):
         by_link: A symbolic link does it; otherwise the `..` of the name itself.
     """
 
-    def __init__(self, *, by_link: bool) -> None:
-        super().__init__(*_DENIED)
+    def __init__(self, *, by_link: bool, why: str = "") -> None:
+        super().__init__(*_DENIED, why=why)
         self.by_link = by_link
 
 
@@ -104,21 +108,28 @@ class OpenFile:
         fd: Open for reading, close-on-exec; -1 once closed.
         size_bytes: As of opening.
         relative_path: Normalised, relative to the root, links not resolved.
-        mtime_ns: Of the file, as of opening; with the next two it tells one content from another.
+        is_as_sent: The name was found as the request spells it; nothing was cut off.
+        mtime_ns: Of the file, as of opening.
+        ctime_ns: Likewise. Unlike mtime nobody can set it back: with size, mtime, inode and device it tells one
+            content from another.
         inode: Of the file.
         device: Of the file.
+        held: Must live as long as the content is used; None: nothing.
     """
 
-    __slots__ = ("device", "fd", "inode", "mtime_ns", "relative_path", "size_bytes")
+    __slots__ = ("ctime_ns", "device", "fd", "held", "inode", "is_as_sent", "mtime_ns", "relative_path", "size_bytes")
 
-    def __init__(self, fd: int, relative_path: bytes, status: os.stat_result) -> None:
+    def __init__(self, fd: int, relative_path: bytes, status: os.stat_result, *, is_as_sent: bool = True) -> None:
         """Take over `fd`, whose fstat gave `status`."""
         self.fd = fd
         self.relative_path = relative_path
+        self.is_as_sent = is_as_sent
         self.size_bytes = status.st_size
         self.mtime_ns = status.st_mtime_ns
+        self.ctime_ns = status.st_ctime_ns
         self.inode = status.st_ino
         self.device = status.st_dev
+        self.held: object = None
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""
@@ -139,7 +150,8 @@ class FileTree:
         self,
         root: str | os.PathLike[str],
         max_file_size_bytes: int = 0,
-        make_resolver: Callable[[int], Resolver] = choose_resolver,
+        make_resolver: Callable[[int, Sequence[Place]], Resolver] = choose_resolver,
+        link_targets: Sequence[str] = (),
     ) -> None:
         """Open the root.
 
@@ -147,31 +159,57 @@ class FileTree:
             root: A directory; execute permission on it is enough.
             max_file_size_bytes: Larger files are refused; 0: no limit.
             make_resolver: How to confine; by default, as this kernel can do best.
+            link_targets: Directories outside the root that links may lead to.
 
         Raises:
-            ConfigError: The root is no directory that can be opened.
+            ConfigError: The root, or what links may lead to, is no directory that can be opened.
         """
-        try:
-            self._root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ConfigError(
-                f"root_dir: {os.fspath(root)}: {error.strerror}; name a directory that this user may enter"
-            ) from error
         self.max_file_size_bytes = max_file_size_bytes
-        self._resolver = make_resolver(self._root_fd)
-        self.is_local = _file_system_type(self._root_fd) in _LOCAL_FILE_SYSTEMS
+        self._root = root
+        self._link_targets = tuple(link_targets)
+        self._make_resolver = make_resolver
+        self._take(self._open_places())
+
+    def look_again(self) -> bool:
+        """Look up the paths of the root and of what links may lead to, and go on there if they lead elsewhere now.
+
+        Returns:
+            Whether anything changed: what was decided before may not be repeated.
+
+        Raises:
+            ConfigError: One is no directory that can be opened; everything stays as it was.
+        """
+        places = self._open_places()
+        if [(place.identity, place.paths) for place in places] == [
+            (place.identity, place.paths) for place in self._places
+        ]:
+            return False
+        self._take(places)
+        return True
 
     def close(self) -> None:
         """Close the root; files opened before stay open."""
-        fd, self._root_fd = self._root_fd, -1
-        if fd >= 0:
-            os.close(fd)
+        for place in self._places:
+            place.close()
+
+    @property
+    def _root_fd(self) -> int:
+        return self._places[0].fd
+
+    def _open_places(self) -> tuple[Place, ...]:
+        return (Place(self._root, "root_dir"), *(Place(path, "link_targets") for path in self._link_targets))
+
+    def _take(self, places: tuple[Place, ...]) -> None:
+        # Threads that still open below the old places hold them by their resolver, until they are done.
+        self._places = places
+        self.is_local = _file_system_type(places[0].fd) in _LOCAL_FILE_SYSTEMS
+        self._resolver = self._make_resolver(places[0].fd, places)
 
     def open_for_reading(self, name: str) -> OpenFile:
         """Open a file; may block where the file system is slow.
 
         Args:
-            name: As the request spells it; see `normalise_name`.
+            name: As the request spells it; see `spellings_of`.
 
         Returns:
             The file, which the caller closes.
@@ -180,17 +218,21 @@ class FileTree:
             RefusedError: What to answer instead: OutsideRootError and FileTooLargeError where
                 these are the reason.
         """
-        path = normalise_name(name)
-        fd = self._resolver.open(path)
+        resolver, paths = self._resolver, spellings_of(name)
+        for path in paths:
+            fd = resolver.open(path)
+            if fd not in _ABSENT:
+                break
         if fd < 0:
-            raise _refusal(-fd, path)
-        return self._accept(fd, path)
+            raise _refusal(-fd, path, resolver)
+        return self._accept(fd, path, is_as_sent=path is paths[0])
 
     def open_cached(self, name: str) -> OpenFile:
         """Open a file if that can be done without waiting for anything.
 
         It answers when every part of the path is in the kernel's dentry cache, on the root's own
-        mount, and that mount is of a local file system. A name known not to exist is an answer too.
+        mount, and that mount is of a local file system. A name known not to exist is an answer too;
+        any other refusal needs a look at what is to blame, which may wait.
 
         Args:
             name: As for open_for_reading.
@@ -202,15 +244,20 @@ class FileTree:
             WouldBlock: Nothing is known yet; ask open_for_reading, in a thread.
             RefusedError: As for open_for_reading.
         """
-        path = normalise_name(name)
-        fd = self._resolver.open_cached(path) if self.is_local else -errno.EAGAIN
-        if fd == -errno.EAGAIN:
+        if not self.is_local:
             raise WouldBlock
+        resolver, paths = self._resolver, spellings_of(name)
+        for path in paths:
+            fd = resolver.open_cached(path)
+            if fd not in _ABSENT:
+                break
+        if fd in _ABSENT:
+            raise refusal_of_errno(-fd)
         if fd < 0:
-            raise _refusal(-fd, path)
-        return self._accept(fd, path)
+            raise WouldBlock
+        return self._accept(fd, path, is_as_sent=path is paths[0])
 
-    def _accept(self, fd: int, path: bytes) -> OpenFile:
+    def _accept(self, fd: int, path: bytes, *, is_as_sent: bool) -> OpenFile:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
@@ -223,20 +270,24 @@ class FileTree:
         except RefusedError:
             os.close(fd)
             raise
-        return OpenFile(fd, path, status)
+        return OpenFile(fd, path, status, is_as_sent=is_as_sent)
 
 
-def _refusal(error_number: int, path: bytes) -> RefusedError:
+def _refusal(error_number: int, path: bytes, resolver: Resolver) -> RefusedError:
+    if -error_number in _ABSENT:
+        return refusal_of_errno(error_number)
+    # Seen a moment later: if nothing stands in the way any more, the errno is all there is to tell.
+    why = resolver.explain(path) or f"{os.strerror(error_number)} ({errno.errorcode.get(error_number, error_number)})"
     if error_number == errno.EXDEV:
-        return OutsideRootError(by_link=not climbs_above_root(path))
+        return OutsideRootError(by_link=not climbs_above_root(path), why=why)
     if error_number == errno.ELOOP:
-        return OutsideRootError(by_link=True)
-    return refusal_of_errno(error_number)
+        return OutsideRootError(by_link=True, why=why)
+    return refusal_of_errno(error_number, why)
 
 
-def refusal_of_errno(error_number: int) -> RefusedError:
-    """Return what a client is told when a file cannot be opened for this reason."""
-    return RefusedError(*_REFUSAL_OF_ERRNO.get(error_number, _IO_ERROR))
+def refusal_of_errno(error_number: int, why: str = "") -> RefusedError:
+    """Return what a client is told when a file cannot be opened for this reason, and the operator."""
+    return RefusedError(*_REFUSAL_OF_ERRNO.get(error_number, _IO_ERROR), why=why)
 
 
 def _file_system_type(fd: int) -> int:

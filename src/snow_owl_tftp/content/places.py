@@ -12,7 +12,11 @@ import re
 import stat
 from typing import Literal, Protocol
 
-from snow_owl_tftp.content.refusals import refuse_upload
+from snow_owl_tftp.content.overwrite import copy_bytes
+from snow_owl_tftp.content.permissions import give_new, keep_or_give
+from snow_owl_tftp.content.refusals import UploadError, refuse_upload
+from snow_owl_tftp.content.staging import StagedFile
+from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = [
     "UploadTerms",
@@ -33,7 +37,7 @@ class UploadTerms(Protocol):
         """Normalised, relative to the root, without `..`."""
 
     @property
-    def on_existing(self) -> Literal["refuse", "replace", "version"]:
+    def on_existing(self) -> Literal["refuse", "replace", "version", "replace_writable"]:
         """What to do where a file has the name."""
 
     @property
@@ -58,22 +62,30 @@ def look(name: bytes, directory_fd: int) -> os.stat_result | None:
 
 
 def check_present(status: os.stat_result | None, terms: UploadTerms) -> None:
-    """Refuse a name that may not be replaced. A link is no file: replacing what it leads to, or the link
+    """Refuse a name that may not be written. A link is no file: replacing what it leads to, or the link
     itself, would both surprise somebody.
     """
+    needs_permission = terms.on_existing == "replace_writable"
     if status is None:
+        if needs_permission:
+            raise UploadError(ErrorCode.FILE_NOT_FOUND, "File not found", errno.ENOENT)
         return
     if not stat.S_ISREG(status.st_mode):
         raise refuse_upload(OSError(errno.EISDIR, "not a regular file"))
-    if terms.on_existing == "refuse":
+    is_writable_for_all = bool(status.st_mode & stat.S_IWOTH)
+    # "touch name; chmod 666 name" asks for an upload in every guide to switches, and an empty file has nothing to lose.
+    if terms.on_existing == "refuse" and not (is_writable_for_all and status.st_size == 0):
         raise refuse_upload(FileExistsError(errno.EEXIST, "the file exists"))
+    # The rule of BSD's tftpd: whoever made the file gave the permission, to everybody or to nobody.
+    if needs_permission and not is_writable_for_all:
+        raise UploadError(ErrorCode.ACCESS_VIOLATION, "File is not writable for everybody", errno.EACCES)
 
 
-def check_disk(directory_fd: int, announced_bytes: int | None) -> None:
+def check_disk(fd: int, announced_bytes: int | None) -> None:
     """Refuse at once what cannot fit, rather than when most of it has been sent."""
     if announced_bytes is None:
         return
-    disk = os.fstatvfs(directory_fd)
+    disk = os.fstatvfs(fd)
     free_blocks = disk.f_bavail if os.geteuid() else disk.f_bfree
     if disk.f_blocks and announced_bytes > free_blocks * disk.f_frsize:  # 0: a file system that does not tell
         raise OSError(errno.ENOSPC, "the disk has less room than was announced")
@@ -89,7 +101,7 @@ def make_directory(name: bytes, parent_fd: int, terms: UploadTerms) -> None:
     try:
         readable = terms.file_mode_bits & 0o444
         inherited = os.fstat(fd).st_mode & stat.S_ISGID  # which chmod would take away again
-        os.fchmod(fd, 0o700 | terms.file_mode_bits | readable >> 2 | inherited)
+        give_new(fd, parent_fd, 0o700 | terms.file_mode_bits | readable >> 2 | inherited)
     finally:
         os.close(fd)
     if terms.fsync:
@@ -97,7 +109,10 @@ def make_directory(name: bytes, parent_fd: int, terms: UploadTerms) -> None:
 
 
 def keep_version(name: bytes, directory_fd: int) -> bytes:
-    """Give a file a second name, `name.~N~` with the next N as GNU cp numbers its backups."""
+    """Give a file a second name, `name.~N~` with the next N as GNU cp numbers its backups.
+
+    A file that is mounted by itself lies on another mount than its directory, so that name gets a copy.
+    """
     pattern = re.compile(re.escape(os.fsdecode(name)) + r"\.~([1-9][0-9]{0,17})~")
     with os.scandir(directory_fd) as entries:
         matches = [pattern.fullmatch(entry.name) for entry in entries]
@@ -109,7 +124,26 @@ def keep_version(name: bytes, directory_fd: int) -> bytes:
             os.link(name, version, src_dir_fd=directory_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
         except FileExistsError:  # made since we looked
             continue
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy_version(name, version, directory_fd)
         return version
+
+
+def _copy_version(name: bytes, version: bytes, directory_fd: int) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
+    try:
+        copy = StagedFile(directory_fd)
+        try:
+            copy_bytes(fd, copy.fd)
+            keep_or_give(copy.fd, name, directory_fd, 0o600)
+            os.fsync(copy.fd)
+            copy.publish_new(directory_fd, version)
+        finally:
+            copy.close()
+    finally:
+        os.close(fd)
 
 
 def fsync_directory(directory_fd: int) -> None:

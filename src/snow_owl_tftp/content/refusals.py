@@ -7,6 +7,7 @@ exceeded"), so an operator's limit and a full disk look alike to a client, as th
 """
 
 import errno
+import os
 from typing import Final
 
 from snow_owl_tftp.errors import RefusedError
@@ -51,8 +52,8 @@ class UploadError(RefusedError):
         errno: Why, for the log and the engine; 0 where no system call is to blame.
     """
 
-    def __init__(self, code: int, text: str, errno: int = 0) -> None:
-        super().__init__(code, text)
+    def __init__(self, code: int, text: str, errno: int = 0, *, why: str = "") -> None:
+        super().__init__(code, text, why=why)
         self.errno = errno
 
 
@@ -68,7 +69,16 @@ class UploadTooLargeError(UploadError):
         self.size_bytes = size_bytes
 
 
-def refuse_upload(error: OSError) -> UploadError:
-    """Turn what the file system said into what the client is told."""
-    error_number = error.errno or errno.EIO
-    return UploadError(*_REFUSAL_OF_ERRNO.get(error_number, _IO_ERROR), errno=error_number)
+def refuse_upload(error: OSError, *, where: bytes = b"", why: str = "") -> UploadError:
+    """Turn what the file system said into what the client is told, and the operator.
+
+    Args:
+        error: What it said.
+        where: The path that it said so about.
+        why: Words that say more than path and error do.
+    """
+    number = error.errno or errno.EIO
+    if not why:
+        why = f"{os.strerror(number)} ({errno.errorcode.get(number, number)})"
+        why = f"{os.fsdecode(where)}: {why}" if where else why
+    return UploadError(*_REFUSAL_OF_ERRNO.get(number, _IO_ERROR), errno=number, why=why)

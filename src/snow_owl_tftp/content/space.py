@@ -8,20 +8,22 @@ May know sizes and descriptors to ask for sizes. Must not know names or where fi
 Invariants:
 - used + reserved never exceeds the limit when a reservation is granted or settled.
 - An upload that announced nothing reserves only what has arrived: to reserve all that is left would
-  let one silent client lock out every other. It is checked once more when it is whole.
+  let one silent client lock out every other. Such uploads may outgrow the limit together, so `trim` looks
+  at them every now and then, and cuts the largest off until the others fit.
 - Before anything is refused the area is counted anew (not more often than `RECOUNT_S`), as somebody
   may have tidied up behind our back.
 - A reservation that another upload needs is never waited for: the client is told, and may retry.
 """
 
 import errno
+import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
-from snow_owl_tftp.content.refusals import refuse_upload
+from snow_owl_tftp.content.refusals import UploadError, refuse_upload
 
 __all__ = ["Reservation", "Space"]
 
@@ -32,11 +34,12 @@ RECOUNT_S: Final = 10.0
 class Reservation:
     """What one running upload holds; known to its Space only."""
 
-    __slots__ = ("announced_bytes", "fd")
+    __slots__ = ("announced_bytes", "fd", "is_cut_off")
 
     def __init__(self, fd: int, announced_bytes: int | None) -> None:
         self.fd = fd
         self.announced_bytes = announced_bytes
+        self.is_cut_off = False
 
     def held_bytes(self) -> int:
         return os.fstat(self.fd).st_size if self.announced_bytes is None else self.announced_bytes
@@ -107,6 +110,40 @@ class Space:
             self._claim(reservation, size_bytes)
             reservation.announced_bytes = size_bytes
 
+    def finish(self, reservation: Reservation) -> None:
+        """Nothing is written to an upload any more: it is not cut off from now on.
+
+        Raises:
+            UploadError: It was (ERROR 3).
+        """
+        with self._lock:
+            if reservation.is_cut_off:
+                raise _no_room()
+            reservation.announced_bytes = reservation.held_bytes()
+
+    def trim(self) -> int:
+        """Cut off the largest uploads that announced nothing, until the others fit; return how many.
+
+        What is written to such an upload from now on finds the disk full, and what was written is gone.
+        """
+        if self._max_bytes == 0:
+            return 0
+        with self._lock:
+            held, excess_bytes = self._excess()
+        if excess_bytes > 0 and self._is_count_old():
+            self._recount()
+        cut_off = 0
+        with self._lock:
+            held, excess_bytes = self._excess()
+            for running in sorted(held, key=held.__getitem__, reverse=True):
+                if excess_bytes <= 0:
+                    break
+                if running.announced_bytes is None and held[running]:
+                    _cut_off(running)
+                    excess_bytes -= held[running]
+                    cut_off += 1
+        return cut_off
+
     def settle(self, reservation: Reservation, stored_bytes: int, replaced_bytes: int) -> None:
         """The upload is in its place: what it held is used now, what it replaced is free."""
         with self._lock:
@@ -128,8 +165,13 @@ class Space:
             self._recount()
             room_bytes = self._try_claim(reservation, least_bytes)
         if room_bytes < least_bytes:
-            raise refuse_upload(OSError(errno.EDQUOT, "max_total_bytes"))
+            raise _no_room()
         return room_bytes
+
+    def _excess(self) -> tuple[dict[Reservation, int], int]:
+        """Return what each running upload holds, and by how much all is beyond the limit; under the lock."""
+        held = {running: running.held_bytes() for running in self._running}
+        return held, self._used_bytes + sum(held.values()) - self._max_bytes
 
     def _try_claim(self, reservation: Reservation, least_bytes: int) -> int:
         with self._lock:
@@ -149,3 +191,28 @@ class Space:
         counted_bytes = self._count_bytes()
         with self._lock:
             self._used_bytes = counted_bytes + self._added_since_count
+
+
+def _no_room() -> UploadError:
+    return refuse_upload(OSError(errno.EDQUOT, "max_total_bytes"))
+
+
+def _cut_off(reservation: Reservation) -> None:
+    """Put a device that is always full in the place of the file; a write that is under way ends as it would have."""
+    fd = _open_full()
+    try:
+        os.ftruncate(reservation.fd, 0)  # it may have a name, and live on until the transfer ends
+        os.dup2(fd, reservation.fd, inheritable=False)
+    finally:
+        os.close(fd)
+    reservation.is_cut_off = True
+
+
+def _open_full() -> int:
+    try:
+        # Write-only: whoever might read it would get zeros without an end.
+        return os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:  # a bare chroot: then the client is told of an I/O error
+        fd = os.memfd_create("full", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW)
+        return fd

@@ -19,10 +19,11 @@ import fcntl
 import os
 import re
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Final
 
-__all__ = ["StagedFile", "is_staging_name"]
+__all__ = ["ScratchFile", "StagedFile", "is_staging_name"]
 
 _STAGING_NAME: Final = re.compile(rb"\.snow-owl-[0-9a-f]{16}\.part")
 _RENAME_NOREPLACE: Final = 1  # include/uapi/linux/fs.h
@@ -135,6 +136,34 @@ class StagedFile:
         if name:
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=self._directory_fd)
+
+
+class ScratchFile(StagedFile):
+    """A file to receive into where none can be made beside its name; its content has to be copied there.
+
+    It lies in the directory for temporary files (TMPDIR), without a name.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        """Create it.
+
+        Raises:
+            OSError: It cannot be created.
+        """
+        self._directory_fd = -1
+        self._name = b""
+        with tempfile.TemporaryFile(buffering=0) as file:
+            self.fd = os.dup(file.fileno())
+
+    def publish_new(self, directory_fd: int, name: bytes) -> None:
+        """Raises: PermissionError."""
+        raise PermissionError(errno.EACCES, "the directory takes no new file")
+
+    def publish_over(self, directory_fd: int, name: bytes) -> None:
+        """Raises: PermissionError."""
+        raise PermissionError(errno.EACCES, "the directory takes no new file")
 
 
 def _open_unnamed(directory_fd: int) -> int:

@@ -8,8 +8,13 @@ Invariants:
 - A copy is complete and sealed before anybody sees it: its size is exact (tsize), and it can change
   under nobody.
 - A file that changed while it was read gives no copy; mixed content is never handed out.
-- One content, told by device, inode, mtime and size, is converted once however many ask for it at
-  the same time; the others wait for the first.
+- One content, told by device, inode, size, mtime and ctime, is converted once however many ask for it at
+  the same time; the others wait for the first. Without ctime a release with fixed times, in an inode that
+  was given back, would be taken for the old one for ever.
+- A file that was changed a moment before may be changed again within one tick of its file system's clock, and
+  look the same: a copy of it serves those who ask about now, and is not kept for those who ask later.
+- All copies together, those in use included, take at most `max_total_bytes`, but for one that is larger alone:
+  a request of 60 bytes that nobody follows up must not take the memory of the machine.
 - The copies kept hold at most `max_kept_bytes` together, but the newest is kept whatever its size:
   those who wait for it must find it. A copy in use outlives its eviction, since every user has a
   descriptor of its own.
@@ -20,7 +25,9 @@ import errno
 import fcntl
 import os
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from snow_owl_tftp.content.files import OpenFile
@@ -28,32 +35,79 @@ from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["NetasciiCache"]
+__all__ = ["NetasciiCache", "convert"]
 
 _CHUNK_BYTES: Final = 1 << 18
 """256 KiB: twice the kernel's default read-ahead, so a chunk costs few system calls and little memory."""
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG})
 
-_Content: TypeAlias = tuple[int, int, int, int]
+_SETTLED_NS: Final = 2_000_000_000
+"""Older changes than that have a time of their own: FAT counts in 2 s, the others in a tick of at most 10 ms."""
+
+_Content: TypeAlias = tuple[int, int, int, int, int]
+
+
+class _Kept:
+    """A copy, kept or not any more, and what is known of it.
+
+    Attributes:
+        copy: Whose descriptor is ours.
+        until_ns: Until when (CLOCK_MONOTONIC) it may be handed out; None: as long as it is kept.
+        users: Who was given a descriptor and uses it yet.
+        is_kept: Whether it may be handed out again.
+    """
+
+    __slots__ = ("copy", "is_kept", "until_ns", "users")
+
+    def __init__(self, copy: OpenFile, until_ns: int | None) -> None:
+        self.copy = copy
+        self.until_ns = until_ns
+        self.users = 0
+        self.is_kept = True
+
+
+class _Use:
+    """One user of a copy; it ends when nobody holds this any more."""
+
+    __slots__ = ("_ended", "_of")
+
+    def __init__(self, of: _Kept, ended: deque[_Kept]) -> None:
+        self._of = of
+        self._ended = ended
+
+    def __del__(self) -> None:
+        self._ended.append(self._of)  # no lock: this very thread may hold it
 
 
 class NetasciiCache:
     """Converts files to netascii and keeps the last copies."""
 
-    def __init__(self, max_kept_bytes: int = 64 << 20, max_source_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self,
+        max_kept_bytes: int = 64 << 20,
+        max_source_bytes: int = 256 << 20,
+        max_total_bytes: int = 512 << 20,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         """Start empty.
 
         Args:
             max_kept_bytes: How much memory the copies may take while nobody uses them.
             max_source_bytes: Larger files are refused: a copy lies in memory and may be twice as
                 large. Text that needs netascii is far smaller; images are asked for as octet.
+            max_total_bytes: How much memory all copies may take; who needs more is told to try again.
+            clock_ns: CLOCK_MONOTONIC.
         """
         self._max_kept_bytes = max_kept_bytes
         self._max_source_bytes = max_source_bytes
+        self._max_total_bytes = max_total_bytes
+        self._clock_ns = clock_ns
         self._lock = threading.Lock()  # guards all below; never held while a file is read
-        self._kept: OrderedDict[_Content, OpenFile] = OrderedDict()
+        self._kept: OrderedDict[_Content, _Kept] = OrderedDict()
         self._kept_bytes = 0
+        self._total_bytes = 0
+        self._ended: deque[_Kept] = deque()
         self._being_made: dict[_Content, threading.Event] = {}
 
     def cached(self, source: OpenFile) -> OpenFile | None:
@@ -70,11 +124,11 @@ class NetasciiCache:
         """
         content = _content_of(source)
         with self._lock:
-            copy = self._kept.get(content)
-            if copy is None:
+            kept = self._find(content)
+            if kept is None:
                 return None
             self._kept.move_to_end(content)
-            return _share(copy, source.relative_path)
+            return self._share(kept, source.relative_path)
 
     def translate(self, source: OpenFile) -> OpenFile:
         """Return the copy of a file, made now unless it is there or on its way.
@@ -83,7 +137,8 @@ class NetasciiCache:
             source: The file; it stays open and the caller's.
 
         Returns:
-            The copy, which the caller closes. All it says is of the copy, but for the path.
+            The copy, which the caller closes. All it says is of the copy, but for the path. `held` has to live
+            as long as a descriptor of it is used.
 
         Raises:
             RefusedError: The file is too large, is being changed or cannot be read, or memory or
@@ -99,13 +154,13 @@ class NetasciiCache:
         """Drop what is kept; copies handed out stay open."""
         with self._lock:
             while self._kept:
-                self._drop_oldest()
+                self._drop(next(iter(self._kept)))
 
     def _make_or_wait(self, source: OpenFile) -> None:
         """Make the copy, or wait for the thread that does; should it fail, the next one tries."""
         content = _content_of(source)
         with self._lock:
-            if content in self._kept:
+            if self._find(content) is not None:
                 return
             other = self._being_made.get(content)
             if other is None:
@@ -114,40 +169,105 @@ class NetasciiCache:
             other.wait()
             return
         try:
-            self._keep(content, _convert(source))
+            is_settled = time.time_ns() - source.ctime_ns > _SETTLED_NS  # asked before it is read
+            copy = self._copy(source)
+            self._keep(content, _Kept(copy, None if is_settled else self._clock_ns() + _SETTLED_NS))
         finally:
             with self._lock:
                 del self._being_made[content]
             done.set()
 
-    def _keep(self, content: _Content, copy: OpenFile) -> None:
-        with self._lock:
-            self._kept[content] = copy
-            self._kept_bytes += copy.size_bytes
-            while self._kept_bytes > self._max_kept_bytes and len(self._kept) > 1:
-                self._drop_oldest()
+    def _copy(self, source: OpenFile) -> OpenFile:
+        self._take_memory(source.size_bytes)
+        copied_bytes = 0
+        try:
+            fd = convert(source)
+            copy = OpenFile(fd, source.relative_path, os.fstat(fd))
+            copied_bytes = copy.size_bytes
+        finally:
+            with self._lock:
+                self._total_bytes += copied_bytes - source.size_bytes
+        return copy
 
-    def _drop_oldest(self) -> None:
+    def _take_memory(self, size_bytes: int) -> None:
+        """Account for a copy of at least so many bytes.
+
+        Raises:
+            RefusedError: Those in use leave no room.
+        """
+        with self._lock:
+            self._end_uses()
+            unused = [content for content, kept in self._kept.items() if not kept.users]
+            in_use_bytes = self._total_bytes - sum(self._kept[content].copy.size_bytes for content in unused)
+            if in_use_bytes and in_use_bytes + size_bytes > self._max_total_bytes:
+                raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+            for content in unused:
+                if self._total_bytes + size_bytes > self._max_total_bytes:
+                    self._drop(content)
+            self._total_bytes += size_bytes
+
+    def _end_uses(self) -> None:
+        """Under the lock."""
+        while self._ended:
+            kept = self._ended.popleft()
+            kept.users -= 1
+            self._forget_unless_used(kept)
+
+    def _forget_unless_used(self, kept: _Kept) -> None:
+        if not kept.users and not kept.is_kept:
+            self._total_bytes -= kept.copy.size_bytes
+
+    def _share(self, kept: _Kept, relative_path: bytes) -> OpenFile:
+        """Give the copy a second descriptor, so that its two holders close independently; under the lock."""
+        try:
+            fd = fcntl.fcntl(kept.copy.fd, fcntl.F_DUPFD_CLOEXEC, 0)
+        except OSError as error:
+            raise _refusal(error) from error
+        shared = OpenFile(fd, relative_path, os.fstat(fd))
+        kept.users += 1
+        shared.held = _Use(kept, self._ended)
+        return shared
+
+    def _find(self, content: _Content) -> _Kept | None:
+        """Return what is kept, unless its time is up; under the lock."""
+        kept = self._kept.get(content)
+        if kept is None or kept.until_ns is None or self._clock_ns() < kept.until_ns:
+            return kept
+        self._drop(content)
+        return None
+
+    def _keep(self, content: _Content, kept: _Kept) -> None:
+        with self._lock:
+            self._kept[content] = kept
+            self._kept_bytes += kept.copy.size_bytes
+            while self._kept_bytes > self._max_kept_bytes and len(self._kept) > 1:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, content: _Content) -> None:
         """Must be called under the lock: nobody may be sharing the descriptor meanwhile."""
-        _, copy = self._kept.popitem(last=False)
-        self._kept_bytes -= copy.size_bytes
-        copy.close()
+        kept = self._kept.pop(content)
+        self._kept_bytes -= kept.copy.size_bytes
+        kept.copy.close()
+        kept.is_kept = False
+        self._forget_unless_used(kept)
 
 
 def _content_of(file: OpenFile) -> _Content:
-    return file.device, file.inode, file.mtime_ns, file.size_bytes
+    return file.device, file.inode, file.size_bytes, file.mtime_ns, file.ctime_ns
 
 
-def _share(copy: OpenFile, relative_path: bytes) -> OpenFile:
-    """Give the copy a second descriptor, so that its two holders close independently."""
-    try:
-        fd = fcntl.fcntl(copy.fd, fcntl.F_DUPFD_CLOEXEC, 0)
-    except OSError as error:
-        raise _refusal(error) from error
-    return OpenFile(fd, relative_path, os.fstat(fd))
+def convert(source: OpenFile) -> int:
+    """Convert a file to netascii.
 
+    Args:
+        source: The file; it stays open and the caller's.
 
-def _convert(source: OpenFile) -> OpenFile:
+    Returns:
+        A descriptor of the copy in memory, sealed, the caller's.
+
+    Raises:
+        RefusedError: The file is being changed or cannot be read, or memory or descriptors are short.
+    """
     try:
         fd = os.memfd_create("netascii", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
@@ -155,7 +275,7 @@ def _convert(source: OpenFile) -> OpenFile:
     try:
         _encode_into(fd, source)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        return OpenFile(fd, source.relative_path, os.fstat(fd))
+        return fd
     except BaseException as error:
         os.close(fd)
         if isinstance(error, OSError):
@@ -171,7 +291,10 @@ def _encode_into(fd: int, source: OpenFile) -> None:
         encoded = memoryview(netascii.encode(chunk))
         while encoded:
             encoded = encoded[os.write(fd, encoded) :]
-    if (offset_bytes, os.fstat(source.fd).st_mtime_ns) != (source.size_bytes, source.mtime_ns):
+    now = os.fstat(source.fd)
+    # A chmod moves ctime too, and costs the client one more request; what was written and had its mtime put back
+    # looks no different.
+    if (offset_bytes, now.st_mtime_ns, now.st_ctime_ns) != (source.size_bytes, source.mtime_ns, source.ctime_ns):
         raise RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
 
 

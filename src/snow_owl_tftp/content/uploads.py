@@ -7,7 +7,9 @@ May know the root, through a Resolver that confines, and the terms that the rule
 peers or packets, nor who may write what: `begin` takes a path that was allowed before.
 
 Invariants:
-- What has the name is whole: the old file until `commit` returns, then the new one; never a part.
+- What has the name is whole: the old file until `commit` returns, then the new one; never a part. But a file
+  that cannot be replaced, only written, is written in place then (see `overwrite`).
+- A file that replaces another keeps its owner and permissions (see `permissions`).
 - `commit` returns only when the file and its directory entry are on the disk (with `fsync`), so the
   last ACK may be sent.
 - Two uploads of one name have a file each; which of them is kept is decided when they commit.
@@ -34,6 +36,8 @@ from msgspec import Struct
 from snow_owl_tftp.content.beneath import Resolver, choose_resolver
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.leftovers import Survey, survey
+from snow_owl_tftp.content.overwrite import may_overwrite, overwrite
+from snow_owl_tftp.content.permissions import FileIdentity, identity_of, keep_or_give
 from snow_owl_tftp.content.places import (
     UploadTerms,
     check_disk,
@@ -45,8 +49,9 @@ from snow_owl_tftp.content.places import (
 )
 from snow_owl_tftp.content.refusals import UploadError, UploadTooLargeError, refuse_upload
 from snow_owl_tftp.content.space import Space
-from snow_owl_tftp.content.staging import StagedFile, is_staging_name
-from snow_owl_tftp.errors import ConfigError, InternalError, RefusedError
+from snow_owl_tftp.content.staging import ScratchFile, StagedFile, is_staging_name
+from snow_owl_tftp.content.walk import Place
+from snow_owl_tftp.errors import InternalError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.netascii import NetasciiDecoder
 
@@ -54,6 +59,12 @@ __all__ = ["StoredFile", "Upload", "UploadArea", "UploadError", "UploadTerms"]
 
 _CHUNK_BYTES: Final = 1 << 18
 """256 KiB, as the engine's write buffers."""
+_NOTHING_NEW: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""A directory that takes no new file; a file in it may be writable all the same."""
+_NOT_REPLACED: Final = _NOTHING_NEW | {errno.EBUSY}
+"""EBUSY: something is mounted on the name."""
+_MAX_LOOKS: Final = 8
+"""How often somebody else may change what has the name while an upload takes over its permissions."""
 
 
 class StoredFile(Struct, frozen=True):
@@ -80,7 +91,7 @@ class UploadArea:
         max_file_size_bytes: int = 0,
         max_total_bytes: int = 0,
         counts: Callable[[bytes], bool] = lambda _: True,
-        make_resolver: Callable[[int], Resolver] = choose_resolver,
+        make_resolver: Callable[[int, Sequence[Place]], Resolver] = choose_resolver,
     ) -> None:
         """Open the root.
 
@@ -96,31 +107,39 @@ class UploadArea:
             ConfigError: The root is no directory that can be opened.
         """
         self.root = Path(root).absolute()
-        try:
-            self._root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ConfigError(
-                f"root_dir: {os.fspath(root)}: {error.strerror}; name a directory that this user may enter"
-            ) from error
-        self._resolver = make_resolver(self._root_fd)
+        self._place = Place(root, "root_dir")
+        self._root_fd = self._place.fd
+        # Only the root: what links may lead to outside is there to be read.
+        self._resolver = make_resolver(self._root_fd, (self._place,))
         self._counts = counts
         self.max_file_size_bytes = max_file_size_bytes
         self.space = Space(max_total_bytes, lambda: self._survey(removes_leftovers=False).counted_bytes)
         # Held while a name changes hands, for a few metadata calls: otherwise two uploads that replace
         # a file at the same time would keep it as a version twice, and one of them not at all.
-        self.publishing = threading.Lock()
+        self.publishing = threading.RLock()
 
     def close(self) -> None:
         """Close the root. Uploads must be closed before."""
-        fd, self._root_fd = self._root_fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._root_fd = -1
+        self._place.close()
+
+    def is_current(self) -> bool:
+        """Tell whether the path of the root still leads to this root. Raises: ConfigError if it leads nowhere."""
+        place = Place(self.root, "root_dir")
+        return (place.identity, place.paths) == (self._place.identity, self._place.paths)
 
     def sweep(self) -> Survey:
         """Remove what a crash left, and count what lies in the area; call it before the first upload."""
         found = self._survey(removes_leftovers=True)
         self.space.set_counted(found.counted_bytes)
         return found
+
+    def holds(self, path: bytes) -> bool:
+        """Tell whether something has a path already."""
+        fd = self._resolver.open(path)
+        if fd >= 0:
+            os.close(fd)
+        return fd not in (-errno.ENOENT, -errno.ENOTDIR, -errno.ENAMETOOLONG)
 
     def begin(self, terms: UploadTerms, announced_bytes: int | None = None, *, is_netascii: bool = False) -> "Upload":
         """Make ready to receive a file.
@@ -150,13 +169,13 @@ class UploadArea:
         try:
             if missing and not terms.create_directories:
                 raise refuse_upload(OSError(errno.ENOENT, "no such directory"))
-            if not missing:
-                check_present(look(name, directory_fd), terms)
-            check_disk(directory_fd, announced_bytes)
-            return Upload(self, terms, directory_fd, announced_bytes, is_netascii=is_netascii)
+            present = None if missing else look(name, directory_fd)
+            check_present(present, terms)
+            make_file = _file_maker(directory_fd, name, present, terms)
+            return Upload(self, terms, directory_fd, make_file, announced_bytes, is_netascii=is_netascii)
         except OSError as error:
             os.close(directory_fd)
-            raise refuse_upload(error) from error
+            raise refuse_upload(error, where=terms.path) from error
         except BaseException:
             os.close(directory_fd)
             raise
@@ -197,9 +216,11 @@ class UploadArea:
                 return fd, parents[depth:]
             if fd != -errno.ENOENT:
                 break
+        where = b"/".join(parents[:depth])
+        why = self._resolver.explain(where or b".")
         if fd in (-errno.EXDEV, -errno.ELOOP):
-            raise OutsideRootError(by_link=True)
-        raise refuse_upload(OSError(-fd, os.strerror(-fd)))
+            raise OutsideRootError(by_link=True, why=why)
+        raise refuse_upload(OSError(-fd, os.strerror(-fd)), where=where, why=why)
 
     def _open_at(self, parts: Sequence[bytes]) -> int:
         """Return a descriptor of a directory below the root, or a negative errno."""
@@ -224,11 +245,12 @@ class Upload:
         area: UploadArea,
         terms: UploadTerms,
         directory_fd: int,
+        make_file: Callable[[], StagedFile],
         announced_bytes: int | None,
         *,
         is_netascii: bool,
     ) -> None:
-        """Create the file to receive into; `directory_fd` is taken over unless this fails."""
+        """Create the file to receive into, by `make_file`; `directory_fd` is taken over unless this fails."""
         self._area = area
         self._terms = terms
         self._directory_fd = directory_fd
@@ -237,8 +259,10 @@ class Upload:
         self._is_abandoned = False
         self._is_committed = False
         self._decoded: StagedFile | None = None
-        self._received = StagedFile(directory_fd)
+        self._make_file = make_file
+        self._received = make_file()
         try:
+            check_disk(self._received.fd, announced_bytes)
             self._reservation, room_bytes = area.space.reserve(self._received.fd, announced_bytes)
         except BaseException:
             self._received.close()
@@ -288,16 +312,14 @@ class Upload:
             os.close(self._directory_fd)
 
     def _commit(self, received_bytes: int) -> StoredFile:
+        self._area.space.finish(self._reservation)
         self._check_received(received_bytes)
         staged = self._decode() if self._is_netascii else self._received
         size_bytes = os.fstat(staged.fd).st_size
         self._area.space.claim(self._reservation, size_bytes)
-        os.fchmod(staged.fd, self._terms.file_mode_bits)
-        if self._terms.fsync:
-            os.fsync(staged.fd)
         directory_fd = self._area.open_directory(self._terms)
         try:
-            kept_as = self._publish(staged, directory_fd, size_bytes)
+            kept_as = self._dress_and_publish(staged, directory_fd, size_bytes)
             if self._terms.fsync:
                 fsync_directory(directory_fd)
             return StoredFile(self._real_path(directory_fd), size_bytes, kept_as)
@@ -312,7 +334,7 @@ class Upload:
             raise UploadError(ErrorCode.NOT_DEFINED, "Fewer or more bytes than announced by tsize")
 
     def _decode(self) -> StagedFile:
-        self._decoded = StagedFile(self._directory_fd)
+        self._decoded = self._make_file()
         decoder = NetasciiDecoder()
         offset_bytes = 0
         while chunk := os.pread(self._received.fd, _CHUNK_BYTES, offset_bytes):
@@ -321,24 +343,55 @@ class Upload:
         _write_all(self._decoded.fd, decoder.finish())
         return self._decoded
 
-    def _publish(self, staged: StagedFile, directory_fd: int, size_bytes: int) -> bytes:
-        """Give the file its name; return the name under which an older version was kept, if any."""
+    def _dress_and_publish(self, staged: StagedFile, directory_fd: int, size_bytes: int) -> bytes:
+        """Give the file its permissions, then its name; return the name under which an older version was kept."""
         name = self._terms.path.rpartition(b"/")[2]
+
+        def try_it() -> bytes | None:
+            seen = keep_or_give(staged.fd, name, directory_fd, self._terms.file_mode_bits)
+            if self._terms.fsync:
+                os.fsync(staged.fd)
+            return self._publish(staged, directory_fd, name, seen, size_bytes)
+
+        kept_as = try_it()  # not under the lock: an fsync takes its time
+        looks = 1
+        while kept_as is None:
+            if looks == _MAX_LOOKS:
+                raise BlockingIOError(errno.EAGAIN, "what has the name does not come to rest")
+            looks += 1
+            with self._area.publishing:  # now other uploads of this name wait
+                kept_as = try_it()
+        return kept_as
+
+    def _publish(
+        self, staged: StagedFile, directory_fd: int, name: bytes, seen: FileIdentity | None, size_bytes: int
+    ) -> bytes | None:
+        """Return the name under which an older version was kept, b"" for none; None: the name has changed hands."""
         with self._area.publishing:
             if self._is_abandoned:
                 raise UploadError(ErrorCode.NOT_DEFINED, "Upload was aborted")
             old = look(name, directory_fd)
             check_present(old, self._terms)
+            if old is not None and identity_of(old) != seen:
+                return None
             kept_as = b""
             if old is None:
                 staged.publish_new(directory_fd, name)
             else:
                 kept_as = keep_version(name, directory_fd) if self._terms.on_existing == "version" else b""
-                staged.publish_over(directory_fd, name)
+                self._publish_over(staged, directory_fd, name)
             self._is_committed = True
             replaced_bytes = 0 if old is None or kept_as else old.st_size
         self._area.space.settle(self._reservation, size_bytes, replaced_bytes)
         return kept_as
+
+    def _publish_over(self, staged: StagedFile, directory_fd: int, name: bytes) -> None:
+        try:
+            staged.publish_over(directory_fd, name)
+        except OSError as error:
+            if error.errno not in _NOT_REPLACED:
+                raise
+            overwrite(name, directory_fd, staged.fd, fsync=self._terms.fsync)
 
     def _real_path(self, directory_fd: int) -> Path:
         path = Path(os.fsdecode(self._terms.path))
@@ -346,6 +399,25 @@ class Upload:
             return Path(f"/proc/self/fd/{directory_fd}").readlink() / path.name
         except OSError:  # no /proc: the path as asked leads there too
             return self._area.root / path
+
+
+def _file_maker(
+    directory_fd: int, name: bytes, present: os.stat_result | None, terms: UploadTerms
+) -> Callable[[], StagedFile]:
+    """Return what makes a file to receive into: beside the name, or elsewhere where only the file may be written."""
+
+    def make_file() -> StagedFile:
+        try:
+            return StagedFile(directory_fd)
+        except OSError as error:
+            if error.errno not in _NOTHING_NEW or present is None:
+                raise
+            # A version could not be kept there either.
+            if terms.on_existing == "version" or not may_overwrite(name, directory_fd, present):
+                raise
+        return ScratchFile()
+
+    return make_file
 
 
 def _check_name(parents: Sequence[bytes], name: bytes) -> None:

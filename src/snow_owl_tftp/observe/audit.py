@@ -9,6 +9,7 @@ Invariants:
 - Nothing here raises once the log is open. What a full disk or a full buffer costs is counted in
   `lost_events_total`, and lines that are written stay whole: the rest of a line that was cut off by
   a full disk is written first when there is room again.
+- A file that was moved away gets no further event (see `appended`).
 - Text of peers goes in as it came; see `lines` for why it can neither end a line nor forge one.
 
 Used by one thread.
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import json_line, utc_timestamp
 
 __all__ = ["AuditLog"]
@@ -35,6 +36,7 @@ class AuditLog:
 
     Attributes:
         lost_events_total: Events that never reached the file.
+        on_trouble: Told why the file's name cannot be opened any more.
     """
 
     def __init__(self, path: str = "", *, clock: Callable[[], float] = time.time) -> None:
@@ -52,23 +54,20 @@ class AuditLog:
         self._hostname = os.uname().nodename
         self._lines: list[bytes] = []
         self._cut_off = b""  # what a full disk has left to write of the last line
-        try:
-            # O_NONBLOCK: a FIFO whose reader is stuck must cost events, not the server.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-            self._fd = os.open(path, flags, 0o640) if path else -1
-        except OSError as error:
-            message = f"logging.audit_file: {path}: {error.strerror}; name a file in a writable directory"
-            raise ConfigError(message) from error
+        self.on_trouble: Callable[[str], None] = lambda reason: None
+        # Not blocking: a FIFO whose reader is stuck must cost events, not the server.
+        self._file = AppendedFile(path, "logging.audit_file", nonblocking=True) if path else None
 
     @property
     def is_enabled(self) -> bool:
         """Whether events go anywhere; ask before preparing expensive arguments."""
-        return self._fd >= 0
+        return self._file is not None
 
     def flush(self) -> None:
         """Write what was recorded since the last flush."""
         if not self._lines and not self._cut_off:
             return
+        self._follow()
         lines, self._lines = self._lines, []
         pending = [self._cut_off, *lines]
         data = b"".join(pending)
@@ -77,15 +76,32 @@ class AuditLog:
     def close(self) -> None:
         """Flush and close; later events are ignored."""
         self.flush()
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def reopen(self) -> None:
+        """Go over to the file that has the name now, without waiting for the next event."""
+        self._follow(at_once=True)
+
+    def _follow(self, *, at_once: bool = False) -> None:
+        if self._file is None:
+            return
+        before = self._file.identity
+        trouble = self._file.follow(at_once=at_once)
+        if self._cut_off and self._file.identity != before:
+            self._cut_off = b""  # its beginning is in the file that went
+            self.lost_events_total += 1
+        if trouble:
+            self.on_trouble(trouble)
 
     def _write(self, data: bytes) -> int:
         written_bytes = 0
+        if self._file is None:
+            return 0
         try:
             while written_bytes < len(data):
-                written_bytes += os.write(self._fd, data[written_bytes:])
+                written_bytes += os.write(self._file.fd, data[written_bytes:])
         except OSError:
             pass  # disk full, quota, FIFO full: what is missing is counted by the caller
         return written_bytes
@@ -105,7 +121,7 @@ class AuditLog:
     def _record(
         self, event_type: str, severity: str, correlation_id: str, fields: Mapping[str, object], ago_ns: int = 0
     ) -> None:
-        if self._fd < 0:
+        if self._file is None:
             return
         if len(self._lines) >= _MAX_BUFFERED_EVENTS:
             self.flush()

@@ -20,6 +20,7 @@ __all__ = ["escape_name", "json_line", "utc_timestamp"]
 _SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\"}
 # JSON encoders escape C0; these end lines or steer terminals as well and are legal within JSON.
 _RISKY_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _encode_json = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -31,9 +32,10 @@ def escape_name(name: str | bytes) -> str:
 
     Returns:
         The text with everything that is not printable, and every backslash, written as Python
-        would: a line break as "\n", ESC as "\x1b".
+        would: a line break as "\n", ESC as "\x1b"; a byte that is no UTF-8 as "\xe9", whether it
+        comes as itself or as the lone surrogate that stands for it.
     """
-    text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+    text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
     if text.isprintable() and "\\" not in text:
         return text
     if text.isascii():
@@ -42,7 +44,10 @@ def escape_name(name: str | bytes) -> str:
 
 
 def json_line(fields: Mapping[str, Any]) -> bytes:
-    """Encode one JSON object and its line end; what a JSON reader gets back is unchanged.
+    r"""Encode one JSON object and its line end; what a JSON reader gets back is unchanged, but for lone surrogates.
+
+    Those stand for bytes that are no UTF-8, and many readers refuse the whole line for one of them: they become
+    four characters, "\xe9".
 
     Args:
         fields: Anything; bytes are taken for a path, and what JSON does not know is written as text.
@@ -50,10 +55,12 @@ def json_line(fields: Mapping[str, Any]) -> bytes:
     as_text = {key: _text_of(value) for key, value in fields.items()}
     try:
         line = _encode_json(as_text)
-    except UnicodeEncodeError:  # half a surrogate pair: no UTF-8 holds it, but an escape in JSON does
+    except UnicodeEncodeError:
         import json  # lazy: hardly ever needed
 
-        line = json.dumps(as_text, default=str, separators=(",", ":")).encode()
+        text = json.dumps(as_text, default=str, separators=(",", ":"), ensure_ascii=False)
+        # Between quotes of JSON a backslash is written twice.
+        line = _SURROGATE.sub(lambda found: "\\" + _escape_character(found[0]), text).encode()
     if not line.isascii() or b"\x7f" in line:
         line = _RISKY_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode()).encode()
     return line + b"\n"
@@ -76,6 +83,8 @@ def _escape_character(character: str) -> str:
         return _SHORT_ESCAPES[character]
     if character.isprintable():
         return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 

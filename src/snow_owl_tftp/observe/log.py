@@ -9,11 +9,15 @@ Invariants:
 - Callers hand over names as they are; the renderers here make them harmless (see `lines`).
 - A level that is off costs a call of an empty method.
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
-- Writing never raises; a line that cannot be written is counted and lost.
+- Writing never raises and never waits; a line that cannot be written is counted and lost. A collector that
+  stopped reading a pipe would stop the event loop with it.
+- A file that was moved away gets no further line (see `appended`).
 """
 
 import os
 import re
+import select
+import stat
 import sys
 import threading
 import time
@@ -21,7 +25,7 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from snow_owl_tftp.config import LoggingSettings
-from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import escape_name, json_line, utc_timestamp
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class LogFile:
 
     Attributes:
         lost_lines_total: How many could not be written.
+        on_trouble: Told why the file's name cannot be opened any more; it may log.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -57,37 +62,52 @@ class LogFile:
             ConfigError: The file cannot be opened.
         """
         self.lost_lines_total = 0
-        self._owns = bool(path)
+        self.on_trouble: Callable[[str], None] = lambda reason: None
         self._lock = threading.Lock()
-        try:
-            # O_APPEND: several processes, and logrotate's copytruncate, may share the file.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-            self._fd = os.open(path, flags, 0o640) if path else 2
-        except OSError as error:
-            raise ConfigError(f"logging.file: {path}: {error.strerror}; name a file in a writable directory") from error
+        self._file = AppendedFile(path, "logging.file", nonblocking=False) if path else None
+        # Asked before each write: O_NONBLOCK on standard error would be everybody's who has the terminal or pipe.
+        self._poll = select.poll()
+        self._poll.register(self._file.fd if self._file else 2, select.POLLOUT)
 
     @property
     def is_terminal(self) -> bool:
         """Whether a person reads along."""
-        return os.isatty(self._fd)
+        return os.isatty(self._file.fd if self._file else 2)
 
     def write(self, line: bytes) -> None:
         """Write one line, its end included; it is counted as lost if only a part can be written."""
         with self._lock:
+            trouble = self._file.follow() if self._file else ""
             try:
-                complete = os.write(self._fd, line) == len(line)
+                complete = self._write_at_once(self._file.fd if self._file else 2, line)
             except OSError:
                 complete = False
             self.lost_lines_total += not complete
+        if trouble:
+            self.on_trouble(trouble)
+
+    def _write_at_once(self, fd: int, line: bytes) -> bool:
+        if len(line) > select.PIPE_BUF and not stat.S_ISREG(os.fstat(fd).st_mode):
+            # What is writable takes PIPE_BUF bytes without waiting (pipe(7)); a traceback may be longer.
+            parts = [line[at : at + select.PIPE_BUF] for at in range(0, len(line), select.PIPE_BUF)]
+        else:
+            parts = [line]
+        return all(bool(self._poll.poll(0)) and os.write(fd, part) == len(part) for part in parts)
 
     # The names under which structlog calls whatever it wraps.
     debug = info = warning = error = critical = write
 
+    def reopen(self) -> None:
+        """Go over to the file that has the name now, without waiting for the next line."""
+        with self._lock:
+            trouble = self._file.follow(at_once=True) if self._file else ""
+        if trouble:
+            self.on_trouble(trouble)
+
     def close(self) -> None:
         """Close the file; standard error stays open."""
-        if self._owns and self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file:
+            self._file.close()
 
 
 def make_logger(settings: LoggingSettings, file: LogFile) -> "FilteringBoundLogger":

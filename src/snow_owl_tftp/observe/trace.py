@@ -31,7 +31,7 @@ from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace_counts import TraceCounts, parse_line
 from snow_owl_tftp.observe.trace_script import CALLS, READY, TICK, Call, build_script
 
-__all__ = ["Tracer", "descendants", "pid_of_unit", "why_not"]
+__all__ = ["Tracer", "descendants", "pid_of_unit", "why_not", "why_not_after_trying"]
 
 _TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _LOCKDOWN: Final = Path("/sys/kernel/security/lockdown")
@@ -61,6 +61,17 @@ def why_not() -> str | None:
     if _mounted_tracefs() is None and shutil.which("unshare") is None:
         return "trace: no tracefs; mount -t tracefs tracefs /sys/kernel/tracing"
     return None
+
+
+def why_not_after_trying() -> str | None:
+    """As `why_not`, but sure: a container's profile shows in nothing but the attempt. Takes a second or two."""
+    if problem := why_not():
+        return problem
+    try:
+        with Tracer(os.getpid()):
+            return None
+    except ConfigError as error:
+        return str(error)
 
 
 def pid_of_unit(unit: str) -> int:

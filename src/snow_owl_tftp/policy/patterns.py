@@ -5,6 +5,14 @@
 
 May know: text only. Invariants: case counts; a pattern matches a whole path or nothing; no pattern
 matches nothing at all, so to allow everything somebody must write `**`.
+
+Whoever can send a datagram chooses the path, so no path may make the expression search for long: plain
+`.*` with `.*` behind it tries every pair of ends, and four stars in a row of 490 dashes take minutes,
+while nothing else is decided. Hence what a star matches is settled once (an atomic group), at the first
+place where what follows it matches too. Nothing is missed by that. A `*` cannot pass a "/", so the "/" in
+what follows has one place only, and any later place of the rest leaves less for the next star; what a
+`**` skipped, the next `**` could as well have taken. Only behind the last `**` every beginning is tried,
+since the path must end with the pattern: the square of its length at most.
 """
 
 import re
@@ -51,21 +59,42 @@ def _expression_of(pattern: str) -> str:
     if not text or "\\" in text or any(part in ("", ".", "..") for part in text.split("/")):
         raise ConfigError(f'"{pattern}" matches no path; write it like "backup/*.cfg", or "**" for everything')
     try:
-        expression = "".join(_expression_of_token(token) for token in _TOKEN.finditer(text))
+        expression = _joined([(token.lastgroup, _expression_of_token(token)) for token in _TOKEN.finditer(text)])
         re.compile(expression)
     except re.error as error:
         raise ConfigError(f'"{pattern}" is no pattern: {error.msg}') from error
     return f"(?:{expression})"
 
 
+def _joined(tokens: list[tuple[str | None, str]]) -> str:
+    """Put together what was translated: blocks without `**`, and what may lie before each of them."""
+    blocks: list[tuple[str, list[str]]] = [("", [""])]  # what precedes; fixed texts with a star between two of them
+    for kind, expression in tokens:
+        if kind in ("any_directories", "anything"):
+            blocks.append((expression, [""]))
+        elif kind == "within_part":
+            blocks[-1][1].append("")
+        else:
+            blocks[-1][1][-1] += expression
+    settled = [f"(?>{before}{_block(texts, is_last=False)})" for before, texts in blocks[:-1]]
+    before, texts = blocks[-1]
+    return "".join(settled) + before + _block(texts, is_last=True)
+
+
+def _block(texts: list[str], *, is_last: bool) -> str:
+    first, *others = texts
+    ending = f"[^/]*{others.pop()}" if is_last and others else ""
+    return first + "".join(f"(?>[^/]*?{text})" for text in others) + ending
+
+
 def _expression_of_token(token: re.Match[str]) -> str:
     kind = token.lastgroup
     if kind == "any_directories":
-        return "(?:.*/)?"
+        return "(?:.*?/)??"
     if kind == "anything":
-        return ".*"
+        return ".*?"
     if kind == "within_part":
-        return "[^/]*"
+        return ""  # it stands between two texts; see _block
     if kind == "one":
         return "[^/]"
     if kind == "set":

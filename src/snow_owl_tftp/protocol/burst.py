@@ -1,19 +1,22 @@
 """Bursts: how much of a window may leave at once.
 
 A window is what the receiver agreed to acknowledge together; nobody asked the path, nor the receiver's socket, whether
-they hold it. A socket with Linux' usual buffer holds 92 datagrams of 1428 bytes, a switch port perhaps 20; where a window
-is larger its tail is lost in every round, always at the same place. A path that reorders is worse: receivers of RFC 7440
-discard what is out of order, so of 64 blocks two arrive. To wait longer cures neither. To send less at once does:
+they hold it. A socket with Linux' usual buffer holds 92 datagrams of 1428 bytes, a switch port perhaps 20; where a
+window is larger its tail is lost in every round, always at the same place. A path that reorders is worse: receivers of
+RFC 7440 discard what is out of order, so of 64 blocks two arrive. To wait longer cures neither. To send less at once
+does:
 
-- `limit` blocks leave at once; then, in place of an ACK that the receiver does not owe before its window is full, the
-  sender waits for as long as an ACK takes, and sends the next ones.
-- Every burst of which a part was lost is a sample of what the path takes: the blocks that arrived in order. Mean and
-  deviation are kept as RFC 6298 keeps them of round trips, and the limit is mean + 2 deviations. Where losses fall at random
-  the deviation is large and the limit stays far above the mean, for what is sent behind a loss costs nothing that matters;
-  where they fall at the same place it shrinks, and the limit becomes that place.
-- Every burst that arrived whole is a sample a little above its size: the limit grows again.
+- `now` blocks leave at once; then, in place of an ACK that the receiver does not owe before its window is full, the
+  sender waits for as long as an ACK takes longer than the path, and sends the next ones.
+- Behind a loss `now` is small: twice what arrived, and a few. What is sent behind the next loss is in vain. It doubles
+  with each burst that left or arrived, up to the `limit`: a path that loses at random pays a pause or two.
+- The limit is what is learned. Losses that fall anywhere teach nothing, for less at once would lose as many. It
+  becomes the place where losses fall again and again; it is halved when blocks are seen to overtake one another, and
+  from then on with every loss.
+- Every burst of that size that arrived whole raises it a little.
 
-Before anything was lost the limit is what the usual socket buffer holds, and grows with every burst that it does not hold up.
+Before anything was lost the limit is what the usual socket buffer holds, and grows with every burst that it does not
+hold up. It is remembered for the client's next transfer only where it was learned (`is_learned`).
 
 The engine's `_engine/burst.pxd` is the same over a struct; whole numbers, in 1/256 of a block.
 """
@@ -37,6 +40,12 @@ _ONE: Final = 256
 _LEAST_PAUSE_NS: Final = 1_000_000
 _SAME_PLACE: Final = 3
 _SMALL_PLACE: Final = 4
+_LARGE: Final = 4
+"""Of a larger burst at the limit the second half is its end, of a smaller one the last eighth."""
+_FEW: Final = 8
+_FEW_LEARNED: Final = 2
+"""Behind a loss so many more leave than twice those that arrived; fewer where the path is known to have a limit."""
+
 _UNHEEDING: Final = 4
 _CURIOUS: Final = 8
 _CAREFUL: Final = 64
@@ -57,6 +66,8 @@ def blocks_of_a_usual_buffer(blksize_bytes: int) -> int:
 class Burst:
     """The limit, and what it was learned from.
 
+    `now` is how many blocks may leave at once; `fence` the limit in 1/256.
+
     Args:
         windowsize_blocks: The greatest limit.
         blksize_bytes: For the limit before anything is known.
@@ -65,13 +76,20 @@ class Burst:
 
     def __init__(self, windowsize_blocks: int, blksize_bytes: int, remembered_blocks: int = 0) -> None:
         self._most = windowsize_blocks * _ONE
+        self._remembered = remembered_blocks
         self._start = remembered_blocks or blocks_of_a_usual_buffer(blksize_bytes)
+        self.least_pause_ns = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """As it was before this transfer: what was taken for losses was none."""
         self.fence = min(self._start * _ONE, self._most)
-        self._growth = _CAREFUL if remembered_blocks else _UNHEEDING
-        self.is_learned = remembered_blocks > 0
+        self._growth = _CAREFUL if self._remembered else _UNHEEDING
+        self.is_learned = self._remembered > 0
+        self.overtakes = False
+        self.now = self.limit
         self._place = 0
         self._times = 0
-        self.least_pause_ns = 0
 
     @property
     def limit(self) -> int:
@@ -87,18 +105,25 @@ class Burst:
             self.is_learned = True
             self._growth = _CAREFUL
             self.fence = max(min(arrived_blocks * _ONE, self.fence), _ONE)
+        elif self.overtakes:
+            self.fence = max(min(arrived_blocks * _ONE, self.fence), self.fence // 2, _ONE)
+        self.now = self.after(arrived_blocks)
+
+    def after(self, blocks: int) -> int:
+        """How many blocks may leave at once behind so many that arrived, or that have just left."""
+        return min(2 * blocks + (_FEW_LEARNED if self.is_learned else _FEW), self.limit)
 
     def _is_at_end(self, arrived_blocks: int) -> bool:
-        """Whether only the end was lost: of a burst that was larger than before, or than one of which the path's limit
-        is known."""
+        """Whether only the end was lost: of a larger burst than before, or of one on a path that has a limit."""
         if self.is_learned:
-            return arrived_blocks >= self.limit - self.limit // 8
+            return arrived_blocks >= self.limit - self.limit // (2 if self.limit > _LARGE else 8)
         return arrived_blocks >= self._start
 
-    def lost_behind_pause(self, pause_ns: int, most_ns: int) -> None:
+    def lost_behind_pause(self, arrived_blocks: int, pause_ns: int, most_ns: int) -> None:
         """The burst before arrived whole, this one did not: after `pause_ns` the path was not ready for it."""
-        self.is_learned = True
-        self.least_pause_ns = min(pause_ns + pause_ns // 4 + _LEAST_PAUSE_NS, most_ns)
+        if self.is_learned:
+            self.least_pause_ns = min(pause_ns + pause_ns // 4 + _LEAST_PAUSE_NS, most_ns)
+        self.now = self.after(arrived_blocks)
 
     def whole_behind_pause(self) -> None:
         """This one arrived whole too: perhaps it need not have waited so long."""
@@ -108,7 +133,9 @@ class Burst:
         """Blocks overtook one another; or (`blindly`) something is lost all the time, and nobody says what."""
         self.is_learned = True
         self._growth = _WARY if blindly else _CAREFUL
-        self.fence = max(self.fence // 2, _ONE)
+        self.overtakes |= not blindly
+        self.fence = max(min(self.fence, self.now * _ONE) // 2, _ONE)
+        self.now = min(self.now, self.limit)
 
     def whole(self) -> None:
         """A burst arrived whole: try a little more.

@@ -71,7 +71,7 @@ class Exchange(ABC):
         self.proven = terms.proven
         self.patience = terms.patience if terms.patience is not None else Patience()
         self.rtt = RoundTrip(terms.policy)
-        if self.patience.loses:
+        if self.patience.srtt_ns:
             self.rtt.srtt_ns, self.rtt.rttvar_ns = self.patience.srtt_ns, self.patience.rttvar_ns
         self.outcome: Outcome | None = None
         self.peer_error: tuple[int, bytes] | None = None
@@ -140,7 +140,7 @@ class Exchange(ABC):
 
     def _remember(self) -> None:
         """For this client's next transfer."""
-        if self.patience.loses and self.rtt.srtt_ns:
+        if self.rtt.srtt_ns and (self.patience.loses or self.patience.burst_blocks):
             self.patience.srtt_ns, self.patience.rttvar_ns = self.rtt.srtt_ns, self.rtt.rttvar_ns
 
     # --- the timer: RFC 1123 section 4.2.3.2, and `patience`
@@ -237,7 +237,9 @@ class Exchange(ABC):
             is_prompt = self.rtt.is_about_one(trial.answer_ns)
             if is_prompt and trial.late_ns >= self.terms.policy.initial_ns:
                 return  # The timer of the peer is a second too, and has met ours: nobody knows.
+            least_ns = self.rtt.least_ns
             self.rtt.sample(trial.late_ns)
+            self.rtt.least_ns = least_ns  # a pause is no fact about the path
             self.patience.on_pause(trial.late_ns, self.terms.policy)
 
     @abstractmethod

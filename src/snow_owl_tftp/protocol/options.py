@@ -197,17 +197,17 @@ def accept_oack_untrusted(asked: Sequence[Option], oack_bytes: bytes) -> Negotia
         What holds for the transfer: the default for everything the server left out.
 
     Raises:
-        BadPacket: It is no OACK, or it answers what was not asked, answers twice, or with a value
+        BadPacket: It is no OACK, or it answers what was not asked, in two ways, or with a value
             the RFCs forbid: a larger blksize or windowsize, another timeout, no number. The
-            client then sends ERROR 8 (ErrorCode.OPTION_REFUSED) and gives up.
+            client then sends ERROR 8 (ErrorCode.OPTION_REFUSED) and may ask without options.
 
     Spec: as `negotiate`.
     """
     wanted = _by_name(asked)
     oack = parse_oack_untrusted(oack_bytes)
     answered = _by_name(oack.options)
-    if len(answered) < len(oack.options):
-        raise BadPacket("OACK answers an option twice")
+    if any(answered[_key(name)][1] != value for name, value in oack.options):
+        raise BadPacket("OACK answers an option in two ways")
     if not answered.keys() <= wanted.keys():
         raise BadPacket("OACK answers an option never asked for")
     numbers = {
@@ -321,10 +321,13 @@ def _by_name(options: Sequence[Option]) -> dict[str, Option]:
     """Index options by lower-case name, first mention first, later mentions dropped."""
     named: dict[str, Option] = {}
     for option in options:
-        name = option[0]
-        # Only ASCII has a lower case here: the Kelvin sign would become the k of blksize.
-        named.setdefault(name.lower() if name.isascii() else name, option)
+        named.setdefault(_key(option[0]), option)
     return named
+
+
+def _key(name: str) -> str:
+    # Only ASCII has a lower case here: the Kelvin sign would become the k of blksize.
+    return name.lower() if name.isascii() else name
 
 
 def _asked_number(asked: Mapping[str, Option], key: str) -> int | None:

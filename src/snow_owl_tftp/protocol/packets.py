@@ -66,7 +66,8 @@ class Request:
 
     Attributes:
         kind: Opcode.RRQ or Opcode.WRQ.
-        filename: As sent, never empty; may hold anything but NUL, line breaks included.
+        filename: As sent, never empty; may hold anything but NUL, line breaks included. Bytes that are no UTF-8
+            are lone surrogates, as os.fsdecode makes them, so that every name leads back to its bytes.
         mode: 'octet' or 'netascii', in lower case.
         options: Pairs in the order sent, repeated and unknown ones included.
     """
@@ -176,24 +177,20 @@ def parse_request_untrusted(datagram: bytes, *, max_request_bytes: int = MAX_REQ
     Spec: RFC 1350 section 5; RFC 2347, Packet Formats.
 
     Deviates:
-        - 0xFF bytes at the end of the filename are cut off: Intel boot ROMs hand on the end
-          marker of DHCP option 67 (test_filename_loses_trailing_ff_of_intel_roms).
         - NULs after the last option are padding: some ROMs send their whole buffer
           (test_trailing_nuls_are_padding), and it may be longer than a request.
         - What is no option among the options is passed over, as tftpd-hpa does: a name without a value at the
           end, a value without a name. No client has a second plan (test_what_is_no_option_is_passed_over).
-        - Strings are UTF-8, of which the ASCII of the RFC is a subset. Other bytes in options, which some
-          vendors send, are kept as surrogates (PEP 383).
+        - Strings are UTF-8, of which the ASCII of the RFC is a subset; other bytes pass too: files
+          have such names, and an option of which nobody knows is no reason to refuse a file
+          (test_bytes_that_are_no_utf8_pass).
     """
     kind = _KINDS.get(datagram[:2])
     if kind is None:
         raise BadPacket("not an RRQ or WRQ")
     if len(datagram) > max_request_bytes and len(datagram.rstrip(b"\0")) >= max_request_bytes:
         raise BadPacket("request too long")
-    try:
-        text = datagram[2:].decode()
-    except UnicodeDecodeError:
-        text = _decode_the_rest_untrusted(datagram[2:])
+    text = datagram[2:].decode("utf-8", "surrogateescape")
     filename, mode, *fields = _split_strings_untrusted(text, at_least=2)
     if not filename:
         raise BadPacket("no filename")
@@ -338,7 +335,7 @@ def build_oack(options: Sequence[Option]) -> bytes:
     Raises:
         ValueError: A name is empty, or a string holds a NUL.
     """
-    return _OACK + _build_options(options, "surrogateescape")
+    return _OACK + _build_options(options)
 
 
 def _parse_header_untrusted(datagram: bytes, opcode: bytes) -> int:
@@ -347,18 +344,6 @@ def _parse_header_untrusted(datagram: bytes, opcode: bytes) -> int:
     if len(datagram) < HEADER_BYTES:
         raise BadPacket("shorter than its header")
     return int.from_bytes(datagram[2:HEADER_BYTES], "big")
-
-
-def _decode_the_rest_untrusted(strings: bytes) -> str:
-    """What is not UTF-8 as a whole: the end marker of DHCP behind the name goes, bytes in options are kept."""
-    filename, nul, rest = strings.partition(b"\0")
-    mode, end, options = rest.partition(b"\0")
-    try:
-        # 0xFF occurs nowhere in UTF-8, so only what failed to decode can need this.
-        names = (filename.rstrip(b"\xff") + nul + mode + end).decode()
-    except UnicodeDecodeError:
-        raise BadPacket("not UTF-8") from None
-    return names + options.decode("utf-8", "surrogateescape")
 
 
 def _split_strings_untrusted(text: str, *, at_least: int) -> list[str]:
@@ -395,14 +380,14 @@ def _build_uint16(number: int) -> bytes:
     return number.to_bytes(2, "big")
 
 
-def _build_strings(*texts: str, errors: str = "strict") -> bytes:
+def _build_strings(*texts: str) -> bytes:
     joined = "\0".join((*texts, ""))
     if joined.count("\0") != len(texts):
         raise ValueError("a TFTP string cannot hold a NUL")
-    return joined.encode("utf-8", errors)
+    return joined.encode("utf-8", "surrogateescape")
 
 
-def _build_options(options: Sequence[Option], errors: str = "strict") -> bytes:
+def _build_options(options: Sequence[Option]) -> bytes:
     if "" in [name for name, _ in options]:
         raise ValueError("empty option name")
-    return _build_strings(*chain.from_iterable(options), errors=errors)
+    return _build_strings(*chain.from_iterable(options))

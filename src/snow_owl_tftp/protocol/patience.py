@@ -1,17 +1,20 @@
 """Patience: how long to wait before something is sent again.
 
-A slow client is not a lossy path. A Raspberry Pi that erases its flash for 150 ms, or a boot loader that draws its menu,
-answers late; to send it the same block again is at best in vain, and there are devices that count what arrives instead
-of looking at the block number: one block twice, and they hang. A measured round trip does not tell such a pause from a
-loss, so it must not drive the timer before the path has been seen to lose something:
+A slow client is not a lossy path. A Raspberry Pi that erases its flash for 150 ms, or a boot loader that draws its
+menu, answers late; to send it the same block again is at best in vain, and there are devices that count what arrives
+instead of looking at the block number: one block twice, and they hang. A measured round trip does not tell such a pause
+from a loss, so it must not drive the timer before the path has been seen to lose something:
 
 1. Of a client of which nothing is known, nothing is sent again within `initial_ns`, a second.
 2. Loss is believed when a repetition was answered once, in about a round trip. From then on the measured round trip
-   drives this client's timer (RFC 6298), through all its transfers: the first loss may cost a second, the next does not.
+   drives this client's timer (RFC 6298), through all its transfers: the first loss may cost a second, the next
+   does not.
 3. A repetition that was answered twice was in vain: the client had only paused. Its patience grows to twice that
-   pause, and the answer that came late is a sample of the round trip. Every loss that is proven later takes a quarter off.
+   pause, and the answer that came late is a sample of the round trip. Every loss that is proven later takes a
+   quarter off. What it took for the OACK does not count: it thought about the options.
 
-A negotiated `timeout` (RFC 2349) overrides all this: it is kept as asked. A loss that the peer *reports* needs no timer.
+A negotiated `timeout` (RFC 2349) overrides all this: it is kept as asked. A loss that the peer *reports* needs no
+timer.
 
 One `Patience` belongs to a client's address and outlives its transfers; the engine keeps a bounded table of those that
 have something to tell (`_engine/patience.pxd`, the same rules over a struct).
@@ -34,7 +37,7 @@ class Patience:
     Attributes:
         loses: Its path was seen to lose datagrams: the measured round trip drives the timer.
         pause_ns: The least wait all the same, learned from pauses that were mistaken for losses.
-        srtt_ns: With `loses`: the round trip of its last transfer, for the next one's first packet.
+        srtt_ns: With `loses` or a limit: the round trip of its last transfer, for the next one's first packet.
         rttvar_ns: Its variation.
         burst_blocks: How many blocks at once its path took, 0: no limit was met (`burst`).
     """
@@ -48,8 +51,8 @@ class Patience:
     def rto_ns(self, rtt: RoundTrip, policy: RetransmitPolicy, retries: int) -> int:
         """Returns the wait before the next repetition, doubled for each that was in vain: RFC 6298 (5.5).
 
-        `retries` begins anew at every progress, so the back-off does too. RFC 6298 keeps it until there is a sample; but
-        Karn's rule lets hardly any sample pass on a lossy path, and the timer would stand at its ceiling.
+        `retries` begins anew at every progress, so the back-off does too. RFC 6298 keeps it until there is a sample;
+        but Karn's rule lets hardly any sample pass on a lossy path, and the timer would stand at its ceiling.
         """
         least_ns = self.pause_ns if self.loses else max(policy.initial_ns, self.pause_ns)
         return min(max(rtt.rto_ns, least_ns) << min(retries, _MOST_DOUBLINGS), policy.ceiling_ns)

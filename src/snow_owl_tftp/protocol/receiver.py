@@ -10,7 +10,7 @@ from snow_owl_tftp.protocol.seq import Rollover, ahead_of, block_of
 __all__ = ["DALLY_NS", "DALLY_TIMEOUTS", "Receiver"]
 
 DALLY_NS: Final = 7_000_000_000
-"""How long a receiver repeats its last ACK on demand: a sender repeats its last block after 1, 2 and 4 s or the like."""
+"""How long a receiver repeats its last ACK on demand: a sender repeats its last block after 1, 2 and 4 s or so."""
 
 DALLY_TIMEOUTS: Final = 3
 """But as long as a sender needs for so many repetitions at the `timeout` that it negotiated."""
@@ -88,7 +88,7 @@ class Receiver(Exchange):
             return self._on_next_block(payload, now_ns)
         if ahead == MAX_BLOCK and not self.in_window:
             return self._on_last_block_again(now_ns)
-        return self._on_gap(now_ns) if ahead < self.terms.windowsize_blocks else []
+        return self._on_gap(now_ns) if ahead < self.terms.windowsize_blocks else self._on_old_block(now_ns)
 
     def _peer_rolls_over_to_1(self) -> bool:
         """Block 1 where 0 was expected.
@@ -134,11 +134,23 @@ class Receiver(Exchange):
 
         Say it again if blocks still come after it a round trip later: what was sent again was lost again.
         """
-        if self._reported and (not self.rtt.srtt_ns or now_ns - self.sent_ns < self.rtt.rto_ns):
+        if self._reported and not self._was_long_silent(now_ns):
             return []
         self._reported = True
         self._timed_block = None  # Karn's rule: what comes next may have been sent before
         return self._acknowledge(now_ns)
+
+    def _on_old_block(self, now_ns: int) -> list[bytes]:
+        """A block from before: doubled on its way, or the sender repeats its window and does not know what we have.
+
+        It may be out of step: we reported a gap, which begins a new window here, and that ACK was lost. Then nothing that it
+        may send completes our window.
+        """
+        return self._acknowledge(now_ns) if self.in_window and self._was_long_silent(now_ns) else []
+
+    def _was_long_silent(self, now_ns: int) -> bool:
+        """Whether the answer to our last ACK should be here by now."""
+        return bool(self.rtt.srtt_ns) and now_ns - self.sent_ns >= self.rtt.rto_ns
 
     def _repeat(self, now_ns: int) -> list[bytes]:
         """No DATA came: say again what was received in order."""

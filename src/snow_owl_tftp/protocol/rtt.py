@@ -1,9 +1,9 @@
 """The round trip of one transfer: RFC 6298, in integer nanoseconds.
 
-Knows round trips and limits, and nothing of packets. Which answers are samples is decided by the caller, who alone knows
-what was sent twice (Karn's rule). `srtt_ns` is 0 until something was measured. The clock granularity G of RFC 6298
-section 2 is covered by the floor. The engine's `_engine/rtt.pxd` is the same in native code, bit by bit: that is why the
-arithmetic is whole numbers.
+Knows round trips and limits, and nothing of packets. Which answers are samples is decided by the caller, who alone
+knows what was sent twice (Karn's rule). `srtt_ns` is 0 until something was measured. The clock granularity G of
+RFC 6298 section 2 is covered by the floor. The engine's `_engine/rtt.pxd` is the same in native code, bit by bit: that
+is why the arithmetic is whole numbers.
 
 How long to wait before something is sent again is more than this: see `patience`.
 """
@@ -55,9 +55,9 @@ class RoundTrip:
     def sample(self, rtt_ns: int) -> None:
         """Takes a measured round trip: RFC 6298 (2.2) and (2.3) with alpha 1/8, beta 1/4, K 4.
 
-        More than twice the RTO counts as twice the RTO: where much is lost an answer may have waited for the timer of the
-        peer, and a few of these would hold our own timer at theirs. A round trip that really grew is learned all the same,
-        doubling with every sample.
+        More than twice the RTO counts as twice the RTO: where much is lost an answer may have waited for the timer of
+        the peer, and a few of these would hold our own timer at theirs. A round trip that really grew is learned all
+        the same, doubling with every sample.
 
         The first one replaces a longer round trip that was remembered, or that the answer to an OACK took: a client may
         think about the options for a while, so `forget_least` was called behind that.

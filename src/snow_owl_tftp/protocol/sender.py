@@ -8,9 +8,13 @@ and what follows. What is no report, and how one can tell:
 - It comes too soon: the block that it misses was sent less than a round trip ago. So a window is sent again at most
   once a round trip.
 - It is an echo: the block that it acknowledges was sent twice, and both copies are acknowledged. So many ACKs as copies
-  were sent in vain are echoes.
-- The client acknowledges more often than it agreed to: its ACKs all advance by the same number of blocks (`_stride`), and
-  the next one comes before an answer to the first could be there.
+  were sent in vain are echoes, from a round trip after the copies on.
+- The client acknowledges more often than it agreed to: its ACKs all advance by the same number of blocks (`_stride`),
+  and the next one comes before an answer to the first could be there. Then nothing was missing, and nothing that was
+  sent is sent again.
+
+Progress that comes too soon for an answer to what was sent again, and an ACK that comes behind a newer one, tell that
+datagrams overtake one another (`burst`).
 
 Whatever an ACK is, the progress in it is real.
 """
@@ -27,6 +31,11 @@ __all__ = ["Sender"]
 
 _SHORT_PAUSE_NS: Final = 2_000_000
 """Between bursts of a client that has lost nothing: time to empty a socket buffer."""
+
+_NUMBERS: Final = 65535
+
+_RECENT: Final = 1024
+"""An ACK of one of so many blocks before the window, fewer where the window is smaller, has been overtaken."""
 
 _DOUBLED_NS: Final = 50_000
 """An ACK that comes again sooner than this was doubled on its way: no round trip is so short."""
@@ -55,6 +64,7 @@ class Sender(Exchange):
         self.burst_end = self.burst.limit  # the newest block that this burst may send
         self._presumed = FIRST_BLOCK  # blocks before this one have arrived or never will: they fill no buffer
         self._unit_base = FIRST_BLOCK  # where the burst began whose blocks are being acknowledged
+        self._unit_blocks = self.burst.now  # how many it has
         self._unit_is_first = True  # no pause was before it
         self._run_first = FIRST_BLOCK  # the first block that was sent at `sent_ns`, in a row with the newest
         self._restarted = 0  # where the window was last restarted, 0: nowhere
@@ -62,8 +72,10 @@ class Sender(Exchange):
         self._restart_ns = 0
         self._doubted = 0  # a block that was reported missing, but too early to be believed
         self._restart_is_open = False  # nothing has answered it yet
+        self._is_vain = False  # blocks were seen to overtake one another since
         self._echo_first = 0  # blocks that were sent twice in vain ...
         self._echo_last = -1
+        self._echo_ns = 0  # ... when ...
         self._echoes = 0  # ... and how many ACKs that may bring
         self._skips = False  # the probe is not complete: the newest block follows
         self._resent = False  # a timeout sent several blocks again, and no ACK has come since
@@ -96,6 +108,7 @@ class Sender(Exchange):
                 self._skips = False
                 self.next = self.sent_end - 1
             self._presumed = self.next
+            self.burst.now = self.burst.after(self.burst.now)
             self._allow_burst()
             return self._send_window(now_ns)
         return super().tick(now_ns)
@@ -122,7 +135,10 @@ class Sender(Exchange):
             return self._on_first_ack(block, now_ns)
         acked = index_from(self.window_base - 1, block, self.terms.rollover)
         if acked >= self.sent_end:
-            return []  # Never sent, or acknowledged long ago: taken as progress it would skip data.
+            # Never sent, or acknowledged before: taken as progress it would skip data.
+            if acked - self.window_base >= _NUMBERS - min(self.terms.windowsize_blocks, _RECENT):
+                self._on_overtaken()
+            return []
         if acked == self.window_base - 1:
             return self._on_repeated_ack(now_ns)
         return self._on_new_ack(acked, now_ns)
@@ -132,7 +148,7 @@ class Sender(Exchange):
         if block != 0:
             return []
         if self.retries:
-            self._expect_echoes(0, 0, self.retries)
+            self._expect_echoes(0, 0, self.retries, self._repeated_ns)
         self._opened(now_ns)
         self.window_base = FIRST_BLOCK
         self._allow_burst()
@@ -145,8 +161,11 @@ class Sender(Exchange):
         that the window's first block is missing (RFC 7440 section 4).
         """
         self._advance = 0
-        if self._is_echo():
-            self._on_second_answer()
+        if self._is_echo(now_ns):
+            if self.window_base == FIRST_BLOCK:
+                self._trial = None  # it thought about the options: that says nothing of its blocks
+            else:
+                self._on_second_answer()
             return []
         nothing_sent = self.sent_end == self.window_base
         if self.terms.windowsize_blocks == 1 or nothing_sent:
@@ -154,6 +173,8 @@ class Sender(Exchange):
         if not self._could_be_missing(now_ns):
             self._doubted = self.window_base
             return []
+        if self.rtt.is_about_one(now_ns - self.sent_ns):
+            self._deaf = 0
         return self._restart(now_ns)
 
     def _on_new_ack(self, acked: int, now_ns: int) -> list[bytes]:
@@ -169,7 +190,7 @@ class Sender(Exchange):
         self._note_arrived()
         if acked == self.last:
             return self._end(Outcome.OK)
-        if is_report and not self._resent:
+        if is_report:
             if self._trial is not None:
                 # The probe was answered with what is missing: who had only paused would miss nothing.
                 self._trial = None
@@ -201,17 +222,26 @@ class Sender(Exchange):
 
     def _restart(self, now_ns: int) -> list[bytes]:
         """What was reported missing is sent again, and what follows it: the receiver has discarded that."""
+        arrived = min(self.window_base - self._unit_base, self.burst.limit)
         if self._unit_is_first:
-            self.burst.lost(min(self.window_base - self._unit_base, self.burst.limit))
+            self.burst.lost(arrived)
         else:
-            self.burst.lost_behind_pause(self._pause_ns(), self.rtt.rto_ns)
+            self.burst.lost_behind_pause(arrived, self._pause_ns(), self.rtt.rto_ns)
         self._resent = False
+        answer_ns = now_ns - self._timed_ns
+        if (
+            self._timed_block == self.window_base
+            and not self._timed_twice
+            and (self.rtt.srtt_ns // 2 <= answer_ns and self.rtt.is_about_one(answer_ns))
+        ):
+            self.rtt.sample(answer_ns)
         self._begin_unit()
         self._presumed = self.window_base
         self._restarted = self.window_base
         self._restarted_to = self.sent_end - 1
         self._restart_ns = now_ns
         self._restart_is_open = True
+        self._is_vain = False
         self.next = self.window_base
         # The receiver has just said that this block is missing, so an ACK of it answers the copy that is sent now: no
         # ambiguity in Karn's sense. On a lossy path hardly any window passes whole, and this is the sample.
@@ -230,22 +260,28 @@ class Sender(Exchange):
             if self.rtt.is_about_one(now_ns - self._restart_ns):
                 self.patience.on_loss(self.terms.policy)
             return False
-        if not self._echoes:
-            self.burst.shrink(blindly=False)
-            self._expect_echoes(self._restarted, self._restarted_to, self._restarted_to - self._restarted + 1)
+        if not self._is_vain and (not self._repeated_ns or self._restart_ns > self._repeated_ns + self.rtt.rto_ns):
+            self._on_overtaken()
+            copies = self.next - self._restarted
+            self._expect_echoes(self._restarted, self._restarted_to, copies, self._restart_ns)
         return True
+
+    def _on_overtaken(self) -> None:
+        """Datagrams overtake one another on this path: less must be in flight."""
+        if not self._is_vain and self.terms.windowsize_blocks > 1:
+            self._is_vain = True
+            self.burst.shrink(blindly=False)
 
     def _take_sample(self, acked: int, now_ns: int) -> None:
         """A block that was sent once is timed by its first ACK, however soon that comes.
 
-        The second copy of one that was reported missing may have been overtaken by the first: then the answer is too soon.
+        That of one that was reported missing may have been answered by the first copy: then it comes too soon.
         """
         if self._timed_block is None or acked < self._timed_block:
             return
         answer_ns = now_ns - self._timed_ns
-        if self._timed_twice and self.rtt.is_too_soon(answer_ns):
-            return
-        self.rtt.sample(answer_ns)
+        if not self._timed_twice or answer_ns >= self.rtt.soonest_ns:
+            self.rtt.sample(answer_ns)
         self._timed_block = None
 
     def _note_advance(self, advance: int, is_early: bool) -> None:
@@ -255,8 +291,20 @@ class Sender(Exchange):
         self._advance = advance
         self._advances += 1
         self._early |= is_early
-        if self._early and self._advances > self._habit:
-            self._stride = min(advance, self._stride)
+        if self._early and self._advances > self._habit and advance < self._stride:
+            self._stride = advance
+            self.burst.forget()
+            is_early = True
+        if is_early and self._stride < self.terms.windowsize_blocks:
+            self._take_back_restart()
+
+    def _take_back_restart(self) -> None:
+        """Nothing was missing: goes on behind what was sent."""
+        self._echoes = 0
+        self._expect_echoes(self._restarted, self.sent_end - 1, max(self.next - self._restarted, 0), self._restart_ns)
+        self._restart_is_open = False
+        self._restart_ns = 0
+        self._run_first = self.next = self.sent_end
 
     # --- echoes
 
@@ -264,15 +312,22 @@ class Sender(Exchange):
         super()._on_loss()
         self._echoes = 0
 
-    def _expect_echoes(self, first: int, last: int, count: int) -> None:
+    def _expect_echoes(self, first: int, last: int, count: int, now_ns: int) -> None:
         """Blocks `first` to `last` were sent again, perhaps in vain: so many ACKs of one of them may be repeated."""
         self._echo_first = min(self._echo_first, first) if self._echoes else first
         self._echo_last = last
+        self._echo_ns = now_ns
         self._echoes += count
 
-    def _is_echo(self) -> bool:
-        """Whether the ACK before the window may be the second answer to a block that was sent twice."""
+    def _is_echo(self, now_ns: int) -> bool:
+        """Whether the ACK before the window may be the second answer to a block that was sent twice.
+
+        Not sooner than a round trip after the copies; but perhaps much later: a client that pauses answers all of them when
+        it goes on.
+        """
         if not self._echo_first <= self.window_base - 1 <= self._echo_last or not self._echoes:
+            return False
+        if self.rtt.is_too_soon(now_ns - self._echo_ns):
             return False
         self._echoes -= 1
         return True
@@ -281,9 +336,12 @@ class Sender(Exchange):
 
     def _note_arrived(self) -> None:
         """Bursts that were acknowledged whole."""
-        while self.window_base - self._unit_base >= self.burst.limit:
-            self._unit_base += self.burst.limit
-            self.burst.whole()
+        while self.window_base - self._unit_base >= self._unit_blocks:
+            self._unit_base += self._unit_blocks
+            if self._unit_blocks >= self.burst.limit:
+                self.burst.whole()
+            self._unit_blocks = self.burst.after(self._unit_blocks)
+            self.burst.now = max(self.burst.now, self._unit_blocks)
             if not self._unit_is_first:
                 self.burst.whole_behind_pause()
             self._unit_is_first = False
@@ -293,16 +351,21 @@ class Sender(Exchange):
     def _begin_unit(self) -> None:
         """What is sent from here on meets an empty path."""
         self._unit_base = self.window_base
+        self._unit_blocks = self.burst.now
         self._unit_is_first = True
 
     def _allow_burst(self) -> None:
-        self.burst_end = max(self.window_base, self._presumed) + self.burst.limit - 1
+        self.burst_end = max(self.window_base, self._presumed) + self.burst.now - 1
 
     def _pause_ns(self) -> int:
-        """How long the path's queue needs for a burst: by so much an ACK takes longer than the shortest round trip."""
+        """How long the path's queue needs for a burst: by so much an ACK takes longer than the shortest round trip.
+
+        Not longer than a round trip: single blocks would arrive later than in lock-step.
+        """
         if not self.rtt.srtt_ns:
             return self.terms.policy.floor_ns
         pause_ns = self.rtt.srtt_ns - min(self.rtt.least_ns, self.rtt.srtt_ns) + self.rtt.rttvar_ns
+        pause_ns = min(pause_ns, self.rtt.srtt_ns)
         return max(pause_ns, self.burst.least_pause_ns) if self.burst.is_learned else min(pause_ns, _SHORT_PAUSE_NS)
 
     # --- timeouts
@@ -336,17 +399,19 @@ class Sender(Exchange):
             self.burst.shrink(blindly=True)
         self.next = self._presumed = self.window_base
         self._allow_burst()
-        self._expect_echoes(self.next, self.sent_end - 1, 1)
+        self._expect_echoes(self.next, self.sent_end - 1, 1, now_ns)
         return self._send_window(now_ns)
 
     def _probe(self, now_ns: int) -> list[bytes]:
-        """The newest block; and before it the oldest, if that was reported missing: it may have been lost once more, and
-        many receivers report a gap only once."""
+        """The newest block; and before it the oldest, if that was reported missing.
+
+        It may have been lost once more, and many receivers report a gap only once.
+        """
         newest = self.sent_end - 1
         self._skips = self.window_base in (self._restarted, self._doubted) and newest > self.window_base
         self.next = self._presumed = self.window_base if self._skips else newest
         self.burst_end = self.next
-        self._expect_echoes(self.next, self.next, 1)
+        self._expect_echoes(self.next, self.next, 1, now_ns)
         return self._send_window(now_ns)
 
     # --- sending

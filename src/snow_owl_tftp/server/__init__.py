@@ -9,9 +9,15 @@
     decide     one request to one Verdict; knows no engine
     uploads    one WRQ to a file in its place: begin, commit, let go
     hooks      the operator's command after an upload
-    library    a Server whose answers are a coroutine of the caller's
-    contents   what such a coroutine returned, made ready to be sent
-    streams    what such a coroutine still makes, into the pipe that the engine reads
+    library    a Server whose answers are functions of the caller's
+    answers    what such a function is given and gives back
+    confined   the paths it sees, and files that no link leads out of
+    handler    its answers to verdicts
+    contents   what it returned, made ready to be sent
+    streams    what it still makes, into the pipe that the engine reads
+    receiving  what clients send, whole, to be handed to it
+    threaded   an event loop for programs that have none
+    told       what the program hears: records with fields, the end of every transfer
     core       Server: whose turn it is; knows neither files nor log formats
     report     what is told about it, and at what cost
     samples    what one system call carried of late, for the log at debug

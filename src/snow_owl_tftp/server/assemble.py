@@ -27,7 +27,7 @@ def make_engine(settings: Settings) -> Engine:
         OSError: Memory or descriptors are short.
     """
     return Engine(
-        workers=settings.workers,
+        workers=settings.worker_count,
         slot_bytes=_slot_bytes(settings),
         **_file_io(settings),
         **tuning(settings),

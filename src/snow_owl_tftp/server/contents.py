@@ -1,66 +1,91 @@
 """What a Response holds, made ready to be sent: a descriptor of exactly that, or an iterator of its chunks.
 
-    bytes, a path   ─► descriptor: the size is known, and the engine reads by itself
-    a file object   ─► chunks, for a Stream: only Python can read it, and nobody knows whether it ends
+    bytes, a path, a confined file   ─► descriptor: the size is known, and the engine reads by itself
+    a file object, an iterator       ─► chunks, for a Stream: only Python can make them, and they may never end
 
 May know: files and threads. Must not know requests, plans or the engine.
 Invariants:
 - What may wait for a disk, a pipe or a lock is done by threads of the server's own: those of the program stay its own.
-  One that hangs is left behind when its time is up; the others go on, and opening does not share theirs with reading.
+  One that hangs is left behind when its time is up, and does not keep the program from ending (see `patient`); the
+  others go on, and opening does not share theirs with reading.
 - A descriptor that nobody waits for any more is closed.
 - Only what the operating system says to our own opening becomes a refusal; all else is a failure of whoever made the
   content.
 """
 
 import asyncio
+import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
-from snow_owl_tftp.content.files import refusal_of_errno
+from snow_owl_tftp.content.files import OpenFile, OutsideRootError, refusal_of_errno
+from snow_owl_tftp.content.translate import convert
 from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.server.confined import ConfinedFile, confine
+from snow_owl_tftp.server.patient import PatientThreads
 
 __all__ = ["ContentThreads", "memory_of", "open_pipe"]
 
 _OPENING_THREADS: Final = 8
+_CALLING_THREADS: Final = 32
+"""Each is held by one handler that is no coroutine; what comes beyond waits for its turn, or for its time to be up."""
 _READING_THREADS: Final = 32
 """Each is held by one read: a pipe that stays silent costs one of them until it speaks or ends."""
 _CHUNK_BYTES: Final = 1 << 16
 """What a pipe holds (pipe(7)): more at once would only wait."""
 
 
+_END: Final = object()
+
+
 class ContentThreads:
-    """Opens paths and reads file objects."""
+    """Calls handlers that are no coroutines, opens paths, reads file objects and iterators."""
 
     def __init__(self) -> None:
-        self._opening = ThreadPoolExecutor(_OPENING_THREADS, "tftp-open")
-        self._reading = ThreadPoolExecutor(_READING_THREADS, "tftp-read")
+        self._calling = PatientThreads(_CALLING_THREADS, _CALLING_THREADS, "tftp-handler")
+        self._opening = PatientThreads(_OPENING_THREADS, _OPENING_THREADS, "tftp-open")
+        self._reading = PatientThreads(_READING_THREADS, _READING_THREADS, "tftp-read")
 
     def close(self) -> None:
         """Tell the threads to end; one that hangs is not waited for."""
-        for threads in (self._opening, self._reading):
+        for threads in (self._calling, self._opening, self._reading):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    async def open_path(self, path: str | os.PathLike[str], *, is_netascii: bool) -> int:
+    async def call(self, function: Callable[[Any], Any], argument: object) -> Any:
+        """Call a function that may wait.
+
+        Args:
+            function: The caller's.
+            argument: Its only one.
+
+        Returns:
+            What it returns.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._calling, _call, function, argument)
+
+    async def open_file(self, file: Path | ConfinedFile, *, root: Path | None, is_netascii: bool) -> int:
         """Open a regular file.
 
         Args:
-            path: Whose content is to be sent.
+            file: Whose content is to be sent.
+            root: Where it has to be; None: anywhere.
             is_netascii: Whether to convert it.
 
         Returns:
             A descriptor, the caller's, of as many bytes as fstat says.
 
         Raises:
-            RefusedError: It is no regular file, or cannot be opened or read.
+            RefusedError: It is outside of the root, no regular file, or cannot be opened or read.
         """
-        opening = self._opening.submit(_open_path, Path(path), is_netascii)
+        opening = self._opening.submit(_open_file, file, root, is_netascii)
         try:
             return await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
@@ -96,6 +121,23 @@ class ContentThreads:
         if size_bytes not in (None, done_bytes):
             raise ValueError(f"the file was to have {size_bytes} bytes, and has another number")
 
+    async def chunks_of_iterator(self, chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+        """Take what an iterator yields, each step in a thread.
+
+        Args:
+            chunks: Closed at the end where it can be.
+
+        Returns:
+            The same chunks.
+        """
+        loop, iterator = asyncio.get_running_loop(), iter(chunks)
+        try:
+            while (chunk := await loop.run_in_executor(self._reading, next, iterator, _END)) is not _END:
+                yield chunk  # type: ignore[misc]  # whatever else it is, the stream refuses
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()
+
 
 def memory_of(data: bytes) -> int:
     """Return a descriptor of bytes, the caller's. Raises: RefusedError."""
@@ -117,22 +159,52 @@ def _our_own() -> Iterator[None]:
         raise refusal_of_errno(error.errno or 0) from error
 
 
-def _open_path(path: Path, is_netascii: bool) -> int:
+def _call(function: Callable[[Any], Any], argument: object) -> Any:
+    try:
+        return function(argument)
+    except StopIteration as error:  # no future can hold one: whoever waits would wait for ever
+        raise RuntimeError("a handler raised StopIteration") from error
+
+
+def _open_file(file: Path | ConfinedFile, root: Path | None, is_netascii: bool) -> int:
     with _our_own():
-        # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = file if root is None else _confine(root, file)
+        fd = file.open_descriptor() if isinstance(file, ConfinedFile) else _open_path(file)
         status = os.fstat(fd)  # cannot fail: the descriptor is ours and open
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
-        # A file of /proc says 0 whatever it holds.
         if status.st_size and not is_netascii:
             return fd
         try:
-            chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
-            return _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+            return convert(OpenFile(fd, b"", status)) if status.st_size else _read_unsized(fd, is_netascii)
         finally:
             os.close(fd)
+
+
+def _confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
+    try:
+        return confine(root, file)
+    except OutsideRootError:
+        # A defect of the program, or an attack that it let through: its log must say so, unasked.
+        log_event(logging.WARNING, "a Response is outside of the root", {"response": str(file), "root": str(root)})
+        raise
+
+
+def _open_path(path: Path) -> int:
+    # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # cannot fail: the descriptor is ours and open
+        os.close(fd)
+        raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
+    return fd
+
+
+def _read_unsized(fd: int, is_netascii: bool) -> int:
+    """Copy a file that says 0: one of /proc does so whatever it holds."""
+    chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
+    copy = _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+    if os.fstat(fd).st_size:  # an ordinary one, which somebody has begun to write
+        os.close(copy)
+        raise RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
+    return copy
 
 
 def _memory(chunks: Iterable[bytes]) -> int:

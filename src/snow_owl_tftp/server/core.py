@@ -17,11 +17,13 @@ Invariants:
 - What was decided before a reload is not repeated after it by the engine alone.
 - Every Received is answered once: the last ACK leaves only when the upload's context says that the
   file is in its place.
+- A stop that has begun ends, also where nobody waits for it any more: whoever asks again waits for the same one.
 """
 
 import asyncio
+import socket
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -61,17 +63,21 @@ _SETTLE_S: Final = 1.0
 class Server:
     """One TFTP server: its sockets, its engine, and the loop that serves them."""
 
-    def __init__(self, settings: Settings, decider: Decider, report: Report) -> None:
+    def __init__(
+        self, settings: Settings, decider: Decider, report: Report, given: Sequence[socket.socket] = ()
+    ) -> None:
         """Prepare; nothing is opened before `start`.
 
         Args:
             settings: Addresses, limits, batching. `root_dir` is not looked at: content is the decider's affair.
             decider: Answers requests; stays the caller's.
             report: Told what happens; stays the caller's.
+            given: Bound sockets to listen on instead of `bind_addr`, for the first `start`; taken over then.
         """
         self._settings = settings
         self._decider = decider
         self._report = report
+        self._given = given
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sampler: CallSampler | None = None
@@ -81,6 +87,7 @@ class Server:
         self._settles: asyncio.TimerHandle | None = None
         self._deciding: set[asyncio.Future[Verdict]] = set()
         self._committing: set[asyncio.Future[CommitRefusal | None]] = set()
+        self._stopping: asyncio.Future[None] | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
         self.transfers_total = 0
         self.dropped_total = 0
@@ -100,7 +107,10 @@ class Server:
         """
         if self._engine is not None:
             raise RuntimeError("the server runs already; stop it before it is started anew")
-        addresses = open_addresses(self._settings, self._report.log.warning)
+        if self._stopping is not None:
+            raise RuntimeError("the server is still being stopped; wait for stop() before it is started anew")
+        given, self._given = self._given, ()
+        addresses = open_addresses(self._settings, self._report.log.warning, given)
         try:
             engine = make_engine(self._settings)
             hand_over(engine, addresses)
@@ -115,7 +125,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._sampler = self._make_sampler(self._loop, engine)
         self._loop.add_reader(engine.fileno(), self._on_events)
-        self._report.log.debug("engine runs", workers=self._settings.workers, addresses=len(addresses))
+        self._report.log.debug("engine runs", workers=self._settings.worker_count, addresses=len(addresses))
 
     def reload(self, settings: Settings) -> None:
         """Batch by other settings from now on, and ask the decider about every following request.
@@ -126,16 +136,24 @@ class Server:
             settings: `performance.platform.batch` is looked at; the rest is taken by another `start` only.
         """
         self._settings = settings
-        self._reloads_total += 1
+        self.forget_decisions()
         engine, loop = self._engine, self._loop
         if engine is None or loop is None:
             return
         engine.set_tuning(**tuning(settings))
-        engine.forget_flows()
         # A new one: no sample mixes what was before with what is after.
         if self._sampler is not None:
             self._sampler.stop()
         self._sampler = self._make_sampler(loop, engine)
+
+    def forget_decisions(self) -> None:
+        """Ask the decider about every following request, also where the engine had repeated its answer by itself.
+
+        Call it in the event loop's thread, after the decider has changed.
+        """
+        self._reloads_total += 1
+        if self._engine is not None:
+            self._engine.forget_flows()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the running transfers.
@@ -162,11 +180,18 @@ class Server:
         return True
 
     async def stop(self) -> None:
-        """End what still runs, tell its peers, and release every socket and thread."""
-        engine, self._engine = self._engine, None
-        if engine is None or self._loop is None:
-            return
-        self._loop.remove_reader(engine.fileno())
+        """End what still runs, tell its peers, and release every socket and thread.
+
+        May be called again at any time. If it is cancelled, the rest is done all the same while the loop runs.
+        """
+        if self._engine is not None and self._loop is not None:
+            self._begin_stop(self._engine, self._loop)
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    def _begin_stop(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = None
+        loop.remove_reader(engine.fileno())
         for handle in (self._goes_on, self._settles):
             if handle is not None:
                 handle.cancel()
@@ -178,11 +203,24 @@ class Server:
             future.cancel()
         # No request may begin behind the one that was aborted last.
         engine.drain()
-        # In a thread: it waits for the I/O threads, and those for a disk.
-        await self._loop.run_in_executor(None, engine.stop)
-        self._take(engine)
-        self._waiting = self._nobody_waits()
-        self._report.flush(is_last=True)
+        # In a thread: it waits for the I/O threads, and those for a disk. What follows is a callback and no task:
+        # nobody can cancel that, a loop that ends included.
+        ended = loop.run_in_executor(None, engine.stop)
+        self._stopping = loop.create_future()
+        ended.add_done_callback(lambda ended: self._on_stopped(engine, ended))
+
+    def _on_stopped(self, engine: Engine, ended: "asyncio.Future[None]") -> None:
+        stopping, self._stopping = self._stopping, None
+        try:
+            self._take(engine)
+            self._waiting = self._nobody_waits()
+            self._report.flush(is_last=True)
+        finally:
+            error = _failure_of(ended)
+            if stopping is not None and error is None:
+                stopping.set_result(None)
+            elif stopping is not None and error is not None:
+                stopping.set_exception(error)
 
     async def __aenter__(self) -> Self:
         await self.start()

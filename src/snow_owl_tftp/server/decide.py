@@ -7,8 +7,8 @@ loop's business; what it decides is carried out by `core` and told by `report`.
 
 Invariants:
 - `decide` never waits for a disk: what cannot be answered from the kernel's caches goes to a small
-  pool of threads, and comes back as a future. At most `_MAX_SLOW_OPENS` wait there; a request beyond
-  them is told that the server is busy, and its client asks again.
+  pool of threads, and comes back as a future. At most `_MAX_SLOW_OPENS` wait there, and half of them for
+  one directory of the root; a request beyond is told that the server is busy, and its client asks again.
 - A Verdict that is not carried out must be discarded, since it may hold a descriptor.
 - A peer's bytes end here as BadPacket or RefusedError. Any other exception is our bug and rises.
 """
@@ -16,15 +16,17 @@ Invariants:
 import asyncio
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
-from snow_owl_tftp.content.names import normalise_name
+from snow_owl_tftp.content.names import fold, spellings_of
 from snow_owl_tftp.content.translate import NetasciiCache
+from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.policy.rules import Policy
@@ -36,6 +38,7 @@ from snow_owl_tftp.protocol.packets import (
     parse_request_untrusted,
     refuse_malformed_untrusted,
 )
+from snow_owl_tftp.server.patient import PatientThreads
 
 __all__ = [
     "Accepted",
@@ -56,10 +59,13 @@ __all__ = [
 Flow: TypeAlias = tuple[int, bytes, bytes]
 """Directory descriptor, path beneath it, the request's datagram: lets the engine repeat this decision by itself."""
 
-_SLOW_OPEN_THREADS: Final = 8
-"""A stuck network mount holds a thread per request; the others still serve what is on another disk."""
+_SLOW_OPEN_THREADS: Final = 32
+_SLOW_OPEN_THREADS_PER_KEY: Final = 8
+"""For one directory of the root: a network mount that hangs holds a thread a request, and must leave some to others."""
 _MAX_SLOW_OPENS: Final = 1024
 """Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
+_MAX_SLOW_OPENS_PER_KEY: Final = 512
+"""Of one directory of the root, for the same reason."""
 
 
 class Asked(Protocol):
@@ -92,11 +98,13 @@ class TransferContext:
         request: As parsed.
         size_bytes: Of the content sent, or of the upload as announced; None: it was not.
         negotiated: The options granted.
+        held: Of `OpenFile`; lives as long as this does.
     """
 
-    __slots__ = ("negotiated", "request", "size_bytes")
+    __slots__ = ("held", "negotiated", "request", "size_bytes")
 
-    def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated) -> None:
+    def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated, held: object = None) -> None:
+        self.held = held
         self.request = request
         self.size_bytes = size_bytes
         self.negotiated = negotiated
@@ -224,36 +232,59 @@ class FileDecider:
         Raises:
             ConfigError: The root is no directory that may be entered, or a pattern is none.
         """
-        self._policy = Policy(settings.write_config)
+        self._policy = Policy(settings.write_config, settings.hidden)
         self._limits = option_limits(settings)
         self._uploads = uploads
-        self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes)
+        self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
         self._netascii = NetasciiCache()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
-        # here, to the very inode that was opened.
-        self._flow_dir_fd = os.open(settings.root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
+        # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
+        self._root_dir = settings.root_dir
+        self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._offers_flows = settings.performance.platform.batch.enable_flows
         self._slow_opens = 0
-        self._threads = ThreadPoolExecutor(_SLOW_OPEN_THREADS, "tftp-open")
+        self._threads = PatientThreads(_SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open")
 
     def close(self) -> None:
         """Close the root; call it when no server uses this decider any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._tree.close()
         self._netascii.close()
-        if self._flow_dir_fd >= 0:
-            os.close(self._flow_dir_fd)
-            self._flow_dir_fd = -1
+        for place in self._flow_roots:
+            place.close()
 
     def reload(self, settings: Settings) -> None:
         """Decide by other limits from now on.
 
         Args:
-            settings: `options`, `max_file_size_bytes` and `enable_flows` are looked at, nothing else.
+            settings: `options`, `hidden`, `max_file_size_bytes` and `enable_flows` are looked at, nothing else
+                that may differ.
         """
+        self._policy = Policy(settings.write_config, settings.hidden)
         self._limits = option_limits(settings)
         self._tree.max_file_size_bytes = settings.max_file_size_bytes
         self._offers_flows = settings.performance.platform.batch.enable_flows
+
+    @property
+    def threads(self) -> Executor:
+        """For whoever else must look at the root without waiting for it."""
+        return self._threads
+
+    def look_again(self) -> bool:
+        """Serve from where `root_dir` and `link_targets` lead now; may wait, so call it in a thread.
+
+        Returns:
+            Whether that is elsewhere; then flows must be forgotten.
+
+        Raises:
+            ConfigError: See FileTree.look_again.
+        """
+        place = Place(self._root_dir, "root_dir")
+        if not self._tree.look_again():
+            return False
+        self._flow_roots.append(place)
+        return True
 
     def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
         """See Decider.decide."""
@@ -278,7 +309,8 @@ class FileDecider:
 
     def _open_now(self, request: Request) -> OpenFile:
         """Raises: WouldBlock, RefusedError."""
-        self._policy.decide(request.kind, normalise_name(request.filename))
+        # The spelling as sent stands for all: what may be cut off its end hides no part, and bares none.
+        self._policy.decide(request.kind, spellings_of(request.filename)[0])
         file = self._tree.open_cached(request.filename)
         if request.mode == "octet":
             return file
@@ -299,8 +331,9 @@ class FileDecider:
             raise
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
         # And on NFS or FUSE that look could make a worker wait for another machine.
-        is_plain = self._offers_flows and self._tree.is_local and request.mode == "octet"
-        return Accepted(plan, (self._flow_dir_fd, file.relative_path, datagram) if is_plain else None)
+        # A name that was cut must be looked for as sent each time, since it may appear.
+        is_plain = self._offers_flows and self._tree.is_local and file.is_as_sent and request.mode == "octet"
+        return Accepted(plan, (self._flow_roots[-1].fd, file.relative_path, datagram) if is_plain else None)
 
     def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:
         size_bytes = file.size_bytes
@@ -315,14 +348,15 @@ class FileDecider:
             timeout_ns=negotiated.timeout_ns,
             rollover=negotiated.rollover,
             first_packet=negotiated.oack,
-            context=TransferContext(request, size_bytes, negotiated),
+            context=TransferContext(request, size_bytes, negotiated, file.held),
         )
 
     def _decide_later(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict | Awaitable[Verdict]:
-        if self._slow_opens >= _MAX_SLOW_OPENS:
+        key = _directory_of(request.filename)
+        if self._slow_opens >= _MAX_SLOW_OPENS or self._threads.waiting_for(key) >= _MAX_SLOW_OPENS_PER_KEY:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         self._slow_opens += 1
-        opening = self._threads.submit(self._decide_slowly, transfer_id, datagram, request)
+        opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
         future = asyncio.wrap_future(opening)
         future.add_done_callback(lambda done: self._note_opened(done, opening))
         return future
@@ -348,6 +382,12 @@ class FileDecider:
             return self._netascii.translate(file)
         finally:
             file.close()
+
+
+def _directory_of(name: str) -> bytes:
+    """Return the directory of the root that a name leads through, by its text; b".": none."""
+    directory, slash, _ = fold(spellings_of(name)[0]).partition(b"/")
+    return directory if slash else b"."
 
 
 def _discard(opening: "Future[Verdict]") -> None:

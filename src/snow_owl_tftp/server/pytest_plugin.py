@@ -1,28 +1,56 @@
 """The pytest fixture `tftp_server`, for people who test network code of their own.
 
     def test_boots(tftp_server):
-        tftp_server.files["boot.cfg"] = b"kernel vmlinuz"
+        tftp_server.files["boot.cfg"] = "kernel vmlinuz"
         device.boot(tftp_server.url("boot.cfg"))
         assert tftp_server.requests[0].path == "boot.cfg"
+        device.save(tftp_server.url("device.log"))
+        assert tftp_server.uploads["device.log"].startswith(b"ok")
 
 May know: pytest and the library server. Must not cost a run that does not use it: everything is imported inside.
 Invariant: the server lives in a thread of its own on the loopback, and is gone when the test ends.
 """
 
-import asyncio
-import threading
+from collections import UserDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from snow_owl_tftp.server.library import ReadRequest, Refuse, Response, Server
+    from snow_owl_tftp.server.answers import ReadRequest, Refuse, Response, Upload
+    from snow_owl_tftp.server.library import Server
 
-__all__ = ["TftpServerFixture", "tftp_server"]
+__all__ = ["Files", "TftpServerFixture", "tftp_server"]
 
-_DEADLINE_S = 30.0
+_MAX_UPLOAD_BYTES = 1 << 28
+
+
+class Files(UserDict[str, Any]):
+    """Name to content, under every spelling of a name that a server takes for one: "/boot.cfg" is "boot.cfg"."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.data[_spelled(name)]
+
+    def __setitem__(self, name: str, content: Any) -> None:
+        self.data[_spelled(name)] = content
+
+    def __delitem__(self, name: str) -> None:
+        del self.data[_spelled(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _spelled(name) in self.data
+
+
+def _spelled(name: str) -> str:
+    from snow_owl_tftp.errors import RefusedError
+    from snow_owl_tftp.server.confined import path_of
+
+    try:
+        return path_of(name)
+    except RefusedError as error:
+        raise ValueError(f"no client can ask for {name!r}: {error}") from None
 
 
 @dataclass(slots=True)
@@ -30,12 +58,15 @@ class TftpServerFixture:
     """A running server.
 
     Attributes:
-        files: Name to content; may be changed at any time. A name that is not there is refused with ERROR 1.
+        files: Name to content: bytes, text (sent as UTF-8), or whatever else a Response may hold. May be changed at any
+            time. A name that is not there is refused with ERROR 1. What a client sends is put here too.
+        uploads: Name to bytes, of what clients sent.
         requests: Every RRQ so far, in order.
         address: Host and UDP port.
     """
 
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: Files = field(default_factory=Files)
+    uploads: Files = field(default_factory=Files)
     requests: "list[ReadRequest]" = field(default_factory=list)
     address: tuple[str, int] = ("", 0)
     _server: "Server | None" = field(default=None, repr=False)
@@ -57,34 +88,23 @@ class TftpServerFixture:
         return self._server.url(name)
 
     async def _answer(self, request: "ReadRequest") -> "Response | Refuse":
-        from snow_owl_tftp.server.library import Refuse, Response
+        from snow_owl_tftp.server.answers import Refuse, Response
 
         self.requests.append(request)
         content = self.files.get(request.path)
         return Refuse() if content is None else Response(content)
 
+    async def _store(self, upload: "Upload") -> None:
+        self.files[upload.path] = self.uploads[upload.path] = upload.data
+
 
 @pytest.fixture
 def tftp_server() -> Iterator[TftpServerFixture]:
-    """A TFTP server on 127.0.0.1 that serves a dictionary."""
+    """A TFTP server on 127.0.0.1 that serves a dictionary, and takes uploads into it."""
     from snow_owl_tftp.server.library import Server
 
     fixture = TftpServerFixture()
-    fixture._server = server = Server(read=fixture._answer)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="tftp-server-fixture", daemon=True)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(_DEADLINE_S)
-        fixture.address = server.address
+    server = Server(read=fixture._answer, write=fixture._store, max_upload_bytes=_MAX_UPLOAD_BYTES)
+    with server:
+        fixture._server, fixture.address = server, server.address
         yield fixture
-        _stop(server, loop)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(_DEADLINE_S)
-        loop.close()
-
-
-def _stop(server: "Server", loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(_DEADLINE_S)
-    asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result(_DEADLINE_S)

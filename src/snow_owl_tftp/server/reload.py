@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Reloader", "merge"]
 
 _LIVE_TABLES: Final = ("performance.platform.batch.", "options.")
-_LIVE_KEYS: Final = frozenset({"max_file_size_bytes", "drain_timeout_s", "logging.level"})
+_LIVE_KEYS: Final = frozenset({"max_file_size_bytes", "hidden", "drain_timeout_s", "logging.level"})
 
 
 class Reloader:

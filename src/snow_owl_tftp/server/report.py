@@ -35,7 +35,7 @@ from snow_owl_tftp.server.sockets import format_address
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Report"]
+__all__ = ["Report", "is_size_probe"]
 
 _PROBE_ERRORS: Final = (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED)
 """What clients say that wanted the size only: PXE ROMs 8 ("aborted"), others 0."""
@@ -166,7 +166,8 @@ class Report:
         kind = "WRQ" if is_write else "RRQ"
         # Boot loaders probe for dozens of files that are not there: nothing to warn of.
         tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
-        tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text)
+        why = {"why": cause.why} if cause.why else {}
+        tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text, **why)
         if not self._is_audited:
             return
         correlation_id = _correlation_id(asked.transfer_id)
@@ -190,7 +191,7 @@ class Report:
             self._audit_start(completion, completion, completion.context, ago_ns=completion.duration_ns)
         if completion.outcome == Outcome.OK:
             self._tell_success(completion, "transfer completed")
-        elif _is_size_probe(completion):
+        elif is_size_probe(completion):
             if self.hears_debug or self._is_audited:
                 self._tell_success(completion, "size probe")
         elif completion.datagrams_in or self._budgets[_UNANSWERED].grants():
@@ -279,7 +280,8 @@ class Report:
             self.log.debug("batch calls", **sample._asdict())
 
 
-def _is_size_probe(completion: Completion) -> bool:
+def is_size_probe(completion: Completion) -> bool:
+    """Tell whether a client got what it wanted, though it sent an ERROR."""
     context: TransferContext = completion.context
     return (
         completion.outcome == Outcome.PEER_ERROR

@@ -2,7 +2,9 @@
 
     SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0
     a second one      exit at once with 128 + its number, as a shell counts a process that was killed
-    SIGHUP            read the configuration again (see `reload`); ignored by a server that is ending
+    SIGHUP            open the log files by their names again, look up the root again (see `root_watch`) and read the
+                      configuration again (see `reload`); a server that is ending only does the first
+    SIGUSR1           open the log files by their names again
 
 May know: the process. Must not know requests or transfers. It runs in the main thread of a process
 of its own, since signals and the limit of descriptors belong to the process.
@@ -13,8 +15,9 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snow_owl_tftp import __version__
@@ -22,11 +25,14 @@ from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
+from snow_owl_tftp.server.activation import take_given_sockets
 from snow_owl_tftp.server.core import Server
 from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.hooks import UploadHook
+from snow_owl_tftp.server.log_places import refuse_logs_below_root
 from snow_owl_tftp.server.reload import Reloader
 from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.root_watch import RootWatch
 from snow_owl_tftp.server.sockets import format_address
 
 if TYPE_CHECKING:
@@ -38,7 +44,10 @@ __all__ = ["serve"]
 
 
 def serve(
-    settings: Settings, announce: Callable[[str], None], read_again: Callable[[], Settings] | None = None
+    settings: Settings,
+    announce: Callable[[str], None],
+    read_again: Callable[[], Settings] | None = None,
+    dropped_keys: Sequence[str] = (),
 ) -> None:
     """Serve until a signal ends it.
 
@@ -46,19 +55,32 @@ def serve(
         settings: All of them.
         announce: Told every bound address, once requests to it are answered.
         read_again: Reads all settings anew, for SIGHUP; called in a thread. None: they come from no file.
+        dropped_keys: What has no effect in what was read last; looked at now and after every reload.
 
     Raises:
         ConfigError: The root, a log file or an address is not what the settings say.
         EngineError: The operating system refused a socket, memory or a thread.
     """
+    occupy_standard_descriptors()
     raise_descriptor_limit()
+    refuse_logs_below_root(settings)
+    # Their default would end a server that logrotate meets before its loop runs.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
     with ExitStack() as closing:
+        given = take_given_sockets()
+        for sock in given:
+            closing.callback(sock.close)
         log_file = LogFile(settings.logging.file)
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
-        audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
+        warn_of_dropped_keys(log, dropped_keys)
+        audit = AuditLog(settings.logging.audit_path)
         closing.callback(audit.close)
         report = Report(settings, log, audit)
+        log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
+        audit_key = "logging.audit_file" if settings.logging.audit_file else "logging.file"
+        audit.on_trouble = lambda reason: _tell_of_file(report, audit_key, reason)
         hook = UploadHook(settings.write_config, log)
         uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
         if uploads is not None:
@@ -67,10 +89,13 @@ def serve(
         closing.callback(decider.close)
         if not os.access(settings.root_dir, os.X_OK):
             raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
-        server = Server(settings, decider, report)
+        if given:
+            log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
+        server = Server(settings, decider, report, given)
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
+            warn_of_dropped_keys(log, dropped_keys)
             hook.log = log
             decider.reload(changed)
             if uploads is not None:
@@ -79,8 +104,19 @@ def serve(
             server.reload(changed)
             return log
 
+        def reopen() -> None:
+            log_file.reopen()
+            audit.reopen()
+
         reloader = Reloader(settings, read_again, apply)
-        asyncio.run(_serve(reloader, server, report, audit, hook, announce))
+        looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
+        watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
+        asyncio.run(_serve(_Parts(reloader, watch, server, report, audit, hook, reopen), announce))
+
+
+def _tell_of_file(report: Report, key: str, reason: str) -> None:
+    """Into the file that is still open, where it is the log's own."""
+    report.log.error("file cannot be opened by its name, the old one stays", setting=key, reason=reason)
 
 
 def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
@@ -93,22 +129,47 @@ def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogg
     return desk
 
 
+def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
+    """Name keys of the origin that change nothing, on one line."""
+    if keys:
+        log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
+
+
+def occupy_standard_descriptors() -> None:
+    """Put /dev/null where whoever started us closed 0, 1 or 2: what is opened next would be taken for one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
 def raise_descriptor_limit() -> None:
     """Let the process open as many files as the system permits it: every file being sent takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # cannot fail: the hard limit is always allowed
 
 
-async def _serve(
-    reloader: Reloader,
-    server: Server,
-    report: Report,
-    audit: AuditLog,
-    hook: UploadHook,
-    announce: Callable[[str], None],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the process is made of; `reopen` opens the log files by their names again."""
+
+    reloader: Reloader
+    watch: RootWatch
+    server: Server
+    report: Report
+    audit: AuditLog
+    hook: UploadHook
+    reopen: Callable[[], None]
+
+
+async def _serve(parts: _Parts, announce: Callable[[str], None]) -> None:
+    reloader, server, report, audit = parts.reloader, parts.server, parts.report, parts.audit
     settings = reloader.settings
-    ended_by = _catch_signals(reloader.ask)
+
+    def on_hangup() -> None:
+        parts.watch.ask()
+        reloader.ask()
+
+    ended_by = _catch_signals(on_hangup, parts.reopen)
     async with server:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
@@ -116,31 +177,37 @@ async def _serve(
         for text in texts:
             announce(text)
         audit.server_started(
-            version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.workers
+            version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.worker_count
         )
         audit.flush()
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
-        reloading = asyncio.create_task(reloader.run(report.log))
+        tasks = [asyncio.create_task(reloader.run(report.log)), asyncio.create_task(parts.watch.run())]
         reason = await ended_by
-        reloading.cancel()
+        for task in tasks:
+            task.cancel()
         report.log.info("asked to stop", by=reason)
         is_drained = await server.drain(reloader.settings.drain_timeout_s)
         aborted = server.live_transfers
-    await hook.close()
+    await parts.hook.close()
     report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
     audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
 
 
-def _catch_signals(on_hangup: Callable[[], None]) -> asyncio.Future[str]:
+def _catch_signals(on_hangup: Callable[[], None], reopen: Callable[[], None]) -> asyncio.Future[str]:
     loop = asyncio.get_running_loop()
     ended_by: asyncio.Future[str] = loop.create_future()
+
+    def on_sighup() -> None:
+        reopen()
+        on_hangup()
 
     def on_signal(number: signal.Signals) -> None:
         if ended_by.done():
             os._exit(128 + number)
         ended_by.set_result(number.name)
 
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    loop.add_signal_handler(signal.SIGHUP, on_sighup)
+    loop.add_signal_handler(signal.SIGUSR1, reopen)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     return ended_by

@@ -11,6 +11,7 @@ Invariants:
 - Two servers never share a port by accident. SO_REUSEPORT alone would let a second server of the
   same user take half of the requests in silence, so the first socket of an address is bound without
   it and shares its port only afterwards.
+- Sockets that were bound by somebody else are used as they are, and nothing is bound instead.
 - A wildcard socket reports the address that was asked (PKTINFO), since an answer from another
   address of the same machine is dropped by every client, and by most firewalls.
 """
@@ -18,7 +19,7 @@ Invariants:
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -91,20 +92,24 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def open_addresses(settings: Settings, warn: Warn) -> list[BoundAddress]:
+def open_addresses(settings: Settings, warn: Warn, given: Sequence[socket.socket] = ()) -> list[BoundAddress]:
     """Bind everything that settings name.
 
     Args:
         settings: Addresses, workers, TID sockets, buffers.
         warn: Told about what works worse than asked for, with the remedy.
+        given: Bound sockets to listen on instead of `bind_addr`; several of one address are for as many workers.
+            They are taken over unless this fails.
 
     Returns:
-        One BoundAddress per bind_addr, in their order.
+        One BoundAddress per address, in their order.
 
     Raises:
         ConfigError: Too many addresses, or `tid_ports` has no free port left.
         EngineError: An address cannot be bound; its text names the address and the remedy.
     """
+    if given:
+        return _open_given(settings, given, warn)
     binds = settings.bind_addresses
     if len(binds) > MAX_ADDRESSES:
         raise ConfigError(f"bind_addr: at most {MAX_ADDRESSES} addresses, got {len(binds)}")
@@ -135,7 +140,7 @@ def _open_address(settings: Settings, host: str, port: int, dual_stack: bool, wa
     with ExitStack() as undo:
         undo.callback(address.close)
         try:
-            _open_other_listeners(address, kind, settings.workers)
+            _open_other_listeners(address, kind, settings.worker_count)
             _open_tids(address, kind, settings)
         except OSError as error:
             raise _bind_error(host, address.port, error) from error
@@ -143,16 +148,60 @@ def _open_address(settings: Settings, host: str, port: int, dual_stack: bool, wa
     return address
 
 
+def _open_given(settings: Settings, given: Sequence[socket.socket], warn: Warn) -> list[BoundAddress]:
+    of_address: dict[Any, list[socket.socket]] = {}
+    for sock in given:
+        of_address.setdefault(sock.getsockname(), []).append(sock)
+    if len(of_address) > MAX_ADDRESSES:
+        raise ConfigError(f"LISTEN_FDS: at most {MAX_ADDRESSES} addresses, got {len(of_address)}")
+    with ExitStack() as undo:
+        addresses = []
+        for listeners in of_address.values():
+            address = _open_beside(settings, listeners, undo, warn)
+            addresses.append(address)
+        _warn_of_small_buffers(given[0], settings.performance.platform.socket, warn)
+        undo.pop_all()
+    return addresses
+
+
+def _open_beside(settings: Settings, listeners: list[socket.socket], undo: ExitStack, warn: Warn) -> BoundAddress:
+    """Open what belongs to the sockets of one address: siblings for the other workers, and TID sockets."""
+    first = listeners[0]
+    host, port = first.getsockname()[:2]
+    dual_stack = first.family == socket.AF_INET6 and not first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    kind = _kind_of(host, port, dual_stack, settings.performance.platform.socket)
+    address = BoundAddress(host, port, kind.is_wildcard)
+    undo.callback(address.close)
+    if len(listeners) > settings.worker_count:
+        raise ConfigError(f"LISTEN_FDS: {len(listeners)} sockets of {address.text}; set workers to as many")
+    try:
+        address.listeners = [_bind(kind, port, given=sock) for sock in listeners]
+        try:
+            _open_other_listeners(address, kind, settings.worker_count)
+        except OSError:  # only the user who bound the first may bind a second one, and below 1024 not even that
+            warn(
+                "only some workers can listen, since the socket was bound by somebody else",
+                address=address.text,
+                listening=len(address.listeners),
+                workers=settings.worker_count,
+                remedy="ReusePort=yes, and ListenDatagram= once for each worker",
+            )
+        _open_tids(address, kind, settings)
+    except OSError as error:
+        raise _bind_error(host, port, error) from error
+    return address
+
+
 def _open_other_listeners(address: BoundAddress, kind: _Kind, workers: int) -> None:
     """The first socket is bound alone, then opens its port to its siblings."""
-    if workers > 1:
+    if workers > len(address.listeners):
         address.listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    for _ in range(1, workers):
+    for _ in range(len(address.listeners), workers):
         address.listeners.append(_bind(kind, address.port, reuse_port=True))
 
 
 def _open_tids(address: BoundAddress, kind: _Kind, settings: Settings) -> None:
-    for worker in range(settings.workers):
+    for worker in range(settings.worker_count):
         pool: list[socket.socket] = []
         address.tids.append(pool)
         if settings.single_port:
@@ -178,7 +227,7 @@ def _tid_ports(settings: Settings, worker: int) -> Iterable[int]:
     if settings.tid_port_range is None:
         return [0] * settings.tid_sockets
     first, last = settings.tid_port_range
-    return range(first + worker, last + 1, settings.workers)
+    return range(first + worker, last + 1, settings.worker_count)
 
 
 def _kind_of(host: str, port: int, dual_stack: bool, buffers: SocketSettings) -> _Kind:
@@ -190,11 +239,12 @@ def _kind_of(host: str, port: int, dual_stack: bool, buffers: SocketSettings) ->
     return _Kind(family, sockaddr, dual_stack, host in ("0.0.0.0", "::"), buffers)
 
 
-def _bind(kind: _Kind, port: int, *, reuse_port: bool = False) -> socket.socket:
+def _bind(kind: _Kind, port: int, *, reuse_port: bool = False, given: socket.socket | None = None) -> socket.socket:
+    """Return a bound socket with all that it needs; `given` is bound already."""
     with ExitStack() as undo:
-        sock = socket.socket(kind.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sock = given or socket.socket(kind.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         undo.callback(sock.close)
-        if kind.family == socket.AF_INET6:
+        if kind.family == socket.AF_INET6 and not given:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not kind.dual_stack)
         if kind.is_wildcard:
             _ask_for_local_address(sock, kind.family)
@@ -202,7 +252,8 @@ def _bind(kind: _Kind, port: int, *, reuse_port: bool = False) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _enlarge(sock, _SO_RCVBUFFORCE, socket.SO_RCVBUF, kind.buffers.recv_buffer_kb)
         _enlarge(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF, kind.buffers.send_buffer_kb)
-        sock.bind((kind.sockaddr[0], port, *kind.sockaddr[2:]))
+        if not given:
+            sock.bind((kind.sockaddr[0], port, *kind.sockaddr[2:]))
         undo.pop_all()
     return sock
 

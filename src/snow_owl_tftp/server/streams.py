@@ -17,6 +17,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 
+from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request
@@ -33,6 +34,7 @@ class Stream:
         chunks: AsyncIterator[bytes],
         writer: int,
         *,
+        name: str,
         is_netascii: bool,
         timeout_s: float,
         abort: Callable[[], None],
@@ -43,6 +45,7 @@ class Stream:
         Args:
             chunks: What to send; closed at the end where it can be.
             writer: The non-blocking writing end of a pipe.
+            name: Of what is asked for, for the log.
             is_netascii: Whether to convert on the way.
             timeout_s: For each chunk, and for closing the iterator.
             abort: Ends the transfer with an ERROR, once it has begun.
@@ -50,6 +53,7 @@ class Stream:
         """
         self._chunks = chunks
         self._writer = writer
+        self._name = name
         self._is_netascii = is_netascii
         self._timeout_s = timeout_s
         self._abort = abort
@@ -77,7 +81,7 @@ class Stream:
         failure = await self._pour()
         self._is_pouring = False
         if failure is not None and not self._is_over.is_set():
-            logging.getLogger("snow_owl_tftp").error("a stream failed", exc_info=failure)
+            log_event(logging.ERROR, "a stream failed", {"file": self._name}, failure)
             self._abort()
             await self._is_over.wait()
         os.close(self._writer)
@@ -119,7 +123,7 @@ class Stream:
             async with asyncio.timeout(self._timeout_s):
                 await aclose()
         except Exception as error:  # its transfer is over: nobody but the log can be told
-            logging.getLogger("snow_owl_tftp").error("a stream could not be closed", exc_info=error)
+            log_event(logging.ERROR, "a stream could not be closed", {"file": self._name}, error)
 
 
 class StreamContext(TransferContext):

@@ -15,14 +15,17 @@ Invariants:
 """
 
 import asyncio
+import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.leftovers import Survey
-from snow_owl_tftp.content.names import normalise_name
+from snow_owl_tftp.content.names import normalise_name, spellings_of
 from snow_owl_tftp.content.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan import Role, TransferPlan
@@ -40,6 +43,8 @@ _COMMIT_THREADS: Final = 16
 """An fsync each. A journal commits what is waiting in one go, so more threads mean fewer waits per file."""
 _MAX_WAITING: Final = 1024
 """Requests waiting for a thread; beyond it a client is told to try again."""
+_LOOK_S: Final = 0.05
+"""Between two looks at uploads that announced nothing: by what comes meanwhile they may outgrow `max_total_bytes`."""
 
 
 class UploadDesk:
@@ -56,38 +61,90 @@ class UploadDesk:
         Raises:
             ConfigError: The root is no directory that may be entered, or a pattern is none.
         """
-        self._policy = Policy(settings.write_config)
+        self._policy = Policy(settings.write_config, settings.hidden)
         self._limits = option_limits(settings)
         self._on_stored = on_stored
-        self._area = UploadArea(
-            settings.root_dir,
-            max_file_size_bytes=settings.max_file_size_bytes,
-            max_total_bytes=settings.write_config.max_total_bytes,
-            counts=self._may_be_uploaded,
-        )
+        self._max_total_bytes = settings.write_config.max_total_bytes
+        self._root_dir = settings.root_dir
+        self._area = self._open_area(settings.max_file_size_bytes)
+        self._users = Counter[UploadArea]()  # uploads that need an area; guarded by the lock
+        self._areas = threading.Lock()
         self.swept: Survey = self._area.sweep()
         self._beginning = ThreadPoolExecutor(_BEGIN_THREADS, "tftp-begin")
         self._committing = ThreadPoolExecutor(_COMMIT_THREADS, "tftp-commit")
         self._waiting = 0
-        self._open: set[Upload] = set()
+        self._open: dict[Upload, UploadArea] = {}
+        # A thread of its own: a look must not wait behind those who wait for a disk.
+        self._looking = ThreadPoolExecutor(1, "tftp-room")
+        self._looks_for_room = settings.write_config.max_total_bytes > 0
+        self._look: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         """Close every upload that is still open, and the root; call it when the server has stopped."""
+        self._looks_for_room = False
+        if self._look is not None:
+            self._look.cancel()
+        self._looking.shutdown(wait=True, cancel_futures=True)
         self._beginning.shutdown(wait=True, cancel_futures=True)
         self._committing.shutdown(wait=True)
         for upload in list(self._open):
             upload.close()
         self._open.clear()
-        self._area.close()
+        for area in {self._area, *self._users}:
+            area.close()
 
     def reload(self, settings: Settings) -> None:
         """Take uploads that begin from now on by other limits.
 
         Args:
-            settings: `options` and `max_file_size_bytes` are looked at, nothing else.
+            settings: `options`, `hidden` and `max_file_size_bytes` are looked at, nothing else that may differ.
         """
+        self._policy = Policy(settings.write_config, settings.hidden)
         self._limits = option_limits(settings)
         self._area.max_file_size_bytes = settings.max_file_size_bytes
+
+    def look_again(self) -> bool:
+        """Take uploads that begin from now on to where `root_dir` leads now; call it in a thread.
+
+        An upload that has begun stays with the root that it began in, which is closed after the last of them.
+
+        Returns:
+            Whether that is elsewhere.
+
+        Raises:
+            ConfigError: It leads to no directory that may be entered; everything stays as it was.
+        """
+        if self._area.is_current():
+            return False
+        area = self._open_area(self._area.max_file_size_bytes)
+        area.sweep()
+        with self._areas:
+            area.max_file_size_bytes = self._area.max_file_size_bytes  # a reload may have come between
+            old, self._area = self._area, area
+            if not self._users[old]:
+                old.close()
+        return True
+
+    def _open_area(self, max_file_size_bytes: int) -> UploadArea:
+        return UploadArea(
+            self._root_dir,
+            max_file_size_bytes=max_file_size_bytes,
+            max_total_bytes=self._max_total_bytes,
+            counts=self._may_be_uploaded,
+        )
+
+    def _use_area(self) -> UploadArea:
+        with self._areas:
+            self._users[self._area] += 1
+            return self._area
+
+    def _leave_area(self, area: UploadArea) -> None:
+        with self._areas:
+            self._users[area] -= 1
+            if not self._users[area]:
+                del self._users[area]
+                if area is not self._area:
+                    area.close()
 
     def decide(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
         """Decide about a WRQ; see Decider.decide.
@@ -99,11 +156,36 @@ class UploadDesk:
         if self._waiting >= _MAX_WAITING:
             raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
         self._waiting += 1
+        self._look_later()
         future = asyncio.get_running_loop().run_in_executor(
             self._beginning, self._begin, asked.transfer_id, asked.peer[0], request, terms
         )
         future.add_done_callback(self._note_begun)
         return future
+
+    def _look_later(self) -> None:
+        if self._look is None and self._looks_for_room:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_for_room)
+
+    def _look_for_room(self) -> None:
+        def on_done(_: object) -> None:
+            self._look = None
+            if self._open or self._waiting:
+                self._look_later()
+
+        trimming = asyncio.get_running_loop().run_in_executor(self._looking, self._trim)
+        trimming.add_done_callback(on_done)
+
+    def _trim(self) -> None:
+        """Of every root in which an upload may run: it may have moved meanwhile. Runs in a thread."""
+        with ExitStack() as leaving:
+            with self._areas:
+                areas = {self._area, *self._users}
+                self._users.update(areas)
+            for area in areas:
+                leaving.callback(self._leave_area, area)
+            for area in areas:
+                area.space.trim()
 
     def _may_be_uploaded(self, path: bytes) -> bool:
         try:
@@ -116,13 +198,20 @@ class UploadDesk:
         self._waiting -= 1
 
     def _begin(self, transfer_id: int, client: str, request: Request, terms: WriteDecision) -> Verdict:
-        """Runs in a thread."""
+        """Runs in a thread; `terms` are those of the name without what firmware hangs behind it."""
+        area = self._use_area()
         try:
+            sent = spellings_of(request.filename)[0]
+            if sent != terms.path and area.holds(sent):
+                terms = self._policy.decide_write(sent)
             negotiated = negotiate(request, size_bytes=None, limits=self._limits)
-            upload = self._area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
-        except RefusedError as error:
-            return refuse(request, error)
-        self._open.add(upload)
+            upload = area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
+        except BaseException as error:
+            self._leave_area(area)
+            if isinstance(error, RefusedError):
+                return refuse(request, error)
+            raise
+        self._open[upload] = area
         receiving = _Receiving(self, upload, client, request, negotiated)
         return Accepted(_plan(transfer_id, upload, negotiated, receiving), None)
 
@@ -145,7 +234,9 @@ class UploadDesk:
     def _close(self, upload: Upload) -> None:
         """Runs in a thread."""
         upload.close()
-        self._open.discard(upload)
+        area = self._open.pop(upload, None)
+        if area is not None:
+            self._leave_area(area)
 
 
 class _Receiving(UploadContext):

@@ -9,7 +9,8 @@ May know: cgroups, /proc, sched. Must not know servers or loads.
 Three ways to count, the best that this machine allows; `how` says which, and reports repeat it:
 - cgroup v1 cpuacct: nanoseconds, with every child, also those that have ended;
 - cgroup v2 cpu.stat: microseconds, the same;
-- /proc/PID/stat of the tree: clock ticks (10 ms), without children that were reaped by nobody we see.
+- the CPU clocks of the processes: nanoseconds, what a child used that has ended in clock ticks (10 ms), and without
+  children that were reaped by nobody we see. It needs no right, so it is what a container and an ordinary user have.
 """
 
 import contextlib
@@ -24,7 +25,9 @@ from typing import Final, Self
 
 from snow_owl_tftp.observe.trace import descendants
 
-__all__ = ["CpuAccount", "StealWatch", "cores", "end_tree", "start"]
+__all__ = ["PROCESS_CLOCKS", "CpuAccount", "StealWatch", "cores", "end_tree", "start"]
+
+PROCESS_CLOCKS: Final = "CPU clocks of its processes"
 
 _V1: Final = Path("/sys/fs/cgroup/cpuacct")
 _V2: Final = Path("/sys/fs/cgroup")
@@ -49,12 +52,12 @@ class StealWatch:
         self._began_s = time.monotonic()
         self._before = _steal_s()
 
-    def share(self) -> float:
-        """Since the beginning, 0..1, of the core that lost most."""
+    def share(self) -> float | None:
+        """Since the beginning, 0..1, of the core that lost most; None where the kernel does not say."""
         wall_s = max(1e-9, time.monotonic() - self._began_s)
         cores = [core for core in self._before if None in self._watched or core in self._watched]
         now = _steal_s()
-        return max((min(1.0, (now.get(core, 0.0) - self._before[core]) / wall_s) for core in cores), default=0.0)
+        return max((min(1.0, (now.get(core, 0.0) - self._before[core]) / wall_s) for core in cores), default=None)
 
 
 def _steal_s() -> dict[int, float]:
@@ -74,7 +77,7 @@ class CpuAccount:
     def __init__(self, name: str) -> None:
         self._pid: int | None = None
         self._folder: Path | None = None
-        self.how = "/proc/PID/stat"
+        self.how = PROCESS_CLOCKS
         for parent, probe, how in (
             (_V1, "cpuacct.usage", "cgroup v1 cpuacct"),
             (_V2, "cgroup.controllers", "cgroup v2 cpu.stat"),
@@ -93,10 +96,10 @@ class CpuAccount:
         """Say which process is the server, for the count by /proc."""
         self._pid = pid
 
-    def used_s(self) -> float:
-        """User and system time so far, in seconds."""
+    def used_s(self) -> float | None:
+        """User and system time so far, in seconds; None where nothing tells."""
         if self._folder is None:
-            return _used_by_tree_s(self._pid) if self._pid else 0.0
+            return _used_by_tree_s(self._pid) if self._pid else None
         if self._folder.parent == _V1:
             return int((self._folder / "cpuacct.usage").read_text()) / 1e9
         stat = dict(line.split() for line in (self._folder / "cpu.stat").read_text().splitlines())
@@ -184,12 +187,22 @@ def _removed(folder: Path) -> bool:
     return True
 
 
-def _used_by_tree_s(pid: int) -> float:
-    ticks = 0
-    for member in (pid, *descendants(pid)):
-        try:
-            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime (proc_pid_stat(5))
-    return ticks / os.sysconf("SC_CLK_TCK")
+def _used_by_tree_s(pid: int) -> float | None:
+    used = [_used_by_process_s(member) for member in (pid, *descendants(pid))]
+    measured = [seconds for seconds in used if seconds is not None]
+    return sum(measured) if measured else None
+
+
+def _used_by_process_s(pid: int) -> float | None:
+    try:
+        own_s = time.clock_gettime(_cpu_clock_of(pid))
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    children_ticks = sum(int(field) for field in fields[13:15])  # cutime, cstime (proc_pid_stat(5))
+    return own_s + children_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_clock_of(pid: int) -> int:
+    """clock_getcpuclockid(3), which Python lacks: the PID's complement above three bits, CPUCLOCK_SCHED in them."""
+    return ~pid << 3 | 2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from snow_owl_tftp.client.bench.figures import Rounds, figures_of
-from snow_owl_tftp.client.bench.markdown import change, number, table
+from snow_owl_tftp.client.bench.markdown import change, number, percent, table
 from snow_owl_tftp.client.bench.runs import Run
 from snow_owl_tftp.client.bench.sweeps import NO_BATCHING, Result, classical_targets
 
@@ -39,7 +39,7 @@ def origin_table(results: Sequence[Result]) -> str:
         number(ours.median(lambda run: calls(run, "recvmmsg")), ",.0f"),
         number(ours.median(lambda run: calls(run, "recvfrom") + calls(run, "recvmsg")), ",.0f"),
         change(*(rounds.median(lambda run: per_block(run, "receive_calls")) for rounds in (ours, plain))),
-        f"{number(ours.median(lambda run: derived(run, 'batch_efficiency')), '.2f', 100)} %",
+        percent(ours.median(lambda run: derived(run, "batch_efficiency")), ".2f"),
         number(ours.median(lambda run: derived(run, "datagrams_per_receive_call")), ".1f"),
         change(*(rounds.median(lambda run: per_block(run, "send_calls")) for rounds in (ours, plain))),
     )
@@ -88,7 +88,7 @@ def derived(run: Run, name: str) -> float | None:
 def per_block(run: Run, name: str) -> float | None:
     """A derived number of calls, by the blocks that the clients got."""
     value = derived(run, name)
-    return None if value is None else value / max(1, int(run.load["blocks"]))
+    return None if value is None else run.per_block(value)
 
 
 def calls(run: Run, name: str) -> int:
@@ -101,11 +101,9 @@ def _count(run: Run, name: str, what: str) -> int:
 
 
 def _shares(rounds: Rounds) -> list[str]:
-    def received(run: Run) -> int:
-        return max(1, sum(_count(run, name, "datagrams") for name in ("recvmmsg", "recvmsg", "recvfrom")))
-
-    def batched(run: Run) -> float:
-        return _count(run, "recvmmsg", "datagrams") / received(run)
+    def batched(run: Run) -> float | None:
+        received = sum(_count(run, name, "datagrams") for name in ("recvmmsg", "recvmsg", "recvfrom"))
+        return _count(run, "recvmmsg", "datagrams") / received if received else None
 
     def a_batch(run: Run) -> float | None:
         made = calls(run, "recvmmsg")
@@ -114,7 +112,7 @@ def _shares(rounds: Rounds) -> list[str]:
     return [
         number(rounds.median(lambda run: per_block(run, "receive_calls")), ".4f"),
         number(rounds.median(lambda run: calls(run, "recvmmsg")), ",.0f"),
-        f"{number(rounds.median(batched), '.3f', 100)} %",
+        percent(rounds.median(batched), ".3f"),
         number(rounds.median(a_batch), ".2f"),
         number(rounds.median(lambda run: derived(run, "datagrams_per_receive_call")), ".2f"),
     ]

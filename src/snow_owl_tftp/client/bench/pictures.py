@@ -101,7 +101,7 @@ def _quantile_ms(place: int) -> Figure:
 def _calls(folder: Path, name: str, results: Sequence[Result]) -> str:
     figure, (axes,) = _figure(f"system calls per block: {results[0].run.workload.text}")
     bars = [
-        (target, [traced.median(_of_kind(kind)) or 0.0 for kind in _KINDS])
+        (target, [_gap(traced.median(_of_kind(kind))) for kind in _KINDS])
         for target, traced in _counted(results).items()
     ]
     left = [0.0] * len(bars)
@@ -120,8 +120,11 @@ def _calls(folder: Path, name: str, results: Sequence[Result]) -> str:
 
 
 def _counted(results: Sequence[Result]) -> dict[str, Rounds]:
+    """Where there are calls per block: none of a run that failed, or in which no block came."""
     found = {target: figures_of(results, target)[1] for target in _names(results)}
-    return {target: traced for target, traced in found.items() if traced is not None and traced.is_valid}
+    return {
+        target: traced for target, traced in found.items() if traced and traced.median(_of_kind("send")) is not None
+    }
 
 
 def _of_kind(kind: str) -> Figure:

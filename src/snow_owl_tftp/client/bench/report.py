@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from snow_owl_tftp.client.bench.figures import Figure, Rounds, figures_of, sections
-from snow_owl_tftp.client.bench.markdown import number, table
+from snow_owl_tftp.client.bench.markdown import NOT_MEASURED, number, percent, table
 from snow_owl_tftp.client.bench.origin import PREFIX, classical_page, derived, origin_table, per_block
 from snow_owl_tftp.client.bench.provenance import Setting
 from snow_owl_tftp.client.bench.runs import Run
@@ -58,14 +58,14 @@ def calls_of_kind_per_block(run: Run, kind: str) -> float | None:
         return None
     counted = run.trace["calls"]
     made = sum(counted[call.name]["calls"] for call in CALLS if call.kind == kind and call.name in counted)
-    return float(made) / max(1, int(run.load["blocks"]))
+    return run.per_block(made)
 
 
 def _heading(setting: Setting, results: Sequence[Result], notes: str) -> str:
     commit = f" ({setting['commit']})" if setting["commit"] else ""
     facts = [
         f"snow-owl-tftp {setting['version']}{commit}, Python {setting['python']}, Linux {setting['kernel']}.",
-        f"{setting['cpu']}, {setting['cores']} cores; {setting['pinned']}; server CPU by {setting['cpu_counted_by']}.",
+        f"{setting['cpu']}, {setting['cores']} cores; {setting['pinned']}; {_cpu_account(setting)}.",
         f"Made on {setting['date']} by `{' '.join(['snow-owl-tftp bench', *setting['arguments']])}`.",
     ]
     if setting["peers"]:
@@ -76,6 +76,11 @@ def _heading(setting: Setting, results: Sequence[Result], notes: str) -> str:
     if any(result.run.load.get("cut_off") for result in results):
         facts.append("Transfers that ran when a run's time was over were cut off: their blocks count, no latency does.")
     return f"# Benchmark\n\n{' '.join(facts)}" + (f"\n\n{notes}" if notes else "")
+
+
+def _cpu_account(setting: Setting) -> str:
+    how = setting["cpu_counted_by"]
+    return f"server CPU by {how}" if how else f"server CPU {NOT_MEASURED}"
 
 
 def _title(section: str, results: Sequence[Result]) -> str:
@@ -99,15 +104,15 @@ def _timed_cells(rounds: Rounds | None) -> list[str]:
     if rounds is None:
         return empty
     if rounds.failed is not None:
-        return [f"**no figure**: {_reason(rounds.failed)}", *empty[1:]]
+        return [f"**no figure**: {rounds.failed.reason}", *empty[1:]]
     lowest, highest = rounds.spread(lambda run: run.blocks_per_s) or (None, None)
     return [
         _granted(rounds.first),
         f"{number(rounds.median(lambda run: run.blocks_per_s), ',.0f')}{_marks(rounds)}",
         f"{number(lowest, ',.0f')} – {number(highest, ',.0f')}",
         number(rounds.median(lambda run: run.mb_per_s), ",.1f"),
-        number(rounds.median(lambda run: run.cpu_us_per_block), ".2f"),
-        number(rounds.median(lambda run: run.load_cpu_us_per_block), ".2f")
+        number(rounds.median(lambda run: run.cpu_us_per_block), ".2f", missing=NOT_MEASURED),
+        number(rounds.median(lambda run: run.load_cpu_us_per_block), ".2f", missing=NOT_MEASURED)
         + (" (limit of the load)" if any(run.is_load_bound for run in rounds.runs) else ""),
         *(number(rounds.median(_of_load(key)), ".1f", 1e3) for key in ("p50_s", "p99_s", "max_s")),
         _repeated(rounds),
@@ -121,7 +126,7 @@ def _granted(run: Run) -> str:
 
 def _marks(rounds: Rounds) -> str:
     marks = " (limit of the relay)" if any(run.is_relay_bound for run in rounds.runs) else ""
-    stolen = max(run.steal_share for run in rounds.runs)
+    stolen = max(run.steal_share or 0.0 for run in rounds.runs)
     return marks + (f" ({100 * stolen:.0f} % stolen)" if any(run.is_stolen for run in rounds.runs) else "")
 
 
@@ -129,7 +134,9 @@ def _repeated(rounds: Rounds) -> str:
     """Behind a relay that has seen it, what the server sent again; else what reached a client twice."""
     acks = number(rounds.median(_of_load("client_retransmits")), ",.0f")
     if all(run.relay is not None for run in rounds.runs):
-        data = number(rounds.median(lambda run: (run.relay or {}).get("repeated_by_server")), ",.0f")
+        data = number(
+            rounds.median(lambda run: (run.relay or {}).get("repeated_by_server")), ",.0f", missing=NOT_MEASURED
+        )
         return f"{data} DATA by the server, {acks} ACKs by clients"
     twice = number(rounds.median(_of_load("duplicates_received")), ",.0f")
     return f"{twice} DATA arrived twice, {acks} ACKs by clients"
@@ -144,23 +151,16 @@ def _traced_cells(rounds: Rounds | None) -> list[str]:
     if rounds is None:
         return empty
     if rounds.failed is not None:
-        return [f"**not counted**: {_reason(rounds.failed)}", *empty[1:]]
+        return [f"**not counted**: {rounds.failed.reason}", *empty[1:]]
     return [
         number(rounds.median(lambda run: per_block(run, "receive_calls")), ".4f"),
         number(rounds.median(lambda run: per_block(run, "send_calls")), ".4f"),
         number(rounds.median(lambda run: calls_of_kind_per_block(run, "wait")), ".4f"),
         number(rounds.median(lambda run: calls_of_kind_per_block(run, "read")), ".4f"),
         number(rounds.median(lambda run: derived(run, "datagrams_per_receive_call")), ".2f"),
-        f"{number(rounds.median(lambda run: derived(run, 'batch_efficiency')), '.2f', 100)} %",
-        f"{number(rounds.median(lambda run: derived(run, 'empty_receive_share')), '.2f', 100)} %",
+        percent(rounds.median(lambda run: derived(run, "batch_efficiency")), ".2f"),
+        percent(rounds.median(lambda run: derived(run, "empty_receive_share")), ".2f"),
     ]
-
-
-def _reason(run: Run) -> str:
-    if run.problem:
-        return run.problem
-    first = next(iter(run.load.get("failures", {})), "no answer")
-    return f"{run.load.get('failed', 0)} of {run.load.get('transfers', 0)} transfers failed ({first})"
 
 
 def _clients_table(results: Sequence[Result]) -> str:
@@ -177,5 +177,5 @@ def _speed(rounds: Rounds | None) -> str:
     if rounds is None:
         return ""
     if rounds.failed is not None:
-        return f"no figure: {_reason(rounds.failed)}"
+        return f"no figure: {rounds.failed.reason}"
     return f"{number(rounds.median(lambda run: run.blocks_per_s), ',.0f')}{_marks(rounds)}"

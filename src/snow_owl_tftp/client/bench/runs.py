@@ -12,6 +12,7 @@ byte has `is_valid` False, and whoever shows it shows no speed.
 
 import contextlib
 import json
+import os
 import random
 import select
 import shutil
@@ -28,7 +29,7 @@ from typing import Any, Final, Self
 
 from snow_owl_tftp.client.bench.cpu import CpuAccount, StealWatch, cores, end_tree, start
 from snow_owl_tftp.client.bench.provenance import without_paths
-from snow_owl_tftp.client.bench.servers import KINDS, Asked
+from snow_owl_tftp.client.bench.servers import KINDS, Asked, Kind, why_not_started
 from snow_owl_tftp.client.bench.settings import Target, Workload
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace import Tracer
@@ -57,13 +58,14 @@ class Run:
         target: Name of the server's configuration.
         workload: What was asked.
         load: What the load process said (see load._Tally.result); empty where it could not run.
-        server_cpu_s: CPU time of the server's processes; None in a traced run.
-        cpu_counted_by: How.
+        server_cpu_s: CPU time of the server's processes; None in a traced run, and where it could not be measured.
+        cpu_counted_by: How; empty where it was not.
         trace: Counts as `trace --json` writes them; None in a timed run.
         relay: What the relay said; None without one.
         problem: Why there is nothing to show; empty: nothing is wrong.
         is_traced: The tracer was, or should have been, attached.
-        steal_share: Of the run's time, on the worse core of the two: what the hypervisor gave to others.
+        steal_share: Of the run's time, on the worse core of the two: what the hypervisor gave to others; None where the
+            kernel does not say.
     """
 
     target: str
@@ -75,12 +77,22 @@ class Run:
     relay: dict[str, Any] | None = None
     problem: str = ""
     is_traced: bool = False
-    steal_share: float = 0.0
+    steal_share: float | None = None
 
     @property
     def is_valid(self) -> bool:
         """Every transfer ended well, and every byte was right."""
         return not self.problem and bool(self.load) and self.load["failed"] == 0
+
+    @property
+    def reason(self) -> str:
+        """Why it is not valid, in one line; empty: it is."""
+        if self.problem:
+            return self.problem.splitlines()[0]
+        if self.is_valid:
+            return ""
+        first = next(iter(self.load.get("failures", {})), "no answer")
+        return f"{self.load.get('failed', 0)} of {self.load.get('transfers', 0)} transfers failed ({first})"
 
     @property
     def blocks_per_s(self) -> float | None:
@@ -101,16 +113,19 @@ class Run:
     @property
     def cpu_us_per_block(self) -> float | None:
         """Of the server, on all its cores."""
-        if not self.is_valid or self.server_cpu_s is None:
-            return None
-        return self.server_cpu_s * 1e6 / max(1, int(self.load["blocks"]))
+        return None if self.server_cpu_s is None else self.per_block(self.server_cpu_s * 1e6)
 
     @property
     def load_cpu_us_per_block(self) -> float | None:
         """Of the clients' process."""
-        if not self.is_valid or self.is_traced or "load_cpu_s" not in self.load:
+        if self.is_traced or "load_cpu_s" not in self.load:
             return None
-        return float(self.load["load_cpu_s"]) * 1e6 / max(1, int(self.load["blocks"]))
+        return self.per_block(float(self.load["load_cpu_s"]) * 1e6)
+
+    def per_block(self, total: float) -> float | None:
+        """By the blocks that the clients got; None for a run that is not valid, or in which none came."""
+        blocks = int(self.load["blocks"]) if self.is_valid else 0
+        return total / blocks if blocks else None
 
     @property
     def is_load_bound(self) -> bool:
@@ -120,7 +135,7 @@ class Run:
     @property
     def is_stolen(self) -> bool:
         """So much of the processor went to other guests that the figures say little."""
-        return self.steal_share > _STEAL
+        return self.steal_share is not None and self.steal_share > _STEAL
 
     @property
     def is_relay_bound(self) -> bool:
@@ -152,8 +167,8 @@ class Bench:
         self.tell: Callable[[float], None] = lambda share: None
         self.server_core, self.load_core = cores()
         # In memory where we can: the disk is not what is measured.
-        shm = Path("/dev/shm")
-        self._folder = Path(tempfile.mkdtemp(prefix="snow-owl-bench-", dir=shm if shm.is_dir() else None))
+        shm = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+        self._folder = Path(tempfile.mkdtemp(prefix="snow-owl-bench-", dir=shm))
         self._root = self._folder / "root"
         self._root.mkdir()
         # Some peers give up root and have to find their way in.
@@ -195,7 +210,7 @@ class Bench:
                 with Tracer(process.pid, with_children=True) if is_traced else contextlib.nullcontext() as tracer:
                     result = load.run(self.tell)
                     time.sleep(_SETTLE_S)
-                used_s, steal_share = account.used_s() - before_s, watch.share()
+                used_s, steal_share = _grown(before_s, account.used_s()), watch.share()
                 if process.poll() is not None:
                     raise _RunError(f"the server ended during the run, with status {process.returncode}")
             return Run(
@@ -203,7 +218,7 @@ class Bench:
                 workload,
                 result,
                 None if is_traced else used_s,
-                account.how,
+                "" if used_s is None else account.how,
                 tracer.counts.to_json() if tracer else None,
                 relay.said,
                 is_traced=is_traced,
@@ -228,22 +243,31 @@ class Bench:
         program = kind.find()
         if program is None:
             raise _RunError(f"{target.server} is not installed")
-        # A server that has but one port gets an address of its own, where nobody else's port 69 is.
-        host, port = ("127.77.0.1", kind.fixed_port) if kind.fixed_port else ("127.0.0.1", _free_port())
-        asked = Asked(program, self._root, host, port, self._folder, target.batch)
-        log_path = self._folder / f"{target.server}.log"
-        process = start(
-            kind.command(asked),
-            account,
-            core=self.server_core,
-            log_path=log_path,
-            folder=self._root if kind.in_root else None,
-        )
+        process, address = self._started(target, account, kind, program)
         try:
-            _await_ready(process, (host, port), log_path)
-            yield process, (host, port)
+            yield process, address
         finally:
             end_tree(process)
+
+    def _started(
+        self, target: Target, account: CpuAccount, kind: Kind, program: str
+    ) -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
+        """The process, and where it answers. A port that was free may be taken when the server wants it: once more."""
+        log_path = self._folder / f"{target.server}.log"
+        for is_last in (False, False, True):
+            # A server that has but one port gets an address of its own, where nobody else's port 69 is.
+            address = ("127.77.0.1", kind.fixed_port) if kind.fixed_port else ("127.0.0.1", _free_port())
+            asked = Asked(program, self._root, *address, self._folder, target.batch)
+            folder = self._root if kind.in_root else None
+            process = start(kind.command(asked), account, core=self.server_core, log_path=log_path, folder=folder)
+            try:
+                _await_ready(process, address, log_path)
+                return process, address
+            except BaseException as error:
+                end_tree(process)
+                if is_last or not (isinstance(error, _RunError) and "in use" in str(error)):
+                    raise
+        raise AssertionError("the last start returns or raises")
 
     @contextlib.contextmanager
     def _relayed(self, address: tuple[str, int], workload: Workload) -> Iterator["_RelayHandle"]:
@@ -377,6 +401,13 @@ class _Helper:
             self._process.wait()
 
 
+def _grown(before_s: float | None, after_s: float | None) -> float | None:
+    """No server serves without using the processor: what has not grown was not measured."""
+    if before_s is None or after_s is None or after_s <= before_s:
+        return None
+    return after_s - before_s
+
+
 def _free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
@@ -399,7 +430,7 @@ def _await_ready(process: subprocess.Popen[bytes], address: tuple[str, int], log
 
 
 def check_target(name: str) -> None:
-    """Refuse a server that is unknown or not installed.
+    """Refuse a server that is unknown, not installed, or not for this user to start.
 
     Raises:
         ConfigError: With the names that are known.
@@ -409,3 +440,5 @@ def check_target(name: str) -> None:
         raise ConfigError(f"bench: unknown server {name}; known are {', '.join(KINDS)}")
     if kind.find() is None:
         raise ConfigError(f"bench: {name} is not installed; scripts/install-peers.sh installs what Debian has")
+    if problem := why_not_started(name):
+        raise ConfigError(f"bench: {name} {problem}; leave it out, or run bench with sudo")

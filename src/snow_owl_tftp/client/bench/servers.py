@@ -8,6 +8,7 @@ Invariants: every server serves `root` read-only to 127/8 in the foreground, log
 nobody, and needs no file of the system's configuration.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,17 @@ from typing import Any, Final
 from snow_owl_tftp.client.bench.settings import Target
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["KINDS", "OURS", "Asked", "Kind", "has_classical", "installed_peers", "our_targets", "version_of"]
+__all__ = [
+    "KINDS",
+    "OURS",
+    "Asked",
+    "Kind",
+    "has_classical",
+    "installed_peers",
+    "our_targets",
+    "version_of",
+    "why_not_started",
+]
 
 OURS: Final = "ours"
 _VERSION_LIMIT_S: Final = 10.0
@@ -56,6 +67,7 @@ class Kind:
         version: Arguments after the program that make it say its version; empty: it cannot.
         fixed_port: It listens nowhere else.
         in_root: It serves the folder in which it is started.
+        needs_root: It takes a port below 1024, or gives up rights that only root has.
     """
 
     find: Callable[[], str | None]
@@ -63,6 +75,7 @@ class Kind:
     version: tuple[str, ...] = ()
     fixed_port: int | None = None
     in_root: bool = False
+    needs_root: bool = False
 
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[4]
@@ -189,6 +202,7 @@ KINDS: Final[dict[str, Kind]] = {
         _on_path("in.tftpd"),
         lambda a: [a.program, "-L", "--address", f"{a.host}:{a.port}", "-s", str(a.root)],
         version=("-V",),
+        needs_root=True,
     ),
     "atftpd": Kind(
         _on_path("atftpd"),
@@ -197,8 +211,9 @@ KINDS: Final[dict[str, Kind]] = {
             *("--port", str(a.port), "--bind-address", a.host, str(a.root)),
         ],
         version=("--version",),
+        needs_root=True,
     ),
-    "dnsmasq": Kind(_on_path("dnsmasq"), _dnsmasq, fixed_port=69, version=("--version",)),
+    "dnsmasq": Kind(_on_path("dnsmasq"), _dnsmasq, fixed_port=69, version=("--version",), needs_root=True),
     "py3tftp": Kind(
         _python_with("py3tftp"),
         lambda a: [a.program, "-m", "py3tftp", "--host", a.host, "-p", str(a.port)],
@@ -228,10 +243,15 @@ KINDS: Final[dict[str, Kind]] = {
 _REFERENCES: Final = ("classical", "classical-plain")
 
 
-def installed_peers() -> list[str]:
-    """Names of all servers here that are not ours."""
+def installed_peers() -> dict[str, str | None]:
+    """All servers here that are not ours: name → why it cannot be started; None: it can."""
     ours = (OURS, *_REFERENCES)
-    return [name for name, kind in KINDS.items() if name not in ours and kind.find() is not None]
+    return {name: why_not_started(name) for name, kind in KINDS.items() if name not in ours and kind.find() is not None}
+
+
+def why_not_started(name: str) -> str | None:
+    """What keeps an installed server from being started by this user, in a few words."""
+    return "needs root" if KINDS[name].needs_root and os.geteuid() != 0 else None
 
 
 def has_classical() -> bool:

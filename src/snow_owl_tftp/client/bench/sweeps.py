@@ -72,7 +72,7 @@ class Result:
 
 
 def standard_steps(
-    targets: Sequence[Target], workload: Workload, rounds: int, *, chosen: Collection[str], can_trace: bool
+    targets: Sequence[Target], workload: Workload, rounds: int, *, chosen: Collection[str]
 ) -> list[Step]:
     """The sections that were chosen: every target under one workload; against clients; batch_timeout_us swept.
 
@@ -81,7 +81,7 @@ def standard_steps(
     steps = []
     if "main" in chosen:
         steps += [Step("main", target, workload) for _ in range(rounds) for target in targets]
-        steps += _traced("main", targets, workload, rounds, can_trace)
+        steps += _traced("main", targets, workload, rounds)
     if "clients" in chosen:
         ladder = [n for n in CLIENT_LADDER if n < workload.clients] + [workload.clients]
         swept = [Step("clients", target, workload.with_clients(n)) for n in ladder for target in targets]
@@ -89,13 +89,11 @@ def standard_steps(
     if "linger" in chosen and any(target.server == OURS for target in targets):
         lingering = [NO_BATCHING, *linger_targets()]
         steps += [Step("linger", target, workload) for _ in range(rounds) for target in lingering]
-        steps += _traced("linger", lingering, workload, rounds, can_trace)
+        steps += _traced("linger", lingering, workload, rounds)
     return steps
 
 
-def origin_steps(
-    rounds: int, *, has_classical: bool, can_trace: bool, sizes_bytes: Sequence[int] = ORIGIN_SIZES
-) -> list[Step]:
+def origin_steps(rounds: int, *, has_classical: bool, sizes_bytes: Sequence[int] = ORIGIN_SIZES) -> list[Step]:
     """The origin's benchmark: 50 clients, 100 KiB and 10 MiB at 512 bytes, with and without batching."""
     targets = [NO_BATCHING, *linger_targets(), *(classical_targets() if has_classical else ())]
     steps = []
@@ -103,7 +101,7 @@ def origin_steps(
         workload = origin_workload(size_bytes)
         section = f"origin {human_bytes(size_bytes)}"
         steps += [Step(section, target, workload) for _ in range(rounds) for target in targets]
-        steps += _traced(section, targets, workload, rounds, can_trace)
+        steps += _traced(section, targets, workload, rounds)
     return steps
 
 
@@ -153,9 +151,7 @@ def perform(
     return results
 
 
-def _traced(section: str, targets: Iterable[Target], workload: Workload, rounds: int, can_trace: bool) -> list[Step]:
-    if not can_trace:
-        return []
+def _traced(section: str, targets: Iterable[Target], workload: Workload, rounds: int) -> list[Step]:
     if workload.stop_after_s is not None:
         # No latency is wanted of it: a long file need not end.
         workload = min(workload, workload.timed(RUN_S), key=lambda one: one.stop_after_s or 0)

@@ -1,0 +1,96 @@
+"""The ways in which a server may be asked, in order, and what earlier answers say about them.
+
+    [A with options, B with options, A without, B without]        A and B: addresses of one server
+
+May know: addresses. Must not: open sockets, call the engine, or know a transfer.
+Invariants: the first attempt of a list is the one under way; nothing is remembered for ever, or of everybody.
+
+Why without options: RFC 2347 has a server ignore what it does not know, but stacks older than it (boot loaders of
+switches, RTOS ports) drop such a request without a word. Two tries that met silence are worth a third one without.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from snow_owl_tftp.client.address import ServerAddress
+from snow_owl_tftp.client.settings import ClientSettings
+
+__all__ = ["Attempt", "Remembered", "attempts_at", "patience_s"]
+
+_NEXT_ADDRESS_S = 2.0
+"""The first repetition fits in; to time out takes half a minute, which a `localhost` that is ::1 first is not worth."""
+_TRIES_WITH_OPTIONS = 2
+"""One datagram is lost now and then, two in a row are a sign."""
+_MAX_REMEMBERED = 1024
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to ask.
+
+    Attributes:
+        address: Where the request goes.
+        plain: It carries no options, as RFC 1350 has it.
+    """
+
+    address: ServerAddress
+    plain: bool = False
+
+
+class Remembered(Generic[_Value]):
+    """What was learned of servers; each entry for a while, and of too many the oldest go.
+
+    Args:
+        for_s: How long an entry holds, in seconds.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, for_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._for_s = for_s
+        self._clock = clock
+        self._entries: dict[ServerAddress, tuple[float, _Value]] = {}
+
+    def get(self, address: ServerAddress) -> _Value | None:
+        until_s, value = self._entries.get(address, (0.0, None))
+        return value if self._clock() < until_s else None
+
+    def put(self, address: ServerAddress, value: _Value) -> None:
+        self._entries.pop(address, None)
+        self._entries[address] = self._clock() + self._for_s, value
+        if len(self._entries) > _MAX_REMEMBERED:
+            del self._entries[next(iter(self._entries))]
+
+
+def attempts_at(
+    addresses: Sequence[ServerAddress], hears_options: Remembered[bool], *, no_options: bool
+) -> list[Attempt]:
+    """All ways to ask a server, the best first.
+
+    Args:
+        addresses: Of the server, best first.
+        hears_options: True: a request with options was answered there; False: only one without was.
+        no_options: Nobody is to be asked with options.
+    """
+    known = {address: False if no_options else hears_options.get(address) for address in addresses}
+    first = [Attempt(address, plain=known[address] is False) for address in addresses]
+    return first + [Attempt(address, plain=True) for address in addresses if known[address] is None]
+
+
+def patience_s(attempts: Sequence[Attempt], settings: ClientSettings, *, spent_s: float) -> float:
+    """How long the first of `attempts` may be silent before it is left: the last one has all the time there is.
+
+    Args:
+        attempts: At least one.
+        settings: Of the client.
+        spent_s: How long the server was asked already, in other ways.
+    """
+    two_tries_s = settings.silence_s(min(_TRIES_WITH_OPTIONS, settings.retries + 1))
+    if len(attempts) == 1:
+        return max(settings.silence_s(settings.retries + 1) - spent_s, two_tries_s)
+    if attempts[0].address != attempts[1].address:
+        return max(_NEXT_ADDRESS_S, settings.timeout or 0)
+    return two_tries_s

@@ -1,0 +1,129 @@
+"""A file that a client sends to a handler: into memory, whole, then handed over, then acknowledged.
+
+    WRQ ─begin─► memfd, written by the engine ─Received─► Upload ─write─► None: last ACK    Refuse: ERROR
+
+May know: the words of handlers, protocol and the plan. Must not know the engine.
+Invariants:
+- Memory is bounded: one upload by `max_upload_bytes`, all of them by `_MAX_UPLOADS` of that size.
+- A handler sees whole files only, and its client hears that all went well only after it has returned.
+- The descriptor is closed after the Completion only: until then the engine may write to it.
+"""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.protocol.netascii import decode_chunks
+from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
+from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.answers import Refuse
+from snow_owl_tftp.server.contents import memory_of
+from snow_owl_tftp.server.decide import Accepted, CommitRefusal, UploadContext
+
+__all__ = ["Receiver"]
+
+_MAX_UPLOADS: Final = 256
+"""At a time; what comes beyond is told to try again, which a client does."""
+_TOO_LARGE: Final = "Larger than this server takes"
+
+Store = Callable[[bytes], Awaitable[Refuse | None]]
+"""Hands a file over."""
+
+
+class Receiver:
+    """Makes uploads, and counts them."""
+
+    def __init__(self, limits: OptionLimits, max_upload_bytes: int) -> None:
+        """Set the limits.
+
+        Args:
+            limits: What may be negotiated.
+            max_upload_bytes: Of one file, as it is sent.
+        """
+        self._limits = limits
+        self._max_upload_bytes = max_upload_bytes
+        self._live = 0
+
+    def begin(self, transfer_id: int, request: Request, store: Store) -> Accepted:
+        """Take a file.
+
+        Args:
+            transfer_id: Of the request.
+            request: A WRQ.
+            store: Called with the file when it is whole.
+
+        Returns:
+            Its plan.
+
+        Raises:
+            RefusedError: It announces more than is taken, or there are too many already.
+        """
+        negotiated = negotiate(request, size_bytes=None, limits=self._limits)
+        if negotiated.tsize is not None and negotiated.tsize > self._max_upload_bytes:
+            raise RefusedError(ErrorCode.DISK_FULL, _TOO_LARGE)
+        if self._live >= _MAX_UPLOADS:
+            raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+        fd = memory_of(b"")
+        self._live += 1
+        return Accepted(
+            _plan(transfer_id, _Receiving(self, fd, request, negotiated, store), self._max_upload_bytes), None
+        )
+
+    def end(self) -> None:
+        """One upload less."""
+        self._live -= 1
+
+
+class _Receiving(UploadContext):
+    """An upload under way."""
+
+    __slots__ = ("_receiver", "_store", "fd")
+
+    def __init__(self, receiver: Receiver, fd: int, request: Request, negotiated: Negotiated, store: Store) -> None:
+        super().__init__(request, negotiated.tsize, negotiated)
+        self._receiver = receiver
+        self._store = store
+        self.fd = fd
+
+    async def commit(self, received_bytes: int) -> CommitRefusal | None:
+        """See UploadContext.commit."""
+        if self.fd < 0:
+            return CommitRefusal(ErrorCode.NOT_DEFINED, "Upload was aborted", 0)
+        # Before anything is awaited: the descriptor may be closed by then.
+        data = os.pread(self.fd, received_bytes, 0)
+        if len(data) != received_bytes:
+            return CommitRefusal(ErrorCode.NOT_DEFINED, "I/O error", errno.EIO)
+        if self.size_bytes not in (None, received_bytes):
+            # A block that is cut short ends a transfer (RFC 1350 section 6), so this is all we can tell it by.
+            return CommitRefusal(ErrorCode.NOT_DEFINED, "Fewer or more bytes than announced by tsize", 0)
+        if self.request.mode == "netascii":
+            data = b"".join(decode_chunks([data]))
+        refusal = await self._store(data)
+        return None if refusal is None else CommitRefusal(refusal.code, refusal.text, 0)
+
+    def let_go(self) -> None:
+        """See UploadContext.let_go."""
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+        self._receiver.end()
+
+
+def _plan(transfer_id: int, context: _Receiving, max_upload_bytes: int) -> TransferPlan:
+    negotiated = context.negotiated
+    return TransferPlan(
+        transfer_id=transfer_id,
+        role=Role.RECEIVER,
+        fd=context.fd,
+        size_bytes=max_upload_bytes,
+        blksize_bytes=negotiated.blksize_bytes,
+        windowsize_blocks=negotiated.windowsize_blocks,
+        timeout_ns=negotiated.timeout_ns,
+        rollover=negotiated.rollover,
+        first_packet=negotiated.oack,
+        declared_bytes=negotiated.tsize,
+        context=context,
+    )

@@ -1,0 +1,142 @@
+"""What hangs in the kernel holds its own share of threads, and not the end of the process."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.client import Client, Refused
+from tests.support.server import serve_in_thread, wait_for
+
+from snow_owl_tftp.content.files import FileTree, WouldBlock
+from snow_owl_tftp.server import decide
+from snow_owl_tftp.server.patient import PatientThreads
+
+DEADLINE_S = 20
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_what_is_asked_for_is_done_and_its_failure_told() -> None:
+    threads = PatientThreads(4, 2, "test")
+    assert threads.submit(divmod, 7, 2).result(DEADLINE_S) == (3, 1)
+    assert threads.submit_for(b"key", int, "12", base=8).result(DEADLINE_S) == 10
+    assert isinstance(threads.submit(int, "x").exception(DEADLINE_S), ValueError)
+    names = {threads.submit(lambda: threading.current_thread().name).result(DEADLINE_S) for _ in range(20)}
+    assert all(name.startswith("test") for name in names)
+    threads.shutdown()
+    with pytest.raises(RuntimeError):
+        threads.submit(int)
+
+
+def test_one_key_never_has_more_threads_than_it_may_and_others_have_theirs(release: threading.Event) -> None:
+    threads, hanging = PatientThreads(5, 2, "test"), threading.Semaphore(0)
+
+    def hang() -> None:
+        hanging.release()
+        release.wait(DEADLINE_S)
+
+    stuck = [threads.submit_for(key, hang) for _ in range(10) for key in (b"dead", b"dying")]
+    for _ in range(4):
+        assert hanging.acquire(timeout=DEADLINE_S)
+    for number in range(50):
+        assert threads.submit_for(b"alive", int, number).result(DEADLINE_S) == number
+    assert not hanging.acquire(blocking=False)  # no fifth one hangs
+    assert threads.waiting_for(b"dead") == 10
+    release.set()
+    assert all(future.result(DEADLINE_S) is None for future in stuck)
+    wait_for(lambda: threads.waiting_for(b"dead") == 0, "the end of the last")
+    threads.shutdown()
+
+
+def test_keys_take_turns(release: threading.Event) -> None:
+    threads, done = PatientThreads(1, 1, "test"), list[bytes]()
+    first = threads.submit_for(b"a", release.wait, DEADLINE_S)
+    futures = [threads.submit_for(key, done.append, key) for key in (b"a", b"a", b"a", b"b", b"c")]
+    release.set()
+    assert first.result(DEADLINE_S)
+    for future in futures:
+        future.result(DEADLINE_S)
+    assert done.index(b"b") < 3
+    assert done.index(b"c") < 4
+    threads.shutdown()
+
+
+def test_shutdown_drops_what_waits_and_ends_idle_threads(release: threading.Event) -> None:
+    threads, begun = PatientThreads(1, 1, "ending"), threading.Event()
+    running, waiting = threads.submit(lambda: (begun.set(), release.wait(DEADLINE_S))), threads.submit(int)
+    assert begun.wait(DEADLINE_S)
+    threads.shutdown(cancel_futures=True)
+    with pytest.raises(CancelledError):
+        waiting.result(DEADLINE_S)
+    release.set()
+    assert running.result(DEADLINE_S) == (None, True)
+    wait_for(lambda: all(thread.name != "ending_1" for thread in threading.enumerate()), "the end of the thread")
+
+
+def test_process_ends_although_a_thread_hangs() -> None:
+    code = (
+        "import threading; from snow_owl_tftp.server.patient import PatientThreads\n"
+        "begun = threading.Event()\n"
+        "PatientThreads(1, 1, 'x').submit(lambda: (begun.set(), threading.Event().wait()))\n"
+        "begun.wait()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=DEADLINE_S, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "directory"),
+    [
+        ("nfs/a", b"nfs"),
+        ("/nfs//x/a", b"nfs"),
+        ("a/../nfs/x", b"nfs"),
+        ("../nfs/x", b"nfs"),
+        ("file", b"."),
+        ("x/..", b"."),
+        ("", b"."),
+    ],
+)
+def test_names_hang_together_by_their_first_directory(name: str, directory: bytes) -> None:
+    assert decide._directory_of(name) == directory
+
+
+def test_directory_that_hangs_costs_its_own_files_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: threading.Event
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "alive").write_bytes(b"alive")
+    open_for_reading = FileTree.open_for_reading
+
+    def would_block(self: FileTree, name: str) -> Any:
+        raise WouldBlock
+
+    def hang(self: FileTree, name: str) -> Any:
+        if name.startswith("dead/"):
+            release.wait(DEADLINE_S)
+        return open_for_reading(self, name)
+
+    monkeypatch.setattr(FileTree, "open_cached", would_block)
+    monkeypatch.setattr(FileTree, "open_for_reading", hang)
+    monkeypatch.setattr(decide, "_MAX_SLOW_OPENS_PER_KEY", 40)
+    with serve_in_thread(root) as server, Client(server.address) as client:
+        stuck = [Client(server.address) for _ in range(40)]
+        for number, one in enumerate(stuck):
+            one.request(f"dead/{number}")
+        for _ in range(3):
+            assert client.get("alive").payload == b"alive"
+        # The last of them has come, since requests are decided in order: the next one is too many.
+        with pytest.raises(Refused, match="busy"):
+            client.get("dead/one too many")
+        release.set()
+        for one in stuck:
+            one.close()
