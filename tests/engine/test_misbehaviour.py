@@ -38,6 +38,22 @@ def nothing_for(client, seconds):
         client.receive(seconds)
 
 
+# --- silence ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Opcode.RRQ, Opcode.WRQ])
+def test_who_has_answered_nothing_is_given_up_in_time_whatever_timeout_it_asked_for(serve, file, kind):
+    served = serve(**QUICK)
+    with Client(served.address) as client:
+        client.request("file" if kind == Opcode.RRQ else "up", options={"timeout": 255}, kind=kind)
+        next_packet(client, Oack)
+        completion = served.completion()
+    assert completion.outcome == Outcome.TIMED_OUT
+    assert completion.duration_ns >= QUICK["half_open_give_up_ns"]
+    assert completion.datagrams_out == 1
+    assert served.counter("half_open_transfers") == 0
+
+
 # --- repetition ------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,12 @@ EVENTS: list[tuple[str, str, dict[str, Any], Callable[[AuditLog], None]]] = [
         lambda log: log.protocol_violation(WHO[1], reason="no filename"),
     ),
     (
+        "events_left_out",
+        "warning",
+        {"what": "refused requests", "count": 3},
+        lambda log: log.events_left_out(what="refused requests", count=3),
+    ),
+    (
         "requests_refused",
         "warning",
         {"limit": "max_transfers", "count": 3},
@@ -92,9 +98,9 @@ def test_event_is_one_object_with_its_fields(
     assert list(event)[:6] == COMMON
     assert (event["event_type"], event["severity"], event["service"]) == (event_type, severity, "snow-owl-tftp")
     assert (event["timestamp"], event["hostname"]) == ("2026-01-01T00:00:00.250Z", os.uname().nodename)
-    if not event_type.startswith("server"):
+    if not event_type.startswith(("server", "events")):
         fields = {"peer": WHO[1], **fields}
-    if event_type.startswith(("server", "protocol", "requests")):
+    if event_type.startswith(("server", "protocol", "requests", "events")):
         assert event["correlation_id"] == ""
     else:
         assert event["correlation_id"] == WHO[0]

@@ -469,6 +469,18 @@ def test_however_slow_the_timer_a_proven_peer_gets_three_retransmissions():
     assert [now - MS for now, _ in log] == [100 * S, 200 * S, 300 * S, 400 * S]
 
 
+@pytest.mark.parametrize("timeout_s", [1, 6, 9, 255])
+@pytest.mark.parametrize("windowsize", [1, 4])
+@pytest.mark.parametrize("is_read", [True, False])
+def test_whatever_timeout_was_agreed_a_silent_peer_is_given_up_after_ten_seconds(is_read, windowsize, timeout_s):
+    terms = Terms(OACK, 8, windowsize, timeout_ns=timeout_s * S)
+    machine = Sender(bytes(100), terms) if is_read else Receiver(terms)
+    machine.start(0)
+    log = give_up(machine)
+    assert log[-1] == (10 * S, TIMED_OUT)
+    assert [now for now, _ in log[:-1]] == [lap * timeout_s * S for lap in (1, 2) if lap * timeout_s < 10]
+
+
 def test_a_peer_that_we_asked_is_proven_from_the_start():
     machine = Receiver(Terms(b"request", 8, proven=True))
     machine.start(0)

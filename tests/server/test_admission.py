@@ -44,11 +44,19 @@ def first_answer(client: Client, filename: str = "small") -> Any:
     return packet
 
 
+def begin(client: Client) -> None:
+    """Acknowledge the first block: who has answered nothing would give way."""
+    client.request("small")
+    packet, tid = client.receive_packet()
+    assert isinstance(packet, Data)
+    client.send(build_ack(1), tid)
+    packet, _ = client.receive_packet()
+    assert isinstance(packet, Data)
+
+
 @pytest.mark.parametrize(
     ("limit", "told"),
     [
-        ("limits.max_half_open", "server busy: too many unanswered requests"),
-        ("limits.max_half_open_per_client", "too many unanswered requests from your address"),
         ("limits.max_transfers", "server busy: too many transfers"),
         ("limits.max_transfers_per_client", "too many transfers from your address"),
     ],
@@ -56,11 +64,23 @@ def first_answer(client: Client, filename: str = "small") -> Any:
 def test_beyond_a_limit_a_request_is_refused_and_told_why(root: Path, limit: str, told: str) -> None:
     with serving(root, {limit: 3}) as address, ExitStack() as clients:
         for _ in range(3):
-            assert not isinstance(first_answer(clients.enter_context(Client(address))), Error)
+            begin(clients.enter_context(Client(address)))
         refusal = first_answer(clients.enter_context(Client(address)))
         assert isinstance(refusal, Error)
         assert refusal.code == ErrorCode.NOT_DEFINED
         assert refusal.text.startswith(told)
+
+
+@pytest.mark.parametrize("limit", ["max_half_open", "max_half_open_per_client", "max_transfers"])
+def test_requests_that_nobody_goes_on_with_lock_nobody_out(root: Path, limit: str) -> None:
+    """With the longest `timeout` that can be asked for; the server would wait for each of them."""
+    with serving(root, {f"limits.{limit}": 3}) as address, ExitStack() as clients:
+        for _ in range(6):
+            silent = clients.enter_context(Client(address))
+            silent.request("small", options={"timeout": 255})
+            assert isinstance(silent.receive_packet()[0], Oack)
+        with Client(address) as client:
+            assert client.get("small").payload == SMALL
 
 
 def test_refusals_by_a_limit_are_logged_and_audited(root: Path, tmp_path: Path) -> None:
@@ -72,7 +92,8 @@ def test_refusals_by_a_limit_are_logged_and_audited(root: Path, tmp_path: Path) 
         "logging.level": "warning",
     }
     with serve_in_thread(root, settings) as served, ExitStack() as clients:
-        for _ in range(4):
+        begin(clients.enter_context(Client(served.address)))
+        for _ in range(3):
             first_answer(clients.enter_context(Client(served.address)))
     told = [line for line in served.log.splitlines() if "requests refused by a limit" in line]
     assert "limit=max_transfers_per_client" in told[0]
@@ -92,9 +113,9 @@ def test_uploads_one_after_the_other_are_never_too_many(root: Path) -> None:
 
 
 def test_what_one_client_may_hold_is_not_taken_from_another(root: Path) -> None:
-    with serving(root, {"limits.max_half_open_per_client": 3}) as address, ExitStack() as clients:
+    with serving(root, {"limits.max_transfers_per_client": 3}) as address, ExitStack() as clients:
         for _ in range(3):
-            first_answer(clients.enter_context(Client(address)))
+            begin(clients.enter_context(Client(address)))
         assert isinstance(first_answer(clients.enter_context(Client(address))), Error)
         with Client(address, source="127.0.0.2") as other:
             assert other.get("small").payload == SMALL

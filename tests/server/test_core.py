@@ -3,8 +3,11 @@
 import asyncio
 import gc
 import os
+import re
 import threading
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Error, parse_request_untrusted
+from snow_owl_tftp.server import waiting
 from snow_owl_tftp.server.decide import Accepted, Asked, TransferContext, Verdict, refuse
 from snow_owl_tftp.server.uploads import UploadDesk
 
@@ -304,3 +308,75 @@ def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
             assert isinstance(answer, Error)
             assert answer.code == 1
             client.close()
+
+
+# ---- more requests than can be decided
+
+
+class Held:
+    """A decider whose first decision lasts until the test lets it go on; the others wait behind it."""
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+        self.hosts: list[str] = []
+
+    def decide(self, asked: Asked) -> Verdict:
+        self.hosts.append(asked.peer[0])
+        assert self.goes_on.wait(20)
+        return accept(asked, b"decided")
+
+
+@contextmanager
+def flooded(root: Path, requests: int) -> Iterator[tuple[Any, Held, ExitStack]]:
+    """A server that has received so many requests of one address, of which it decides the first."""
+    held = Held()
+    with serve_in_thread(root, {"logging.level": "error"}, decider=held) as server, ExitStack() as clients:
+        for _ in range(requests):
+            clients.enter_context(Client(server.address, source="127.0.0.2")).request("x")
+        wait_for(lambda: server.counters()["requests"] == requests, "all are received")
+        try:
+            yield server, held, clients
+        finally:
+            held.goes_on.set()
+
+
+def test_who_asks_once_does_not_wait_for_who_asks_a_thousand_times(root: Path) -> None:
+    with flooded(root, 900) as (server, held, clients):
+        client = clients.enter_context(Client(server.address))
+        client.request("x")
+        wait_for(lambda: server.counters()["requests"] == 901, "one more is received")
+        held.goes_on.set()
+        assert client.receive_packet()[0].payload == b"decided"
+        wait_for(lambda: len(held.hosts) == 901, "all are decided")
+    assert held.hosts.index("127.0.0.1") < 450, "before most of those that came before it"
+
+
+def test_what_waits_longer_than_clients_do_is_dropped_and_counted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_NS", 300_000_000)
+    with flooded(root, 100) as (server, held, clients):
+        began_ns = time.monotonic_ns()
+        wait_for(lambda: time.monotonic_ns() - began_ns > waiting.PATIENCE_NS, "nobody waits any more")
+        held.goes_on.set()
+        wait_for(lambda: server.server.dropped_total + len(held.hosts) == 100, "all are decided or dropped")
+        assert server.server.dropped_total > 0
+        wait_for(lambda: server.counters()["half_open_transfers"] == len(held.hosts), "those that were decided")
+        client = clients.enter_context(Client(server.address))
+        assert client.get("x").payload == b"decided", "whoever asks now is answered"
+
+
+def test_what_a_flood_of_refusals_left_out_of_the_log_is_told_when_it_is_over(root: Path, tmp_path: Path) -> None:
+    def deny(asked: Asked) -> Verdict:
+        return refuse(parse_request_untrusted(asked.datagram), RefusedError(2, "Access violation"))
+
+    settings = {"logging.level": "warning"}
+    running = serve_in_thread(root, settings, decider=Answering(deny), log_path=tmp_path / "log")
+    with running as server, ExitStack() as clients:
+        for _ in range(500):
+            clients.enter_context(Client(server.address)).request("x")
+        told = r'not logged one by one +what="refused requests" count=(\d+)'
+
+        def accounts_for_all() -> bool:
+            left_out = sum(int(count) for count in re.findall(told, server.log))
+            return bool(left_out) and left_out + server.log.count("request refused") == 500
+
+        wait_for(accounts_for_all, "a line, or a count, for each")

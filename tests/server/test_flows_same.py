@@ -168,10 +168,13 @@ class Script:
             clients = [stack.enter_context(self.client(host)) for _ in range(3)]
             peers = []
             for client in clients:
-                client.request("small", options={"tsize": 0})
+                client.request("boot.img", options={"tsize": 0})
                 packet, peer = client.receive_packet()
                 self._played.told_to_clients.append(packet)
                 peers.append(peer)
+                if client is not clients[-1]:  # or they would give way
+                    client.send(build_ack(0), peer)
+                    client.receive_packet()
             for client, peer in list(zip(clients, peers, strict=True))[:2]:
                 client.send(build_error(ErrorCode.DISK_FULL, "no room"), peer)
                 self.ends()

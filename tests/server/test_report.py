@@ -62,6 +62,7 @@ def make_completion(**changes: Any) -> Any:
         "duration_ns": 5_000_000,
         "peer": ("192.0.2.7", 2070),
         "flow_hit": False,
+        "datagrams_in": 2,
         "blksize_bytes": 512,
         "windowsize_blocks": 1,
         **changes,
@@ -222,3 +223,45 @@ def test_reload_changes_level_log_and_limits() -> None:
     report.refused(make_asked(), refused(FileTooLargeError(21)))
     assert (log.names, later.names) == ([], ["warning"])
     assert audit.calls[0][1]["max_bytes"] == 20
+
+
+def test_a_flood_of_refusals_is_told_by_number() -> None:
+    report, log, audit = make_report()
+    for _ in range(1000):
+        report.refused(make_asked(), refused(RefusedError(2, "Access violation")))
+    lines = log.names.count("warning")
+    assert lines == audit.names.count("request_denied") < 1000
+    assert report.owes_counts
+    report.flush(is_last=True)
+    assert not report.owes_counts
+    assert log.calls[-1][1] == {"args": ("not logged one by one",), "what": "refused requests", "count": 1000 - lines}
+    assert audit.calls[-2] == ("events_left_out", {"args": (), "what": "refused requests", "count": 1000 - lines})
+
+
+def test_a_flood_of_requests_that_nobody_goes_on_with_hides_no_other_failure() -> None:
+    report, log, _ = make_report()
+    for _ in range(1000):
+        report.completed(make_completion(outcome=Outcome.ABORTED, text=b"gave way", datagrams_in=0, blocks=0))
+    before = len(log.calls)
+    assert before < 1000
+    report.completed(make_completion(outcome=Outcome.TIMED_OUT, blocks=1))
+    report.refused(make_asked(), refused(RefusedError(2, "Access violation")))
+    assert len(log.calls) == before + 2
+
+
+def test_dropped_requests_are_told_by_number() -> None:
+    report, log, audit = make_report("error")
+    for _ in range(3):
+        report.dropped()
+    report.flush(is_last=True)
+    assert log.calls[-1][1]["count"] == 3
+    assert audit.names == ["events_left_out", "flush"]
+
+
+def test_what_no_level_would_show_uses_up_no_budget() -> None:
+    log, audit = Recorder(), Recorder()
+    audit.is_enabled = False
+    report = Report(Settings().with_overrides({"logging.level": "warning"}), log, audit)  # type: ignore[arg-type]
+    for _ in range(1000):
+        report.refused(make_asked(), refused(RefusedError(1, "File not found")))
+    assert not report.owes_counts

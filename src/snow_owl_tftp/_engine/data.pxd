@@ -38,6 +38,10 @@ cdef enum:                        # Transfer.superseded
     SUPERSEDED = 1                # by another request: over, but for what the peer may still say
     SUPERSEDED_PERHAPS = 2        # by its own request again: until one of both is answered
 
+cdef enum:                        # Transfer.before, after: the two kinds of list, see chain.pxd
+    AMONG_ALL = 0                 # of a worker: those that have answered nothing, or those in T_DALLY
+    AMONG_CLIENTS = 1             # of one client: those that have answered nothing
+
 cdef enum:                        # Completion.outcome, docs/engine-contract.md
     OUT_OK = 0
     OUT_TIMED_OUT = 1
@@ -75,6 +79,9 @@ cdef union Address:
     uint8_t raw[28]               # sockaddr_in or sockaddr_in6 as the kernel gave it
     uint16_t family
     uint64_t align
+
+cdef struct Chain:
+    uint32_t oldest, newest       # slots + 1, 0: the list is empty
 
 cdef struct Peer:
     Address address
@@ -173,14 +180,15 @@ cdef struct Transfer:
     Peer peer
     Local local
     int32_t group                 # which address was asked, until it begins
-    Transfer *dally_before        # T_DALLY: who came to it before us ...
-    Transfer *dally_after         # ... and after us
+    uint32_t before[2]            # by AMONG_...: who joined the list before us ...
+    uint32_t after[2]             # ... and after us
     Message *ending               # T_ENDING: the Completion, kept until the I/O threads are done
     uint8_t state
     uint8_t queued                # which queue holds us: 0 none, 1 run, 2 blocked, 3 waiting
     uint8_t no_gso                # the kernel refused a train of this transfer
     uint8_t doomed                # the kernel could not read the file: look at it in the next turn
     uint8_t counted_half_open
+    uint8_t may_give_way          # is in the lists of those that have answered nothing
     uint8_t in_tids, in_requests, in_locals   # which index knows us
     uint8_t owes_first            # the first packet could not be sent yet
     uint8_t flow_hit

@@ -195,6 +195,7 @@ class Counters(TypedDict):
     timeouts: int
     transfers_started: int
     transfers_ended: int
+    transfers_gave_way: int
     lingers: int
     linger_ns: int
     file_checks: int

@@ -52,7 +52,7 @@ COUNTERS = (
     "flow_hits", "flow_misses",
     "strays", "strays_answered", "malformed", "error_queue_calls", "errors_heard", "wrong_guesses",
     "retransmits", "duplicate_acks", "timeouts",
-    "transfers_started", "transfers_ended",
+    "transfers_started", "transfers_ended", "transfers_gave_way",
     "lingers", "linger_ns",
     "file_checks",
     "live_transfers", "half_open_transfers", "dallying_transfers",

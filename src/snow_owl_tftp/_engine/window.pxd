@@ -144,7 +144,7 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, const Patience
     f.echo_last = -1
     f.stride = windowsize
     f.habit = EQUAL_ADVANCES
-    f.deadline_ns = now_ns + flight_wait_ns(f, policy)
+    f.deadline_ns = flight_end_ns(f, policy, now_ns + flight_wait_ns(f, policy))
 
 
 # --- what both roles have in common: protocol/exchange.py ---------------------------------------------------
@@ -652,10 +652,10 @@ cdef inline uint64_t flight_dally_ns(const Flight *f) noexcept nogil:
 
 # --- the timer ---------------------------------------------------------------------------------------------
 
-cdef inline uint64_t flight_half_open_ns(const Flight *f, const Retransmit *policy) noexcept nogil:
-    """How long an unproven peer is waited for: long enough for its share at the `timeout` it asked for."""
-    cdef uint64_t asked_ns = f.timeout_ns * policy.half_open_datagrams
-    return asked_ns if asked_ns > policy.half_open_give_up_ns else policy.half_open_give_up_ns
+cdef inline uint64_t flight_end_ns(const Flight *f, const Retransmit *policy, uint64_t deadline_ns) noexcept nogil:
+    """`deadline_ns`, unless an unproven peer is given up before: whatever `timeout` it asked for, it may be forged."""
+    cdef uint64_t half_open_ns = f.progress_ns + policy.half_open_give_up_ns
+    return half_open_ns if not f.proven and half_open_ns < deadline_ns else deadline_ns
 
 
 cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
@@ -669,11 +669,11 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
         if silent_ns >= policy.give_up_ns and f.retries >= policy.min_retries:
             return ACT_GIVE_UP
     else:
-        if silent_ns >= flight_half_open_ns(f, policy):
+        if silent_ns >= policy.half_open_give_up_ns:
             return ACT_GIVE_UP
         if f.retries + 1 >= policy.half_open_datagrams:
             # An unproven peer may be a forged address: it has had its share.
-            f.deadline_ns = f.progress_ns + flight_half_open_ns(f, policy)
+            f.deadline_ns = f.progress_ns + policy.half_open_give_up_ns
             return 0
     flight_conclude(f, policy)
     if f.retries == 0:
@@ -681,7 +681,7 @@ cdef inline int flight_on_timeout(Flight *f, const Retransmit *policy, uint64_t 
     f.repeated_ns = now_ns
     f.retries += 1
     f.timed_block = -1
-    f.deadline_ns = now_ns + flight_wait_ns(f, policy)
+    f.deadline_ns = flight_end_ns(f, policy, now_ns + flight_wait_ns(f, policy))
     if f.opening:
         f.retransmits += 1
         f.sent_ns = now_ns

@@ -6,7 +6,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.batch cimport ReceiveBatch, SendBatch, Tuning
 from snow_owl_tftp._engine.counters cimport Counters
-from snow_owl_tftp._engine.data cimport Message, Peer, Recipe, Transfer
+from snow_owl_tftp._engine.data cimport Chain, Message, Peer, Recipe, Transfer
 from snow_owl_tftp._engine.includes.files cimport so_file
 from snow_owl_tftp._engine.index cimport Index
 from snow_owl_tftp._engine.memory cimport Remembered
@@ -76,6 +76,7 @@ cdef struct Client:
     uint8_t address[16]
     uint32_t hash
     uint32_t live, half_open
+    Chain unproven                # its transfers that have begun, and have answered nothing
     int32_t next_free
 
 cdef struct Flow:
@@ -169,8 +170,8 @@ cdef struct Worker:
     uint32_t pending              # requests with Python
     Refusal refusals[7]           # by REFUSED_...
     uint32_t untold               # how many of them have a count
-    Transfer *dally_oldest        # those in T_DALLY, in the order in which they came to it
-    Transfer *dally_newest
+    Chain dallying                # those in T_DALLY, in the order in which they came to it
+    Chain unproven                # those that have begun and whose peers have answered nothing, in that order
     uint32_t undelivered          # completions that Python has not seen yet (atomic)
     double rate_per_ns            # datagrams, smoothed: the adaptive law's input
     uint64_t rate_at_ns, rate_seen

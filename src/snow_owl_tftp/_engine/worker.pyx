@@ -14,6 +14,7 @@ from snow_owl_tftp._engine.batch cimport (
     Tuning, may_be_anothers, receive, receive_error, receive_free, receive_init, received_local, received_segment,
     send_free, send_init)
 from snow_owl_tftp._engine.buffers cimport buffers_free
+from snow_owl_tftp._engine.chain cimport chain_join, chain_leave, chain_oldest
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
 from snow_owl_tftp._engine.includes.net cimport *
@@ -140,6 +141,19 @@ cdef void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
     w.counters.half_open_transfers -= 1
     if t.client >= 0:
         w.clients[t.client].half_open -= 1
+    if t.may_give_way:
+        t.may_give_way = 0
+        chain_leave(w, &w.unproven, t, AMONG_ALL)
+        if t.client >= 0:
+            chain_leave(w, &w.clients[t.client].unproven, t, AMONG_CLIENTS)
+
+
+cdef void let_give_way(Worker *w, Transfer *t) noexcept nogil:
+    """It has begun: from now on it ends where a newcomer needs its place, until its peer answers."""
+    t.may_give_way = 1
+    chain_join(w, &w.unproven, t, AMONG_ALL)
+    if t.client >= 0:
+        chain_join(w, &w.clients[t.client].unproven, t, AMONG_CLIENTS)
 
 
 cdef Transfer *shared_owner(Worker *w, const Local *local, const Peer *peer) noexcept nogil:
@@ -228,23 +242,11 @@ cdef void begin_dally(Worker *w, Transfer *t) noexcept nogil:
     w.counters.dallying_transfers += 1
     client_leave(w, t.client)
     t.client = -1
-    t.dally_before = w.dally_newest
-    if w.dally_newest != NULL:
-        w.dally_newest.dally_after = t
-    else:
-        w.dally_oldest = t
-    w.dally_newest = t
+    chain_join(w, &w.dallying, t, AMONG_ALL)
 
 
 cdef void end_dally(Worker *w, Transfer *t) noexcept nogil:
-    if t.dally_before != NULL:
-        t.dally_before.dally_after = t.dally_after
-    else:
-        w.dally_oldest = t.dally_after
-    if t.dally_after != NULL:
-        t.dally_after.dally_before = t.dally_before
-    else:
-        w.dally_newest = t.dally_before
+    chain_leave(w, &w.dallying, t, AMONG_ALL)
     w.counters.dallying_transfers -= 1
 
 
@@ -503,20 +505,41 @@ cdef uint64_t guessed_since(Worker *w, const Peer *peer) noexcept nogil:
     return guesser.last_ns if guesser != NULL else 0
 
 
+cdef bint gives_way(Worker *w, const Chain *unproven) noexcept nogil:
+    """Whether one of these could make room: the oldest, which has had the most time to answer.
+
+    Without a word, for the ERROR would hit whoever has the address.  One that Python is deciding never gives way: its
+    answer is on its way, and `max_pending_requests` bounds how many there are.
+    """
+    cdef Transfer *t = chain_oldest(w, unproven)
+    if t == NULL:
+        return False
+    w.counters.transfers_gave_way += 1
+    end(w, t, OUT_ABORTED, 0, b"gave way to another: its client had answered nothing", 52)
+    return True
+
+
 cdef int over_limit(Worker *w, const Peer *peer, int32_t client) noexcept nogil:
-    """Why no further transfer may begin now, REFUSED_...; -1: it may."""
-    if w.counters.live_transfers + so_load32(&w.undelivered) >= w.limits.transfers:
-        return REFUSED_TRANSFERS
-    if w.counters.half_open_transfers >= w.limits.half_open:
-        return REFUSED_HALF_OPEN
-    if so_load32(&w.undelivered) > COMPLETIONS_BEHIND or w.pending >= w.limits.pending_requests:
+    """Why no further transfer may begin now, REFUSED_...; -1: it may, with `client` counting it already.
+
+    Whoever comes may be a client; who has answered nothing is less likely to be one with every moment.
+    """
+    cdef uint32_t undelivered = so_load32(&w.undelivered)
+    if undelivered > COMPLETIONS_BEHIND or w.pending >= w.limits.pending_requests:
         return REFUSED_PENDING
-    if client >= 0 and w.clients[client].live >= w.limits.transfers_per_client:
-        return REFUSED_CLIENT_TRANSFERS
-    if client >= 0 and w.clients[client].half_open >= w.limits.half_open_per_client:
-        return REFUSED_CLIENT_HALF_OPEN
     if has_guessed_often(w, peer):
         return REFUSED_GUESSES
+    if (client >= 0 and w.clients[client].live > w.limits.transfers_per_client
+            and not gives_way(w, &w.clients[client].unproven)):
+        return REFUSED_CLIENT_TRANSFERS
+    if (client >= 0 and w.clients[client].half_open >= w.limits.half_open_per_client
+            and not gives_way(w, &w.clients[client].unproven)):
+        return REFUSED_CLIENT_HALF_OPEN
+    # The Completion of one that gives way is undelivered then: COMPLETIONS_BEHIND bounds how many there are.
+    if w.counters.live_transfers + undelivered >= w.limits.transfers and not gives_way(w, &w.unproven):
+        return REFUSED_TRANSFERS
+    if w.counters.half_open_transfers >= w.limits.half_open and not gives_way(w, &w.unproven):
+        return REFUSED_HALF_OPEN
     return -1
 
 
@@ -573,17 +596,19 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
                      uint64_t hash) noexcept nogil:
     """A slot for a new request, counted as half-open; NULL when it was refused or dropped."""
     cdef int32_t client = client_of(w, peer), group = w.sockets[listener].group
-    cdef int reason = over_limit(w, peer, client)
     cdef Transfer *t = NULL
+    cdef int reason
+    if client >= 0:
+        w.clients[client].live += 1              # first: its entry must not go with one that gives way
+    reason = over_limit(w, peer, client)
     if reason < 0:
-        if w.counters.live_transfers + w.counters.dallying_transfers >= w.limits.transfers and w.dally_oldest != NULL:
-            release(w, w.dally_oldest)           # its ACK was hardly lost, and here is somebody who needs the place
+        t = chain_oldest(w, &w.dallying)
+        if t != NULL and w.counters.live_transfers + w.counters.dallying_transfers >= w.limits.transfers:
+            release(w, t)                        # its ACK was hardly lost, and here is somebody who needs the place
         t = transfer_new(w)
         reason = REFUSED_MEMORY
     if t == NULL:
-        if client >= 0 and w.clients[client].live == 0:
-            w.clients[client].live = 1           # an entry nobody uses goes back
-            client_leave(w, client)
+        client_leave(w, client)
         refuse_busy(w, group, peer, local, reason)
         return NULL
     t.state = T_REQUESTED
@@ -595,8 +620,6 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
     t.flight.progress_ns = w.now_ns
     t.socket = -1
     t.group = group                          # until it begins: which address was asked
-    if client >= 0:
-        w.clients[client].live += 1
     w.counters.live_transfers += 1
     count_half_open(w, t)
     if add_by_request(w, t, of_peer) < 0:
@@ -809,6 +832,7 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
     t.sink = sink
     t.group = 0
     t.state = T_ACTIVE
+    let_give_way(w, t)
     w.counters.transfers_started += 1
     recall_memory(w, &t.peer, &patience)
     flight_init(&t.flight, &w.retransmit, &patience, recipe.role, recipe.blksize_bytes, recipe.windowsize,

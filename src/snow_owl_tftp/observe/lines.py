@@ -38,6 +38,8 @@ def escape_name(name: str | bytes) -> str:
     text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
     if text.isprintable() and "\\" not in text:
         return text
+    if text.isascii():
+        return text.encode("unicode_escape").decode("ascii")  # the same, at once: a name may be all of it
     return "".join(_escape_character(character) for character in text)
 
 
@@ -75,6 +77,7 @@ def _utc_second(whole_s: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole_s))
 
 
+@lru_cache(maxsize=4096)
 def _escape_character(character: str) -> str:
     if character in _SHORT_ESCAPES:
         return _SHORT_ESCAPES[character]

@@ -96,7 +96,7 @@ class Exchange(ABC):
         self.sent_ns = now_ns
         self._timed_ns = now_ns
         self._timed_block = 0 if self.opening else None
-        self.deadline_ns = now_ns + self._wait_ns()
+        self.deadline_ns = self._end_ns(now_ns + self._wait_ns())
         return self._first() if self.opening else self._begin(now_ns)
 
     def receive(self, datagram: bytes, now_ns: int) -> list[bytes]:
@@ -115,7 +115,7 @@ class Exchange(ABC):
         if self._is_hopeless(now_ns):
             return self._abort(Outcome.TIMED_OUT, ErrorCode.NOT_DEFINED, "timed out: no answer")
         if self._has_had_its_share():
-            self.deadline_ns = self._progress_ns + self._half_open_ns()
+            self.deadline_ns = self._progress_ns + self.terms.policy.half_open_give_up_ns
             return []
         return self._on_timeout(now_ns)
 
@@ -173,12 +173,13 @@ class Exchange(ABC):
         silent_ns = now_ns - self._progress_ns
         if self.proven:
             return silent_ns >= self.terms.policy.give_up_ns and self.retries >= self.terms.policy.min_retries
-        return silent_ns >= self._half_open_ns()
+        return silent_ns >= self.terms.policy.half_open_give_up_ns
 
-    def _half_open_ns(self) -> int:
-        """How long an unproven peer is waited for: long enough for its share at the `timeout` it asked for."""
-        policy = self.terms.policy
-        return max(policy.half_open_give_up_ns, self.terms.timeout_ns * policy.half_open_datagrams)
+    def _end_ns(self, deadline_ns: int) -> int:
+        """Sooner, if an unproven peer is given up before: whatever `timeout` it asked for, it may be forged."""
+        if self.proven:
+            return deadline_ns
+        return min(deadline_ns, self._progress_ns + self.terms.policy.half_open_give_up_ns)
 
     def _has_had_its_share(self) -> bool:
         """An unproven peer may be a forged address: it gets a few datagrams, then only silence."""
@@ -191,7 +192,7 @@ class Exchange(ABC):
         self._repeated_ns = now_ns
         self.retries += 1
         self._timed_block = None  # Karn's rule: RFC 6298 section 3
-        self.deadline_ns = now_ns + self._wait_ns()
+        self.deadline_ns = self._end_ns(now_ns + self._wait_ns())
         if self.opening:
             self.retransmits += 1
             self.sent_ns = now_ns

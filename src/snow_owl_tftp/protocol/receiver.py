@@ -143,8 +143,8 @@ class Receiver(Exchange):
     def _on_old_block(self, now_ns: int) -> list[bytes]:
         """A block from before: doubled on its way, or the sender repeats its window and does not know what we have.
 
-        It may be out of step: we reported a gap, which begins a new window here, and that ACK was lost. Then nothing that
-        it may send completes our window.
+        It may be out of step: we reported a gap, which begins a new window here, and that ACK was lost. Then nothing
+        that it may send completes our window.
         """
         return self._acknowledge(now_ns) if self.in_window and self._was_long_silent(now_ns) else []
 

@@ -205,7 +205,8 @@ class Sender(Exchange):
     def _is_taking(self, now_ns: int) -> bool:
         """Whether this ACK may only tell that the receiver met the block that it had acknowledged last, in a window
         that was sent again: it is taking what follows at this moment. To send that once more would make it acknowledge
-        there too, for ever."""
+        there too, for ever.
+        """
         least_ns = self.rtt.least_ns or self.rtt.srtt_ns
         return self._resent and now_ns - self._repeated_ns <= least_ns + least_ns // 2
 

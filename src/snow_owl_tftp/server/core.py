@@ -11,7 +11,8 @@ runs an event loop.
 Invariants:
 - Every Request is answered once, by start() or refuse(), whatever a Decider does: an exception in
   it becomes ERROR 0 and a traceback in the log, and the server lives on.
-- Nothing here waits: one turn takes what poll() has and returns to the event loop.
+- Nothing here waits: one turn takes what poll() has, decides for a few milliseconds at most, and returns
+  to the event loop. What is not decided then waits in `waiting`, where no address is behind another's flood.
 - Every accepted plan reaches the engine or is discarded; no descriptor is left behind.
 - What was decided before a reload is not repeated after it by the engine alone.
 - Every Received is answered once: the last ACK leaves only when the upload's context says that the
@@ -21,6 +22,7 @@ Invariants:
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -42,6 +44,7 @@ from snow_owl_tftp.server.decide import (
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.samples import CallSampler
 from snow_owl_tftp.server.sockets import open_addresses
+from snow_owl_tftp.server.waiting import Waiting
 
 if TYPE_CHECKING:
     from snow_owl_tftp._engine.engine import Event  # the stub's name for what poll() returns
@@ -50,6 +53,11 @@ __all__ = ["Server"]
 
 _DRAIN_LOOK_S: Final = 0.02
 """How often a draining server looks whether it is done; no event says so, and nobody notices 20 ms at a shutdown."""
+
+_DECIDE_NS: Final = 5_000_000
+"""Then whatever else the event loop has to do gets its turn: signals, uploads, what the engine tells."""
+_SETTLE_S: Final = 1.0
+"""A budget of lines is one for a second; what was left out is told behind it."""
 
 
 class Server:
@@ -74,11 +82,15 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sampler: CallSampler | None = None
         self._reloads_total = 0
+        self._waiting = self._nobody_waits()
+        self._goes_on: asyncio.Handle | None = None
+        self._settles: asyncio.TimerHandle | None = None
         self._deciding: set[asyncio.Future[Verdict]] = set()
         self._committing: set[asyncio.Future[CommitRefusal | None]] = set()
         self._stopping: asyncio.Future[None] | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
         self.transfers_total = 0
+        self.dropped_total = 0
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -180,6 +192,10 @@ class Server:
     def _begin_stop(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = None
         loop.remove_reader(engine.fileno())
+        for handle in (self._goes_on, self._settles):
+            if handle is not None:
+                handle.cancel()
+        self._goes_on = self._settles = None
         sampler, self._sampler = self._sampler, None  # it holds the engine
         if sampler is not None:
             sampler.stop()
@@ -197,7 +213,8 @@ class Server:
         stopping, self._stopping = self._stopping, None
         try:
             self._take(engine)
-            self._report.flush()
+            self._waiting = self._nobody_waits()
+            self._report.flush(is_last=True)
         finally:
             error = _failure_of(ended)
             if stopping is not None and error is None:
@@ -235,9 +252,19 @@ class Server:
     def _on_events(self) -> None:
         if self._engine is not None:
             self._take(self._engine)
-            self._report.flush()
+            self._decide_waiting(self._engine)
+            self._flush()
             if self._sampler is not None and self._report.hears_debug:
                 self._sampler.wake()
+
+    def _flush(self) -> None:
+        self._report.flush()
+        if self._report.owes_counts and self._settles is None and self._engine is not None and self._loop is not None:
+            self._settles = self._loop.call_later(_SETTLE_S, self._settle)
+
+    def _settle(self) -> None:
+        self._settles = None
+        self._flush()
 
     def _take(self, engine: Engine) -> None:
         hears_successes = self._report.hears_successes
@@ -247,16 +274,42 @@ class Server:
                 self.transfers_total += 1
                 if not hears_successes and event.outcome == Outcome.OK and event.role == Role.SENDER:
                     continue
+            if isinstance(event, Request):
+                self._waiting.add(event)
+                continue
             try:
                 self._on_event(event)
             except Exception as error:  # the events behind it must not be lost with it
                 self._report.log.error("internal error", exc_info=error)
 
+    def _decide_waiting(self, engine: Engine) -> None:
+        """Decide for a while; the rest has its turn when the event loop, and the engine, have had theirs."""
+        now_ns = time.monotonic_ns()
+        end_ns = now_ns + _DECIDE_NS
+        while (late := self._waiting.drop(now_ns)) is not None:
+            engine.refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
+            self.dropped_total += 1
+            self._report.dropped()
+        while now_ns < end_ns and (asked := self._waiting.take(now_ns)) is not None:
+            try:
+                self._on_request(asked)
+            except Exception as error:  # as above
+                self._report.log.error("internal error", exc_info=error)
+            now_ns = time.monotonic_ns()
+        if self._waiting and self._goes_on is None and self._loop is not None:
+            self._goes_on = self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = None
+        self._on_events()
+
+    def _nobody_waits(self) -> Waiting[Request]:
+        # Half of what the engine lets wait: the other half is for who comes meanwhile.
+        return Waiting(self._settings.limits.max_pending_requests // 2)
+
     def _on_event(self, event: "Event") -> None:
         if isinstance(event, Completion):
             self._on_completion(event)
-        elif isinstance(event, Request):
-            self._on_request(event)
         elif isinstance(event, Received):
             self._on_received(event)
         elif isinstance(event, Refusals):
@@ -316,7 +369,7 @@ class Server:
             if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
                 verdict.flow = None  # decided by the old rules, perhaps: good for this once
             self._carry_out(asked, verdict)
-            self._report.flush()
+            self._flush()
 
         future.add_done_callback(on_done)
 

@@ -5,6 +5,8 @@ May know: Verdicts, Completions, the log and the audit log. Must not decide, or 
 Invariants:
 - What nobody reads costs nothing: `hears_successes` is asked before a Completion is looked at, and no
   text is made before a level is known to be on. 40,000 transfers a second pass here.
+- What strangers can cause without limit has a budget of lines, in the log and in the audit log: a flood of
+  requests that are refused, or that nobody goes on with, is told by number.
 - `correlation_id` is the engine's transfer id in hexadecimal. It joins all events of one request.
 - A request that the engine answered by itself (a flow) has the same events as any other. We hear of it at
   its end, so its beginning is told then, with the time at which it happened; the log, whose lines have the
@@ -23,6 +25,7 @@ from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.refusals import UploadTooLargeError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
 from snow_owl_tftp.observe.audit import AuditLog
+from snow_owl_tftp.observe.budget import LineBudget
 from snow_owl_tftp.plan import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext
@@ -38,6 +41,11 @@ _PROBE_ERRORS: Final = (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED)
 """What clients say that wanted the size only: PXE ROMs 8 ("aborted"), others 0."""
 _MODES: Final = ("at once", "batching", "lingering")
 """ModeChange.mode, docs/engine-contract.md."""
+_LINES_PER_S: Final = 200
+"""Of one kind: more than anybody reads, and with the longest names 100 KB a second."""
+_REFUSED: Final = "refused requests"
+_UNANSWERED: Final = "transfers that nobody went on with"
+_DROPPED: Final = "requests that waited too long"
 
 
 class Report:
@@ -59,6 +67,8 @@ class Report:
         """
         self._audit = audit
         self._is_audited = audit.is_enabled
+        self._budgets = {_REFUSED: LineBudget(_LINES_PER_S), _UNANSWERED: LineBudget(_LINES_PER_S)}
+        self._budgets[_DROPPED] = LineBudget(0)  # only ever told by number
         self.reload(settings, log)
 
     def reload(self, settings: Settings, log: "FilteringBoundLogger") -> None:
@@ -74,8 +84,21 @@ class Report:
         self.hears_debug = settings.logging.level == "debug"
         self.hears_successes = settings.logging.level in ("debug", "info") or self._is_audited
 
-    def flush(self) -> None:
-        """Write out what one batch of events has gathered."""
+    @property
+    def owes_counts(self) -> bool:
+        """Whether lines were left out of which nobody was told yet: flush again, in a second."""
+        return any(budget.left_out for budget in self._budgets.values())
+
+    def flush(self, *, is_last: bool = False) -> None:
+        """Write out what one batch of events has gathered.
+
+        Args:
+            is_last: What was left out is told now, for there will be no other time.
+        """
+        for what, budget in self._budgets.items():
+            if count := budget.settle(at_once=is_last):
+                self.log.warning("not logged one by one", what=what, count=count)
+                self._audit.events_left_out(what=what, count=count)
         if self._is_audited:
             self._audit.flush()
 
@@ -114,6 +137,8 @@ class Report:
 
     def refused(self, asked: Asked, verdict: Refused) -> None:
         """A request got an ERROR, or silence."""
+        if not self._hears_refusal(verdict) or not self._budgets[_REFUSED].grants():
+            return
         peer = format_address(*asked.peer)
         cause, request = verdict.cause, verdict.request
         if isinstance(cause, BadPacket):
@@ -125,6 +150,17 @@ class Report:
             # The traceback is the one way to find our bug; the peer is told nothing of it.
             file = request.filename if request else ""
             self.log.error("internal error", peer=peer, file=file, exc_info=cause.__cause__ or cause)
+
+    def _hears_refusal(self, verdict: Refused) -> bool:
+        # As below: a malformed request and a missing file are nothing to warn of.
+        is_notice = isinstance(verdict.cause, BadPacket) or (
+            isinstance(verdict.cause, RefusedError) and verdict.cause.code == ErrorCode.FILE_NOT_FOUND
+        )
+        return self.hears_successes or not is_notice
+
+    def dropped(self) -> None:
+        """A request waited for a decision until its client had given up."""
+        self._budgets[_DROPPED].grants()
 
     def _tell_refusal(self, asked: Asked, peer: str, filename: str, is_write: bool, cause: RefusedError) -> None:
         kind = "WRQ" if is_write else "RRQ"
@@ -158,7 +194,7 @@ class Report:
         elif is_size_probe(completion):
             if self.hears_debug or self._is_audited:
                 self._tell_success(completion, "size probe")
-        else:
+        elif completion.datagrams_in or self._budgets[_UNANSWERED].grants():
             self._tell_failure(completion)
 
     def _tell_success(self, completion: Completion, event: str) -> None:

@@ -36,8 +36,8 @@ LOCK_STEP_HEAVY: Final = 4.3
 """At 20 % loss. A receiver counts its window from its last report. Where that was lost it may have all that the
 sender's window allows and wait for more: nothing that may be sent makes it speak before its own timer, a second."""
 LOCK_STEP_NARROW: Final = 2.2
-"""A queue is overrun and drained by turns while its size is being learned, in the first transfer: the next takes half of
-what lock-step does."""
+"""A queue is overrun and drained by turns while its size is being learned, in the first transfer: the next takes half
+of what lock-step does."""
 LOCK_STEP_UNREPORTED: Final = 9.0
 """Each loss costs the client's own second, or several of our timers."""
 OF_PROMPT_SHORT: Final = 0.55
