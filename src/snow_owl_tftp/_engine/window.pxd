@@ -466,8 +466,8 @@ cdef inline int sender_on_repeated_ack(Flight *f, const Retransmit *policy, uint
 
 
 cdef inline bint sender_is_taking(const Flight *f, uint64_t now_ns) noexcept nogil:
-    """Whether this ACK may only tell that the receiver met the block that it had acknowledged last, in a window that was
-    sent again: it is taking what follows at this moment."""
+    """Whether this ACK may only tell that the receiver met the block that it had acknowledged last, in a window that
+    was sent again: it is taking what follows at this moment."""
     cdef uint64_t least_ns = f.rtt.least_ns if f.rtt.least_ns else f.rtt.srtt_ns
     return f.resent and now_ns - f.repeated_ns <= least_ns + least_ns // 2
 
