@@ -47,11 +47,10 @@ _FEW_LEARNED: Final = 2
 """Behind a loss so many more leave than twice those that arrived; fewer where the path is known to have a limit."""
 
 _UNHEEDING: Final = 4
-_CURIOUS: Final = 8
 _CAREFUL: Final = 64
 _WARY: Final = 256
-"""The limit grows by such a part of itself: before anything was lost; after losses anywhere in a burst; after a loss at
-its end, which is where the path's own limit is; after a failure that cost a timeout."""
+"""The limit grows by such a part of itself: before anything was lost; after losses at the same place, which is where
+the path's own limit is; after a failure that cost a timeout."""
 
 
 def blocks_of_a_usual_buffer(blksize_bytes: int) -> int:
