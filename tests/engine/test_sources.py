@@ -110,7 +110,7 @@ def test_a_lingering_file_is_used_again_and_a_replaced_one_is_not(serve, tmp_pat
     with Client(served.address) as client:
         assert client.get("file").payload == b"old"
         assert client.get("file").payload == b"old"
-        assert descriptors_below(tmp_path) == 1
+        served.wait(lambda: descriptors_below(tmp_path) == 1, "the second descriptor to be closed")
         (tmp_path / "new").write_bytes(b"new")
         (tmp_path / "new").rename(tmp_path / "file")
         assert client.get("file").payload == b"new"
