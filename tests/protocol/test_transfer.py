@@ -652,3 +652,24 @@ def test_nothing_is_due_before_the_deadline_or_without_one():
     assert machine.tick(99 * S) == []
     machine.start(0)
     assert machine.tick(machine.deadline_ns - 1) == []
+
+
+@pytest.mark.parametrize("timeout_ns", [0, 5 * S])
+@pytest.mark.parametrize("lost", [1, 3, 4, 9])
+def test_who_has_acknowledged_nothing_is_sent_a_part_of_its_window_each_time_and_all_of_it_in_the_end(lost, timeout_ns):
+    """Its address may be forged, so it is sent little; but it may also have lost the first windows, and says nothing
+    before it has one whole."""
+    policy = RetransmitPolicy(give_up_ns=3600 * S)
+    machine, sent = sender(8 * 100, 16, oack=True, timeout_ns=timeout_ns, policy=policy)
+    received = 0
+    for lap in range(1, 30):
+        for block in blocks(sent) if lap > lost else []:
+            received += block == received + 1
+        if lap > 4:
+            assert len(sent) <= 8
+        if received == 16:
+            break
+        now_ns = machine.deadline_ns
+        sent = machine.tick(now_ns)
+    assert received == 16
+    assert blocks(machine.receive(build_ack(16), now_ns + MS))[0] == 17

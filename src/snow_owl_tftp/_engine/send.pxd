@@ -34,7 +34,6 @@ from snow_owl_tftp._engine.worker cimport (
 cdef enum:
     # A transfer sends no more in one turn while others wait (fairness).
     QUANTUM_BYTES = 262144
-    FEW_BLOCKS = 8                # 12 KB on Ethernet; TCP sends 10 to a peer of which it knows nothing (RFC 6928)
     QUANTUM_BLOCKS = 256          # a datagram costs the worker about the same, however small it is
 
 
@@ -280,24 +279,11 @@ cdef inline uint32_t quantum_blocks(const Transfer *t) noexcept nogil:
     return blocks if blocks < QUANTUM_BLOCKS else QUANTUM_BLOCKS
 
 
-cdef inline int64_t send_end(const Transfer *t) noexcept nogil:
-    """The greatest block_index that may be sent now.
-
-    Who has acknowledged no block of the file has shown little: its ACK 0 may be forged.  It is sent its window, and
-    that once more; from then on a few blocks at a time, whose answer tells what is missing.
-    """
-    cdef int64_t end = flight_send_end(&t.flight)
-    if t.flight.window_base != 1 or t.flight.retries < 2 or end <= FEW_BLOCKS:
-        return end
-    # Or the one where it stands: a probe is the newest block.
-    return FEW_BLOCKS if t.flight.next <= FEW_BLOCKS else t.flight.next
-
-
 cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
     """Puts what the window allows into the batch, at most a quantum of it."""
     cdef Source *source = t.recipe.source
     cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
-    cdef int64_t end = send_end(t)
+    cdef int64_t end = flight_send_end(&t.flight)
     cdef uint64_t offset
     while t.flight.next <= end:
         if t.flight.next == t.flight.last:

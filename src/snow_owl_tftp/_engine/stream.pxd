@@ -13,8 +13,8 @@ from snow_owl_tftp._engine.data cimport Source, Transfer
 from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EINTR, EPOLLIN, EPOLLONESHOT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno, read)
 from snow_owl_tftp._engine.send cimport (
-    note_sent, quantum_blocks, rest, run_later, send_end, train_length, use_socket_for)
-from snow_owl_tftp._engine.window cimport flight_offset, flight_restart_clocks
+    note_sent, quantum_blocks, rest, run_later, train_length, use_socket_for)
+from snow_owl_tftp._engine.window cimport flight_offset, flight_restart_clocks, flight_send_end
 from snow_owl_tftp._engine.worker cimport Q_NONE, STREAM_EVENT, Worker
 
 
@@ -87,7 +87,7 @@ cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
     if t.doomed:
         run_later(w, t)
         return
-    end = send_end(t)
+    end = flight_send_end(&t.flight)
     while t.flight.next <= end:
         if budget == 0:
             run_later(w, t)

@@ -43,6 +43,11 @@ _DOUBLED_NS: Final = 50_000
 _EQUAL_ADVANCES: Final = 3
 """More ACKs in a row than this that advance by the same number of blocks, one of them early, are a client's habit."""
 
+_FEW_BLOCKS: Final = 8
+"""12 KB on Ethernet; TCP sends 10 to a peer of which it knows nothing (RFC 6928)."""
+
+_FULL_REPEATS: Final = 2
+
 _DEAF_PROBES: Final = 3
 """So many probes without an answer, where the window brought one: this client answers no probes."""
 
@@ -77,6 +82,7 @@ class Sender(Exchange):
         self._echo_last = -1
         self._echo_ns = 0  # ... when ...
         self._echoes = 0  # ... and how many ACKs that may bring
+        self._holds = False  # nothing is sent behind this burst before an answer or a timeout
         self._skips = False  # the probe is not complete: the newest block follows
         self._resent = False  # a timeout sent several blocks again, and no ACK has come since
         self._timed_twice = False  # the timed block is the second copy of one that was reported missing
@@ -363,6 +369,7 @@ class Sender(Exchange):
         self._unit_is_first = True
 
     def _allow_burst(self) -> None:
+        self._holds = False
         self.burst_end = max(self.window_base, self._presumed) + self.burst.now - 1
 
     def _pause_ns(self) -> int:
@@ -400,6 +407,7 @@ class Sender(Exchange):
             self._stride = self.terms.windowsize_blocks
             self._habit *= 2
         self._begin_unit()
+        self._holds = False
         if self.retries == 1 and not self.terms.timeout_ns and self._deaf < _DEAF_PROBES:
             return self._probe(now_ns)
         self._resent = self.sent_end - 1 > self.window_base
@@ -407,8 +415,22 @@ class Sender(Exchange):
             self.burst.shrink(blindly=True)
         self.next = self._presumed = self.window_base
         self._allow_burst()
+        self._keep_to_few()
         self._expect_echoes(self.next, self.sent_end - 1, 1, now_ns)
         return self._send_window(now_ns)
+
+    def _keep_to_few(self) -> None:
+        """Who has acknowledged no block of the file has shown little: its ACK 0 may be forged.
+
+        It is sent its window, and that once more; from then on a few of its blocks each time, in turns.
+        """
+        few = min(self.burst.limit, _FEW_BLOCKS)
+        parts = -(-(self.sent_end - 1) // few)
+        if self.window_base != FIRST_BLOCK or self.retries <= _FULL_REPEATS or parts <= 1:
+            return
+        self.next = self._presumed = FIRST_BLOCK + (self.retries - _FULL_REPEATS - 1) % parts * few
+        self.burst_end = self.next + few - 1
+        self._holds = True
 
     def _probe(self, now_ns: int) -> list[bytes]:
         """The newest block; and before it the oldest, if that was reported missing.
@@ -427,7 +449,7 @@ class Sender(Exchange):
     @property
     def pausing(self) -> bool:
         """Whether the window allows more, but the burst does not."""
-        return not self.opening and self.burst_end < self.next <= self.window_end
+        return not self.opening and not self._holds and self.burst_end < self.next <= self.window_end
 
     @property
     def window_end(self) -> int:
