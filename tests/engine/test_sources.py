@@ -7,10 +7,11 @@ import resource
 from pathlib import Path
 
 import pytest
+from tests.support.attacks import Forger, rrq
 from tests.support.client import Client, Refused
 
 from snow_owl_tftp.plan import Outcome, Role, TransferPlan
-from snow_owl_tftp.protocol.packets import build_oack
+from snow_owl_tftp.protocol.packets import Data, build_oack, parse_untrusted
 
 FILES = 300
 LONG_NS = 10**12
@@ -58,6 +59,20 @@ def test_a_file_for_every_machine_does_not_use_up_the_descriptors(
         assert client.get("00299").payload == b"299"
     served.completion(total=FILES + 2)
     assert served.requests == (FILES + 1 if flows else FILES + 2)
+
+
+def test_silent_requests_for_a_file_each_give_way_before_the_descriptors_are_used_up(few_descriptors, serve, tmp_path):
+    few_descriptors(280)
+    served = serve(half_open_give_up_ns=LONG_NS)
+    for i in range(FILES):
+        (tmp_path / f"{i:05}").write_bytes(b"%d" % i)
+    with contextlib.closing(Forger(served.address[1])) as silent:
+        for i in range(FILES):
+            silent.send(rrq(f"{i:05}"), number=i)
+            assert parse_untrusted(silent.receive()) == Data(1, b"%d" % i), "a newcomer is not locked out"
+    assert served.counter("transfers_gave_way") >= FILES - 141, "the oldest, at least one for each beyond the bound"
+    with Client(served.address) as client:
+        assert client.get("00007").payload == b"7"
 
 
 def test_a_flow_keeps_no_file_open_longer_than_it_lingers(serve, tmp_path):

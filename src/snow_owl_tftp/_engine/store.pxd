@@ -55,6 +55,7 @@ cdef void store_io_thread(Store *store) noexcept nogil
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared, Source **out) noexcept nogil
 cdef void store_discard(Store *store, int fd) noexcept nogil
 cdef bint store_use(Store *store, Source *source) noexcept nogil
+cdef bint store_is_crowded(const Store *store) noexcept nogil
 cdef void store_unuse(Store *store, Source *source) noexcept nogil
 cdef void store_release(Source *source) noexcept nogil
 cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worker) noexcept nogil

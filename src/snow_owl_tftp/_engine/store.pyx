@@ -320,6 +320,11 @@ cdef bint store_use(Store *store, Source *source) noexcept nogil:
     return is_open
 
 
+cdef bint store_is_crowded(const Store *store) noexcept nogil:
+    """More files are in use than may be open.  Without the mutex: a moment sooner or later makes no difference."""
+    return store.source_count - store.idle_count > store.max_sources
+
+
 cdef void store_unuse(Store *store, Source *source) noexcept nogil:
     """One user less; an I/O thread closes a file that has none for linger_ns.  A pipe goes with its recipe."""
     if source == NULL or source.stream or so_add32_from(&source.users, -1, 2):

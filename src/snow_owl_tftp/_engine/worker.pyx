@@ -34,7 +34,7 @@ from snow_owl_tftp._engine.slab cimport (
     add_by_local, add_by_request, add_by_tid, client_hash, client_leave, client_of, find_by_local, find_by_request,
     find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
     slot, transfer_by_id, transfer_new, transfer_slot_free)
-from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_kick, store_use
+from snow_owl_tftp._engine.store cimport recipe_release, source_is_changed, store_is_crowded, store_kick, store_use
 from snow_owl_tftp._engine.stream cimport pump_stream, stream_idle
 from snow_owl_tftp._engine.timers cimport (
     wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
@@ -92,6 +92,7 @@ cdef enum:
     GUESS_MEMORY_NS = 60000000000  # ... until none has come for so long
     HISTORY_SECONDS = 3600        # how long it counts that a network's transfer ended well
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
+    CROWD_LOOKS = 256             # at those that might give way, for one that begins
     TELL_REFUSALS_NS = 1000000000  # how often a worker says what it refused for one reason
 
 
@@ -505,18 +506,38 @@ cdef uint64_t guessed_since(Worker *w, const Peer *peer) noexcept nogil:
     return guesser.last_ns if guesser != NULL else 0
 
 
+cdef void give_way(Worker *w, Transfer *t) noexcept nogil:
+    """Without a word, for the ERROR would hit whoever has the address."""
+    w.counters.transfers_gave_way += 1
+    end(w, t, OUT_ABORTED, 0, b"gave way to another: its client had answered nothing", 52)
+
+
 cdef bint gives_way(Worker *w, const Chain *unproven) noexcept nogil:
     """Whether one of these could make room: the oldest, which has had the most time to answer.
 
-    Without a word, for the ERROR would hit whoever has the address.  One that Python is deciding never gives way: its
-    answer is on its way, and `max_pending_requests` bounds how many there are.
+    One that Python is deciding never gives way: its answer is on its way, and `max_pending_requests` bounds how many
+    there are.
     """
     cdef Transfer *t = chain_oldest(w, unproven)
     if t == NULL:
         return False
-    w.counters.transfers_gave_way += 1
-    end(w, t, OUT_ABORTED, 0, b"gave way to another: its client had answered nothing", 52)
+    give_way(w, t)
     return True
+
+
+cdef void leave_descriptors(Worker *w) noexcept nogil:
+    """Another file is going to be in use: where that is more than may be, who has answered nothing lets theirs go.
+
+    Only who is alone with a file, since nothing is gained by the others; of the oldest, which such a flood consists of.
+    """
+    cdef uint32_t link = w.unproven.oldest, looks = CROWD_LOOKS
+    cdef Transfer *t
+    while link and looks and store_is_crowded(w.store):
+        t = slot(w, link - 1)
+        link = t.after[AMONG_ALL]
+        looks -= 1
+        if t.recipe.source != NULL and so_load32(&t.recipe.source.users) == 1:
+            give_way(w, t)
 
 
 cdef int over_limit(Worker *w, const Peer *peer, int32_t client) noexcept nogil:
@@ -832,6 +853,8 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
     t.sink = sink
     t.group = 0
     t.state = T_ACTIVE
+    if not t.flow_hit:
+        leave_descriptors(w)
     let_give_way(w, t)
     w.counters.transfers_started += 1
     recall_memory(w, &t.peer, &patience)
