@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.refusals import UploadError, refuse_upload
 
 __all__ = ["Reservation", "Space"]
@@ -204,7 +205,7 @@ def _cut_off(reservation: Reservation) -> None:
         os.ftruncate(reservation.fd, 0)  # it may have a name, and live on until the transfer ends
         os.dup2(fd, reservation.fd, inheritable=False)
     finally:
-        os.close(fd)
+        close_descriptor(fd)
     reservation.is_cut_off = True
 
 

@@ -393,6 +393,11 @@ class Server:
             context.let_go()
             error = RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
             self._carry_out(asked, refuse(context.request, error))
+        except MemoryError:
+            context = accepted.plan.context
+            context.let_go()
+            error = RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+            self._carry_out(asked, refuse(context.request, error))
         except ValueError as error:
             accepted.plan.context.let_go()
             self._carry_out(asked, _internal_error(error))

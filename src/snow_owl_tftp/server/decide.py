@@ -14,7 +14,6 @@ Invariants:
 """
 
 import asyncio
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
 from snow_owl_tftp.content.names import fold, spellings_of
 from snow_owl_tftp.content.translate import NetasciiCache
@@ -160,7 +160,7 @@ class Accepted:
         """Close what the plan holds, since nobody will start it."""
         self.plan.context.let_go()
         if self.plan.role == Role.SENDER:  # a sink belongs to its context
-            os.close(self.plan.fd)
+            close_descriptor(self.plan.fd)
 
 
 @dataclass(frozen=True, slots=True)
