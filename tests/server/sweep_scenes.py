@@ -1,10 +1,10 @@
 """What clients do while a system call of the server fails, and what they must find: for test_faults_*.
 
     scene = Scene(root); scene.play(server)      # raises Broken where somebody was harmed
-    scene.check_nothing_is_left(...)
+    scene.check_names()
 
-Invariants: a download is exact or refused; an upload that was acknowledged is there, whole; one that was not left the old
-file or the new one, whole, or nothing. Silence is no answer: with one call that fails, whoever asks again is served.
+Invariants: a download is exact or refused; an upload that was acknowledged is there, whole; one that was not left the
+old file or the new one, whole, or nothing. Silence is no answer: with one call that fails, who asks again is served.
 """
 
 import os
@@ -29,7 +29,7 @@ WINDOW = {"blksize": 1428, "windowsize": 16}
 PATIENCE_S = 3.0
 
 
-class Broken(AssertionError):
+class Broken(AssertionError):  # noqa: N818 - what happened
     """Somebody was harmed."""
 
 
@@ -173,7 +173,7 @@ class Scene:
     def check_serves(self, server: Server) -> None:
         """As if nothing had been."""
         self.play(server)
-        wanted = [f"missing: ERROR 1: File not found"]
+        wanted = ["missing: ERROR 1: File not found"]
         if self.on_existing == "replace_writable":
             wanted.append("up/new: ERROR 1: File not found")
         if self.refusals != wanted:

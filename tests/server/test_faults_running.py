@@ -5,8 +5,9 @@ outside reads, reads netascii, uploads, replaces and vanishes while the fault hi
 find. Afterwards everything works as if nothing had been, no descriptor is left, and no line of the log is a bug's.
 """
 
+import errno
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,3 +104,39 @@ def all_cases(counts: dict[str, int], mode: str) -> list[Case]:
         for error in errors
         for skip in range(counts[call])
     ]
+
+
+SAMPLE = 20
+"""Of each mode; a case takes a quarter of a second."""
+
+
+def run_sweep(folder: Path, mode: str, choose: Callable[[list[Case]], list[Case]]) -> None:
+    with Nursery(folder) as nursery:
+        cases = choose(all_cases(counts_of(nursery, folder, mode), mode))
+        sweep = Sweep(nursery, folder, mode)
+        sweep.run(cases)
+    print(f"{sweep.played} cases, {sweep.hits} of them hit")
+    assert not sweep.harm
+    assert sweep.hits > len(cases) * 3 // 4, "hardly anything failed, so nothing was shown"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nobody_is_harmed_by_a_call_that_fails(tmp_path: Path, rng: random.Random, mode: str) -> None:
+    """Some of all cases, chosen by the seed; `make soak` plays them all."""
+    run_sweep(tmp_path, mode, lambda cases: rng.sample(cases, SAMPLE))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("mode", MODES)
+def test_nobody_is_harmed_by_any_call_that_fails(tmp_path: Path, mode: str) -> None:
+    run_sweep(tmp_path, mode, lambda cases: cases)
+
+
+# Each of these had harmed somebody: a client without an answer, a descriptor open for ever, a traceback.
+@pytest.mark.parametrize(("call", "error"), [("MALLOC", errno.ENOMEM), ("CLOSE", errno.EIO), ("FSTAT", errno.EIO)])
+def test_memory_a_close_or_a_look_may_fail(tmp_path: Path, rng: random.Random, call: str, error: int) -> None:
+    def choose(cases: list[Case]) -> list[Case]:
+        return rng.sample([case for case in cases if case[1:3] == (call, error)], SAMPLE)
+
+    run_sweep(tmp_path, "replace", choose)

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+import tomllib
 import traceback
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,13 @@ def remember_engine(engines: list[Any]) -> None:
 
 
 def arm(wanted: dict[str, int]) -> None:
-    """The server begins here: what is imported before is not its own."""
     control = (ctypes.c_int * 5).from_address(ctypes.c_void_p.in_dll(ctypes.CDLL(None), "sweep_control").value or 0)
     for place, name in enumerate(("call", "skip", "error", "times")):
         control[place] = wanted[name]
+
+
+def switch(*, on: bool) -> None:
+    ctypes.c_int.in_dll(ctypes.CDLL(None), "sweep_is_on").value = on
 
 
 def be_server(arguments: list[str], folder: Path, fault: dict[str, int] | None) -> int:
@@ -56,7 +60,9 @@ def be_server(arguments: list[str], folder: Path, fault: dict[str, int] | None) 
     remember_engine(engines)
     if fault:
         arm(fault)
+    switch(on=True)
     status = cli.main(["serve", *arguments])
+    switch(on=False)
     (folder / LIVE).write_text(json.dumps([engine.live_objects() for engine in engines]))
     return status
 
@@ -87,7 +93,7 @@ def wait(child: int, within_s: float) -> int | None:
 
 def warm_up() -> None:
     """Import what is imported at the first use."""
-    assert serve and run and snow_owl_tftp.server.uploads
+    assert all((serve, run, snow_owl_tftp.server.uploads, tomllib))
     log = make_logger(LoggingSettings(level="error"), LogFile())
     log.debug("warm")
     with contextlib.suppress(OSError):
@@ -98,6 +104,7 @@ def warm_up() -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warm_up()
+    print("null", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         answer = wait(request["wait"], request["within_s"]) if "wait" in request else begin(request)

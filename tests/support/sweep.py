@@ -189,7 +189,7 @@ class Server:
         match = READY.search((self.folder / "stdout").read_bytes()) if (self.folder / "stdout").exists() else None
         if match:
             self.address = match[1].decode(), int(match[2])
-        return match is not None
+        return match is not None or "server started" in self.log
 
     def live_objects(self) -> list[dict[str, int]]:
         """Of each engine, once the server has ended."""
@@ -216,6 +216,7 @@ class Nursery:
             text=True,
         )
         self._lives = 0
+        self._read_answer()
 
     def __enter__(self) -> Self:
         return self
@@ -229,9 +230,12 @@ class Nursery:
 
     def ask(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin
-        assert self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+        return self._read_answer()
+
+    def _read_answer(self) -> Any:
+        assert self._process.stdout
         return json.loads(self._process.stdout.readline())
 
     def begin(self, *arguments: str, **more: Any) -> Server:
@@ -260,7 +264,7 @@ class Nursery:
 
 def _readlink(path: str) -> str:
     try:
-        return os.readlink(path)
+        return str(Path(path).readlink())
     except FileNotFoundError:  # closed meanwhile
         return ""
 

@@ -355,8 +355,11 @@ class FileDecider:
         key = _directory_of(request.filename)
         if self._slow_opens >= _MAX_SLOW_OPENS or self._threads.waiting_for(key) >= _MAX_SLOW_OPENS_PER_KEY:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
+        try:
+            opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
+        except RuntimeError:  # no thread is to be had
+            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         self._slow_opens += 1
-        opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
         future = asyncio.wrap_future(opening)
         future.add_done_callback(lambda done: self._note_opened(done, opening))
         return future
