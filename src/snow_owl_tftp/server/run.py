@@ -107,6 +107,7 @@ def _live(
         closing.callback(audit.close)
         report = Report(settings, log, audit)
         log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
+        log_file.on_lost = lambda lines: report.log.error("log lines lost", lines=lines)
         audit_key = "logging.audit_file" if settings.logging.audit_file else "logging.file"
         audit.on_trouble = lambda reason: _tell_of_file(report, audit_key, reason)
         hook = UploadHook(settings.write_config, log)
