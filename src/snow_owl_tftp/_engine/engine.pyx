@@ -674,7 +674,6 @@ cdef class Engine:
 
     cdef _tell_all(self, uint32_t kind):
         cdef uint32_t i
-        cdef Message *m
         for i in range(self._count):
             queue_push(&self._inboxes[i], self._message(kind, <uint64_t>i << 56, b""))
 

@@ -34,7 +34,6 @@ from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_add32_from, so_load8, so_look_at_turn, so_store8,
     so_swap8)
-from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.queue cimport message_new, queue_note, queue_push, queue_push_list
 
 cdef enum:
