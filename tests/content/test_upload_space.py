@@ -130,6 +130,19 @@ def test_what_somebody_tidied_up_is_noticed_before_refusing(root: Path) -> None:
         space.release(reservation)
 
 
+def test_little_room_is_counted_anew_before_an_upload_of_unknown_size(root: Path) -> None:
+    """What somebody removed leaves room that the account does not know of: an upload would be cut off by it."""
+    now = 1000.0
+    space = Space(100, lambda: sum(path.stat().st_size for path in root.glob("*.cfg")), clock=lambda: now)
+    (root / "old.cfg").write_bytes(bytes(95))
+    with (root / "new").open("wb") as file:
+        assert space.reserve(file.fileno(), None)[1] == 5
+        (root / "old.cfg").unlink()
+        assert space.reserve(file.fileno(), None)[1] == 5, "counted again too soon"
+        now += RECOUNT_S
+        assert space.reserve(file.fileno(), None)[1] == 100
+
+
 def test_what_is_committed_during_a_count_is_not_forgotten(root: Path) -> None:
     now = 0.0
     with (root / "new").open("wb") as file:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.content.test_uploads import Terms, names_below, no_unnamed_files, put
 
-from snow_owl_tftp.content import leftovers, places, staging, uploads
+from snow_owl_tftp.content import descriptors, leftovers, places, staging, uploads
 from snow_owl_tftp.content.uploads import UploadArea
 
 OLD, NEW = b"old " * 5000, b"new!" * 9000
@@ -110,7 +110,7 @@ def test_death_at_every_single_call_leaves_a_whole_file(root: Path, terms: Terms
         def upload(dies_at_call: int = dies_at_call) -> None:
             area = UploadArea(root)
             dying = DyingOs(dies_at_call, after=after)
-            for module in (staging, places, uploads, leftovers):
+            for module in (staging, places, uploads, leftovers, descriptors):
                 module.os = dying  # type: ignore[attr-defined]
             put(area, terms, NEW)
 

@@ -232,3 +232,51 @@ def test_structlog_of_an_embedding_program_stays_as_it_was(tmp_path: Path) -> No
     logged(tmp_path, "ready", "json", "debug")
     assert structlog.get_config() == before
     assert not structlog.is_configured()
+
+
+class FullDisk:
+    """os.write to a file whose disk has room for so many bytes, and later for more."""
+
+    def __init__(self, room_bytes: int) -> None:
+        self.room_bytes = room_bytes
+        self._real = os.write
+
+    def __call__(self, fd: int, data: bytes) -> int:
+        if not self.room_bytes:
+            raise OSError(errno.ENOSPC, "no room")
+        written = self._real(fd, data[: self.room_bytes])
+        self.room_bytes -= written
+        return written
+
+
+def test_line_that_a_full_disk_cut_off_is_not_glued_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, told = LogFile(str(tmp_path / "log")), list[int]()
+    file.on_lost = told.append
+    disk = FullDisk(8)
+    monkeypatch.setattr(os, "write", disk)
+    for line in (b"first line\n", b"second\n", b"third\n"):
+        file.write(line)
+    assert (tmp_path / "log").read_bytes() == b"first li"
+    assert file.lost_lines_total == 2
+    assert told == []
+    disk.room_bytes = 5
+    file.write(b"fourth\n")
+    disk.room_bytes = 1000
+    file.write(b"fifth\n")
+    assert (tmp_path / "log").read_bytes() == b"first line\nfourth\nfifth\n"
+    assert (file.lost_lines_total, told) == (2, [2])
+    file.close()
+
+
+def test_rest_of_a_line_does_not_go_to_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = LogFile(str(tmp_path / "log"))
+    disk = FullDisk(3)
+    monkeypatch.setattr(os, "write", disk)
+    file.write(b"first line\n")
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    disk.room_bytes = 1000
+    file.write(b"second\n")
+    assert (tmp_path / "log").read_bytes() == b"second\n"
+    file.close()

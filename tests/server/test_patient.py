@@ -38,6 +38,45 @@ def test_what_is_asked_for_is_done_and_its_failure_told() -> None:
         threads.submit(int)
 
 
+def test_where_no_thread_is_to_be_had_nothing_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot_start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = PatientThreads(4, 2, "test")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", cannot_start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            threads.submit_for(b"key", int)
+        assert threads.waiting_for(b"key") == 0
+    assert threads.submit_for(b"key", int, 5).result(DEADLINE_S) == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", cannot_start)
+        both = [threads.submit_for(b"key", int, number) for number in range(2)]  # the one that there is does both
+        assert [future.result(DEADLINE_S) for future in both] == [0, 1]
+    threads.shutdown()
+
+
+def test_request_is_refused_where_no_thread_is_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/file").write_bytes(b"content")
+    monkeypatch.setattr(FileTree, "open_cached", _would_block)
+    with serve_in_thread(tmp_path / "root") as server, Client(server.address) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(PatientThreads, "_start_thread", _no_thread)
+            with pytest.raises(Refused, match="ERROR 0: Server busy, try again"):
+                client.get("file")
+        assert client.get("file").payload == b"content"
+        assert "internal error" not in server.log
+
+
+def _would_block(*_: object) -> None:
+    raise WouldBlock
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_one_key_never_has_more_threads_than_it_may_and_others_have_theirs(release: threading.Event) -> None:
     threads, hanging = PatientThreads(5, 2, "test"), threading.Semaphore(0)
 

@@ -182,6 +182,7 @@ cdef struct Transfer:
     int32_t group                 # which address was asked, until it begins
     uint32_t before[2]            # by AMONG_...: who joined the list before us ...
     uint32_t after[2]             # ... and after us
+    Message *farewell             # put by for the Completion: that must not be missing for want of memory
     Message *ending               # T_ENDING: the Completion, kept until the I/O threads are done
     uint8_t state
     uint8_t queued                # which queue holds us: 0 none, 1 run, 2 blocked, 3 waiting

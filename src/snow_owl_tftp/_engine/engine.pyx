@@ -11,7 +11,7 @@ import threading
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport ENOMEM
+from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -64,6 +64,12 @@ LIMITS = (
 )
 if (len(COUNTERS) + 2 * HISTOGRAM) * sizeof(uint64_t) != sizeof(Counters):
     raise ImportError("the names of the counters do not match the engine's struct")
+
+cdef enum:
+    SPARES = 64                   # answers that can be given while there is no memory
+    SPARE_BYTES = 520             # an ERROR with the longest text
+
+cdef bytes SPARE_ROOM = bytes(SPARE_BYTES)
 
 
 # --- events ----------------------------------------------------------------------------------------------
@@ -197,6 +203,8 @@ cdef class Engine:
     cdef Queue *_inboxes
     cdef Queue _outbox
     cdef Store _store
+    cdef Message *_spares
+    cdef uint32_t _spare_count
     cdef Tuning _tuning
     cdef uint32_t _count, _io_threads, _live_sinks, _sink_buffer_bytes, _slot_bytes
     cdef int64_t _live_recipes
@@ -249,10 +257,12 @@ cdef class Engine:
                     or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, &self._store,
                                    &self._tuning, &retransmit, &limits, 1024, slot_bytes, secret) < 0):
                 raise OSError(ENOMEM, "the engine could not get its memory or descriptors")
+        self._put_by()
         self._ready = True
 
     def __dealloc__(self):
         cdef uint32_t i
+        cdef Message *m
         if self._ready and not self._running:
             for i in range(self._count):
                 worker_free(&self._workers[i])
@@ -260,6 +270,10 @@ cdef class Engine:
                 queue_close(&self._inboxes[i])
             store_close(&self._store)
             queue_close(&self._outbox)
+        while self._spares != NULL:
+            m = self._spares
+            self._spares = m.next
+            free(m)
         free(self._workers)
         free(self._inboxes)
 
@@ -288,15 +302,24 @@ cdef class Engine:
             raise OSError(ENOMEM, "the engine could not register a socket")
 
     def run(self):
-        """Starts the threads."""
+        """Starts the threads.
+
+        Raises:
+            OSError: the system has no thread for it; the engine has stopped then.
+        """
         cdef uint32_t i
         if self._running or self._stopped:
             raise ValueError("an engine runs once")
         self._running = True
-        for i in range(self._count):
-            self._spawn(f"tftp-worker-{i}", self._run_worker, (i,))
-        for i in range(self._io_threads):
-            self._spawn(f"tftp-io-{i}", self._run_io, ())
+        try:
+            for i in range(self._count):
+                self._spawn(f"tftp-worker-{i}", self._run_worker, (i,))
+            for i in range(self._io_threads):
+                self._spawn(f"tftp-io-{i}", self._run_io, ())
+        except RuntimeError as error:            # Python's word for EAGAIN of pthread_create
+            self.stop()
+            raise OSError(EAGAIN, "the system has no more threads (ulimit -u, pids.max); lower workers or io_threads"
+                          ) from error
 
     def _spawn(self, name, target, args):
         thread = threading.Thread(target=target, args=args, name=name, daemon=True)
@@ -346,6 +369,8 @@ cdef class Engine:
         cdef Message *m = queue_take_all(&self._outbox)
         cdef Message *following
         cdef list events = []
+        if self._spare_count < SPARES:
+            self._put_by()
         while m != NULL:
             following = m.next
             if m.kind == M_COMPLETION:
@@ -525,6 +550,8 @@ cdef class Engine:
             data = path + flow[2]
         m = message_new(M_START, plan.transfer_id, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         if m == NULL:
+            if plan.role == SENDER or plan.compare:
+                store_discard(&self._store, fd)
             raise MemoryError()
         if flow is not None and so_look(fd, &file) == 0:
             m.flow_dir = flow[0]
@@ -567,9 +594,7 @@ cdef class Engine:
         if self._stopped:
             return
         for i in range(self._count):
-            m = message_new(kind, <uint64_t>i << 56, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-            if m == NULL:
-                raise MemoryError()
+            m = self._message(kind, <uint64_t>i << 56, text)
             m.hash = <uint64_t><PyObject *>context
             m.error = code
             queue_push(&self._inboxes[i], m)
@@ -588,6 +613,10 @@ cdef class Engine:
         """
         cdef Message *m = message_new(M_ASK, 0, NULL, 0)
         if m == NULL:
+            if plan.role == SENDER or plan.compare:
+                store_discard(&self._store, plan.fd)
+            if fd is not None:
+                os.close(fd)
             raise MemoryError()
         try:
             if PyBytes_GET_SIZE(peer) not in (16, 28):
@@ -626,9 +655,7 @@ cdef class Engine:
             raise
 
     cdef _send_down(self, uint32_t kind, uint64_t transfer_id, bytes data, int code, int error):
-        cdef Message *m = message_new(kind, transfer_id, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        if m == NULL:
-            raise MemoryError()
+        cdef Message *m = self._message(kind, transfer_id, data)
         m.error = code
         m.socket = error
         try:
@@ -647,12 +674,36 @@ cdef class Engine:
 
     cdef _tell_all(self, uint32_t kind):
         cdef uint32_t i
-        cdef Message *m
         for i in range(self._count):
-            m = message_new(kind, <uint64_t>i << 56, NULL, 0)
+            queue_push(&self._inboxes[i], self._message(kind, <uint64_t>i << 56, b""))
+
+    cdef Message *_message(self, uint32_t kind, uint64_t transfer_id, bytes data) except NULL:
+        """A message down that must not be missing: an answer that never comes holds a client, and what it has open."""
+        cdef Message *m = message_new(kind, transfer_id, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        if m != NULL:
+            return m
+        m = self._spares
+        if m == NULL or PyBytes_GET_SIZE(data) > SPARE_BYTES:
+            raise MemoryError()
+        self._spares = m.next
+        self._spare_count -= 1
+        m.next = NULL
+        m.kind = kind
+        m.id = transfer_id
+        m.bytes_used = <uint32_t>PyBytes_GET_SIZE(data)
+        memcpy(m.bytes, PyBytes_AS_STRING(data), m.bytes_used)
+        return m
+
+    cdef void _put_by(self):
+        """Fills up the messages that are kept for when memory is short, as far as there is some."""
+        cdef Message *m
+        while self._spare_count < SPARES:
+            m = message_new(0, 0, PyBytes_AS_STRING(SPARE_ROOM), SPARE_BYTES)
             if m == NULL:
-                raise MemoryError()
-            queue_push(&self._inboxes[i], m)
+                return
+            m.next = self._spares
+            self._spares = m
+            self._spare_count += 1
 
     # --- life
 

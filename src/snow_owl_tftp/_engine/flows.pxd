@@ -11,11 +11,12 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
-from snow_owl_tftp._engine.data cimport Recipe, Source
+from snow_owl_tftp._engine.data cimport M_RETIRED, Recipe, Source
 from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cached_path
 from snow_owl_tftp._engine.includes.net cimport close
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.index cimport index_add, index_find, index_remove
+from snow_owl_tftp._engine.queue cimport message_new
 from snow_owl_tftp._engine.store cimport recipe_forget, source_is_changed, source_is_fresh, store_unuse, store_use
 from snow_owl_tftp._engine.worker cimport Flow, Worker
 
@@ -34,8 +35,9 @@ cdef inline void flow_forget(Worker *w, Flow *flow) noexcept nogil:
     if flow.recipe == NULL:
         return
     index_remove(&w.by_flow, flow.hash, <uint32_t>(flow - w.flow_entries))
-    recipe_forget(flow.recipe, w.outbox)
+    recipe_forget(flow.recipe, flow.farewell, w.outbox)
     flow.recipe = NULL
+    flow.farewell = NULL
     free(flow.request)
     flow.request = NULL
 
@@ -106,11 +108,13 @@ cdef inline void flow_keep(Worker *w, Recipe *recipe, int dir, const uint8_t *pa
     w.flow_hand = (w.flow_hand + 1) % w.limits.flows
     flow_forget(w, flow)
     flow.request = <uint8_t *>malloc(request_bytes + path_bytes)
-    if flow.request == NULL:
-        return
-    if index_add(&w.by_flow, hash, <uint32_t>(flow - w.flow_entries)) < 0:
+    flow.farewell = message_new(M_RETIRED, 0, NULL, 0)
+    if (flow.request == NULL or flow.farewell == NULL
+            or index_add(&w.by_flow, hash, <uint32_t>(flow - w.flow_entries)) < 0):
         free(flow.request)
+        free(flow.farewell)
         flow.request = NULL
+        flow.farewell = NULL
         return
     memcpy(flow.request, request, request_bytes)
     memcpy(flow.request + request_bytes, path, path_bytes)

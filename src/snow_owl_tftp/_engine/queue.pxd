@@ -5,25 +5,27 @@
 # carry: every message belongs to a transfer or a chunk, and those are limited (see worker.pxd).
 # A message belongs to its sender until it is pushed and to the receiver once it is taken.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from snow_owl_tftp._engine.data cimport Message
 from snow_owl_tftp._engine.includes.net cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, read, write
 from snow_owl_tftp._engine.includes.threads cimport (
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock)
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, so_store8)
 
 cdef struct Queue:
     pthread_mutex_t mutex
     Message *head
     Message *tail
     int wake_fd                   # eventfd: readable while something may be in the queue
+    uint8_t is_noted              # a chunk has come, and there was no memory to say so in a message
 
 
 cdef inline int queue_init(Queue *queue) noexcept nogil:
     pthread_mutex_init(&queue.mutex, NULL)      # cannot fail: default attributes on Linux
     queue.head = NULL
     queue.tail = NULL
+    queue.is_noted = 0
     queue.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     return 0 if queue.wake_fd >= 0 else -1
 
@@ -51,6 +53,12 @@ cdef inline void queue_push_list(Queue *queue, Message *first, Message *last) no
 
 cdef inline void queue_push(Queue *queue, Message *message) noexcept nogil:
     queue_push_list(queue, message, message)
+
+
+cdef inline void queue_note(Queue *queue) noexcept nogil:
+    """What needs no message."""
+    so_store8(&queue.is_noted, 1)
+    queue_wake(queue)
 
 
 cdef inline Message *queue_take_all(Queue *queue) noexcept nogil:

@@ -227,7 +227,8 @@ cdef inline int chunk_state(Worker *w, Source *source, uint64_t chunk) noexcept 
     cdef int state = so_load8(&source.chunks[chunk])
     if state == CHUNK_ABSENT:
         w.owes_kick = 1
-        store_load(w.store, source, <uint32_t>chunk, w.number)
+        if store_load(w.store, source, <uint32_t>chunk, w.number) < 0:
+            w.owes_look = 1
     if chunk + 1 < source.chunk_count and so_load8(&source.chunks[chunk + 1]) == CHUNK_ABSENT:
         w.owes_kick = 1
         store_load(w.store, source, <uint32_t>chunk + 1, w.number)

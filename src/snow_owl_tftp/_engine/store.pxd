@@ -27,6 +27,7 @@ cdef struct Job:
     Buffer *buffer
     int fd
     uint64_t transfer_id
+    Message *written              # JOB_WRITE: what brings the buffers home
 
 cdef struct Store:
     pthread_mutex_t mutex
@@ -60,7 +61,7 @@ cdef void store_unuse(Store *store, Source *source) noexcept nogil
 cdef void store_release(Source *source) noexcept nogil
 cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worker) noexcept nogil
 cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer_id, uint32_t worker) noexcept nogil
-cdef void recipe_release(Store *store, Recipe *recipe, Queue *outbox) noexcept nogil
-cdef void recipe_forget(Recipe *recipe, Queue *outbox) noexcept nogil
+cdef void recipe_release(Store *store, Recipe *recipe, Message *message, Queue *outbox) noexcept nogil
+cdef void recipe_forget(Recipe *recipe, Message *message, Queue *outbox) noexcept nogil
 cdef bint source_is_fresh(const Source *source) noexcept nogil
 cdef bint source_is_changed(Source *source) noexcept nogil

@@ -34,8 +34,7 @@ from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_add32_from, so_load8, so_look_at_turn, so_store8,
     so_swap8)
-from snow_owl_tftp._engine.buffers cimport buffers_free
-from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_push_list
+from snow_owl_tftp._engine.queue cimport message_new, queue_note, queue_push, queue_push_list
 
 cdef enum:
     JOBS_AT_ONCE = 16
@@ -390,22 +389,24 @@ cdef bint source_is_changed(Source *source) noexcept nogil:
     return False
 
 
-cdef void recipe_release(Store *store, Recipe *recipe, Queue *outbox) noexcept nogil:
-    """Drops the reference of a transfer, which uses the source."""
+cdef void recipe_release(Store *store, Recipe *recipe, Message *message, Queue *outbox) noexcept nogil:
+    """Drops the reference of a transfer, which uses the source.  Takes the message over; see recipe_forget."""
     if recipe == NULL:
+        free(message)
         return
     store_unuse(store, recipe.source)
-    recipe_forget(recipe, outbox)
+    recipe_forget(recipe, message, outbox)
 
 
-cdef void recipe_forget(Recipe *recipe, Queue *outbox) noexcept nogil:
-    """Drops a reference; the last one on a worker goes up to Python, which owns `context`."""
-    cdef Message *message
+cdef void recipe_forget(Recipe *recipe, Message *message, Queue *outbox) noexcept nogil:
+    """Drops a reference; the last one on a worker goes up to Python, which owns `context`.
+
+    Takes over a message, whatever was in it: memory to say so must not be missing.
+    """
     if so_add32(&recipe.refs, -1) != 0:
+        free(message)
         return
-    message = message_new(M_RETIRED, 0, NULL, 0)
-    if message == NULL:
-        return                                   # no memory for 500 bytes: the recipe leaks, nothing breaks
+    message.kind = M_RETIRED
     message.recipe = recipe
     queue_push(outbox, message)
 
@@ -459,7 +460,10 @@ cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worke
 cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer_id, uint32_t worker) noexcept nogil:
     """Hands a list of buffers over to be written; M_WRITTEN brings it back.  Returns -1 when there is no memory."""
     cdef Job *job = <Job *>calloc(1, sizeof(Job))
-    if job == NULL:
+    if job != NULL:
+        job.written = message_new(M_WRITTEN, transfer_id, NULL, 0)   # now, while the transfer can still be refused
+    if job == NULL or job.written == NULL:
+        free(job)
         return -1
     job.kind = JOB_WRITE
     job.buffer = buffer
@@ -613,9 +617,10 @@ cdef void run_load(Store *store, Job *job) noexcept nogil:
     so_store8(&source.loading, 0)
     for worker in range(store.worker_count):
         message = message_new(M_LOADED, 0, NULL, 0)
-        if message == NULL:
-            continue                             # the waiting transfers look again on their timers
-        queue_push(&store.workers[worker], message)
+        if message != NULL:
+            queue_push(&store.workers[worker], message)
+        else:
+            queue_note(&store.workers[worker])
     store_unuse(store, source)
 
 
@@ -635,16 +640,13 @@ cdef int write_buffer(int fd, const Buffer *buffer) noexcept nogil:
 
 
 cdef Message *run_write(Job *job) noexcept nogil:
-    """Writes a list of buffers; the errno of a failure travels with it.  NULL when there is no memory."""
-    cdef Message *message = message_new(M_WRITTEN, job.transfer_id, NULL, 0)
+    """Writes a list of buffers; the errno of a failure travels with it."""
+    cdef Message *message = job.written
     cdef Buffer *buffer = job.buffer
     cdef int error = 0
     while buffer != NULL and error == 0:
         error = write_buffer(job.fd, buffer)
         buffer = buffer.next
-    if message == NULL:
-        buffers_free(job.buffer)                 # the transfer ends by its timer: it can never be acknowledged
-        return NULL
     message.buffer = job.buffer
     message.error = error
     message.worker = job.worker
@@ -667,17 +669,16 @@ cdef void run_jobs(Store *store, Job *job) noexcept nogil:
             close(job.fd)
         else:
             message = run_write(job)
-            if message != NULL and first != NULL and (
+            if first != NULL and (
                     first.worker != message.worker or now_ns() - started > HOLD_NS):
                 queue_push_list(&store.workers[first.worker], first, last)
                 first = NULL
-            if message != NULL:
-                if first == NULL:
-                    first = message
-                    started = now_ns()
-                else:
-                    last.next = message
-                last = message
+            if first == NULL:
+                first = message
+                started = now_ns()
+            else:
+                last.next = message
+            last = message
         free(job)
         job = following
     if first != NULL:

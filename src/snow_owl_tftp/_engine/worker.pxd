@@ -88,6 +88,7 @@ cdef struct Flow:
     uint32_t hash
     int32_t group
     Recipe *recipe                # NULL: free entry
+    Message *farewell             # put by for the recipe's way up
     so_file file                  # what the path led to when Python decided
     uint64_t checked              # the `receives` at which the file was last found the same
 
@@ -155,6 +156,7 @@ cdef struct Worker:
     uint64_t secret               # of the hashes
     uint64_t check_round
     uint8_t owes_kick             # jobs were queued in this turn
+    uint8_t owes_look             # there was no memory to ask for a chunk: those who wait ask again by their timers
     uint64_t stray_tokens, stray_refill_ns
     uint8_t *tid_history          # by hash of the peer: 1 + the TID socket of its last transfer
     Guesser *guessers             # by hash of the address

@@ -18,7 +18,7 @@ from snow_owl_tftp._engine.chain cimport chain_join, chain_leave, chain_oldest
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.flows cimport flow_find, flow_keep, flows_forget
 from snow_owl_tftp._engine.includes.net cimport *
-from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_add32, so_load32, so_turn
+from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_add32, so_load32, so_swap8, so_turn
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.linger cimport (
     MODE_AT_ONCE, MODE_HOLD_NS, MODE_UNKNOWN, RATE_WINDOW_NS, linger_law_ns, smooth_rate)
@@ -293,8 +293,9 @@ cdef void release(Worker *w, Transfer *t) noexcept nogil:
         client_leave(w, t.client)
         t.client = -1
         w.counters.live_transfers -= 1
-    recipe_release(w.store, t.recipe, w.outbox)
+    recipe_release(w.store, t.recipe, t.farewell, w.outbox)
     t.recipe = NULL
+    t.farewell = NULL
     sink_free(t.sink)
     t.sink = NULL
     t.state = T_FREE
@@ -302,12 +303,17 @@ cdef void release(Worker *w, Transfer *t) noexcept nogil:
         transfer_slot_free(w, t)                 # else the queue does when it comes to it
 
 
-cdef Message *verdict(const Transfer *t, int outcome, int error, const uint8_t *text, uint32_t size) noexcept nogil:
-    """How it ended, for complete(); NULL when there is no memory."""
-    cdef Message *m = message_new(M_COMPLETION, t.id, text, size)
-    if m != NULL:
-        m.outcome = outcome
-        m.error = error
+cdef Message *verdict(Transfer *t, int outcome, int error, const uint8_t *text, uint32_t size) noexcept nogil:
+    """How it ended, for complete().  Memory for it was put by when the transfer began, but not for a text."""
+    cdef Message *m = message_new(M_COMPLETION, t.id, text, size) if size else NULL
+    if m == NULL:
+        m = t.farewell
+        t.farewell = NULL
+        m.kind = M_COMPLETION
+        m.id = t.id
+        m.bytes_used = 0
+    m.outcome = outcome
+    m.error = error
     return m
 
 
@@ -343,8 +349,6 @@ cdef void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
     w.counters.transfers_ended += 1
     w.counters.retransmits += t.flight.retransmits
     w.counters.duplicate_acks += t.duplicate_acks
-    if m == NULL:
-        return                                   # no memory for 500 bytes: nothing that we could still say
     m.recipe = t.recipe
     t.recipe = NULL
     m.worker = w.number
@@ -812,7 +816,9 @@ cdef Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, u
     t = admit(w, listener, peer, local, of_peer, hash)
     if t == NULL:
         return NULL
-    if recipe != NULL and store_use(w.store, recipe.source):   # it may have been closed just now
+    if recipe != NULL:
+        t.farewell = message_new(M_COMPLETION, t.id, NULL, 0)
+    if t.farewell != NULL and store_use(w.store, recipe.source):   # it may have been closed just now
         w.counters.flow_hits += 1
         so_add32(&recipe.refs, 1)
         t.flow_hit = 1
@@ -1215,27 +1221,40 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
 # --- what comes from Python and from the disk --------------------------------------------------------------
 
 cdef void on_start(Worker *w, Message *m) noexcept nogil:
-    """A plan for a request that is waiting."""
+    """A plan for a request that is waiting.  The message stays with the transfer, for its Completion."""
     cdef Transfer *t = transfer_by_id(w, m.id)
-    cdef Message *gone
     if t == NULL or t.state != T_REQUESTED:
         # The client gave up or moved on: the plan ends before it began, with its one Completion.
-        sink_free(m.sink)
-        gone = message_new(M_COMPLETION, m.id, b"the client sent another request", 31)
-        if gone != NULL:
-            gone.recipe = m.recipe
-            gone.outcome = OUT_ABORTED
-            gone.started_ns = w.now_ns
-            gone.ended_ns = w.now_ns
-            gone.worker = w.number
-            so_add32(&w.undelivered, 1)
-            queue_push(w.outbox, gone)
+        never_began(w, m, OUT_ABORTED, 0, b"the client sent another request", 31)
         return
+    free(t.farewell)                             # of a flow whose file was closed just then
+    t.farewell = m
     w.pending -= 1
     if m.flow_dir >= 0 and w.tuning.flows:
         flow_keep(w, m.recipe, m.flow_dir, m.bytes, m.split, m.bytes + m.split, m.bytes_used - m.split,
                   <uint32_t>t.request_hash, t.group, m.flow_ctime_ns)
     begin(w, t, m.recipe, m.sink)
+
+
+cdef void never_began(Worker *w, Message *m, int outcome, int error, const uint8_t *text,
+                      uint32_t size) noexcept nogil:
+    """The Completion of a plan that never became a transfer; its message takes it up, where memory is short."""
+    cdef Message *up = message_new(M_COMPLETION, m.id, text, size)
+    sink_free(m.sink)
+    if up == NULL:
+        up = m
+        up.kind = M_COMPLETION
+        up.bytes_used = 0
+    up.recipe = m.recipe
+    up.outcome = outcome
+    up.error = error
+    up.started_ns = w.now_ns
+    up.ended_ns = w.now_ns
+    up.worker = w.number
+    if up != m:
+        free(m)
+    so_add32(&w.undelivered, 1)
+    queue_push(w.outbox, up)
 
 
 cdef void on_refuse(Worker *w, Message *m) noexcept nogil:
@@ -1264,9 +1283,10 @@ cdef void on_ask(Worker *w, Message *m) noexcept nogil:
             close(m.socket)
         if t != NULL:
             transfer_slot_free(w, t)
-        sink_free(m.sink)
-        on_ask_failed(w, m)
+        m.id = 0
+        never_began(w, m, OUT_LOCAL_IO_ERROR, ENOMEM, b"out of memory", 13)
         return
+    t.farewell = m
     t.peer = m.peer
     t.recipe = m.recipe
     t.sink = m.sink
@@ -1287,30 +1307,19 @@ cdef void on_ask(Worker *w, Message *m) noexcept nogil:
     wheel_update(&w.wheel, t)
 
 
-cdef void on_ask_failed(Worker *w, Message *m) noexcept nogil:
-    cdef Message *gone = message_new(M_COMPLETION, 0, b"out of memory", 13)
-    if gone == NULL:
-        return
-    gone.recipe = m.recipe
-    gone.outcome = OUT_LOCAL_IO_ERROR
-    gone.error = ENOMEM
-    gone.worker = w.number
-    so_add32(&w.undelivered, 1)
-    queue_push(w.outbox, gone)
-
-
 cdef void on_resume(Worker *w, Message *m) noexcept nogil:
-    """Python has read the OACK: m.recipe carries what was granted (a reference of ours)."""
+    """Python has read the OACK: m.recipe carries what was granted (a reference of ours).  Takes the message along."""
     cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Recipe *granted = m.recipe
     if t == NULL or t.state != T_ANSWERED:
-        recipe_release(w.store, m.recipe, w.outbox)
+        recipe_release(w.store, granted, m, w.outbox)
         return
-    m.recipe.source = t.recipe.source            # moves over; the context is the same object on both
+    granted.source = t.recipe.source             # moves over; the context is the same object on both
     t.recipe.source = NULL
-    recipe_release(w.store, t.recipe, w.outbox)
-    t.recipe = m.recipe
     if m.payload_bytes and t.sink != NULL:
         t.sink.declared_bytes = m.payload_bytes - 1
+    recipe_release(w.store, t.recipe, m, w.outbox)
+    t.recipe = granted
     resume(w, t, t.recipe.fixed_ns)
 
 
@@ -1481,18 +1490,25 @@ cdef void on_loaded(Worker *w) noexcept nogil:
 
 
 cdef void on_message(Worker *w, Message *m) noexcept nogil:
+    """Takes the message over."""
     if m.kind == M_START:
         on_start(w, m)
-    elif m.kind == M_REFUSE:
+    elif m.kind == M_ASK:
+        on_ask(w, m)
+    elif m.kind == M_RESUME:
+        on_resume(w, m)
+    else:
+        on_small_message(w, m)
+        free(m)
+
+
+cdef void on_small_message(Worker *w, Message *m) noexcept nogil:
+    if m.kind == M_REFUSE:
         on_refuse(w, m)
     elif m.kind == M_LOADED:
         on_loaded(w)
     elif m.kind == M_WRITTEN:
         on_written(w, m)
-    elif m.kind == M_ASK:
-        on_ask(w, m)
-    elif m.kind == M_RESUME:
-        on_resume(w, m)
     elif m.kind == M_COMMIT:
         on_commit(w, m)
     elif m.kind == M_ABORT:
@@ -1520,8 +1536,9 @@ cdef void read_inbox(Worker *w) noexcept nogil:
     while m != NULL:
         following = m.next
         on_message(w, m)
-        free(m)
         m = following
+    if so_swap8(&w.inbox.is_noted, 1, 0):
+        on_loaded(w)
 
 
 # --- the loop ------------------------------------------------------------------------------------------------
@@ -1545,6 +1562,11 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
         return
     if t.superseded:
         on_due_superseded(w, t)
+        return
+    if t.queued == Q_WAITING and w.owes_look:
+        w.owes_look = 0
+        on_loaded(w)                             # there was no memory to ask for a chunk
+        wheel_update(&w.wheel, t)
         return
     if t.queued == Q_WAITING or stream_idle(t):
         flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)

@@ -22,10 +22,10 @@ even that must be without effect, mount the root nodev.
 
 import ctypes
 import errno
-import os
 from collections.abc import Sequence
 from typing import Protocol
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.walk import READ_FLAGS, Place, WalkResolver
 
 __all__ = ["KernelResolver", "Resolver", "choose_resolver"]
@@ -126,6 +126,6 @@ def choose_resolver(root_fd: int, places: Sequence[Place] = ()) -> Resolver:
     """Ask this kernel, under the filters this process runs with, for the better of the two ways."""
     fd = _openat2(root_fd, b".", _AT_READ)
     if fd >= 0:
-        os.close(fd)
+        close_descriptor(fd)
     unavailable = fd in (-errno.ENOSYS, -errno.EPERM, -errno.EINVAL)
     return WalkResolver(root_fd, places) if unavailable else KernelResolver(root_fd, places)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from snow_owl_tftp.content.beneath import Resolver, choose_resolver
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.names import climbs_above_root, spellings_of
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
@@ -135,7 +136,7 @@ class OpenFile:
         """Close the descriptor; a second call does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            close_descriptor(fd)
 
 
 class FileTree:
@@ -265,10 +266,10 @@ class FileTree:
             if 0 < self.max_file_size_bytes < status.st_size:
                 raise FileTooLargeError(status.st_size)
         except OSError as error:
-            os.close(fd)
+            close_descriptor(fd)
             raise RefusedError(*_IO_ERROR) from error
         except RefusedError:
-            os.close(fd)
+            close_descriptor(fd)
             raise
         return OpenFile(fd, path, status, is_as_sent=is_as_sent)
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.staging import is_staging_name
 
 __all__ = ["Survey", "survey"]
@@ -89,7 +90,7 @@ class _Walk:
         except OSError:
             return  # it broke under us; what was seen so far stands
         finally:
-            os.close(directory_fd)
+            close_descriptor(directory_fd)
 
     def _see(self, entry: os.DirEntry[str], directory_fd: int, prefix: bytes, levels_left: int) -> None:
         name = os.fsencode(entry.name)
@@ -114,7 +115,7 @@ def _remove_leftover(name: bytes, directory_fd: int) -> bool:
         os.unlink(name, dir_fd=directory_fd)
         return True
     finally:
-        os.close(fd)
+        close_descriptor(fd)
 
 
 def _open_any_way(name: bytes, directory_fd: int) -> int:

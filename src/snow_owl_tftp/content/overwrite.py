@@ -20,6 +20,8 @@ import stat
 from contextlib import suppress
 from typing import Final
 
+from snow_owl_tftp.content.descriptors import close_descriptor
+
 __all__ = ["copy_bytes", "may_overwrite", "overwrite"]
 
 _CHUNK_BYTES: Final = 1 << 18
@@ -58,7 +60,7 @@ def overwrite(name: bytes, directory_fd: int, source_fd: int, *, fsync: bool) ->
         if fsync:
             os.fsync(fd)
     finally:
-        os.close(fd)
+        close_descriptor(fd)
 
 
 def copy_bytes(source_fd: int, target_fd: int) -> None:

@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
+from snow_owl_tftp.content.descriptors import close_descriptor
+
 __all__ = ["FileIdentity", "give_new", "identity_of", "keep_or_give"]
 
 FileIdentity: TypeAlias = tuple[int, int, int]
@@ -82,7 +84,7 @@ def keep_or_give(fd: int, name: bytes, directory_fd: int, mode_bits: int) -> Fil
             _keep(fd, status, Path(f"/proc/self/fd/{old_fd}"))
         return identity_of(status)
     finally:
-        os.close(old_fd)
+        close_descriptor(old_fd)
 
 
 def give_new(fd: int, directory_fd: int, mode_bits: int) -> None:

@@ -12,6 +12,7 @@ import re
 import stat
 from typing import Literal, Protocol
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.overwrite import copy_bytes
 from snow_owl_tftp.content.permissions import give_new, keep_or_give
 from snow_owl_tftp.content.refusals import UploadError, refuse_upload
@@ -103,7 +104,7 @@ def make_directory(name: bytes, parent_fd: int, terms: UploadTerms) -> None:
         inherited = os.fstat(fd).st_mode & stat.S_ISGID  # which chmod would take away again
         give_new(fd, parent_fd, 0o700 | terms.file_mode_bits | readable >> 2 | inherited)
     finally:
-        os.close(fd)
+        close_descriptor(fd)
     if terms.fsync:
         fsync_directory(parent_fd)
 
@@ -143,7 +144,7 @@ def _copy_version(name: bytes, version: bytes, directory_fd: int) -> None:
         finally:
             copy.close()
     finally:
-        os.close(fd)
+        close_descriptor(fd)
 
 
 def fsync_directory(directory_fd: int) -> None:

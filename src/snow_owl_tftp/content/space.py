@@ -23,10 +23,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.refusals import UploadError, refuse_upload
 
 __all__ = ["Reservation", "Space"]
 
+_LITTLE: Final = 8
+"""With less room than this part of the limit the area is counted before an upload of unknown size begins."""
 RECOUNT_S: Final = 10.0
 """A count walks the whole area, in the thread of the upload that would be refused."""
 
@@ -97,7 +100,9 @@ class Space:
             return reservation, 0
         # Something must fit: a limit of 0 bytes would read as no limit further down.
         least_bytes = 1 if announced_bytes is None else announced_bytes
-        room_bytes = self._claim(reservation, least_bytes)
+        # Nobody knows how much comes: a limit that files have left by another way should not cut it off.
+        enough_bytes = self._max_bytes // _LITTLE if announced_bytes is None else announced_bytes
+        room_bytes = self._claim(reservation, least_bytes, enough_bytes)
         return reservation, room_bytes if announced_bytes is None else announced_bytes
 
     def claim(self, reservation: Reservation, size_bytes: int) -> None:
@@ -107,7 +112,7 @@ class Space:
             UploadError: There is no room (ERROR 3); what was held before is still held.
         """
         if self._max_bytes:
-            self._claim(reservation, size_bytes)
+            self._claim(reservation, size_bytes, size_bytes)
             reservation.announced_bytes = size_bytes
 
     def finish(self, reservation: Reservation) -> None:
@@ -157,11 +162,11 @@ class Space:
         with self._lock:
             self._running.discard(reservation)
 
-    def _claim(self, reservation: Reservation, least_bytes: int) -> int:
+    def _claim(self, reservation: Reservation, least_bytes: int, enough_bytes: int) -> int:
         if self._counted_at is None:
             self._recount()
         room_bytes = self._try_claim(reservation, least_bytes)
-        if room_bytes < least_bytes and self._is_count_old():
+        if room_bytes < enough_bytes and self._is_count_old():
             self._recount()
             room_bytes = self._try_claim(reservation, least_bytes)
         if room_bytes < least_bytes:
@@ -204,7 +209,7 @@ def _cut_off(reservation: Reservation) -> None:
         os.ftruncate(reservation.fd, 0)  # it may have a name, and live on until the transfer ends
         os.dup2(fd, reservation.fd, inheritable=False)
     finally:
-        os.close(fd)
+        close_descriptor(fd)
     reservation.is_cut_off = True
 
 

@@ -20,8 +20,9 @@ import os
 import re
 import secrets
 import tempfile
-from pathlib import Path
 from typing import Final
+
+from snow_owl_tftp.content.descriptors import close_descriptor
 
 __all__ = ["ScratchFile", "StagedFile", "is_staging_name"]
 
@@ -112,7 +113,7 @@ class StagedFile:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             self._unlink()
-            os.close(fd)
+            close_descriptor(fd)
 
     def _link(self, directory_fd: int, name: bytes) -> None:
         # linkat follows this link to the file itself. AT_EMPTY_PATH would need no /proc, but a capability.
@@ -174,7 +175,7 @@ def _open_unnamed(directory_fd: int) -> int:
         if error.errno in _NO_UNNAMED_FILES:
             return -1
         raise
-    if Path(f"/proc/self/fd/{fd}").exists():
+    if os.access(f"/proc/self/fd/{fd}", os.F_OK):
         return fd
-    os.close(fd)  # no /proc (a bare chroot): it could never be given a name
+    close_descriptor(fd)  # no /proc (a bare chroot): it could never be given a name
     return -1

@@ -30,6 +30,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol import netascii
@@ -181,8 +182,7 @@ class NetasciiCache:
         self._take_memory(source.size_bytes)
         copied_bytes = 0
         try:
-            fd = convert(source)
-            copy = OpenFile(fd, source.relative_path, os.fstat(fd))
+            copy = _opened(convert(source), source.relative_path)
             copied_bytes = copy.size_bytes
         finally:
             with self._lock:
@@ -223,7 +223,7 @@ class NetasciiCache:
             fd = fcntl.fcntl(kept.copy.fd, fcntl.F_DUPFD_CLOEXEC, 0)
         except OSError as error:
             raise _refusal(error) from error
-        shared = OpenFile(fd, relative_path, os.fstat(fd))
+        shared = _opened(fd, relative_path)
         kept.users += 1
         shared.held = _Use(kept, self._ended)
         return shared
@@ -252,6 +252,15 @@ class NetasciiCache:
         self._forget_unless_used(kept)
 
 
+def _opened(fd: int, relative_path: bytes) -> OpenFile:
+    """Takes the descriptor over. Raises: RefusedError."""
+    try:
+        return OpenFile(fd, relative_path, os.fstat(fd))
+    except OSError as error:
+        close_descriptor(fd)
+        raise _refusal(error) from error
+
+
 def _content_of(file: OpenFile) -> _Content:
     return file.device, file.inode, file.size_bytes, file.mtime_ns, file.ctime_ns
 
@@ -277,7 +286,7 @@ def convert(source: OpenFile) -> int:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         return fd
     except BaseException as error:
-        os.close(fd)
+        close_descriptor(fd)
         if isinstance(error, OSError):
             raise _refusal(error) from error
         raise

@@ -34,6 +34,7 @@ from typing import Final
 from msgspec import Struct
 
 from snow_owl_tftp.content.beneath import Resolver, choose_resolver
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.leftovers import Survey, survey
 from snow_owl_tftp.content.overwrite import may_overwrite, overwrite
@@ -138,7 +139,7 @@ class UploadArea:
         """Tell whether something has a path already."""
         fd = self._resolver.open(path)
         if fd >= 0:
-            os.close(fd)
+            close_descriptor(fd)
         return fd not in (-errno.ENOENT, -errno.ENOTDIR, -errno.ENAMETOOLONG)
 
     def begin(self, terms: UploadTerms, announced_bytes: int | None = None, *, is_netascii: bool = False) -> "Upload":
@@ -174,10 +175,10 @@ class UploadArea:
             make_file = _file_maker(directory_fd, name, present, terms)
             return Upload(self, terms, directory_fd, make_file, announced_bytes, is_netascii=is_netascii)
         except OSError as error:
-            os.close(directory_fd)
+            close_descriptor(directory_fd)
             raise refuse_upload(error, where=terms.path) from error
         except BaseException:
-            os.close(directory_fd)
+            close_descriptor(directory_fd)
             raise
 
     def open_directory(self, terms: UploadTerms) -> int:
@@ -193,13 +194,13 @@ class UploadArea:
         parents = terms.path.split(b"/")[:-1]
         directory_fd, missing = self._open_deepest(parents)
         if missing and not terms.create_directories:
-            os.close(directory_fd)
+            close_descriptor(directory_fd)
             raise FileNotFoundError(errno.ENOENT, "no such directory")
         for depth in range(len(parents) - len(missing), len(parents)):
             try:
                 make_directory(parents[depth], directory_fd, terms)
             finally:
-                os.close(directory_fd)
+                close_descriptor(directory_fd)
             directory_fd = self._open_at(parents[: depth + 1])
             if directory_fd < 0:
                 raise OSError(-directory_fd, os.strerror(-directory_fd))
@@ -225,8 +226,15 @@ class UploadArea:
     def _open_at(self, parts: Sequence[bytes]) -> int:
         """Return a descriptor of a directory below the root, or a negative errno."""
         fd = self._resolver.open(b"/".join(parts) or b".")
-        if fd >= 0 and not stat.S_ISDIR(os.fstat(fd).st_mode):
-            os.close(fd)
+        if fd < 0:
+            return fd
+        try:
+            is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        except OSError as error:
+            close_descriptor(fd)
+            return -(error.errno or errno.EIO)
+        if not is_directory:
+            close_descriptor(fd)
             return -errno.ENOTDIR
         return fd
 
@@ -309,7 +317,7 @@ class Upload:
             if self._decoded is not None:
                 self._decoded.close()
             self._received.close()
-            os.close(self._directory_fd)
+            close_descriptor(self._directory_fd)
 
     def _commit(self, received_bytes: int) -> StoredFile:
         self._area.space.finish(self._reservation)
@@ -324,7 +332,7 @@ class Upload:
                 fsync_directory(directory_fd)
             return StoredFile(self._real_path(directory_fd), size_bytes, kept_as)
         finally:
-            os.close(directory_fd)
+            close_descriptor(directory_fd)
 
     def _check_received(self, received_bytes: int) -> None:
         if os.fstat(self.fd).st_size != received_bytes:

@@ -21,6 +21,7 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.errors import ConfigError
 
 __all__ = ["READ_FLAGS", "Place", "WalkResolver"]
@@ -69,7 +70,7 @@ class Place:
         """Close it at once; a second call does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            close_descriptor(fd)
 
     def __del__(self) -> None:
         self.close()
@@ -111,7 +112,7 @@ class WalkResolver:
         """See Resolver.explain."""
         walk = self._begin(path)
         try:
-            os.close(walk.run())
+            close_descriptor(walk.run())
         except OSError as error:
             return walk.describe(error)
         finally:
@@ -168,7 +169,7 @@ class _Walk:
     def close(self) -> None:
         """Close what is held, but for the place."""
         for fd in self.directories[1:]:
-            os.close(fd)
+            close_descriptor(fd)
         del self.directories[1:], self.names[:]
 
     def describe(self, error: OSError) -> str:
@@ -192,7 +193,7 @@ class _Walk:
 
     def _go_up(self, *, is_of_link: bool) -> None:
         if len(self.directories) > 1:
-            os.close(self.directories.pop())
+            close_descriptor(self.directories.pop())
             self.names.pop()
         elif is_of_link and self._place is not None:
             self._change_place(self._place.real_path[:-1])
@@ -203,7 +204,7 @@ class _Walk:
         try:
             target = os.readlink(b"", dir_fd=fd)
         finally:
-            os.close(fd)
+            close_descriptor(fd)
         self._link = os.fsencode(self._shown(*self.names, self._part)) + b" -> " + target
         self._links += 1
         if self._links > _MAX_LINKS:
@@ -239,7 +240,7 @@ class _Walk:
         """Open what is no directory and no link; what is not regular is returned unopened, as O_PATH."""
         if not self.pending and not stat.S_ISREG(mode):
             return fd
-        os.close(fd)
+        close_descriptor(fd)
         if self.pending:
             raise OSError(errno.ENOTDIR, "a file on the way")
         self._is_opening = True
@@ -252,5 +253,5 @@ def _look_at(part: bytes, directory: int) -> tuple[int, int]:
     try:
         return fd, os.fstat(fd).st_mode
     except OSError:
-        os.close(fd)
+        close_descriptor(fd)
         raise

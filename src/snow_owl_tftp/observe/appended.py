@@ -15,6 +15,7 @@ Not for several threads at once.
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -84,7 +85,8 @@ class AppendedFile:
         """Close it; a second call does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)
 
     def _has_the_name(self) -> bool:
         try:
@@ -101,7 +103,8 @@ class AppendedFile:
             os.dup2(fd, self.fd, inheritable=False)
             self.identity = identity
         finally:
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)
 
 
 def _identity_of(status: os.stat_result) -> tuple[int, int]:

@@ -9,8 +9,9 @@ Invariants:
 - Callers hand over names as they are; the renderers here make them harmless (see `lines`).
 - A level that is off costs a call of an empty method.
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
-- Writing never raises and never waits; a line that cannot be written is counted and lost. A collector that
-  stopped reading a pipe would stop the event loop with it.
+- Writing never raises and never waits; a line that cannot be written is counted and lost, and how many were is told
+  once lines are written again. A collector that stopped reading a pipe would stop the event loop with it.
+- Lines stay whole: the rest of one that was cut off, by a full disk say, is written before the next.
 - A file that was moved away gets no further line (see `appended`).
 """
 
@@ -50,6 +51,7 @@ class LogFile:
     Attributes:
         lost_lines_total: How many could not be written.
         on_trouble: Told why the file's name cannot be opened any more; it may log.
+        on_lost: Told how many lines were lost, once one is written again; it may log.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -63,6 +65,10 @@ class LogFile:
         """
         self.lost_lines_total = 0
         self.on_trouble: Callable[[str], None] = lambda reason: None
+        self.on_lost: Callable[[int], None] = lambda lines: None
+        self._untold_lines = 0
+        self._lost_last = False
+        self._cut_off = b""  # what is left to write of the last line
         self._lock = threading.Lock()
         self._file = AppendedFile(path, "logging.file", nonblocking=False) if path else None
         # Asked before each write: O_NONBLOCK on standard error would be everybody's who has the terminal or pipe.
@@ -75,24 +81,53 @@ class LogFile:
         return os.isatty(self._file.fd if self._file else 2)
 
     def write(self, line: bytes) -> None:
-        """Write one line, its end included; it is counted as lost if only a part can be written."""
+        """Write one line, its end included; it is counted as lost if none of it can be written."""
         with self._lock:
-            trouble = self._file.follow() if self._file else ""
-            try:
-                complete = self._write_at_once(self._file.fd if self._file else 2, line)
-            except OSError:
-                complete = False
-            self.lost_lines_total += not complete
+            trouble = self._follow()
+            self._count(line, self._write_at_once(self._cut_off + line))
+            flows_again = self._untold_lines and not self._cut_off and not self._lost_last
+            lost, self._untold_lines = (self._untold_lines, 0) if flows_again else (0, self._untold_lines)
         if trouble:
             self.on_trouble(trouble)
+        if lost:
+            self.on_lost(lost)
 
-    def _write_at_once(self, fd: int, line: bytes) -> bool:
-        if len(line) > select.PIPE_BUF and not stat.S_ISREG(os.fstat(fd).st_mode):
-            # What is writable takes PIPE_BUF bytes without waiting (pipe(7)); a traceback may be longer.
-            parts = [line[at : at + select.PIPE_BUF] for at in range(0, len(line), select.PIPE_BUF)]
+    def _follow(self, *, at_once: bool = False) -> str:
+        if self._file is None:
+            return ""
+        before = self._file.identity
+        trouble = self._file.follow(at_once=at_once)
+        if self._file.identity != before:
+            self._cut_off = b""  # its beginning is in the file that went
+        return trouble
+
+    def _count(self, line: bytes, written_bytes: int) -> None:
+        """Keep what is left of a line that was begun; one that was not is lost."""
+        of_line = written_bytes - len(self._cut_off)
+        self._lost_last = of_line <= 0
+        if of_line > 0:
+            self._cut_off = line[of_line:]
         else:
-            parts = [line]
-        return all(bool(self._poll.poll(0)) and os.write(fd, part) == len(part) for part in parts)
+            self._cut_off = self._cut_off[written_bytes:]
+            self.lost_lines_total += 1
+            self._untold_lines += 1
+
+    def _write_at_once(self, data: bytes) -> int:
+        """Return how many bytes could be written."""
+        fd, written_bytes = self._file.fd if self._file else 2, 0
+        try:
+            # What is writable takes PIPE_BUF bytes without waiting (pipe(7)); a traceback may be longer.
+            is_long_for_a_pipe = len(data) > select.PIPE_BUF and not stat.S_ISREG(os.fstat(fd).st_mode)
+            step_bytes = select.PIPE_BUF if is_long_for_a_pipe else len(data)
+            while written_bytes < len(data) and self._poll.poll(0):
+                part = data[written_bytes : written_bytes + step_bytes]
+                at_once = os.write(fd, part)
+                written_bytes += at_once
+                if at_once < len(part):
+                    break
+        except OSError:
+            pass  # disk full, quota, nobody reads: what is missing is counted by the caller
+        return written_bytes
 
     # The names under which structlog calls whatever it wraps.
     debug = info = warning = error = critical = write
@@ -100,7 +135,7 @@ class LogFile:
     def reopen(self) -> None:
         """Go over to the file that has the name now, without waiting for the next line."""
         with self._lock:
-            trouble = self._file.follow(at_once=True) if self._file else ""
+            trouble = self._follow(at_once=True)
         if trouble:
             self.on_trouble(trouble)
 

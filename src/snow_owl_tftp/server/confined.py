@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import FileTree, OutsideRootError, refusal_of_errno
 from snow_owl_tftp.content.names import climbs_above_root, fold, normalise_name
 from snow_owl_tftp.errors import ConfigError, RefusedError
@@ -71,7 +72,7 @@ class ConfinedFile:
             False where `open` would fail.
         """
         try:
-            os.close(self.open_descriptor())
+            close_descriptor(self.open_descriptor())
         except RefusedError:
             return False
         return True
@@ -138,7 +139,7 @@ def confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
         directory = _relative(os.path.realpath(file.root), os.path.realpath(root))
         # Held to its own directory first. That one may be moved, or become a link, before it is opened again: what is
         # sent is opened beneath the root.
-        os.close(file.open_descriptor())
+        close_descriptor(file.open_descriptor())
         return ConfinedFile(root, f"{directory}/{file.path}", hidden=True)
     absolute = os.path.abspath(file)  # noqa: PTH100 - resolve() would follow links, which the kernel is to judge
     try:

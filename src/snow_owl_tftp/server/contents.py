@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OpenFile, OutsideRootError, refusal_of_errno
 from snow_owl_tftp.content.translate import convert
 from snow_owl_tftp.errors import RefusedError
@@ -176,7 +177,7 @@ def _open_file(file: Path | ConfinedFile, root: Path | None, is_netascii: bool) 
         try:
             return convert(OpenFile(fd, b"", status)) if status.st_size else _read_unsized(fd, is_netascii)
         finally:
-            os.close(fd)
+            close_descriptor(fd)
 
 
 def _confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
@@ -192,7 +193,7 @@ def _open_path(path: Path) -> int:
     # O_NONBLOCK: a FIFO without a writer would hold the thread for ever.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):  # cannot fail: the descriptor is ours and open
-        os.close(fd)
+        close_descriptor(fd)
         raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Not a regular file")
     return fd
 
@@ -202,7 +203,7 @@ def _read_unsized(fd: int, is_netascii: bool) -> int:
     chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
     copy = _memory(map(netascii.encode, chunks) if is_netascii else chunks)
     if os.fstat(fd).st_size:  # an ordinary one, which somebody has begun to write
-        os.close(copy)
+        close_descriptor(copy)
         raise RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
     return copy
 
@@ -215,7 +216,7 @@ def _memory(chunks: Iterable[bytes]) -> int:
             while rest:
                 rest = rest[os.write(fd, rest) :]
     except BaseException:
-        os.close(fd)
+        close_descriptor(fd)
         raise
     return fd
 
@@ -234,4 +235,4 @@ def _measure(file: BinaryIO) -> int | None:
 
 def _close_opened(opening: "Future[int]") -> None:
     if not opening.cancelled() and opening.exception() is None:
-        os.close(opening.result())
+        close_descriptor(opening.result())

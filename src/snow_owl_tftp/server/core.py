@@ -21,6 +21,7 @@ Invariants:
 """
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -41,6 +42,7 @@ from snow_owl_tftp.server.decide import (
     Verdict,
     refuse,
 )
+from snow_owl_tftp.server.remedies import with_remedy
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.samples import CallSampler
 from snow_owl_tftp.server.sockets import open_addresses
@@ -116,7 +118,9 @@ class Server:
             hand_over(engine, addresses)
             engine.run()
         except OSError as error:
-            raise EngineError(error.errno, f"the engine cannot start: {error.strerror}") from error
+            raise EngineError(error.errno, with_remedy("the engine cannot start", error)) from error
+        except MemoryError as error:
+            raise EngineError(errno.ENOMEM, with_remedy("the engine cannot start", error)) from error
         finally:
             for address in addresses:
                 address.close()
@@ -205,7 +209,12 @@ class Server:
         engine.drain()
         # In a thread: it waits for the I/O threads, and those for a disk. What follows is a callback and no task:
         # nobody can cancel that, a loop that ends included.
-        ended = loop.run_in_executor(None, engine.stop)
+        try:
+            ended = loop.run_in_executor(None, engine.stop)
+        except RuntimeError:  # no thread is to be had: better late than never
+            engine.stop()
+            ended = loop.create_future()
+            ended.set_result(None)
         self._stopping = loop.create_future()
         ended.add_done_callback(lambda ended: self._on_stopped(engine, ended))
 
@@ -392,6 +401,11 @@ class Server:
             context = accepted.plan.context
             context.let_go()
             error = RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
+            self._carry_out(asked, refuse(context.request, error))
+        except MemoryError:
+            context = accepted.plan.context
+            context.let_go()
+            error = RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
             self._carry_out(asked, refuse(context.request, error))
         except ValueError as error:
             accepted.plan.context.let_go()

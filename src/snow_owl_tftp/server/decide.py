@@ -14,7 +14,6 @@ Invariants:
 """
 
 import asyncio
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
 from snow_owl_tftp.content.names import fold, spellings_of
 from snow_owl_tftp.content.translate import NetasciiCache
@@ -160,7 +160,7 @@ class Accepted:
         """Close what the plan holds, since nobody will start it."""
         self.plan.context.let_go()
         if self.plan.role == Role.SENDER:  # a sink belongs to its context
-            os.close(self.plan.fd)
+            close_descriptor(self.plan.fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,8 +355,11 @@ class FileDecider:
         key = _directory_of(request.filename)
         if self._slow_opens >= _MAX_SLOW_OPENS or self._threads.waiting_for(key) >= _MAX_SLOW_OPENS_PER_KEY:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
+        try:
+            opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
+        except RuntimeError:  # no thread is to be had
+            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         self._slow_opens += 1
-        opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
         future = asyncio.wrap_future(opening)
         future.add_done_callback(lambda done: self._note_opened(done, opening))
         return future

@@ -60,19 +60,29 @@ class PatientThreads(Executor):
             kwargs: Likewise.
 
         Raises:
-            RuntimeError: After `shutdown`.
+            RuntimeError: After `shutdown`; or no thread can be started, and there is none yet. Nothing waits then.
         """
         future: Future[_T] = Future()
         with self._changed:
             if self._is_closed:
                 raise RuntimeError("no work is taken after shutdown")
+            if self._waiting_total >= self._idle_total and self._threads_total < self._max_threads:
+                self._start_thread()
             self._waiting.setdefault(key, deque()).append((future, lambda: fn(*args, **kwargs)))
             self._waiting_total += 1
-            if self._waiting_total > self._idle_total and self._threads_total < self._max_threads:
-                self._threads_total += 1
-                threading.Thread(target=self._run, name=f"{self._name}_{self._threads_total}", daemon=True).start()
             self._changed.notify()
         return future
+
+    def _start_thread(self) -> None:
+        """Raises: RuntimeError, where the system has no thread for us and none could do the work later."""
+        thread = threading.Thread(target=self._run, name=f"{self._name}_{self._threads_total + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads_total:
+                raise
+        else:
+            self._threads_total += 1
 
     def waiting_for(self, key: bytes) -> int:
         """How much work of one key waits or is being done."""

@@ -14,6 +14,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -108,7 +109,7 @@ class _Receiving(UploadContext):
     def let_go(self) -> None:
         """See UploadContext.let_go."""
         fd, self.fd = self.fd, -1
-        os.close(fd)
+        close_descriptor(fd)
         self._receiver.end()
 
 

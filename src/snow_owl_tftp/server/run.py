@@ -15,6 +15,8 @@ import gc
 import os
 import resource
 import signal
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from snow_owl_tftp import __version__
 from snow_owl_tftp.config import Settings
-from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.server.activation import take_given_sockets
@@ -31,6 +33,7 @@ from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.hooks import UploadHook
 from snow_owl_tftp.server.log_places import refuse_logs_below_root
 from snow_owl_tftp.server.reload import Reloader
+from snow_owl_tftp.server.remedies import with_remedy
 from snow_owl_tftp.server.report import Report
 from snow_owl_tftp.server.root_watch import RootWatch
 from snow_owl_tftp.server.sockets import format_address
@@ -59,8 +62,33 @@ def serve(
 
     Raises:
         ConfigError: The root, a log file or an address is not what the settings say.
-        EngineError: The operating system refused a socket, memory or a thread.
+        EngineError: The operating system refused a descriptor, memory or a thread.
     """
+    has_started = threading.Event()
+
+    def announce_started(address: str) -> None:
+        has_started.set()
+        announce(address)
+
+    try:
+        _live(settings, announce_started, read_again, dropped_keys)
+    except EngineError:
+        raise
+    except (OSError, MemoryError, RuntimeError) as error:  # Python's word for a thread that cannot be had is the last
+        if has_started.is_set():
+            raise
+        # What asyncio leaves half made complains when it is collected; all there is to say is said.
+        sys.unraisablehook = lambda _: None
+        raise EngineError(getattr(error, "errno", None), with_remedy("the server cannot start", error)) from error
+
+
+def _live(
+    settings: Settings,
+    announce: Callable[[str], None],
+    read_again: Callable[[], Settings] | None,
+    dropped_keys: Sequence[str],
+) -> None:
+    """See serve."""
     occupy_standard_descriptors()
     raise_descriptor_limit()
     refuse_logs_below_root(settings)
@@ -79,6 +107,7 @@ def serve(
         closing.callback(audit.close)
         report = Report(settings, log, audit)
         log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
+        log_file.on_lost = lambda lines: report.log.error("log lines lost", lines=lines)
         audit_key = "logging.audit_file" if settings.logging.audit_file else "logging.file"
         audit.on_trouble = lambda reason: _tell_of_file(report, audit_key, reason)
         hook = UploadHook(settings.write_config, log)
@@ -111,7 +140,9 @@ def serve(
         reloader = Reloader(settings, read_again, apply)
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
-        asyncio.run(_serve(_Parts(reloader, watch, server, report, audit, hook, reopen), announce))
+        serving = _serve(_Parts(reloader, watch, server, report, audit, hook, reopen), announce)
+        closing.callback(serving.close)  # where there is no event loop for it
+        asyncio.run(serving)
 
 
 def _tell_of_file(report: Report, key: str, reason: str) -> None:

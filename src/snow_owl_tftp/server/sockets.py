@@ -17,7 +17,6 @@ Invariants:
 """
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from typing import Any, Final
 
 from snow_owl_tftp.config import Settings, SocketSettings
 from snow_owl_tftp.errors import ConfigError, EngineError
+from snow_owl_tftp.server.remedies import with_remedy
 
 __all__ = ["BoundAddress", "format_address", "open_addresses"]
 
@@ -308,7 +308,7 @@ def _bind_error(host: str, port: int, error: OSError) -> EngineError:
         errno.EADDRNOTAVAIL: "no interface of this machine has the address",
         errno.EMFILE: "raise the limit of open files (ulimit -n), or lower tid_sockets or workers",
     }
-    reason = error.strerror or os.strerror(error.errno or 0)
+    what = f"cannot listen on {format_address(host, port)}"
     remedy = remedies.get(error.errno or 0)
-    text = f"cannot listen on {format_address(host, port)}: {reason}"
-    return EngineError(error.errno, f"{text}; {remedy}" if remedy else text)
+    text = f"{what}: {error.strerror}; {remedy}" if remedy else with_remedy(what, error)
+    return EngineError(error.errno, text)

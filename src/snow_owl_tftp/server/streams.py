@@ -17,6 +17,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.options import Negotiated
@@ -84,7 +85,7 @@ class Stream:
             log_event(logging.ERROR, "a stream failed", {"file": self._name}, failure)
             self._abort()
             await self._is_over.wait()
-        os.close(self._writer)
+        close_descriptor(self._writer)
         await self._close_chunks()
         if failure is not None and not isinstance(failure, Exception):
             raise failure  # cancelled, or the program is to end

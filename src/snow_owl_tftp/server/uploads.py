@@ -168,7 +168,8 @@ class UploadDesk:
             self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_for_room)
 
     def _look_for_room(self) -> None:
-        def on_done(_: object) -> None:
+        def on_done(done: "asyncio.Future[None]") -> None:
+            _ = done.cancelled() or done.exception()  # a look that failed is made again, soon
             self._look = None
             if self._open or self._waiting:
                 self._look_later()
