@@ -623,6 +623,7 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
     w.counters.live_transfers += 1
     count_half_open(w, t)
     if add_by_request(w, t, of_peer) < 0:
+        w.counters.requests_dropped += 1
         release(w, t)
         return NULL
     return t
@@ -641,6 +642,7 @@ cdef bint is_repeated(Worker *w, int32_t listener, const uint8_t *bytes, uint32_
     if t.state == T_REQUESTED or t.state == T_FLUSHING or t.state == T_COMMITTING:
         return True
     if t.state != T_ACTIVE:
+        w.counters.requests_revived += 1
         supersede(w, t, listener, SUPERSEDED)
         return False
     if not t.flight.proven:
@@ -726,6 +728,7 @@ cdef void ask_again(Worker *w, Transfer *elder, int32_t listener, const uint8_t 
     """The client seems to have done with `elder`, or to have forgotten it: its request is a new one."""
     cdef uint64_t id = elder.id
     cdef Transfer *t
+    w.counters.requests_revived += 1
     supersede(w, elder, listener, SUPERSEDED_PERHAPS)
     t = take_request(w, listener, bytes, size, peer, local, peer_hash(peer, w.secret),
                      request_hash(w, listener, bytes, size))
@@ -798,12 +801,12 @@ cdef Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, u
         id = t.id
         begin(w, t, recipe, NULL)
         return transfer_by_id(w, id)
-    w.counters.flow_misses += 1
     m = message_new(M_REQUEST, t.id, bytes, size)
     if m == NULL:
         w.counters.requests_dropped += 1
         release(w, t)
         return NULL
+    w.counters.flow_misses += 1
     m.worker = w.number
     m.peer = peer[0]
     m.local = local[0]
@@ -1106,6 +1109,8 @@ cdef void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, uint32_t 
         on_request(w, socket, bytes, size, peer, local)
     elif size >= 2 and bytes[0] == 0:
         reject_stray(w, socket, peer, local, bytes[1], of_peer ^ (<uint32_t>socket * <uint32_t>0x9E3779B1))
+    else:
+        w.counters.malformed += 1                # nobody's, and no packet either
 
 
 cdef void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
