@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -113,9 +114,8 @@ static void option(struct datagram *d, struct talk *t) {
     }
     if (!strcasecmp(name, "blksize")) snprintf(value, sizeof value, "%u", t->blksize = usual_blksize());
     else if (!strcasecmp(name, "windowsize")) snprintf(value, sizeof value, "%u", 1 + any(one_in(20) ? 65535 : 32));
-    else if (!strcmp(name, "timeout")) snprintf(value, sizeof value, "%u", 1 + any(longest_timeout_s));
+    else if (!strcasecmp(name, "timeout")) snprintf(value, sizeof value, "%u", 1 + any(longest_timeout_s));
     else snprintf(value, sizeof value, "%u", any(100000));
-    if (!strcmp(name, "timeout") && atoi(value) > longest_timeout_s) strcpy(value, "1");
     string(d, value);
 }
 
@@ -193,6 +193,17 @@ static void mutate(struct datagram *d) {
     }
 }
 
+/* A server keeps to the `timeout` that was asked for, and whoever looks at its tables afterwards does not want to wait. */
+static void keep_timeout_short(struct datagram *d) {
+    static const char name[] = "timeout";
+    d->bytes[d->size] = d->bytes[d->size + 1] = 0; /* there is room behind the longest */
+    for (int at = 2; at + (int)sizeof name < d->size; at++) {
+        char *value = (char *)d->bytes + at + sizeof name;
+        if (strcasecmp((char *)d->bytes + at, name) || atoi(value) <= longest_timeout_s || atoi(value) > 255) continue;
+        *value = 'x';
+    }
+}
+
 /* ---- one datagram */
 
 static int tid_port(struct talk *t) { /* its own transfer's, another socket's, or any */
@@ -217,6 +228,7 @@ static int compose(struct datagram *d, struct talk *t) { /* returns the port tha
     else junk(d);
     if (one_in(5)) mutate(d);
     if (one_in(200)) mutate(d), mutate(d), mutate(d);
+    keep_timeout_short(d);
     if (one_in(8)) kept[kept_count < KEPT ? kept_count++ : (int)any(KEPT)] = *d;
     if (d->size >= 2 && d->bytes[1] == 5 && !one_in(4)) t->tid = 0; /* as far as it knows that was the end */
     if (is_request(d) || !t->tid) t->asked_us = now_us();
@@ -231,6 +243,7 @@ static int leave(struct talk *t, int count) { /* returns how many left */
     struct mmsghdr messages[BATCH] = {0};
     int sent;
     for (int i = 0; i < count; i++) {
+        if (i && !t->tid && !t->is_wild) count = i + 1; /* it has just given up: one request more */
         to[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(compose(&batch[i], t))};
         to[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         parts[i] = (struct iovec){batch[i].bytes, batch[i].size};

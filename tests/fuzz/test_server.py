@@ -34,7 +34,9 @@ def victim_of(tmp_path: Path, fuzzer: Path) -> Callable[[int, bool], Victim]:
 def check(victim: Victim) -> None:
     report = victim.check_quiet()
     print(report, victim.fuzzed, victim.lost, victim.honest_done)
-    assert report["counts"]["flow_hits"] > 100
+    begun = report["counts"]["transfers_started"]
+    assert begun > 300, "else it was all refused at the door"
+    assert report["counts"]["flow_hits"] > 30
     assert report["counts"]["blocks_received"] > 100
     assert victim.honest_done >= 3
     victim.check_end()
@@ -45,9 +47,12 @@ def test_fuzzed_datagrams_harm_neither_the_server_nor_honest_clients(victim_of):
     """All four at once: each spends most of this test waiting for its last transfers to expire."""
     with contextlib.ExitStack() as running:
         victims = [running.enter_context(victim_of(*configuration)) for configuration in CONFIGURATIONS]
-        for number, victim in enumerate(victims):
-            with company(victim):
-                victim.end_fuzzer(victim.start_fuzzer(SEED + number, 25_000))
+        with contextlib.ExitStack() as attacked:
+            for victim in victims:
+                attacked.enter_context(company(victim))
+            fuzzers = [victim.start_fuzzer(SEED + number, 15_000) for number, victim in enumerate(victims)]
+            for victim, fuzzer in zip(victims, fuzzers, strict=True):
+                victim.end_fuzzer(fuzzer)
         for victim in victims:
             check(victim)
 

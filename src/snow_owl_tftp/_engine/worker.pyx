@@ -670,6 +670,10 @@ cdef void supersede(Worker *w, Transfer *t, int32_t listener, int how) noexcept 
         # next file takes whatever comes first for the answer.
         remove_by_request(w, t)
         t.superseded = how
+        if t.flight.deadline_ns > w.now_ns + w.retransmit.ceiling_ns:
+            # A negotiated timeout may be 255 s, and who does not speak has nothing to wait for so long.
+            t.flight.deadline_ns = w.now_ns + w.retransmit.ceiling_ns
+            wheel_update(&w.wheel, t)
 
 
 # --- a request that comes again while its transfer runs -------------------------------------------------------
