@@ -91,6 +91,8 @@ class Server:
         self._addresses: tuple[tuple[str, int], ...] = ()
         self.transfers_total = 0
         self.dropped_total = 0
+        self.on_work: Callable[[], None] = _do_nothing
+        """Called whenever the engine has said something, in the event loop; must be quick."""
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -254,6 +256,7 @@ class Server:
             self._take(self._engine)
             self._decide_waiting(self._engine)
             self._flush()
+            self.on_work()
             if self._sampler is not None and self._report.hears_debug:
                 self._sampler.wake()
 
@@ -408,6 +411,10 @@ class Server:
             and figures["transfers_started"] == figures["transfers_ended"]
             and figures["half_open_transfers"] == 0
         )
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _failure_of(done: "asyncio.Future[Any]") -> BaseException | None:

@@ -111,6 +111,7 @@ def serve(
         reloader = Reloader(settings, read_again, apply)
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
+        server.on_work = watch.suspect
         asyncio.run(_serve(_Parts(reloader, watch, server, report, audit, hook, reopen), announce))
 
 
