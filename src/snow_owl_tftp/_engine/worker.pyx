@@ -184,7 +184,7 @@ cdef void close_private(Worker *w, Transfer *t) noexcept nogil:
 cdef void remember(Worker *w, uint32_t hash, uint32_t whose) noexcept nogil:
     """A TID pair whose packets are not answered with ERROR 5 for a while; the oldest of its set gives way."""
     cdef uint64_t *entries = w.ended + (hash & (ENDED_SETS - 1)) * ENDED_WAYS
-    cdef uint32_t second = <uint32_t>(w.now_ns >> 30), i, oldest = 0
+    cdef uint32_t second = <uint32_t>(w.now_ns >> 30) & ENDED_SECOND, i, oldest = 0
     for i in range(<uint32_t>ENDED_WAYS):
         if <uint32_t>(entries[i] >> 32) == hash:
             oldest = i
@@ -200,7 +200,7 @@ cdef uint32_t recall(Worker *w, uint32_t hash) noexcept nogil:
     cdef uint32_t i
     for i in range(<uint32_t>ENDED_WAYS):
         if <uint32_t>(entries[i] >> 32) == hash:
-            if <uint32_t>(w.now_ns >> 30) - (<uint32_t>entries[i] & ENDED_SECOND) < ENDED_SECONDS:
+            if (<uint32_t>(w.now_ns >> 30) - <uint32_t>entries[i] & ENDED_SECOND) < ENDED_SECONDS:
                 return <uint32_t>entries[i] & ~ENDED_SECOND
             return 0
     return 0
