@@ -131,7 +131,9 @@ def test_what_happens_does_not_depend_on_how_late_it_is(now_ns):
 def test_timers_of_an_old_clock_fire_in_time(now_ns):
     dice = random.Random(SEED)
     wheel = probe.WheelProbe(300, now_ns)
-    due = {number: now_ns + dice.randrange(dice.choice([10**6, 10**9, 255 * 10**9, 765 * 10**9])) for number in range(300)}
+    due = {
+        number: now_ns + dice.randrange(dice.choice([10**6, 10**9, 255 * 10**9, 765 * 10**9])) for number in range(300)
+    }
     for number, deadline_ns in due.items():
         wheel.set(number, deadline_ns)
     while due:

@@ -73,7 +73,18 @@ NAMES = [
     *(name.encode() for name in SIZES),
     *[b"moving/0", b"moving/1", b"moving/2", b"missing", b"sub", b"link/none", b"out/passwd", b"fifo", b"latin\xe4"],
     *[b"../../etc/passwd", b"/empty", b"//512", b"..\\513", b"./one", b"sub/../511", b".hidden", b"empty/", b"C:\\one"],
-    *[b"one\xff\xff", b"one\r", b"\x1b[31mred", b"%s%n", b"a" * 250, b"-" * 200 + b".cfg", b"a/" * 100, b"", b" ", b"up/"],
+    *[
+        b"one\xff\xff",
+        b"one\r",
+        b"\x1b[31mred",
+        b"%s%n",
+        b"a" * 250,
+        b"-" * 200 + b".cfg",
+        b"a/" * 100,
+        b"",
+        b" ",
+        b"up/",
+    ],
 ]
 
 
@@ -253,4 +264,3 @@ def company(victim: Victim) -> Iterator[None]:
         for thread in threads:
             thread.join(60)
         assert not any(thread.is_alive() for thread in threads)
-

@@ -130,7 +130,15 @@ class Conversation:
         self.dice.choice(self._mischief())(index)
 
     def _mischief(self) -> list[Callable[[int], None]]:
-        return [self._strangers_say, self._junk, self._jump, self._behind_the_end, self._again, self._ends(), self._acks]
+        return [
+            self._strangers_say,
+            self._junk,
+            self._jump,
+            self._behind_the_end,
+            self._again,
+            self._ends(),
+            self._acks,
+        ]
 
     def _strangers_say(self, index: int) -> None:
         if not self.sent:
@@ -172,7 +180,12 @@ class Conversation:
 
     def _error(self, index: int) -> None:
         text = self.dice.choice([b"", b"no", b"\xff\xfe", b"e" * 600, b"\x1b[2J", b"%s"])
-        self.send(b"\0\5" + self.dice.choice([0, 1, 5, 8, 9, 65535]).to_bytes(2, "big") + text + b"\0" * self.dice.randrange(2))
+        self.send(
+            b"\0\5"
+            + self.dice.choice([0, 1, 5, 8, 9, 65535]).to_bytes(2, "big")
+            + text
+            + b"\0" * self.dice.randrange(2)
+        )
 
     def _huge(self, index: int) -> None:
         self.send(build_data(index & 0xFFFF, STREAM[: self.dice.choice([self.blksize + 1, 9000, 60_000])]))

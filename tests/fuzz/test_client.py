@@ -24,6 +24,11 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def named(error: TransferError) -> str:
+    assert str(error), "it says what happened"
+    return type(error).__name__
+
+
 async def get_one(client: AsyncClient, server: HostileServer, name: str, folder: Path | None) -> str:
     """Returns how it ended, "right" or the name of the error; fails where it ended wrong."""
     path = folder / name if folder else None
@@ -32,9 +37,9 @@ async def get_one(client: AsyncClient, server: HostileServer, name: str, folder:
         async with asyncio.timeout(BOUND_S):
             got = await client.get(name) if path is None else await client.get(name, path)
     except TransferError as error:
-        assert str(error)
-        assert path is None or not path.exists()
-        ended = type(error).__name__
+        ended = named(error)
+        left = path is not None and path.exists()
+        assert not left, "half a file"
     else:
         content = path.read_bytes() if path else got
         assert content in server.right_files(name), (name, len(content), server.talks[name])
@@ -49,8 +54,7 @@ async def put_one(client: AsyncClient, server: HostileServer, name: str, content
             await client.put(name, content)
         ended = "right"
     except TransferError as error:
-        assert str(error)
-        ended = type(error).__name__
+        ended = named(error)
     for talk in server.talks[name]:
         for index, payload in talk.heard.items():
             assert payload == content[(index - 1) * talk.blksize : index * talk.blksize], (name, index)

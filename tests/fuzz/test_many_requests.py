@@ -29,7 +29,9 @@ IS_SANITIZED = os.environ.get("SNOW_OWL_BUILD") == "sanitize"
 
 @contextmanager
 def tiny_load(victim: Victim) -> Iterator[Load]:
-    load = Load(*victim.address, "honest/small", TINY, clients=100, blksize_bytes=512, windowsize_blocks=1, client_timeout_s=2.0)
+    load = Load(
+        *victim.address, "honest/small", TINY, clients=100, blksize_bytes=512, windowsize_blocks=1, client_timeout_s=2.0
+    )
     try:
         load.learn(20)
         yield load

@@ -3,8 +3,7 @@
     python -m tests.fuzz.victim ROOT '{"settings": "by key path"}'
         ── [40123, 40124, 40125, …] ──►                the request port, then the TID ports
         ◄── a line ──
-        ── {"counts": {…}, "events": {…}, …} ──►       and so on; after the line "stop" the server has stopped, and tells
-                                                       once more
+        ── {"counts": {…}, "events": {…}, …} ──►       and so on; at "stop" it stops, and tells once more
 
 May know: how to start a Server, and its engine's events. Must not: answer anything by itself.
 """
@@ -52,13 +51,13 @@ class CountedEngine(Engine):
 
 def udp_ports() -> list[int]:
     """Local ports of this process's UDP sockets over IPv4."""
-    mine = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if is_open(fd)}
+    mine = {str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()}
     rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
     return [int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in mine]
 
 
-def is_open(fd: str) -> bool:
-    return Path(f"/proc/self/fd/{fd}").is_symlink()
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def resident_kb() -> int:
@@ -77,7 +76,7 @@ async def serve(root: Path, overrides: dict[str, Any]) -> None:
     decider = FileDecider(settings, desk)
     server, close = make_server(root, {"logging.level": "info", **overrides}, decider=decider)
     ended = asyncio.Event()
-    descriptors_before = len(os.listdir("/proc/self/fd"))
+    descriptors_before = descriptors()
 
     def tell(engine: Engine, *, is_last: bool = False) -> None:
         told = {
@@ -85,7 +84,7 @@ async def serve(root: Path, overrides: dict[str, Any]) -> None:
             "events": EVENTS,
             "live": engine.live_objects(),
             "rss_kb": resident_kb(),
-            "descriptors": len(os.listdir("/proc/self/fd")),
+            "descriptors": descriptors(),
             "descriptors_before": descriptors_before,
             "dropped": server.dropped_total,
             "contexts": count_contexts() if is_last else -1,
@@ -111,7 +110,6 @@ async def serve(root: Path, overrides: dict[str, Any]) -> None:
         await ended.wait()
         loop.remove_reader(0)
     tell(engine, is_last=True)
-    del engine
     if desk:
         desk.close()
     decider.close()

@@ -1,4 +1,4 @@
-"""One address against thousands, both ways round: a flood from one harms nobody else, nor do thousands of silent ones."""
+"""One address against thousands, both ways round: neither a flood from one nor thousands of silent ones harm others."""
 
 import random
 import socket
@@ -86,7 +86,9 @@ def ask_and_be_silent(server: Address, addresses: range) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("0.0.0.0", 0))
         for number in addresses:
-            source = struct.pack("!i4s4s", 0, socket.inet_aton(f"127.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"), b"")
+            source = struct.pack(
+                "!i4s4s", 0, socket.inet_aton(f"127.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"), b""
+            )
             sock.sendmsg([ask], [(socket.IPPROTO_IP, IP_PKTINFO, source)], 0, server)
 
 

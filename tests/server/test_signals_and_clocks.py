@@ -120,7 +120,7 @@ def test_server_that_was_stopped_for_a_while_goes_on(root: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_soak_server_that_was_stopped_for_longer_than_it_waits_for_clients(root: Path) -> None:
-    """Its clients were not silent for 35 s; it was deaf. Their packets wait in its sockets, and are read before timers run."""
+    """Its clients were not silent for 35 s; it was deaf. Their packets wait in its sockets, and are read first."""
     let_server_stop(root, 35)
 
 
@@ -160,7 +160,10 @@ def test_jumps_of_the_wall_clock_change_nothing_but_the_dates_in_the_log(
     config.write_text("workers = 2\n[retransmit]\ninitial_ms = 200\nhalf_open_give_up_s = 2\n")
     with serve_command(root, "--config", str(config), env=jumping_clock) as server, Client(server.address) as client:
         for _ in range(5):
-            assert client.get("boot", options={"blksize": 1428, "windowsize": 8, "timeout": 1}).payload == CONTENT[:200_000]
+            assert (
+                client.get("boot", options={"blksize": 1428, "windowsize": 8, "timeout": 1}).payload
+                == CONTENT[:200_000]
+            )
             assert client.get("text", mode="netascii").payload == b"a line\r\n" * 1000
         silent = build_request(1, "boot", options=[("blksize", "1000")])
         client.send(silent)
@@ -182,7 +185,7 @@ def test_client_is_as_indifferent_to_the_wall_clock(root: Path, tmp_path: Path, 
 
 
 def test_nothing_but_dates_and_one_cache_asks_the_wall_clock() -> None:
-    """The cache: whether a file was changed a moment ago. Where the clock lies it is asked again, which is always right."""
+    """The cache asks whether a file was changed a moment ago; where the clock lies it reads the file once more."""
     package = Path(__file__).parents[2] / "src/snow_owl_tftp"
     names = ("time.time(", "time.time_ns(", "datetime.now", "CLOCK_REALTIME", "gettimeofday", "time.time,")
     found = {
@@ -227,7 +230,9 @@ def test_server_that_crosses_a_boundary_of_its_clock_serves_on(root: Path, bound
         tid = client.get("boot").peer
         client.send(build_ack(391), tid)
         with pytest.raises(Silence):
-            client.receive(0.3)  # the echo of a transfer that has ended is answered with nothing, by an ERROR least of all
+            client.receive(
+                0.3
+            )  # the echo of a transfer that has ended is answered with nothing, by an ERROR least of all
         assert server.poll() is None
 
 

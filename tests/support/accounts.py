@@ -16,7 +16,9 @@ def check_requests(counts: Mapping[str, Any]) -> None:
     told = counts["flow_hits"] + counts["flow_misses"] + counts["requests_refused_busy"]
     silent = counts["requests_repeated"] + counts["requests_dropped"]
     assert counts["requests"] + counts["requests_revived"] == told + silent, counts
-    assert counts["requests_refused_busy"] == sum(counts[name] for name in counts if name.startswith("refused_")), counts
+    assert counts["requests_refused_busy"] == sum(counts[name] for name in counts if name.startswith("refused_")), (
+        counts
+    )
 
 
 def check_ended(counts: Mapping[str, Any], *, requests: int, begun: int, flow_hits: int) -> None:
