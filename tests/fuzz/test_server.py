@@ -33,7 +33,7 @@ def victim_of(tmp_path: Path, fuzzer: Path) -> Callable[[int, bool], Victim]:
 
 def check(victim: Victim) -> None:
     report = victim.check_quiet()
-    print(report, victim.fuzzed, victim.lost, victim.honest_done)
+    print(report, flush=True)
     begun = report["counts"]["transfers_started"]
     assert begun > 300, "else it was all refused at the door"
     assert report["counts"]["flow_hits"] > 30
