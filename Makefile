@@ -94,10 +94,10 @@ test-release: venv build peers test-flows
 	SNOW_OWL_BUILD=release $(PY) -m pytest $(PYTEST_ARGS)
 
 test-debug: venv debug peers
-	SNOW_OWL_BUILD=debug PYTHONPATH=$(CURDIR)/build/debug/lib $(PY) -m pytest tests/engine $(PYTEST_ARGS)
+	SNOW_OWL_BUILD=debug PYTHONPATH=$(CURDIR)/build/debug/lib $(PY) -m pytest tests/engine tests/fuzz $(PYTEST_ARGS)
 
 test-sanitize: venv sanitize peers
-	scripts/with-sanitizers.sh $(PY) -m pytest tests/engine $(PYTEST_ARGS)
+	scripts/with-sanitizers.sh $(PY) -m pytest tests/engine tests/fuzz $(PYTEST_ARGS)
 
 # One after the other even under -j: the suites would share the machine's two cores, and each prints a summary.
 test: venv build debug sanitize peers

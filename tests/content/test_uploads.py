@@ -661,6 +661,15 @@ def test_upload_ends_once(area: UploadArea) -> None:
         upload.commit(0)
 
 
+def test_commit_behind_a_close_is_no_bug_but_an_aborted_upload(area: UploadArea, root: Path) -> None:
+    """The client goes away while the commit waits for a thread: close may be first."""
+    upload = area.begin(Terms(b"new"))
+    upload.close()
+    error = refusal(lambda: upload.commit(0))
+    assert (error.code, error.text) == (ErrorCode.NOT_DEFINED, "Upload was aborted")
+    assert names_below(root) == {"sub"}
+
+
 def test_closing_after_commit_keeps_the_file_and_the_descriptor_until_then(area: UploadArea, root: Path) -> None:
     upload = area.begin(Terms(b"new"))
     upload.commit(0)

@@ -2,8 +2,8 @@
 
 May know: the engine's contract, and the protocol package, which has its own tests. Must not: use snow_owl_tftp.server,
 whose tests come after these.
-Invariants, checked when a test ends: every thread has left, every figure of live_objects() is zero, and each plan that
-was started got exactly one Completion.
+Invariants, checked when a test ends: every thread has left, every figure of live_objects() is zero, each plan that
+was started got exactly one Completion, and the counters account for every request.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import FLOWS
+from tests.support.accounts import check_ended
 
 from snow_owl_tftp._engine import engine as native
 from snow_owl_tftp.errors import BadPacket
@@ -258,6 +259,12 @@ class Served:
         ended = Counter(c.transfer_id for c in self.completions if not c.flow_hit)
         assert ended == self.started, "each started plan gets exactly one Completion"
         assert max(Counter(c.transfer_id for c in self.completions).values(), default=1) == 1
+        check_ended(
+            self.engine.counters(),
+            requests=self.requests,
+            begun=sum(completion.peer != ("", 0) for completion in self.completions),
+            flow_hits=sum(completion.flow_hit for completion in self.completions),
+        )
 
 
 @pytest.fixture

@@ -255,3 +255,19 @@ def test_a_request_that_is_none_is_refused_by_python(serve):
     with Client(served.address) as client:
         packet, _ = client.exchange(b"\0\1no mode\0")
         assert (packet.code, served.requests) == (4, 1)
+
+
+def test_a_superseded_transfer_goes_soon_whatever_timeout_was_negotiated(serve, file):
+    served = serve(ceiling_ns=300_000_000, initial_ns=100_000_000)
+    with Client(served.address) as client:
+        client.request("file", options={"timeout": 254, "blksize": 100})
+        _, sender = next_packet(client, Oack)
+        client.send(build_ack(0), sender)
+        next_packet(client, Data)
+        client.request("file", options={"blksize": 200})
+        _, sender = next_packet(client, Oack)
+        ended = served.completion()
+        assert (ended.outcome, ended.text) == (Outcome.ABORTED, b"the client sent another request")
+        assert ended.duration_ns < 5 * 10**9
+        client.send(build_error(0, "enough"), sender)
+        served.completion(total=2)

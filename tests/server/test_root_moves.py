@@ -1,8 +1,11 @@
 """Releases are switched by replacing a link: new requests see the new one, and nobody is cut off."""
 
 import asyncio
+import ctypes
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 from tests.server.upload_support import WRITABLE
-from tests.support.client import Client
+from tests.support.client import Client, Refused
 from tests.support.server import serve_command, wait_for
 
 from snow_owl_tftp.config import Settings
@@ -23,6 +26,8 @@ from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.root_watch import RootWatch
 from snow_owl_tftp.server.uploads import UploadDesk
 
+CLONE_NEWNS = 0x00020000  # include/uapi/linux/sched.h
+MS_REC, MS_PRIVATE = 1 << 14, 1 << 18  # include/uapi/linux/mount.h
 OLD, NEW = b"7" * 100_000, b"8" * 100_000
 LIMIT_BYTES = 1000
 
@@ -34,6 +39,20 @@ def base(tmp_path: Path) -> Path:
         (tmp_path / "releases" / release / "boot").write_bytes(content)
     (tmp_path / "current").symlink_to("releases/7")
     return tmp_path
+
+
+def leave_mounts() -> None:
+    """In a child before it becomes the server: its mounts are its own from here on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+        os._exit(77)
+
+
+def get_or_code(client: Client) -> bytes | int:
+    try:
+        return client.get("boot").payload
+    except Refused as refused:
+        return refused.code
 
 
 def switch(base: Path, target: str = "releases/8") -> None:
@@ -81,9 +100,42 @@ def test_root_without_links_is_looked_up_again_at_sighup(base: Path, tmp_path: P
             assert client.get("boot").payload == OLD
         root.rename(base / "moved")
         (base / "releases/8").rename(root)
-        assert client.get("boot").payload == OLD
         server.signal(signal.SIGHUP)
         wait_for(lambda: client.get("boot").payload == NEW, "the new root")
+
+
+def test_root_that_was_removed_and_made_anew_is_served_without_a_signal(base: Path) -> None:
+    root = base / "releases/7"
+    with serve_command(root) as server, Client(server.address) as client:
+        assert client.get("boot").payload == OLD
+        shutil.rmtree(root)
+        wait_for(lambda: get_or_code(client) == ErrorCode.FILE_NOT_FOUND, "the refusal")
+        wait_for(lambda: get_or_code(client) and "the old one stays" in server.log, "the warning")
+        root.mkdir()
+        (root / "boot").write_bytes(NEW)
+        wait_for(lambda: get_or_code(client) == NEW, "the new root")
+        assert server.log.count("the old one stays") == 1
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_file_system_that_is_mounted_over_the_root_is_served_and_so_is_what_lay_below_it(
+    base: Path, is_lazy: bool
+) -> None:
+    """The mounts are in a namespace that the server's process has for itself."""
+    root = base / "releases/7"
+    if os.geteuid() != 0 or not shutil.which("nsenter"):
+        pytest.skip("mounting in a namespace takes root and nsenter")
+    with serve_command(root, preexec_fn=leave_mounts) as server, Client(server.address) as client:
+        mounts = f"--mount=/proc/{server.process.pid}/ns/mnt"
+        assert client.get("boot").payload == OLD
+        subprocess.run(["nsenter", mounts, "mount", "-t", "tmpfs", "none", root], check=True)
+        inside = Path(f"/proc/{server.process.pid}/root{root}/boot")
+        inside.write_bytes(NEW)
+        wait_for(lambda: get_or_code(client) == NEW, "what is mounted")
+        # Who serves from a file system holds it: without --lazy it stays, and is served on.
+        done = subprocess.run(["nsenter", mounts, "umount", *(["--lazy"] if is_lazy else []), root], check=False)
+        assert (done.returncode == 0) == is_lazy
+        wait_for(lambda: get_or_code(client) == (OLD if is_lazy else NEW), "what is there now")
 
 
 def test_release_that_is_away_is_told_once_and_the_old_one_stays(base: Path) -> None:
@@ -230,6 +282,11 @@ async def test_only_a_root_behind_links_is_looked_up_unasked(base: Path, monkeyp
         assert counts["releases/7"] == 1
         watches["releases/7"].ask()
         await until(lambda: counts["releases/7"] == 2)
+        before = counts["current"]
+        await until(lambda: counts["current"] > before + 5)
+        assert counts["releases/7"] == 2, "an idle server looks at nothing"
+        watches["releases/7"].suspect()
+        await until(lambda: counts["releases/7"] == 3)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,7 +17,7 @@ cdef struct Counters:
     uint64_t blocks_sent, blocks_received
     uint64_t gso_trains, gso_refused
     uint64_t send_would_block, send_errors
-    uint64_t requests, requests_repeated, requests_dropped, requests_refused_busy
+    uint64_t requests, requests_repeated, requests_revived, requests_dropped, requests_refused_busy
     # By reason, in the order of REFUSED_... in worker.pxd.
     uint64_t refused_transfers, refused_half_open, refused_pending
     uint64_t refused_client_transfers, refused_client_half_open, refused_memory, refused_guesses

@@ -173,6 +173,7 @@ class Counters(TypedDict):
     send_errors: int
     requests: int
     requests_repeated: int
+    requests_revived: int
     requests_dropped: int
     requests_refused_busy: int
     refused_transfers: int

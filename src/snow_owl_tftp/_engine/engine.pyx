@@ -46,7 +46,7 @@ COUNTERS = (
     "blocks_sent", "blocks_received",
     "gso_trains", "gso_refused",
     "send_would_block", "send_errors",
-    "requests", "requests_repeated", "requests_dropped", "requests_refused_busy",
+    "requests", "requests_repeated", "requests_revived", "requests_dropped", "requests_refused_busy",
     "refused_transfers", "refused_half_open", "refused_pending",
     "refused_client_transfers", "refused_client_half_open", "refused_memory", "refused_guesses",
     "flow_hits", "flow_misses",

@@ -185,7 +185,7 @@ cdef void close_private(Worker *w, Transfer *t) noexcept nogil:
 cdef void remember(Worker *w, uint32_t hash, uint32_t whose) noexcept nogil:
     """A TID pair whose packets are not answered with ERROR 5 for a while; the oldest of its set gives way."""
     cdef uint64_t *entries = w.ended + (hash & (ENDED_SETS - 1)) * ENDED_WAYS
-    cdef uint32_t second = <uint32_t>(w.now_ns >> 30), i, oldest = 0
+    cdef uint32_t second = <uint32_t>(w.now_ns >> 30) & ENDED_SECOND, i, oldest = 0
     for i in range(<uint32_t>ENDED_WAYS):
         if <uint32_t>(entries[i] >> 32) == hash:
             oldest = i
@@ -201,7 +201,7 @@ cdef uint32_t recall(Worker *w, uint32_t hash) noexcept nogil:
     cdef uint32_t i
     for i in range(<uint32_t>ENDED_WAYS):
         if <uint32_t>(entries[i] >> 32) == hash:
-            if <uint32_t>(w.now_ns >> 30) - (<uint32_t>entries[i] & ENDED_SECOND) < ENDED_SECONDS:
+            if (<uint32_t>(w.now_ns >> 30) - <uint32_t>entries[i] & ENDED_SECOND) < ENDED_SECONDS:
                 return <uint32_t>entries[i] & ~ENDED_SECOND
             return 0
     return 0
@@ -648,6 +648,7 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
     w.counters.live_transfers += 1
     count_half_open(w, t)
     if add_by_request(w, t, of_peer) < 0:
+        w.counters.requests_dropped += 1
         release(w, t)
         return NULL
     return t
@@ -666,6 +667,7 @@ cdef bint is_repeated(Worker *w, int32_t listener, const uint8_t *bytes, uint32_
     if t.state == T_REQUESTED or t.state == T_FLUSHING or t.state == T_COMMITTING:
         return True
     if t.state != T_ACTIVE:
+        w.counters.requests_revived += 1
         supersede(w, t, listener, SUPERSEDED)
         return False
     if not t.flight.proven:
@@ -693,6 +695,10 @@ cdef void supersede(Worker *w, Transfer *t, int32_t listener, int how) noexcept 
         # next file takes whatever comes first for the answer.
         remove_by_request(w, t)
         t.superseded = how
+        if t.flight.deadline_ns > w.now_ns + w.retransmit.ceiling_ns:
+            # A negotiated timeout may be 255 s, and who does not speak has nothing to wait for so long.
+            t.flight.deadline_ns = w.now_ns + w.retransmit.ceiling_ns
+            wheel_update(&w.wheel, t)
 
 
 # --- a request that comes again while its transfer runs -------------------------------------------------------
@@ -751,6 +757,7 @@ cdef void ask_again(Worker *w, Transfer *elder, int32_t listener, const uint8_t 
     """The client seems to have done with `elder`, or to have forgotten it: its request is a new one."""
     cdef uint64_t id = elder.id
     cdef Transfer *t
+    w.counters.requests_revived += 1
     supersede(w, elder, listener, SUPERSEDED_PERHAPS)
     t = take_request(w, listener, bytes, size, peer, local, peer_hash(peer, w.secret),
                      request_hash(w, listener, bytes, size))
@@ -825,12 +832,12 @@ cdef Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, u
         id = t.id
         begin(w, t, recipe, NULL)
         return transfer_by_id(w, id)
-    w.counters.flow_misses += 1
     m = message_new(M_REQUEST, t.id, bytes, size)
     if m == NULL:
         w.counters.requests_dropped += 1
         release(w, t)
         return NULL
+    w.counters.flow_misses += 1
     m.worker = w.number
     m.peer = peer[0]
     m.local = local[0]
@@ -1135,6 +1142,8 @@ cdef void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, uint32_t 
         on_request(w, socket, bytes, size, peer, local)
     elif size >= 2 and bytes[0] == 0:
         reject_stray(w, socket, peer, local, bytes[1], of_peer ^ (<uint32_t>socket * <uint32_t>0x9E3779B1))
+    else:
+        w.counters.malformed += 1                # nobody's, and no packet either
 
 
 cdef void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:

@@ -292,11 +292,13 @@ class Upload:
             RefusedError: What to tell the client instead, an UploadError mostly. The name is as it
                 was, but for one case: if the directory cannot be made durable, the file is visible
                 and whole, though it might not survive a power cut.
-            InternalError: It was committed or closed before.
+            InternalError: It was committed before.
         """
         with self._lock:
-            if self._is_committed or self.fd < 0:
+            if self._is_committed:
                 raise InternalError("an upload ends once")
+            if self.fd < 0:  # its client went away while the commit waited for a thread
+                raise UploadError(ErrorCode.NOT_DEFINED, "Upload was aborted")
             try:
                 return self._commit(received_bytes)
             except OSError as error:

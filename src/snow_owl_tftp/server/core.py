@@ -24,7 +24,7 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -93,6 +93,8 @@ class Server:
         self._addresses: tuple[tuple[str, int], ...] = ()
         self.transfers_total = 0
         self.dropped_total = 0
+        self.on_work: Callable[[], None] = _do_nothing
+        """Called whenever the engine has said something, in the event loop; must be quick."""
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -263,6 +265,7 @@ class Server:
             self._take(self._engine)
             self._decide_waiting(self._engine)
             self._flush()
+            self.on_work()
             if self._sampler is not None and self._report.hears_debug:
                 self._sampler.wake()
 
@@ -422,6 +425,10 @@ class Server:
             and figures["transfers_started"] == figures["transfers_ended"]
             and figures["half_open_transfers"] == 0
         )
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _failure_of(done: "asyncio.Future[Any]") -> BaseException | None:

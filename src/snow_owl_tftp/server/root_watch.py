@@ -1,11 +1,11 @@
-"""The root is looked up again: at SIGHUP, and, where links lead to it, once a second.
+"""The root is looked up again: at SIGHUP, and once a second where links lead to it, or while the server has work.
 
     root_dir = "/srv/tftp/current"      current -> releases/7
                                         current -> releases/8     new requests are served from here
 
 A release is switched by replacing a link, and whoever does it does not want to restart the server, which
-would cut off running transfers. A root without links on its way leads where it always did, so an idle
-server is not woken for it.
+would cut off running transfers. A root without links on its way may be removed and made anew, or be mounted
+over: who asks for files finds out. An idle server is not woken for that.
 
 May know: whom to ask and whom to tell. Must not know what a root is.
 Invariant: the event loop never waits for the disk that holds the root.
@@ -13,6 +13,7 @@ Invariant: the event loop never waits for the disk that holds the root.
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -53,24 +54,34 @@ class RootWatch:
         self._threads = threads
         self._on_moved = on_moved
         self._report = report
-        self._is_asked = asyncio.Event()
+        self._wakes = asyncio.Event()
+        self._is_asked = False
+        self._looked_s = -_LOOK_S
         self._failed = ""
         self._has_moved = False
         self._real_path = root
 
     def ask(self) -> None:
         """Look soon."""
-        self._is_asked.set()
+        self._is_asked = True
+        self._wakes.set()
+
+    def suspect(self) -> None:
+        """Look, unless the last look was a moment ago; somebody has asked for a file. Called very often."""
+        if time.monotonic() - self._looked_s >= _LOOK_S:
+            self._wakes.set()
 
     async def run(self) -> None:
         """Look until this is cancelled."""
         loop, is_by_link = asyncio.get_running_loop(), True
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_asked.wait(), _LOOK_S if is_by_link else None)
-            if self._is_asked.is_set():
+                await asyncio.wait_for(self._wakes.wait(), _LOOK_S if is_by_link or self._failed else None)
+            if self._is_asked:
                 self._failed = ""  # who asks wants to be told again
-            self._is_asked.clear()
+            self._is_asked = False
+            self._looked_s = time.monotonic()
+            self._wakes.clear()
             try:
                 is_by_link = await loop.run_in_executor(self._threads, self._look)
                 self._failed = ""

@@ -140,6 +140,7 @@ def _live(
         reloader = Reloader(settings, read_again, apply)
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
+        server.on_work = watch.suspect
         serving = _serve(_Parts(reloader, watch, server, report, audit, hook, reopen), announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)

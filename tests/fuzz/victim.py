@@ -1,0 +1,123 @@
+"""A server in a process of its own, for who attacks it: it tells what it counts and what it holds.
+
+    python -m tests.fuzz.victim ROOT '{"settings": "by key path"}'
+        ── [40123, 40124, 40125, …] ──►                the request port, then the TID ports
+        ◄── a line ──
+        ── {"counts": {…}, "events": {…}, …} ──►       and so on; at "stop" it stops, and tells once more
+
+May know: how to start a Server, and its engine's events. Must not: answer anything by itself.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.support.server import make_server
+
+from snow_owl_tftp._engine.engine import Completion, Engine
+from snow_owl_tftp.config import Settings
+from snow_owl_tftp.server import assemble
+from snow_owl_tftp.server.decide import FileDecider, TransferContext
+from snow_owl_tftp.server.uploads import UploadDesk
+
+EVENTS: Counter[str] = Counter()
+
+
+class CountedEngine(Engine):
+    """Counts what goes up and down, as no counter of its own does."""
+
+    def poll(self) -> list[Any]:
+        events = super().poll()
+        for event in events:
+            EVENTS[type(event).__name__] += 1
+            if isinstance(event, Completion):
+                EVENTS["begun"] += event.peer != ("", 0)
+                EVENTS["flow_hits"] += event.flow_hit
+        return events
+
+    def start(self, plan: Any, flow: Any = None) -> None:
+        super().start(plan, flow)
+        EVENTS["started"] += 1
+
+    def refuse(self, transfer_id: int, datagram: bytes) -> None:
+        super().refuse(transfer_id, datagram)
+        EVENTS["refused"] += 1
+
+
+def udp_ports() -> list[int]:
+    """Local ports of this process's UDP sockets over IPv4."""
+    mine = {str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()}
+    rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in mine]
+
+
+def descriptors() -> int:
+    """Without those of netascii copies: how many of them are kept is a bound of their cache, with tests of its own."""
+    open_now = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    return sum(not name.startswith("/memfd:netascii") for name in open_now)
+
+
+def resident_kb() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def count_contexts() -> int:
+    gc.collect()
+    return sum(isinstance(one, TransferContext) for one in gc.get_objects())
+
+
+async def serve(root: Path, overrides: dict[str, Any]) -> None:
+    settings = Settings().with_overrides({"root_dir": str(root), **overrides}, source="test")
+    desk = UploadDesk(settings) if settings.write_config.enabled else None
+    decider = FileDecider(settings, desk)
+    server, close = make_server(root, {"logging.level": "info", **overrides}, decider=decider)
+    ended = asyncio.Event()
+    descriptors_before = descriptors()
+
+    def tell(engine: Engine, *, is_last: bool = False) -> None:
+        told = {
+            "counts": engine.counters(),
+            "events": EVENTS,
+            "live": engine.live_objects(),
+            "rss_kb": resident_kb(),
+            "descriptors": descriptors(),
+            "descriptors_before": descriptors_before,
+            "dropped": server.dropped_total,
+            "contexts": count_contexts() if is_last else -1,
+        }
+        print(json.dumps(told), flush=True)
+
+    async with server:
+        ports = udp_ports()
+        ports.sort(key=lambda port: port != server.addresses[0][1])
+        print(json.dumps(sorted(set(ports), key=ports.index)), flush=True)
+        engine = server._engine
+        assert engine is not None
+
+        def on_input() -> None:
+            line = os.read(0, 4096)
+            if line.strip() == b"stop" or not line:
+                ended.set()
+            else:
+                tell(engine)
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(0, on_input)
+        await ended.wait()
+        loop.remove_reader(0)
+    tell(engine, is_last=True)
+    if desk:
+        desk.close()
+    decider.close()
+    close()
+
+
+if __name__ == "__main__":
+    assemble.Engine = CountedEngine  # type: ignore[misc]
+    asyncio.run(serve(Path(sys.argv[1]), json.loads(sys.argv[2])))
