@@ -255,3 +255,7 @@ class AuditLog:
         why = {"outcome": outcome, "reason": reason}
         figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
         self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **why, **figures})
+
+    def write_stored_after_failure(self, correlation_id: str, peer: str, filename: str) -> None:
+        """Record that an upload is in its place although write_failed was recorded: its client gave up at the end."""
+        self._record("write_stored_after_failure", "warning", correlation_id, {"peer": peer, "filename": filename})
