@@ -31,6 +31,16 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def wait_committed(server: ServerThread) -> None:
+    """Until every commit has ended, and was told."""
+
+    async def nothing() -> None:
+        pass
+
+    wait_for(lambda: not server.server._committing, "all commits to end")
+    server.call(nothing)
+
+
 def audited(path: Path) -> Counter[str]:
     return Counter(json.loads(line)["event_type"] for line in path.read_text().splitlines())
 
@@ -165,7 +175,7 @@ def test_error_right_behind_the_last_data_drops_the_upload_without_a_traceback(r
             client.send(build_data(1, b"all"), peer)
             client.send(build_error(0, "changed my mind"), peer)
         wait_for(lambda: server.server.transfers_total >= 50, "50 transfers to end")
-        wait_for(lambda: not server.server._committing, "all commits to end")
+        wait_committed(server)
         stored = len(files_below(root))
         log = server.log
     assert "Traceback" not in log
@@ -186,9 +196,10 @@ def test_error_that_is_heard_together_with_the_end_of_the_data_drops_the_upload(
 
     with serve_audited(root, audit) as server, Client(server.address) as client:
         peer = begin(client, "up/x")
+        before = open_descriptors()
         client.send(build_data(1, bytes(512)), peer)
         assert client.receive_packet()[0] == Ack(1)
-        wait_for(lambda: not server.server._committing, "the file to be open")
+        wait_for(lambda: open_descriptors() > before and not server.server._committing, "the file to be open")
         busy = threading.Thread(target=server.call, args=(be_busy,))
         busy.start()
         assert is_busy.wait(10)
@@ -201,7 +212,7 @@ def test_error_that_is_heard_together_with_the_end_of_the_data_drops_the_upload(
         may_go_on.set()
         busy.join()
         wait_for(lambda: "transfer failed" in server.log, "the end in the log")
-        wait_for(lambda: not server.server._committing, "the commit to end")
+        wait_committed(server)
         assert "Traceback" not in server.log
         assert "internal error" not in server.log
     assert files_below(root) == {}
@@ -221,7 +232,7 @@ def test_error_while_the_commit_runs_drops_the_upload(
         client.send(build_error(0, "changed my mind"), peer)
         wait_for(lambda: "transfer failed" in server.log, "the end in the log")
         gate.may_go_on.set()
-        wait_for(lambda: not server.server._committing, "the commit to end")
+        wait_committed(server)
         assert "Traceback" not in server.log
     assert files_below(root) == {"up/x": b"old"}
     told = audited(audit)
@@ -275,7 +286,7 @@ def test_server_that_stops_while_an_upload_is_stored_logs_no_traceback(
         server.call(server.server.stop)
         expect_error(client, ErrorCode.NOT_DEFINED)
         gate.may_go_on.set()
-        wait_for(lambda: not server.server._committing, "the commit to end")
+        wait_committed(server)
         assert "Traceback" not in server.log
     assert files_below(root) == {}
 
@@ -307,7 +318,7 @@ def test_fsync_that_never_ends_is_error_0_at_the_bound_and_the_file_never_appear
         assert server.server.counters()["transfers_stalled"] == 1
         assert server.server.live_transfers == 0
         gate.may_go_on.set()
-        wait_for(lambda: not server.server._committing, "the commit to end")
+        wait_committed(server)
         with pytest.raises(Silence):
             client.receive(0.1)
     assert files_below(root) == {}
