@@ -109,8 +109,8 @@ class Server:
         _refuse_settings_without_effect(settings or {})
         # Whether there are uploads decides how large the engine's buffers are; the rules are the handler's.
         own = {"bind_addr": _bind_addr_of(bind), "write_config.enabled": write is not None}
-        overrides = {**(settings or {}), **own}
-        self._settings = Settings().with_overrides(overrides, source="Server")
+        asked = Settings().with_overrides({**(settings or {}), **own}, source="Server")
+        self._settings = asked.with_overrides(_patience_with(handler_timeout_s, settings or {}), source="Server")
         self._decider = HandlerDecider(handlers, option_limits(self._settings), max_upload_bytes)
         self._core = _Core(self._settings, self._decider, LibraryReport(self._settings, on_complete))
 
@@ -224,6 +224,14 @@ class _Core(CoreServer):
             super()._on_stopped(engine, ended)
         finally:
             self._on_end()
+
+
+def _patience_with(handler_timeout_s: float, settings: Mapping[str, object]) -> dict[str, int]:
+    """The engine waits for a handler that stores an upload for as long as it may take, and a moment longer."""
+    key, most_s = "retransmit.stalled_give_up_s", 86_400
+    if key in _key_paths(settings):
+        return {}
+    return {key: int(max(Settings().retransmit.stalled_give_up_s, min(handler_timeout_s, most_s - 10) + 10))}
 
 
 def _handlers_of(
