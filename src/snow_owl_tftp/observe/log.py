@@ -9,8 +9,9 @@ Invariants:
 - Callers hand over names as they are; the renderers here make them harmless (see `lines`).
 - A level that is off costs a call of an empty method.
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
-- Writing never raises and never waits; a line that cannot be written is counted and lost. A collector that
-  stopped reading a pipe would stop the event loop with it.
+- Writing never raises and never waits; a line that cannot be written is lost, and how many were is said once lines are
+  taken again. Those that are written are whole (see `whole`). A collector that stopped reading a pipe would stop the event
+  loop with it.
 - A file that was moved away gets no further line (see `appended`).
 """
 
@@ -21,12 +22,13 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snow_owl_tftp.config import LoggingSettings
 from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import escape_name, json_line, utc_timestamp
+from snow_owl_tftp.observe.whole import WholeLines
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -48,7 +50,6 @@ class LogFile:
     """Where lines go: a descriptor, one write(2) a line.
 
     Attributes:
-        lost_lines_total: How many could not be written.
         on_trouble: Told why the file's name cannot be opened any more; it may log.
     """
 
@@ -61,13 +62,24 @@ class LogFile:
         Raises:
             ConfigError: The file cannot be opened.
         """
-        self.lost_lines_total = 0
         self.on_trouble: Callable[[str], None] = lambda reason: None
         self._lock = threading.Lock()
         self._file = AppendedFile(path, "logging.file", nonblocking=False) if path else None
         # Asked before each write: O_NONBLOCK on standard error would be everybody's who has the terminal or pipe.
         self._poll = select.poll()
         self._poll.register(self._file.fd if self._file else 2, select.POLLOUT)
+        self._whole = WholeLines(self._write_at_once)
+        if self._file:
+            self._whole.begin(self._file.fd)
+
+    @property
+    def lost_lines_total(self) -> int:
+        """How many could not be written."""
+        return self._whole.lost_total
+
+    def tell_losses_by(self, make_line: Callable[[int], bytes]) -> None:
+        """Say how many lines were lost, once lines are taken again, in the words of `make_line`."""
+        self._whole.tell = make_line
 
     @property
     def is_terminal(self) -> bool:
@@ -75,24 +87,46 @@ class LogFile:
         return os.isatty(self._file.fd if self._file else 2)
 
     def write(self, line: bytes) -> None:
-        """Write one line, its end included; it is counted as lost if only a part can be written."""
+        """Write one line, its end included, or lose it; of one that was cut the rest follows later."""
+        self.write_lines([line])
+
+    def write_lines(self, lines: Sequence[bytes]) -> int:
+        """Write several at once; return how many were lost."""
         with self._lock:
-            trouble = self._file.follow() if self._file else ""
-            try:
-                complete = self._write_at_once(self._file.fd if self._file else 2, line)
-            except OSError:
-                complete = False
-            self.lost_lines_total += not complete
+            before = self._whole.lost_total
+            trouble = self._follow()
+            if not self._is_closed():
+                self._whole.write(self._file.fd if self._file else 2, lines)
+            lost = self._whole.lost_total - before
         if trouble:
             self.on_trouble(trouble)
+        return lost
 
-    def _write_at_once(self, fd: int, line: bytes) -> bool:
-        if len(line) > select.PIPE_BUF and not stat.S_ISREG(os.fstat(fd).st_mode):
-            # What is writable takes PIPE_BUF bytes without waiting (pipe(7)); a traceback may be longer.
-            parts = [line[at : at + select.PIPE_BUF] for at in range(0, len(line), select.PIPE_BUF)]
-        else:
-            parts = [line]
-        return all(bool(self._poll.poll(0)) and os.write(fd, part) == len(part) for part in parts)
+    def _follow(self, *, at_once: bool = False) -> str:
+        if self._file is None or self._is_closed():
+            return ""
+        before = self._file.identity
+        trouble = self._file.follow(at_once=at_once)
+        if self._file.identity != before:
+            self._whole.begin(self._file.fd)
+        return trouble
+
+    def _write_at_once(self, fd: int, data: bytes) -> int:
+        written_bytes = 0
+        try:
+            if len(data) > select.PIPE_BUF and not stat.S_ISREG(os.fstat(fd).st_mode):
+                # What is writable takes PIPE_BUF bytes without waiting (pipe(7)); a traceback may be longer.
+                parts = [data[at : at + select.PIPE_BUF] for at in range(0, len(data), select.PIPE_BUF)]
+            else:
+                parts = [data]
+            for part in parts:
+                count = os.write(fd, part) if self._poll.poll(0) else 0
+                written_bytes += count
+                if count < len(part):
+                    break
+        except OSError:
+            pass  # disk full, or nobody reads the pipe any more
+        return written_bytes
 
     # The names under which structlog calls whatever it wraps.
     debug = info = warning = error = critical = write
@@ -100,14 +134,20 @@ class LogFile:
     def reopen(self) -> None:
         """Go over to the file that has the name now, without waiting for the next line."""
         with self._lock:
-            trouble = self._file.follow(at_once=True) if self._file else ""
+            trouble = self._follow(at_once=True)
         if trouble:
             self.on_trouble(trouble)
 
     def close(self) -> None:
-        """Close the file; standard error stays open."""
-        if self._file:
-            self._file.close()
+        """Write what is owed, if that is possible, and close the file; standard error stays open."""
+        with self._lock:
+            if self._whole.owes and not self._is_closed():
+                self._whole.write(self._file.fd if self._file else 2, [])
+            if self._file:
+                self._file.close()
+
+    def _is_closed(self) -> bool:
+        return self._file is not None and self._file.fd < 0
 
 
 def make_logger(settings: LoggingSettings, file: LogFile) -> "FilteringBoundLogger":
@@ -123,11 +163,13 @@ def make_logger(settings: LoggingSettings, file: LogFile) -> "FilteringBoundLogg
     """
     structlog = _import_structlog()
     coloured = file.is_terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
+    render = _render_json if settings.format == "json" else _text_renderer(coloured=coloured)
+    file.tell_losses_by(lambda count: render(None, "warning", {"event": "log lines were lost", "count": count}))
     logger = structlog.wrap_logger(
         file,
         processors=[
             structlog.processors.format_exc_info,
-            _render_json if settings.format == "json" else _text_renderer(coloured=coloured),
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
     )

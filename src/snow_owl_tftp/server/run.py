@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snow_owl_tftp import __version__
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config import LoggingSettings, Settings
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
@@ -75,12 +75,11 @@ def serve(
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
         warn_of_dropped_keys(log, dropped_keys)
-        audit = AuditLog(settings.logging.audit_path)
+        audit = AuditLog(settings.logging.audit_path, into=log_file if _is_one_file(settings.logging) else None)
         closing.callback(audit.close)
         report = Report(settings, log, audit)
         log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
-        audit_key = "logging.audit_file" if settings.logging.audit_file else "logging.file"
-        audit.on_trouble = lambda reason: _tell_of_file(report, audit_key, reason)
+        audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
         if uploads is not None:
@@ -112,6 +111,11 @@ def serve(
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         asyncio.run(_serve(_Parts(reloader, watch, server, report, audit, hook, reopen), announce))
+
+
+def _is_one_file(logging: LoggingSettings) -> bool:
+    """Whether audit events are to go between the lines of the log."""
+    return bool(logging.file) and os.path.realpath(logging.file) == os.path.realpath(logging.audit_path)
 
 
 def _tell_of_file(report: Report, key: str, reason: str) -> None:
