@@ -45,7 +45,7 @@ __all__ = ["serve"]
 
 def serve(
     settings: Settings,
-    announce: Callable[[str], None],
+    announce: Callable[[str], bool],
     read_again: Callable[[], Settings] | None = None,
     dropped_keys: Sequence[str] = (),
 ) -> None:
@@ -53,7 +53,8 @@ def serve(
 
     Args:
         settings: All of them.
-        announce: Told every bound address, once requests to it are answered.
+        announce: Told every bound address, once requests to it are answered; must not wait. Returns whether that could be
+            said.
         read_again: Reads all settings anew, for SIGHUP; called in a thread. None: they come from no file.
         dropped_keys: What has no effect in what was read last; looked at now and after every reload.
 
@@ -165,7 +166,7 @@ class _Parts:
     reopen: Callable[[], None]
 
 
-async def _serve(parts: _Parts, announce: Callable[[str], None]) -> None:
+async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
     reloader, server, report, audit = parts.reloader, parts.server, parts.report, parts.audit
     settings = reloader.settings
 
@@ -178,13 +179,14 @@ async def _serve(parts: _Parts, announce: Callable[[str], None]) -> None:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
         gc.freeze()
-        for text in texts:
-            announce(text)
+        unsaid = [text for text in texts if not announce(text)]
         audit.server_started(
             version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.worker_count
         )
         audit.flush()
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
+        if unsaid:
+            report.log.warning("standard output does not take lines", lost=len(unsaid), addresses=",".join(unsaid))
         tasks = [asyncio.create_task(reloader.run(report.log)), asyncio.create_task(parts.watch.run())]
         reason = await ended_by
         for task in tasks:
