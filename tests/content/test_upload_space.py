@@ -161,7 +161,11 @@ def test_without_a_limit_nothing_is_counted(root: Path) -> None:
 
 
 def test_uploads_that_outgrow_the_limit_together_are_cut_off_largest_first(area: UploadArea, root: Path) -> None:
-    small, large, announced = opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg")), opened(area, Terms(b"c.cfg"), 30)
+    small, large, announced = (
+        opened(area, Terms(b"a.cfg")),
+        opened(area, Terms(b"b.cfg")),
+        opened(area, Terms(b"c.cfg"), 30),
+    )
     receive(small, bytes(40))
     assert area.space.trim() == 0
     receive(large, bytes(60))

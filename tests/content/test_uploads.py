@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 import pytest
 from msgspec import Struct
 
-from snow_owl_tftp.content import leftovers, places, reception, staging, uploads
+from snow_owl_tftp.content import leftovers, places, reception, staging
 from snow_owl_tftp.content.beneath import KernelResolver, choose_resolver
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.uploads import StoredFile, Upload, UploadArea, UploadError

@@ -68,8 +68,8 @@ class Served:
         engine: Arguments of Engine.
 
     `drains`: stop() is preceded by drain(), as a server does it. `verdict` says what to do with a received upload,
-    `limit_bytes` how long one may be, `sink` opens what it is written to; with `on_first_data` only when that is called,
-    which is to answer. `requests` counts what Python was asked.
+    `limit_bytes` how long one may be, `sink` opens what it is written to; with `on_first_data` nothing is opened until
+    that is called, which is to answer. `requests` counts what Python was asked.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 from tests.server.test_core import open_descriptors
 from tests.support.client import Client
+from tests.support.server import wait_for
 
 from snow_owl_tftp import AsyncClient, Refuse, Server
 from snow_owl_tftp.errors import RefusedError, TransferError, TransferRefused
@@ -177,8 +178,9 @@ async def test_requests_that_nothing_follows_lock_nobody_out():
             silent = [stack.enter_context(Client(server.address)) for _ in range(300)]
             for number, client in enumerate(silent):
                 client.request(f"{number}", kind=Opcode.WRQ)
-            while server.counters()["half_open_transfers"] < 300:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(
+                wait_for, lambda: server.counters()["half_open_transfers"] == 300, "all requests to be accepted"
+            )
             assert open_descriptors() - before <= len(silent) + 8, "each of these clients has one itself"
             async with AsyncClient(*server.address) as client:
                 await asyncio.wait_for(client.put("x", b"data"), SOON_S)

@@ -1,4 +1,4 @@
-"""The two ends of an upload: before its first byte nothing is held for it, and behind its last one nothing is lied about."""
+"""The two ends of an upload: before its first byte nothing is held for it, behind its last one the truth is told."""
 
 import errno
 import json
@@ -124,7 +124,7 @@ def test_name_that_was_taken_meanwhile_is_told_at_the_first_data(root: Path) -> 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not write")
 def test_directory_that_may_not_be_written_to_is_refused_at_once(root: Path) -> None:
-    os.chmod(root / "up", 0o555)
+    (root / "up").chmod(0o555)
     with serve_uploads(root) as server:
         os.seteuid(65534)
         try:

@@ -1,5 +1,5 @@
-"""A disk, or a quota, that is full at one step of an upload: ERROR 3, nothing visible is left, what was there stays, and when
-there is room again the next upload works."""
+"""A disk, or a quota, that is full at a step of an upload: ERROR 3, nothing visible is left, what was there stays, and
+when there is room again the next upload works."""
 
 import errno
 import os
@@ -51,7 +51,12 @@ WHERE: dict[str, tuple[Any, str]] = {
 WAYS = ("unnamed", "hidden name", "hidden name, no renameat2")
 """To hold a file that nobody may see yet."""
 CASES = [
-    *((step, way, name) for step in ("the file is made", "fchmod", "fsync") for way in WAYS[:2] for name in ("x", "new")),
+    *(
+        (step, way, name)
+        for step in ("the file is made", "fchmod", "fsync")
+        for way in WAYS[:2]
+        for name in ("x", "new")
+    ),
     *(("link", way, name) for way, name in ((WAYS[0], "x"), (WAYS[0], "new"), (WAYS[2], "new"))),
     *(("rename", way, "x") for way in WAYS[:2]),
 ]

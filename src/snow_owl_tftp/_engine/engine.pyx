@@ -157,7 +157,7 @@ cdef class Progress:
 
 
 cdef class FirstData:
-    """An upload whose plan had no descriptor begins to arrive.  Answer with supply(), or commit() with an ERROR, once."""
+    """An upload whose plan had no descriptor begins to arrive.  Answer once: supply(), or commit() with an ERROR."""
     cdef readonly uint64_t transfer_id
     cdef readonly object context
 
@@ -350,7 +350,8 @@ cdef class Engine:
         return self._outbox.wake_fd
 
     def poll(self):
-        """Every event so far, in order: Request, Completion, Answer, FirstData, Received, Progress, Refusals, ModeChange."""
+        """Every event so far, in order: Request, Completion, Answer, FirstData, Received, Progress, Refusals,
+        ModeChange."""
         cdef Message *m = queue_take_all(&self._outbox)
         cdef Message *following
         cdef list events = []

@@ -71,7 +71,7 @@ def _number_or_text(given: str | None) -> int | str | None:
 
 
 def _announce(address: str) -> bool:
-    # Past sys.stdout: whoever reads the first line and hangs up must not end the server, nor hold it up by reading none.
+    # Past sys.stdout: whoever reads one line and hangs up must not end the server, nor hold it up by reading none.
     line = f"listening on {address}\n".encode()
     poll = select.poll()
     poll.register(1, select.POLLOUT)

@@ -97,7 +97,8 @@ class _Face:
 
     def _is_forked(self) -> bool:
         """Whether the core, or a thread that makes it, was left behind in the parent; asked without the lock, which
-        that thread may have held."""
+        that thread may have held.
+        """
         return self._process_id not in (None, os.getpid())
 
     def _check_process(self) -> None:

@@ -340,9 +340,9 @@ class Upload:
             Where it is now; the client may be told that all went well.
 
         Raises:
-            RefusedError: What to tell the client instead, an UploadError mostly; also where it was abandoned or closed
-                before. The name is as it was, but for one case: if the directory cannot be made durable, the file is visible
-                and whole, though it might not survive a power cut.
+            RefusedError: What to tell the client instead, an UploadError mostly; also where it was abandoned. The
+                name is as it was, but for one case: if the directory cannot be made durable, the file is visible and
+                whole, though it might not survive a power cut.
             InternalError: It was committed before, or never opened.
         """
         with self._lock:

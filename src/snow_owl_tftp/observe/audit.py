@@ -6,8 +6,8 @@ what it writes as arguments.
 Invariants:
 - Events wait in memory until `flush`, which the server calls once per batch: one write(2) for all,
   or several where a batch holds more than memory is meant for.
-- Nothing here raises once the log is open. What a full disk or a full buffer costs is counted in `lost_events_total`, and
-  an event of its own says how much it was once there is room again; lines stay whole (see `whole`).
+- Nothing here raises once the log is open. What a full disk or a full buffer costs is counted in
+  `lost_events_total`, and told by an event of its own once there is room again; lines stay whole (see `whole`).
 - A file that was moved away gets no further event (see `appended`).
 - Text of peers goes in as it came; see `lines` for why it can neither end a line nor forge one.
 
@@ -39,9 +39,7 @@ class AuditLog:
         on_trouble: Told why the file's name cannot be opened any more.
     """
 
-    def __init__(
-        self, path: str = "", *, clock: Callable[[], float] = time.time, into: LogFile | None = None
-    ) -> None:
+    def __init__(self, path: str = "", *, clock: Callable[[], float] = time.time, into: LogFile | None = None) -> None:
         """Open for appending.
 
         Args:

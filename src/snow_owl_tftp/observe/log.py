@@ -9,9 +9,9 @@ Invariants:
 - Callers hand over names as they are; the renderers here make them harmless (see `lines`).
 - A level that is off costs a call of an empty method.
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
-- Writing never raises and never waits; a line that cannot be written is lost, and how many were is said once lines are
-  taken again. Those that are written are whole (see `whole`). A collector that stopped reading a pipe would stop the event
-  loop with it.
+- Writing never raises and never waits; a line that cannot be written is lost, and how many were is said once
+  lines are taken again. Those that are written are whole (see `whole`). A collector that stopped reading a pipe
+  would stop the event loop with it.
 - A file that was moved away gets no further line (see `appended`).
 """
 

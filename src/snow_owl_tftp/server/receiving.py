@@ -1,6 +1,7 @@
 """A file that a client sends to a handler: into memory, whole, then handed over, then acknowledged.
 
-    WRQ ─begin─► plan   FirstData ─open─► memfd, written by the engine ─Received─► Upload ─write─► None: last ACK    Refuse: ERROR
+    WRQ ─begin─► plan     FirstData ─open─► memfd, written by the engine
+    Received ─► Upload ─write─► None: last ACK    Refuse: ERROR
 
 May know: the words of handlers, protocol and the plan. Must not know the engine.
 Invariants:

@@ -53,8 +53,8 @@ def serve(
 
     Args:
         settings: All of them.
-        announce: Told every bound address, once requests to it are answered; must not wait. Returns whether that could be
-            said.
+        announce: Told every bound address, once requests to it are answered; must not wait. Returns whether that could
+            be said.
         read_again: Reads all settings anew, for SIGHUP; called in a thread. None: they come from no file.
         dropped_keys: What has no effect in what was read last; looked at now and after every reload.
 
