@@ -50,6 +50,7 @@ ceiling_ms = 4000
 initial_ms = 500
 give_up_s = 60
 half_open_give_up_s = 5
+stalled_give_up_s = 600
 half_open_max_datagrams = 2
 
 [write_config]

@@ -22,6 +22,7 @@ NAMES = [
     "ConfigError",
     "ConfinedFile",
     "EngineError",
+    "ForkedError",
     "InternalError",
     "ReadRequest",
     "Refuse",

@@ -108,6 +108,8 @@ class RetransmitSettings(_Table, frozen=True):
     give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 30
     """Without any progress; progress starts the count anew."""
     half_open_give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 10
+    stalled_give_up_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
+    """How long the server's own disk may hold a transfer up; a client's patience is its own affair meanwhile."""
     half_open_max_datagrams: Annotated[int, Meta(ge=1, le=64)] = 3
     """Sent to a peer that has answered nothing yet: the bound on amplification."""
 

@@ -14,6 +14,7 @@ __all__ = [
     "BadPacket",
     "ConfigError",
     "EngineError",
+    "ForkedError",
     "InternalError",
     "RefusedError",
     "TftpError",
@@ -41,6 +42,19 @@ class ConfigError(TftpError, ValueError):
     What do we send: nothing; it is reported to the operator, at start or at reload.
     Is the transfer over: no; at start there is none, and a reload keeps the old settings.
     """
+
+
+class ForkedError(TftpError, RuntimeError):
+    """The caller erred: what runs threads was used in a child of fork(), where these are not.
+
+    What do we send: nothing.
+    Is the transfer over: no; those of the parent go on there.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"this {kind} was used before fork(), and its threads are in the parent; make a new {kind} in the child"
+        )
 
 
 class BadPacket(TftpError):  # noqa: N818 - named for the thing, as the protocol code reads

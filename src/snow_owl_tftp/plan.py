@@ -17,6 +17,8 @@ from typing import Any
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS
 
 CONTRACT_VERSION = 2
+NO_SINK_YET = -1
+"""`fd` of a receiver whose file is opened when its first DATA is here."""
 
 
 class Role(IntEnum):
@@ -45,7 +47,8 @@ class TransferPlan:
     Args:
         transfer_id: of the engine's Request; 0 for a transfer of our own asking.
         role: SENDER (we have the file) or RECEIVER.
-        fd: source (taken over by the engine) or sink (the caller's; closed after the Completion).
+        fd: source (taken over by the engine) or sink (the caller's; closed after the Completion; NO_SINK_YET: FirstData
+            asks for it).
         size_bytes: source: its exact size; sink: the most that is accepted, 0: no limit.
         blksize_bytes: 8..65464, as negotiated (RFC 2348).
         windowsize_blocks: 1..65535, as negotiated (RFC 7440).

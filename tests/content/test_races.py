@@ -239,7 +239,7 @@ def store(area: UploadArea, terms: Terms, content: bytes) -> str:
     except RefusedError as refused:
         return f"ERROR {refused.code} at once"
     try:
-        os.pwrite(upload.fd, content, 0)
+        os.pwrite(upload.open(), content, 0)
         upload.commit(len(content))
     except RefusedError as refused:
         return f"ERROR {refused.code}"

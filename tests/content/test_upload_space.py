@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.content.test_uploads import Terms, put, receive, refusal
+from tests.content.test_uploads import Terms, opened, put, receive, refusal
 
 from snow_owl_tftp.content import staging
 from snow_owl_tftp.content.space import RECOUNT_S, Space
@@ -43,28 +43,28 @@ def test_first_upload_counts_what_exists_even_without_a_sweep(area: UploadArea, 
 
 
 def test_announced_size_is_reserved(area: UploadArea) -> None:
-    first = area.begin(Terms(b"a.cfg"), 60)
+    first = opened(area, Terms(b"a.cfg"), 60)
     assert refusal(lambda: area.begin(Terms(b"b.cfg"), 41)).code == ErrorCode.DISK_FULL
-    second = area.begin(Terms(b"b.cfg"), 40)
+    second = opened(area, Terms(b"b.cfg"), 40)
     first.close()
-    third = area.begin(Terms(b"c.cfg"), 60)
+    third = opened(area, Terms(b"c.cfg"), 60)
     second.close()
     third.close()
 
 
 def test_unannounced_upload_reserves_what_has_arrived(area: UploadArea) -> None:
-    first = area.begin(Terms(b"a.cfg"))
+    first = opened(area, Terms(b"a.cfg"))
     assert first.limit_bytes == 100
     receive(first, bytes(60))
     assert refusal(lambda: area.begin(Terms(b"b.cfg"), 41)).code == ErrorCode.DISK_FULL
-    second = area.begin(Terms(b"b.cfg"))
+    second = opened(area, Terms(b"b.cfg"))
     assert second.limit_bytes == 40
     first.close()
     second.close()
 
 
 def test_unannounced_uploads_are_checked_when_they_are_whole(area: UploadArea, root: Path) -> None:
-    first, second = area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))
+    first, second = opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg"))
     receive(first, bytes(60))
     receive(second, bytes(60))
     assert refusal(lambda: first.commit(60)).code == ErrorCode.DISK_FULL, "60 and 60 are held"
@@ -82,13 +82,13 @@ def test_full_area_refuses_at_once(area: UploadArea) -> None:
 
 def test_smaller_of_both_limits_holds(root: Path) -> None:
     area = UploadArea(root, max_total_bytes=100, max_file_size_bytes=30)
-    upload = area.begin(Terms(b"a"))
+    upload = opened(area, Terms(b"a"))
     assert upload.limit_bytes == 30
     upload.close()
     put(area, Terms(b"b"), bytes(30))
     put(area, Terms(b"c"), bytes(30))
     put(area, Terms(b"d"), bytes(30))
-    upload = area.begin(Terms(b"a"))
+    upload = opened(area, Terms(b"a"))
     assert upload.limit_bytes == 10
     upload.close()
     area.close()
@@ -174,7 +174,11 @@ def test_without_a_limit_nothing_is_counted(root: Path) -> None:
 
 
 def test_uploads_that_outgrow_the_limit_together_are_cut_off_largest_first(area: UploadArea, root: Path) -> None:
-    small, large, announced = area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg")), area.begin(Terms(b"c.cfg"), 30)
+    small, large, announced = (
+        opened(area, Terms(b"a.cfg")),
+        opened(area, Terms(b"b.cfg")),
+        opened(area, Terms(b"c.cfg"), 30),
+    )
     receive(small, bytes(40))
     assert area.space.trim() == 0
     receive(large, bytes(60))
@@ -192,10 +196,10 @@ def test_uploads_that_outgrow_the_limit_together_are_cut_off_largest_first(area:
 
 
 def test_upload_that_is_being_stored_is_not_cut_off(area: UploadArea, root: Path) -> None:
-    stored, other = area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))
+    stored, other = opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg"))
     receive(stored, bytes(60))
     receive(other, bytes(50))
-    area.space.finish(stored._reservation)  # as commit does first
+    area.space.finish(stored._reception.reservation)  # as commit does first
     assert area.space.trim() == 1
     assert stored.commit(60).size_bytes == 60
     assert refusal(lambda: other.commit(50)).code == ErrorCode.DISK_FULL
@@ -208,7 +212,7 @@ def test_cut_off_upload_has_lost_its_bytes_although_it_has_a_name(
     area: UploadArea, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(staging, "_open_unnamed", lambda _: -1)
-    upload, other = area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))
+    upload, other = opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg"))
     receive(upload, bytes(90))
     receive(other, bytes(20))
     assert area.space.trim() == 1
@@ -224,7 +228,7 @@ def test_files_removed_meanwhile_are_noticed_before_anything_is_cut_off(root: Pa
     area.space._clock = lambda: now_s[0]
     (root / "old").write_bytes(bytes(80))
     area.sweep()
-    uploads = [area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))]
+    uploads = [opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg"))]
     for upload in uploads:
         receive(upload, bytes(20))
     (root / "old").unlink()
@@ -238,7 +242,7 @@ def test_files_removed_meanwhile_are_noticed_before_anything_is_cut_off(root: Pa
 def test_without_a_full_device_a_cut_off_upload_fails_all_the_same(
     area: UploadArea, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uploads = [area.begin(Terms(b"a.cfg")), area.begin(Terms(b"b.cfg"))]
+    uploads = [opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg"))]
     receive(uploads[0], bytes(90))
     receive(uploads[1], bytes(20))
     real_open = os.open

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 import pytest
 from msgspec import Struct
 
-from snow_owl_tftp.content import leftovers, places, staging, uploads
+from snow_owl_tftp.content import leftovers, places, reception, staging
 from snow_owl_tftp.content.beneath import KernelResolver, choose_resolver
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.uploads import StoredFile, Upload, UploadArea, UploadError
@@ -75,12 +75,19 @@ def area(root: Path, request: pytest.FixtureRequest) -> Iterator[UploadArea]:
     assert open_descriptors() == before, "a descriptor leaked"
 
 
+def opened(area: UploadArea, terms: Terms, announced_bytes: int | None = None, **more: Any) -> Upload:
+    """An upload whose first byte is here."""
+    upload = area.begin(terms, announced_bytes, **more)
+    upload.open()
+    return upload
+
+
 def receive(upload: Upload, data: bytes) -> None:
-    assert os.pwrite(upload.fd, data, 0) == len(data)
+    assert os.pwrite(upload.open(), data, 0) == len(data)
 
 
 def put(area: UploadArea, terms: Terms, data: bytes, **more: Any) -> StoredFile:
-    upload = area.begin(terms, **more)
+    upload = opened(area, terms, **more)
     try:
         receive(upload, data)
         return upload.commit(len(data))
@@ -111,7 +118,7 @@ def test_file_holds_exactly_what_was_received(area: UploadArea, root: Path, size
 
 @pytest.mark.usefixtures("way")
 def test_nothing_is_visible_before_commit(area: UploadArea, root: Path) -> None:
-    upload = area.begin(Terms(b"new"))
+    upload = opened(area, Terms(b"new"))
     receive(upload, b"half")
     assert {name for name in names_below(root) if not staging.is_staging_name(name.encode())} == {"sub"}
     upload.close()
@@ -119,7 +126,7 @@ def test_nothing_is_visible_before_commit(area: UploadArea, root: Path) -> None:
 
 
 def test_unnamed_file_leaves_no_name_at_all(area: UploadArea, root: Path) -> None:
-    upload = area.begin(Terms(b"new"))
+    upload = opened(area, Terms(b"new"))
     receive(upload, b"half")
     seen = names_below(root)
     upload.close()
@@ -141,7 +148,7 @@ def test_file_mode_does_not_depend_on_the_umask(area: UploadArea, root: Path, mo
 def test_reader_during_an_upload_gets_the_old_file(area: UploadArea, root: Path) -> None:
     (root / "file").write_bytes(b"old")
     with (root / "file").open("rb") as reader:
-        upload = area.begin(Terms(b"file", on_existing="replace"))
+        upload = opened(area, Terms(b"file", on_existing="replace"))
         receive(upload, b"new content")
         assert (root / "file").read_bytes() == b"old"
         upload.commit(11)
@@ -186,7 +193,7 @@ def test_other_length_than_announced_is_no_success(area: UploadArea, root: Path,
 
 
 def test_file_shorter_than_what_was_received_is_no_success(area: UploadArea, root: Path) -> None:
-    upload = area.begin(Terms(b"new"))
+    upload = opened(area, Terms(b"new"))
     receive(upload, b"abc")
     error = refusal(lambda: upload.commit(4))
     upload.close()
@@ -207,7 +214,7 @@ def test_existing_file_is_refused_at_once(area: UploadArea, root: Path) -> None:
 
 @pytest.mark.usefixtures("way")
 def test_two_uploads_of_a_new_name_first_commit_wins_and_both_are_told(area: UploadArea, root: Path) -> None:
-    first, second = area.begin(Terms(b"name")), area.begin(Terms(b"name"))
+    first, second = opened(area, Terms(b"name")), area.begin(Terms(b"name"))
     receive(first, b"first" * 9)
     receive(second, b"second")
     second.commit(6)
@@ -222,7 +229,7 @@ def test_two_uploads_of_a_new_name_first_commit_wins_and_both_are_told(area: Upl
 def test_name_taken_between_look_and_link_is_not_overwritten(
     area: UploadArea, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload = area.begin(Terms(b"name"))
+    upload = opened(area, Terms(b"name"))
     receive(upload, b"ours")
     (root / "name").write_bytes(b"theirs")
     monkeypatch.setattr("snow_owl_tftp.content.uploads.look", lambda *_: None)
@@ -235,7 +242,7 @@ def test_name_taken_between_look_and_link_is_not_overwritten(
 @pytest.mark.usefixtures("way")
 def test_two_uploads_that_replace_last_commit_wins(area: UploadArea, root: Path) -> None:
     terms = Terms(b"name", on_existing="replace")
-    first, second = area.begin(terms), area.begin(terms)
+    first, second = opened(area, terms), area.begin(terms)
     receive(first, b"first")
     receive(second, b"second")
     second.commit(6)
@@ -307,7 +314,7 @@ def test_what_is_no_file_is_never_replaced(
         make()
         error = refusal(lambda: area.begin(terms))
     else:
-        upload = area.begin(terms)
+        upload = opened(area, terms)
         make()
         error = refusal(lambda: upload.commit(0))
         upload.close()
@@ -333,7 +340,7 @@ def test_file_where_a_directory_should_be_is_error_1(area: UploadArea, root: Pat
 
 @pytest.mark.usefixtures("way")
 def test_directories_are_made_by_commit_and_not_before(area: UploadArea, root: Path) -> None:
-    upload = area.begin(Terms(b"a/b/c/new", create_directories=True))
+    upload = opened(area, Terms(b"a/b/c/new", create_directories=True))
     assert not (root / "a").exists()
     receive(upload, b"x")
     upload.commit(1)
@@ -357,7 +364,7 @@ def test_made_directory_inherits_the_group_bit(area: UploadArea, root: Path) -> 
 
 @pytest.mark.usefixtures("way")
 def test_directory_made_by_another_upload_meanwhile_is_used(area: UploadArea, root: Path) -> None:
-    uploads = [area.begin(Terms(b"a/b/%d" % n, create_directories=True)) for n in range(2)]
+    uploads = [opened(area, Terms(b"a/b/%d" % n, create_directories=True)) for n in range(2)]
     for upload in uploads:
         upload.commit(0)
         upload.close()
@@ -366,7 +373,7 @@ def test_directory_made_by_another_upload_meanwhile_is_used(area: UploadArea, ro
 
 @pytest.mark.usefixtures("way")
 def test_directory_removed_meanwhile_is_told_and_leaves_nothing(area: UploadArea, root: Path) -> None:
-    upload = area.begin(Terms(b"sub/new"))
+    upload = opened(area, Terms(b"sub/new"))
     receive(upload, b"abc")
     for path in (root / "sub").iterdir():
         path.unlink()
@@ -380,7 +387,7 @@ def test_directory_removed_meanwhile_is_told_and_leaves_nothing(area: UploadArea
 
 
 def test_directory_removed_meanwhile_is_made_anew_where_that_is_allowed(area: UploadArea, root: Path) -> None:
-    upload = area.begin(Terms(b"sub/new", create_directories=True))
+    upload = opened(area, Terms(b"sub/new", create_directories=True))
     receive(upload, b"abc")
     (root / "sub").rmdir()
     upload.commit(3)
@@ -390,7 +397,7 @@ def test_directory_removed_meanwhile_is_made_anew_where_that_is_allowed(area: Up
 
 @pytest.mark.usefixtures("way")
 def test_directory_moved_out_of_the_root_takes_no_upload_along(area: UploadArea, root: Path, tmp_path: Path) -> None:
-    upload = area.begin(Terms(b"sub/new"))
+    upload = opened(area, Terms(b"sub/new"))
     receive(upload, b"abc")
     (root / "sub").rename(tmp_path / "elsewhere")
     (root / "sub").mkdir()
@@ -456,8 +463,9 @@ def test_refusal_names_the_directory_that_may_not_be_written_to(
     def deny(*_: object) -> NoReturn:
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr(uploads, "StagedFile", deny)
-    assert refusal(lambda: area.begin(Terms(b"sub/new"))).why == "sub/new: Permission denied (EACCES)"
+    monkeypatch.setattr(reception, "StagedFile", deny)
+    upload = area.begin(Terms(b"sub/new"))
+    assert refusal(upload.open).why == "sub/new: Permission denied (EACCES)"
 
 
 def test_name_of_a_leftover_is_refused(area: UploadArea) -> None:
@@ -492,7 +500,7 @@ def test_directory_without_write_permission_is_error_2(area: UploadArea, root: P
 def test_tsize_beyond_the_limit_is_refused_at_once(root: Path) -> None:
     area = UploadArea(root, max_file_size_bytes=10)
     assert refusal(lambda: area.begin(Terms(b"new"), 11)).code == ErrorCode.DISK_FULL
-    upload = area.begin(Terms(b"new"), 10)
+    upload = opened(area, Terms(b"new"), 10)
     assert (upload.limit_bytes, upload.announced_bytes) == (10, 10)
     upload.close()
     area.close()
@@ -508,7 +516,7 @@ def test_tsize_beyond_the_disk_is_refused_at_once(area: UploadArea) -> None:
 @pytest.mark.usefixtures("way")
 def test_write_beyond_a_file_size_limit_of_the_process_is_error_3(area: UploadArea, root: Path) -> None:
     """EFBIG at commit: netascii text is written then."""
-    upload = area.begin(Terms(b"new"), is_netascii=True)
+    upload = opened(area, Terms(b"new"), is_netascii=True)
     receive(upload, b"x" * 5000)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
@@ -544,7 +552,7 @@ def test_tsize_beyond_a_small_disk_is_refused_at_once(area: UploadArea, small_di
 
 @pytest.mark.usefixtures("way")
 def test_disk_full_while_writing_leaves_nothing(area: UploadArea, small_disk: Path) -> None:
-    upload = area.begin(Terms(b"sub/new"))
+    upload = opened(area, Terms(b"sub/new"))
     os.pwrite(upload.fd, bytes(65_536), 0)
     with pytest.raises(OSError, match="No space"):
         os.pwrite(upload.fd, bytes(4096), 65_536)
@@ -556,7 +564,7 @@ def test_disk_full_while_writing_leaves_nothing(area: UploadArea, small_disk: Pa
 @pytest.mark.usefixtures("way")
 def test_disk_full_at_commit_is_error_3_and_keeps_the_old_file(area: UploadArea, small_disk: Path) -> None:
     (small_disk / "file").write_bytes(b"old")
-    upload = area.begin(Terms(b"sub/file", on_existing="replace"), is_netascii=True)
+    upload = opened(area, Terms(b"sub/file", on_existing="replace"), is_netascii=True)
     receive(upload, b"x" * 40_000)
     error = refusal(lambda: upload.commit(40_000))
     upload.close()
@@ -569,7 +577,7 @@ def test_disk_full_at_commit_is_error_3_and_keeps_the_old_file(area: UploadArea,
 @pytest.mark.usefixtures("way")
 def test_other_file_system_mounted_meanwhile_is_told(root: Path) -> None:
     area = UploadArea(root)
-    upload = area.begin(Terms(b"sub/new"))
+    upload = opened(area, Terms(b"sub/new"))
     receive(upload, b"abc")
     command = ["mount", "-t", "tmpfs", "tmpfs", str(root / "sub")]
     if subprocess.run(command, check=False, capture_output=True).returncode:
@@ -610,7 +618,7 @@ def test_failing_call_is_told_and_keeps_the_old_file(
         raise OSError(error_number, os.strerror(error_number))
 
     (root / "file").write_bytes(b"old")
-    upload = area.begin(Terms(b"file", on_existing=on_existing))
+    upload = opened(area, Terms(b"file", on_existing=on_existing))
     receive(upload, b"new")
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
@@ -651,7 +659,7 @@ def test_file_system_without_directory_fsync_is_accepted(
 
 
 def test_upload_ends_once(area: UploadArea) -> None:
-    upload = area.begin(Terms(b"new"))
+    upload = opened(area, Terms(b"new"))
     upload.commit(0)
     with pytest.raises(InternalError):
         upload.commit(0)
@@ -671,7 +679,7 @@ def test_commit_behind_a_close_is_no_bug_but_an_aborted_upload(area: UploadArea,
 
 
 def test_closing_after_commit_keeps_the_file_and_the_descriptor_until_then(area: UploadArea, root: Path) -> None:
-    upload = area.begin(Terms(b"new"))
+    upload = opened(area, Terms(b"new"))
     upload.commit(0)
     os.fstat(upload.fd)
     upload.close()
@@ -687,7 +695,7 @@ def test_close_during_commit_gives_the_upload_up(area: UploadArea, root: Path, m
         assert may_go_on.wait(10)
 
     monkeypatch.setattr(os, "fsync", slow_fsync)
-    upload = area.begin(Terms(b"new"))
+    upload = opened(area, Terms(b"new"))
     errors: list[RefusedError] = []
     committing = threading.Thread(target=lambda: errors.append(refusal(lambda: upload.commit(0))))
     committing.start()
@@ -730,7 +738,7 @@ def test_sweep_removes_leftovers_and_nothing_else(area: UploadArea, root: Path, 
 def test_sweep_spares_an_upload_that_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "_open_unnamed", no_unnamed_files)
     area, other_server = UploadArea(root), UploadArea(root)
-    upload = area.begin(Terms(b"new"))
+    upload = opened(area, Terms(b"new"))
     receive(upload, b"abc")
     assert other_server.sweep().removed_files == 0
     upload.commit(3)

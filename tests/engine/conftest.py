@@ -69,7 +69,8 @@ class Served:
         engine: Arguments of Engine.
 
     `drains`: stop() is preceded by drain(), as a server does it. `verdict` says what to do with a received upload,
-    `limit_bytes` how long one may be, `sink` opens what it is written to. `requests` counts what Python was asked.
+    `limit_bytes` how long one may be, `sink` opens what it is written to; with `on_first_data` nothing is opened until
+    that is called, which is to answer. `requests` counts what Python was asked.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Served:
         self.drains = True
         self.verdict: Callable[[native.Received], tuple[Any, ...]] = lambda received: ()
         self.sink: Callable[[Path], int] = lambda path: os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self.on_first_data: Callable[[native.FirstData], None] | None = None
         self.on_answer: Callable[[native.Answer], None] | None = None
         self.progress: list[native.Progress] = []
         self.on_request: Callable[[native.Request, Request], TransferPlan | None] | None = None
@@ -168,11 +170,14 @@ class Served:
         if isinstance(event, native.Request):
             self.requests += 1
             self._decide(event)
+        elif isinstance(event, native.FirstData):
+            assert self.on_first_data is not None
+            self.on_first_data(event)
         elif isinstance(event, native.Received):
             self.engine.commit(event.transfer_id, *self.verdict(event))
         elif isinstance(event, native.Completion):
             self.completions.append(event)
-            if event.role == Role.RECEIVER and isinstance(event.context, int):
+            if event.role == Role.RECEIVER and isinstance(event.context, int) and event.context >= 0:
                 os.close(event.context)
         elif isinstance(event, native.Refusals):
             self.refusals.append(event)
@@ -223,7 +228,7 @@ class Served:
 
     def receive_plan(self, event: native.Request, request: Request) -> TransferPlan:
         agreed = negotiate(request, size_bytes=None, limits=OptionLimits(max_window_bytes=1 << 32))
-        fd = self.sink(self.root / request.filename)
+        fd = self.sink(self.root / request.filename) if self.on_first_data is None else -1
         return TransferPlan(
             transfer_id=event.transfer_id,
             role=Role.RECEIVER,

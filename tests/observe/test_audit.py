@@ -230,9 +230,12 @@ def test_full_disk_loses_whole_events_counts_them_and_tears_none(
     monkeypatch.undo()
     log.close()
     begun = -int(-lines_that_fit // 1)
-    found = [event["correlation_id"] for event in events_in(tmp_path / "audit")]
+    events = events_in(tmp_path / "audit")
+    told = [event["count"] for event in events if event["event_type"] == "events_lost"]
+    found = [event["correlation_id"] for event in events if event["event_type"] != "events_lost"]
     assert found == [f"id-{number}" for number in range(begun)] + ["id-5"]
-    assert log.lost_events_total == 6 - len(found)
+    assert told == [log.lost_events_total] == [6 - len(found)]
+    assert events[begun]["event_type"] == "events_lost", "said before what comes next"
 
 
 def test_rest_of_a_cut_line_may_be_cut_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,4 +286,6 @@ def test_flood_onto_a_full_disk_is_bounded_and_counted(tmp_path: Path, monkeypat
     fill(log, 10, first=25)
     log.close()
     assert log.lost_events_total == 25
-    assert [event["correlation_id"] for event in events_in(tmp_path / "audit")] == [f"id-{n}" for n in range(25, 35)]
+    told, *events = events_in(tmp_path / "audit")
+    assert (told["event_type"], told["count"]) == ("events_lost", 25)
+    assert [event["correlation_id"] for event in events] == [f"id-{n}" for n in range(25, 35)]

@@ -1,15 +1,19 @@
 """Uploads to a handler: whole, converted, and acknowledged only when it has taken them."""
 
 import asyncio
+import errno
 import gc
+from contextlib import ExitStack
 
 import pytest
 from tests.server.test_core import open_descriptors
 from tests.support.client import Client
+from tests.support.server import wait_for
 
 from snow_owl_tftp import AsyncClient, Refuse, Server
 from snow_owl_tftp.errors import RefusedError, TransferError, TransferRefused
 from snow_owl_tftp.protocol.constants import Opcode
+from snow_owl_tftp.server import receiving
 
 SOON_S = 10.0
 SIZES = [0, 1, 511, 512, 513, 1428, 100_000]
@@ -162,3 +166,43 @@ async def test_stop_waits_for_a_handler_that_stores():
         assert stored == ["x"]
         await asyncio.wait({putting}, timeout=SOON_S)
         assert putting.exception() is None or isinstance(putting.exception(), TransferError)
+
+
+async def test_requests_that_nothing_follows_lock_nobody_out():
+    """As many as may be held in memory at a time, and some more."""
+    taken = []
+    async with Server(write=taken.append, settings={"retransmit.half_open_give_up_s": 60}) as server:
+        with ExitStack() as stack:
+            gc.collect()
+            before = open_descriptors()
+            silent = [stack.enter_context(Client(server.address)) for _ in range(300)]
+            for number, client in enumerate(silent):
+                client.request(f"{number}", kind=Opcode.WRQ)
+            await asyncio.to_thread(
+                wait_for, lambda: server.counters()["half_open_transfers"] == 300, "all requests to be accepted"
+            )
+            assert open_descriptors() - before <= len(silent) + 8, "each of these clients has one itself"
+            async with AsyncClient(*server.address) as client:
+                await asyncio.wait_for(client.put("x", b"data"), SOON_S)
+    assert [upload.data for upload in taken] == [b"data"]
+
+
+async def test_upload_is_given_up_before_its_memory_is_there_and_nothing_is_left(monkeypatch):
+    def no_memory(data):
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    monkeypatch.setattr(receiving, "memory_of", no_memory)
+    async with Server(write=print) as server, AsyncClient(*server.address) as client:
+        with pytest.raises(TransferRefused, match="busy"):
+            await asyncio.wait_for(client.put("x", b"data"), SOON_S)
+
+
+@pytest.mark.parametrize(("timeout_s", "patience_s"), [(10.0, 300), (1000.0, 1010), (float("inf"), 86_400)])
+def test_engine_waits_as_long_as_a_handler_may_take(timeout_s, patience_s):
+    server = Server(write=print, handler_timeout_s=timeout_s)
+    assert server._settings.retransmit.stalled_give_up_s == patience_s
+    for told in ({"retransmit.stalled_give_up_s": 7}, {"retransmit": {"stalled_give_up_s": 7}}):
+        own = Server(write=print, handler_timeout_s=timeout_s, settings=told)
+        assert own._settings.retransmit.stalled_give_up_s == 7
+    other = Server(write=print, handler_timeout_s=timeout_s, settings={"retransmit": {"give_up_s": 9}})
+    assert (other._settings.retransmit.stalled_give_up_s, other._settings.retransmit.give_up_s) == (patience_s, 9)

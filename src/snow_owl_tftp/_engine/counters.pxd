@@ -24,7 +24,7 @@ cdef struct Counters:
     uint64_t flow_hits, flow_misses
     uint64_t strays, strays_answered, malformed, error_queue_calls, errors_heard, wrong_guesses
     uint64_t retransmits, duplicate_acks, timeouts
-    uint64_t transfers_started, transfers_ended, transfers_gave_way
+    uint64_t transfers_started, transfers_ended, transfers_gave_way, transfers_stalled
     uint64_t lingers, linger_ns
     uint64_t file_checks
     uint64_t live_transfers, half_open_transfers, dallying_transfers

@@ -60,6 +60,7 @@ cdef enum:                        # Message.kind
     M_MODE = 6                    # up: the batching mode of a worker changed
     M_PROGRESS = 7                # up: how far a transfer of our own asking is
     M_REFUSED = 8                 # up: requests were refused by a limit
+    M_FIRST_DATA = 9              # up: an upload whose file is not open has begun to arrive
     M_START = 16                  # down: a TransferPlan for a request
     M_ASK = 17                    # down: a TransferPlan of our own, on a socket of its own
     M_REFUSE = 18                 # down: the ERROR for a request, or silence
@@ -72,6 +73,7 @@ cdef enum:                        # Message.kind
     M_STOP = 25                   # down: leave the loop
     M_ABORT_ASKED = 26            # down: end the transfer of our own asking whose context is `hash`
     M_ASK_PROGRESS = 27           # down: tell how far it is
+    M_SUPPLY = 28                 # down: the descriptor of an upload that has begun to arrive
     M_LOADED = 32                 # from I/O: a chunk is resident (or failed)
     M_WRITTEN = 33                # from I/O: a buffer is written (or failed)
 
@@ -139,7 +141,7 @@ cdef struct Buffer:
     uint8_t *bytes                # lies behind the struct
 
 cdef struct Sink:
-    int fd
+    int fd                        # -1: not open yet; what arrives waits in buffers until it is
     int error                     # errno of the first write that failed
     uint64_t received_bytes       # payload accepted so far
     uint64_t limit_bytes          # more than this is refused; 0: no limit
@@ -155,6 +157,7 @@ cdef struct Sink:
     Buffer *full_end
     uint8_t writing               # ... because one job at a time writes to a file
     uint8_t ack_owed              # an ACK waits until a buffer is written
+    uint8_t asked                 # Python was told that the descriptor is wanted
     Source *compared              # a load generator's: what the payload must be; the recipe's reference
     uint32_t *live                # the engine's count of sinks
 
@@ -167,6 +170,7 @@ cdef struct Transfer:
     Recipe *recipe
     Sink *sink
     uint64_t started_ns
+    uint64_t held_ns              # since when our own disk, or Python, holds back what the peer waits for; 0: nothing
     uint64_t wheel_ns             # the deadline under which we stand in the wheel
     uint64_t payload_bytes
     uint64_t batch                # serial of the send batch that last took DATA of us

@@ -121,6 +121,12 @@ class Progress:
     @property
     def context(self) -> Any: ...
 
+class FirstData:
+    @property
+    def transfer_id(self) -> int: ...
+    @property
+    def context(self) -> Any: ...
+
 class Received:
     @property
     def transfer_id(self) -> int: ...
@@ -151,7 +157,7 @@ class ModeChange:
     @property
     def datagrams_per_s(self) -> int: ...
 
-Event: TypeAlias = Request | Completion | Answer | Received | Progress | Refusals | ModeChange
+Event: TypeAlias = Request | Completion | Answer | FirstData | Received | Progress | Refusals | ModeChange
 
 class Counters(TypedDict):
     epoll_wait_calls: int
@@ -197,6 +203,7 @@ class Counters(TypedDict):
     transfers_started: int
     transfers_ended: int
     transfers_gave_way: int
+    transfers_stalled: int
     lingers: int
     linger_ns: int
     file_checks: int
@@ -239,6 +246,7 @@ class Engine:
         half_open_give_up_ns: int = 10000000000,
         half_open_datagrams: int = 3,
         min_retries: int = 3,
+        stalled_give_up_ns: int = 300000000000,
         source_linger_ns: int = 10000000000,
         sink_buffer_bytes: int = 65536,
         tell_modes: bool = False,
@@ -268,6 +276,7 @@ class Engine:
     def poll(self) -> list[Event]: ...
     def start(self, plan: Plan, flow: tuple[int, bytes, bytes] | None = None) -> None: ...
     def refuse(self, transfer_id: int, datagram: bytes) -> None: ...
+    def supply(self, transfer_id: int, fd: int, limit_bytes: int = 0) -> None: ...
     def commit(self, transfer_id: int, code: int = -1, text: bytes = b"", error: int = 0) -> None: ...
     def abort(self, transfer_id: int, code: int = 0, text: bytes = b"aborted") -> None: ...
     def abort_asked(self, context: Any, code: int = 0, text: bytes = b"aborted") -> None: ...

@@ -52,7 +52,7 @@ COUNTERS = (
     "flow_hits", "flow_misses",
     "strays", "strays_answered", "malformed", "error_queue_calls", "errors_heard", "wrong_guesses",
     "retransmits", "duplicate_acks", "timeouts",
-    "transfers_started", "transfers_ended", "transfers_gave_way",
+    "transfers_started", "transfers_ended", "transfers_gave_way", "transfers_stalled",
     "lingers", "linger_ns",
     "file_checks",
     "live_transfers", "half_open_transfers", "dallying_transfers",
@@ -162,6 +162,12 @@ cdef class Progress:
     cdef readonly object context
 
 
+cdef class FirstData:
+    """An upload whose plan had no descriptor begins to arrive.  Answer once: supply(), or commit() with an ERROR."""
+    cdef readonly uint64_t transfer_id
+    cdef readonly object context
+
+
 cdef class Received:
     """Every byte of an upload is written.  Answer with commit(), once."""
     cdef readonly uint64_t transfer_id
@@ -197,7 +203,8 @@ cdef class Engine:
     slot_bytes, linger_us, adaptive, adaptive_threshold, tell_modes, recvmmsg, sendmmsg, gso, flows,
     max_transfers, max_transfers_per_client, max_half_open, max_half_open_per_client,
     max_pending_requests, max_flows, initial_ns, floor_ns, ceiling_ns, give_up_ns,
-    half_open_give_up_ns, half_open_datagrams, min_retries, source_linger_ns, sink_buffer_bytes.
+    half_open_give_up_ns, half_open_datagrams, min_retries, stalled_give_up_ns, source_linger_ns,
+    sink_buffer_bytes.
     """
     cdef Worker *_workers
     cdef Queue *_inboxes
@@ -220,7 +227,7 @@ cdef class Engine:
                   uint32_t max_pending_requests=16384, uint32_t max_flows=4096,
                   uint64_t initial_ns=1000000000, uint64_t floor_ns=10000000, uint64_t ceiling_ns=3000000000,
                   uint64_t give_up_ns=30000000000, uint64_t half_open_give_up_ns=10000000000,
-                  uint32_t half_open_datagrams=3, uint32_t min_retries=3,
+                  uint32_t half_open_datagrams=3, uint32_t min_retries=3, uint64_t stalled_give_up_ns=300000000000,
                   uint64_t source_linger_ns=10000000000, uint32_t sink_buffer_bytes=65536,
                   bint tell_modes=False):
         cdef Retransmit retransmit
@@ -243,7 +250,8 @@ cdef class Engine:
         retransmit = Retransmit(initial_ns, floor_ns, ceiling_ns, give_up_ns, half_open_give_up_ns,
                                 half_open_datagrams, min_retries)
         limits = Limits(share(max_transfers, workers), max_transfers_per_client, share(max_half_open, workers),
-                        max_half_open_per_client, share(max_pending_requests, workers), max_flows)
+                        max_half_open_per_client, share(max_pending_requests, workers), max_flows,
+                        stalled_give_up_ns)
         entropy = os.urandom(8)
         memcpy(&secret, <const char *>entropy, 8)
         self._workers = <Worker *>calloc(workers, sizeof(Worker))
@@ -365,7 +373,8 @@ cdef class Engine:
         return self._outbox.wake_fd
 
     def poll(self):
-        """Every event so far, in order: Request, Completion, Answer, Received, Progress, Refusals, ModeChange."""
+        """Every event so far, in order: Request, Completion, Answer, FirstData, Received, Progress, Refusals,
+        ModeChange."""
         cdef Message *m = queue_take_all(&self._outbox)
         cdef Message *following
         cdef list events = []
@@ -379,6 +388,8 @@ cdef class Engine:
                 events.append(request_event(m))
             elif m.kind == M_ANSWER:
                 events.append(self._answer(m))
+            elif m.kind == M_FIRST_DATA:
+                events.append(first_data_event(m))
             elif m.kind == M_RECEIVED:
                 events.append(received_event(m))
             elif m.kind == M_PROGRESS:
@@ -532,7 +543,8 @@ cdef class Engine:
 
         Args:
             plan: a TransferPlan; its source descriptor is the engine's from here on, also on failure.
-                A sink descriptor stays the caller's, who closes it after the Completion.
+                A sink descriptor stays the caller's, who closes it after the Completion; -1: FirstData asks for
+                it.
             flow: None, or (directory descriptor, path beneath it, the request's datagram): the engine may
                 repeat this decision by itself while the path leads to the same unchanged file.
 
@@ -568,8 +580,25 @@ cdef class Engine:
         """Answers a Request with a ready-made ERROR; b"" answers with silence."""
         self._send_down(M_REFUSE, transfer_id, datagram, -1, 0)
 
+    def supply(self, uint64_t transfer_id, int fd, uint64_t limit_bytes=0):
+        """After FirstData: what to write to, and the most bytes that are accepted (0: as the plan says)."""
+        cdef Message *m
+        if fd < 0:
+            raise ValueError("fd must be a descriptor")
+        m = message_new(M_SUPPLY, transfer_id, NULL, 0)
+        if m == NULL:
+            raise MemoryError()
+        m.socket = fd
+        m.payload_bytes = limit_bytes
+        try:
+            self._push(m)
+        except BaseException:
+            free(m)
+            raise
+
     def commit(self, uint64_t transfer_id, int code=-1, bytes text=b"", int error=0):
-        """After Received: sends the last ACK (code < 0), or ERROR `code` with `text` (errno `error`)."""
+        """After Received: sends the last ACK (code < 0), or ERROR `code` with `text` (errno `error`); the ERROR also
+        after FirstData."""
         self._send_down(M_COMMIT, transfer_id, text, code, error)
 
     def abort(self, uint64_t transfer_id, int code=0, bytes text=b"aborted"):
@@ -780,6 +809,13 @@ cdef Request request_event(Message *m):
     r._peer = m.peer
     r._local = m.local
     return r
+
+
+cdef FirstData first_data_event(Message *m):
+    cdef FirstData f = FirstData.__new__(FirstData)
+    f.transfer_id = m.id
+    f.context = <object>m.recipe.context
+    return f
 
 
 cdef Received received_event(Message *m):

@@ -55,6 +55,8 @@ cdef inline void wait_for_chunk(Worker *w, Transfer *t) noexcept nogil:
     if t.queued != Q_NONE:
         return
     t.queued = Q_WAITING
+    if t.held_ns == 0:
+        t.held_ns = w.now_ns
     t.queue_next = w.waiting
     w.waiting = t
 

@@ -25,12 +25,13 @@ cdef enum:
 
 
 cdef inline int sink_write(Worker *w, Transfer *t, uint32_t at_least) noexcept nogil:
-    """Hands all full buffers to one I/O thread, unless there are fewer than `at_least`, or one is writing for us.
+    """Hands all full buffers to one I/O thread, unless there are fewer than `at_least`, one is writing for us, or there
+    is no file yet.
 
     One at a time: two threads that write to one file only wait for each other on its inode.
     """
     cdef Sink *sink = t.sink
-    if sink.writing or sink.full == NULL or sink.waiting < at_least:
+    if sink.writing or sink.fd < 0 or sink.full == NULL or sink.waiting < at_least:
         return SINK_OK
     if store_write(w.store, sink, sink.full, t.id, w.number) < 0:
         return SINK_NO_MEMORY

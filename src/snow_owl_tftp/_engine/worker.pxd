@@ -99,6 +99,7 @@ cdef struct Limits:
     uint32_t half_open_per_client
     uint32_t pending_requests     # with Python
     uint32_t flows
+    uint64_t stalled_ns           # how long our own disk, or Python, may hold a transfer up
 
 cdef struct Refusal:
     # What was refused for one reason and not yet told.

@@ -41,7 +41,7 @@ from snow_owl_tftp._engine.timers cimport (
 from snow_owl_tftp._engine.window cimport *
 
 cdef extern from "errno.h" nogil:
-    int EDQUOT, ENOSPC, EFBIG
+    int EDQUOT, EFBIG, ENOSPC, ETIMEDOUT
 
 cdef extern from * nogil:
     """
@@ -978,8 +978,29 @@ cdef void acknowledge(Worker *w, Transfer *t) noexcept nogil:
     """The ACK that is due, unless the disk is behind."""
     if t.sink.buffers >= t.sink.max_buffers:
         t.sink.ack_owed = 1
+        if t.held_ns == 0:
+            t.held_ns = w.now_ns
         return
     send_ack(w, t, t.flight.next - 1)
+
+
+cdef void owe_verdict(Worker *w, Transfer *t, int state) noexcept nogil:
+    """All is here, and the peer waits for our disk, or for Python: on_due() ends what takes too long."""
+    t.state = state
+    t.flight.deadline_ns = w.now_ns + w.limits.stalled_ns
+    wheel_update(&w.wheel, t)
+
+
+cdef int ask_for_sink(Worker *w, Transfer *t) noexcept nogil:
+    """The first DATA of a file that is not open yet: Python opens it.  -1 when there is no memory."""
+    cdef Message *m = message_new(M_FIRST_DATA, t.id, NULL, 0)
+    if m == NULL:
+        return -1
+    t.sink.asked = 1
+    m.worker = w.number
+    m.recipe = t.recipe                          # borrowed: its Completion comes behind
+    queue_push(w.outbox, m)
+    return 0
 
 
 cdef void flush_sink(Worker *w, Transfer *t) noexcept nogil:
@@ -995,11 +1016,10 @@ cdef void flush_sink(Worker *w, Transfer *t) noexcept nogil:
     if sink_submit(w, t, 1) != SINK_OK or sink_write(w, t, 1) != SINK_OK:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
         return
-    t.state = T_FLUSHING
-    wheel_remove(&w.wheel, t)
-    if t.sink.buffers:
+    owe_verdict(w, t, T_FLUSHING)
+    if t.sink.buffers or t.sink.fd < 0:
         return
-    t.state = T_COMMITTING
+    owe_verdict(w, t, T_COMMITTING)
     m = message_new(M_RECEIVED, t.id, NULL, 0)
     if m == NULL:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
@@ -1030,6 +1050,9 @@ cdef void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *payload
         t.duplicate_acks += 1
     if act & ACT_DELIVER:
         w.counters.blocks_received += 1
+        if t.sink.fd < 0 and not t.sink.asked and ask_for_sink(w, t) < 0:
+            fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
+            return
         result = sink_deliver(w, t, payload, size)
         if result == SINK_DIFFERS:
             fail(w, t, OUT_CHANGED, 0, 0, b"content differs")
@@ -1349,10 +1372,29 @@ cdef void resume(Worker *w, Transfer *t, uint64_t fixed_ns) noexcept nogil:
         pump(w, t)
 
 
+cdef bint awaits_sink(const Transfer *t) noexcept nogil:
+    """Whether Python was told of its first DATA, and has not answered."""
+    return (t.state == T_ACTIVE or t.state == T_FLUSHING) and t.sink != NULL and t.sink.fd < 0 and t.sink.asked
+
+
+cdef void on_supply(Worker *w, Message *m) noexcept nogil:
+    """The file is open: what has arrived can be written."""
+    cdef Transfer *t = transfer_by_id(w, m.id)
+    if t == NULL or not awaits_sink(t):
+        return
+    t.sink.fd = m.socket
+    if m.payload_bytes:
+        t.sink.limit_bytes = m.payload_bytes
+        if t.sink.received_bytes > m.payload_bytes:
+            fail(w, t, OUT_ABORTED, EFBIG, 3, b"more data than announced or allowed")
+            return
+    write_on(w, t)
+
+
 cdef void on_commit(Worker *w, Message *m) noexcept nogil:
     """The upload is durable and visible (m.error < 0), or could not be made so (the TFTP error code)."""
     cdef Transfer *t = transfer_by_id(w, m.id)
-    if t == NULL or t.state != T_COMMITTING:
+    if t == NULL or (t.state != T_COMMITTING and not (m.error >= 0 and awaits_sink(t))):
         return
     if m.error >= 0:
         m.bytes[m.bytes_used] = 0
@@ -1445,14 +1487,27 @@ cdef void on_written(Worker *w, Message *m) noexcept nogil:
         release(w, t)
     elif t.sink.error:
         fail_sink(w, t)
-    elif sink_write(w, t, 1 if t.state == T_FLUSHING else t.sink.gathered) != SINK_OK:
+    else:
+        write_on(w, t)
+
+
+cdef void write_on(Worker *w, Transfer *t) noexcept nogil:
+    """The disk has done something, or the file is open: the next buffers, and what was held back meanwhile."""
+    if sink_write(w, t, 1 if t.state == T_FLUSHING else t.sink.gathered) != SINK_OK:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
     elif t.state == T_FLUSHING:
+        owe_verdict(w, t, T_FLUSHING)
         if t.sink.buffers == 0:
             flush_sink(w, t)
-    elif t.sink.ack_owed and t.state == T_ACTIVE:
+    elif t.sink.ack_owed and t.state == T_ACTIVE and t.sink.buffers < t.sink.max_buffers:
         t.sink.ack_owed = 0
+        t.held_ns = 0
+        # Its silence was ours: from here on it has all the time there is.
+        flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
         acknowledge(w, t)
+        wheel_update(&w.wheel, t)
+    elif t.sink.ack_owed:
+        t.held_ns = w.now_ns                     # it is slow, but it goes on
 
 
 cdef void fail_sink(Worker *w, Transfer *t) noexcept nogil:
@@ -1487,9 +1542,21 @@ cdef void resume_list(Worker *w, Transfer *t) noexcept nogil:
                 send_first(w, t)
         elif t.flight.role == SENDER and not t.flight.opening:
             if waited:
-                flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
-            pump(w, t)
+                look_again(w, t)
+            else:
+                pump(w, t)
         t = following
+
+
+cdef void look_again(Worker *w, Transfer *t) noexcept nogil:
+    """A chunk was loaded: perhaps the one that this transfer waits for."""
+    cdef int64_t next = t.flight.next
+    flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
+    pump(w, t)
+    if t.queued != Q_WAITING:
+        t.held_ns = 0
+    elif t.flight.next != next:
+        t.held_ns = w.now_ns                     # the disk goes on, slowly
 
 
 cdef void on_loaded(Worker *w) noexcept nogil:
@@ -1518,6 +1585,8 @@ cdef void on_small_message(Worker *w, Message *m) noexcept nogil:
         on_loaded(w)
     elif m.kind == M_WRITTEN:
         on_written(w, m)
+    elif m.kind == M_SUPPLY:
+        on_supply(w, m)
     elif m.kind == M_COMMIT:
         on_commit(w, m)
     elif m.kind == M_ABORT:
@@ -1561,11 +1630,28 @@ cdef void on_due_superseded(Worker *w, Transfer *t) noexcept nogil:
     end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
 
 
+cdef bint is_stalled(Worker *w, Transfer *t) noexcept nogil:
+    """Our own disk, or Python, has held it up for too long; it has ended then."""
+    if t.state != T_FLUSHING and t.state != T_COMMITTING:
+        if t.held_ns == 0 or w.now_ns - t.held_ns < w.limits.stalled_ns:
+            return False
+    w.counters.transfers_stalled += 1
+    fail(w, t, OUT_LOCAL_IO_ERROR, ETIMEDOUT, 0, b"Server busy, try again")
+    return True
+
+
+cdef bint is_held(const Transfer *t) noexcept nogil:
+    """Whether the peer waits for us, and not we for the peer."""
+    return t.queued == Q_WAITING or stream_idle(t) or (t.sink != NULL and t.sink.ack_owed)
+
+
 cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     """The deadline of a transfer has passed."""
     cdef int act
     if t.state == T_DALLY:
         release(w, t)
+        return
+    if (t.state == T_FLUSHING or t.state == T_COMMITTING or is_held(t)) and is_stalled(w, t):
         return
     if t.state != T_ACTIVE and t.state != T_ASKING:
         return
@@ -1577,9 +1663,10 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
         on_loaded(w)                             # there was no memory to ask for a chunk
         wheel_update(&w.wheel, t)
         return
-    if t.queued == Q_WAITING or stream_idle(t):
+    if is_held(t):
         flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
-        pump(w, t)                               # a pipe that could not be watched is looked at again
+        if t.flight.role == SENDER:
+            pump(w, t)                           # a pipe that could not be watched is looked at again
         wheel_update(&w.wheel, t)
         return
     act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)

@@ -4,7 +4,7 @@ May know: flags and settings. Must not check what settings check: ranges are wri
 """
 
 import os
-from contextlib import suppress
+import select
 from pathlib import Path
 
 import click
@@ -70,7 +70,12 @@ def _number_or_text(given: str | None) -> int | str | None:
         return given
 
 
-def _announce(address: str) -> None:
-    # Past sys.stdout: whoever reads the first line and hangs up must not end the server.
-    with suppress(OSError):
-        os.write(1, f"listening on {address}\n".encode())
+def _announce(address: str) -> bool:
+    # Past sys.stdout: whoever reads one line and hangs up must not end the server, nor hold it up by reading none.
+    line = f"listening on {address}\n".encode()
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    try:
+        return bool(poll.poll(0)) and os.write(1, line) == len(line)
+    except OSError:
+        return False

@@ -1,5 +1,7 @@
 """The two faces: `Client` blocks, `AsyncClient` awaits; both only wait for the future of one Transfer.
 
+A face that was used before fork() is of no use in the child, and says so: threads do not follow.
+
 May know: the core, asyncio. Must not: know packets, sockets or the engine.
 Invariants: what a face does beyond waiting is in `_Face`, once; a face that is interrupted while it waits cancels its
 transfer; nothing blocks the event loop but opening a local file.
@@ -23,6 +25,7 @@ from snow_owl_tftp.client.sources import source_for
 from snow_owl_tftp.client.targets import target_for
 from snow_owl_tftp.client.transfer import HearsSilence, ProgressCallback, Transfer, TransferResult
 from snow_owl_tftp.client.url import DEFAULT_PORT, TftpUrl, is_tftp_url, parse_url
+from snow_owl_tftp.errors import ForkedError
 from snow_owl_tftp.plan import Role
 
 __all__ = ["AsyncClient", "Client", "Content", "Destination", "SettingsArguments", "get", "put"]
@@ -69,10 +72,11 @@ class _Face:
         self._port = port
         self._lock = threading.Lock()
         self._core: ClientCore | None = None
+        self._process_id: int | None = None  # of the process that has, or makes, the core
         self._closed = False
 
     def __del__(self) -> None:
-        if getattr(self, "_core", None) is not None:
+        if getattr(self, "_core", None) is not None and not self._is_forked():
             warnings.warn(f"{type(self).__name__} was not closed", ResourceWarning, stacklevel=2)
             self._shut()
 
@@ -83,11 +87,27 @@ class _Face:
             By name: counts since the first transfer (`datagrams_sent`, `bytes_received` …), levels (`live_transfers`)
             and two histograms as lists, as section 11 of docs/engine-contract.md lists them. Empty before the first
             transfer and after `close`.
+
+        Raises:
+            ForkedError: It was used before fork(), and this is the child.
         """
+        self._check_process()
         core = self._core
         return core.counters() if core is not None else {}
 
+    def _is_forked(self) -> bool:
+        """Whether the core, or a thread that makes it, was left behind in the parent; asked without the lock, which
+        that thread may have held.
+        """
+        return self._process_id not in (None, os.getpid())
+
+    def _check_process(self) -> None:
+        if self._is_forked():
+            raise ForkedError(type(self).__name__)
+
     def _shut(self) -> None:
+        if self._is_forked():
+            return  # nothing of it is ours
         with self._lock:
             self._closed = True
             core, self._core = self._core, None
@@ -134,6 +154,8 @@ class _Face:
 
     def _living_core(self) -> ClientCore:
         """Made by whoever comes first, before anything is opened that would have to be closed if it fails."""
+        self._check_process()
+        self._process_id = os.getpid()  # before the lock: see `_is_forked`
         with self._lock:
             if self._closed:
                 raise ValueError("the client is closed")
@@ -143,7 +165,7 @@ class _Face:
 
     def _cancel(self, transfer: Transfer) -> None:
         core = self._core
-        if core is not None:
+        if core is not None and not self._is_forked():
             core.cancel(transfer)
 
 
@@ -201,6 +223,7 @@ class Client(_Face):
             ValueError: `name` is no URL, or fits no packet of 512 bytes, or the client is closed.
             TypeError: `to` is neither a path nor a file object.
             RuntimeError: A progress callback of this client calls it, and would wait for itself.
+            ForkedError: The client was used before fork(), and this is the child.
 
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
@@ -225,7 +248,7 @@ class Client(_Face):
                 be read or copied.
             ValueError: As for `get`.
             TypeError: `content` is none of these.
-            RuntimeError: As for `get`.
+            RuntimeError, ForkedError: As for `get`.
 
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
@@ -242,7 +265,7 @@ class Client(_Face):
             netascii, in which servers disagree what they count).
 
         Raises:
-            TransferError, OSError, ValueError: As for `get`.
+            TransferError, OSError, ValueError, ForkedError: As for `get`.
 
         Spec: RFC 2349, Transfer Size Option Specification.
         """
@@ -297,7 +320,7 @@ class AsyncClient(_Face):
 
         Raises:
             TransferError: It failed, and nothing is left of it; see its subclasses.
-            OSError, ValueError, TypeError: As Client.get.
+            OSError, ValueError, TypeError, ForkedError: As Client.get.
 
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """
@@ -320,7 +343,7 @@ class AsyncClient(_Face):
 
         Raises:
             TransferError: It failed; see its subclasses.
-            OSError, ValueError, TypeError: As Client.put.
+            OSError, ValueError, TypeError, ForkedError: As Client.put.
 
         Spec: RFC 1350, RFC 2347 to 2349, RFC 7440.
         """

@@ -27,6 +27,7 @@ __all__ = [
     "keep_version",
     "look",
     "make_directory",
+    "may_make_files",
 ]
 
 
@@ -80,6 +81,11 @@ def check_present(status: os.stat_result | None, terms: UploadTerms) -> None:
     # The rule of BSD's tftpd: whoever made the file gave the permission, to everybody or to nobody.
     if needs_permission and not is_writable_for_all:
         raise UploadError(ErrorCode.ACCESS_VIOLATION, "File is not writable for everybody", errno.EACCES)
+
+
+def may_make_files(directory_fd: int) -> bool:
+    """Tell whether files can be made in a directory, by its permissions; a read-only file system permits none."""
+    return os.access(".", os.W_OK | os.X_OK, dir_fd=directory_fd, effective_ids=True)
 
 
 def check_disk(fd: int, announced_bytes: int | None) -> None:

@@ -1,7 +1,7 @@
 """How much uploads may still take: the account behind `max_total_bytes`.
 
     used       files of the area, as the last count found them, and what was committed since
-    reserved   running uploads: what each announced, or what it has received if it announced nothing
+    reserved   uploads that have begun to arrive: what each announced, or what it has received if it announced nothing
 
 May know sizes and descriptors to ask for sizes. Must not know names or where files lie.
 
@@ -82,8 +82,20 @@ class Space:
             self._used_bytes = counted_bytes
             self._counted_at = self._clock()
 
+    def check(self, announced_bytes: int | None) -> None:
+        """Refuse an upload for which there is no room now. Nothing is reserved: it may never send a byte.
+
+        Args:
+            announced_bytes: Its size, if the client said.
+
+        Raises:
+            UploadError: There is no room (ERROR 3).
+        """
+        if self._max_bytes:
+            self._claim(None, _least_bytes(announced_bytes), _least_bytes(announced_bytes))
+
     def reserve(self, fd: int, announced_bytes: int | None) -> tuple[Reservation, int]:
-        """Let an upload begin.
+        """Let an upload begin to grow.
 
         Args:
             fd: Of the file being received; open until the reservation is released.
@@ -98,11 +110,9 @@ class Space:
         reservation = Reservation(fd, announced_bytes)
         if self._max_bytes == 0:
             return reservation, 0
-        # Something must fit: a limit of 0 bytes would read as no limit further down.
-        least_bytes = 1 if announced_bytes is None else announced_bytes
-        # Nobody knows how much comes: a limit that files have left by another way should not cut it off.
+        # Where nobody knows how much comes: a limit that files have left by another way should not cut it off.
         enough_bytes = self._max_bytes // _LITTLE if announced_bytes is None else announced_bytes
-        room_bytes = self._claim(reservation, least_bytes, enough_bytes)
+        room_bytes = self._claim(reservation, _least_bytes(announced_bytes), enough_bytes)
         return reservation, room_bytes if announced_bytes is None else announced_bytes
 
     def claim(self, reservation: Reservation, size_bytes: int) -> None:
@@ -162,7 +172,7 @@ class Space:
         with self._lock:
             self._running.discard(reservation)
 
-    def _claim(self, reservation: Reservation, least_bytes: int, enough_bytes: int) -> int:
+    def _claim(self, reservation: Reservation | None, least_bytes: int, enough_bytes: int) -> int:
         if self._counted_at is None:
             self._recount()
         room_bytes = self._try_claim(reservation, least_bytes)
@@ -178,11 +188,11 @@ class Space:
         held = {running: running.held_bytes() for running in self._running}
         return held, self._used_bytes + sum(held.values()) - self._max_bytes
 
-    def _try_claim(self, reservation: Reservation, least_bytes: int) -> int:
+    def _try_claim(self, reservation: Reservation | None, least_bytes: int) -> int:
         with self._lock:
             others = sum(other.held_bytes() for other in self._running if other is not reservation)
             room_bytes = self._max_bytes - self._used_bytes - others
-            if room_bytes >= least_bytes:
+            if room_bytes >= least_bytes and reservation is not None:
                 self._running.add(reservation)
             return room_bytes
 
@@ -196,6 +206,11 @@ class Space:
         counted_bytes = self._count_bytes()
         with self._lock:
             self._used_bytes = counted_bytes + self._added_since_count
+
+
+def _least_bytes(announced_bytes: int | None) -> int:
+    # Something must fit: a limit of 0 bytes would read as no limit further down.
+    return 1 if announced_bytes is None else announced_bytes
 
 
 def _no_room() -> UploadError:

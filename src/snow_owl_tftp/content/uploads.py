@@ -1,7 +1,7 @@
 """Uploads: a file that nobody sees until it is whole, durable and accounted for.
 
-    WRQ ──begin──► Upload.fd, written by the engine ──commit──► the name
-                          └──────────────close──► nothing (unless committed before)
+    WRQ ──begin──► Upload ──open──► fd, written by the engine ──commit──► the name
+                      └───────────────────close──► nothing (unless committed before)
 
 May know the root, through a Resolver that confines, and the terms that the rules set. Must not know
 peers or packets, nor who may write what: `begin` takes a path that was allowed before.
@@ -12,6 +12,8 @@ Invariants:
 - A file that replaces another keeps its owner and permissions (see `permissions`).
 - `commit` returns only when the file and its directory entry are on the disk (with `fsync`), so the
   last ACK may be sent.
+- An upload that has not begun to arrive holds no descriptor and no room: `open` comes with its first byte. What can be
+  refused without a file is refused by `begin`.
 - Two uploads of one name have a file each; which of them is kept is decided when they commit.
 - Missing directories are made by `commit`, so a WRQ that nothing follows leaves nothing behind.
 - The directory is looked up again by `commit`: should it have been moved meanwhile, the file still
@@ -37,7 +39,7 @@ from snow_owl_tftp.content.beneath import Resolver, choose_resolver
 from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.leftovers import Survey, survey
-from snow_owl_tftp.content.overwrite import may_overwrite, overwrite
+from snow_owl_tftp.content.overwrite import overwrite
 from snow_owl_tftp.content.permissions import FileIdentity, identity_of, keep_or_give
 from snow_owl_tftp.content.places import (
     UploadTerms,
@@ -47,22 +49,19 @@ from snow_owl_tftp.content.places import (
     keep_version,
     look,
     make_directory,
+    may_make_files,
 )
+from snow_owl_tftp.content.reception import NOTHING_NEW, Reception, may_write_only
 from snow_owl_tftp.content.refusals import UploadError, UploadTooLargeError, refuse_upload
 from snow_owl_tftp.content.space import Space
-from snow_owl_tftp.content.staging import ScratchFile, StagedFile, is_staging_name
+from snow_owl_tftp.content.staging import StagedFile, is_staging_name
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import InternalError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
-from snow_owl_tftp.protocol.netascii import NetasciiDecoder
 
 __all__ = ["StoredFile", "Upload", "UploadArea", "UploadError", "UploadTerms"]
 
-_CHUNK_BYTES: Final = 1 << 18
-"""256 KiB, as the engine's write buffers."""
-_NOTHING_NEW: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-"""A directory that takes no new file; a file in it may be writable all the same."""
-_NOT_REPLACED: Final = _NOTHING_NEW | {errno.EBUSY}
+_NOT_REPLACED: Final = NOTHING_NEW | {errno.EBUSY}
 """EBUSY: something is mounted on the name."""
 _MAX_LOOKS: Final = 8
 """How often somebody else may change what has the name while an upload takes over its permissions."""
@@ -154,8 +153,8 @@ class UploadArea:
             The upload; the caller closes it, whether it was committed or not.
 
         Raises:
-            RefusedError: What to answer instead; nothing was written. UploadError, with its errno,
-                where the file system or a limit says no; OutsideRootError.
+            RefusedError: What to answer instead; nothing was written, and nothing is held. UploadError, with its
+                errno, where the file system or a limit says no; OutsideRootError.
 
         Deviates: a tsize of 0 counts as none, since curl announces 0 when it reads from a pipe
             (test_tsize_zero_is_no_announcement). With netascii tsize is a hint only: clients announce
@@ -164,22 +163,56 @@ class UploadArea:
         announced_bytes = None if is_netascii else announced_bytes or None
         *parents, name = terms.path.split(b"/")
         _check_name(parents, name)
+        limit_bytes = self.max_file_size_bytes
         if announced_bytes is not None and 0 < self.max_file_size_bytes < announced_bytes:
             raise UploadTooLargeError(announced_bytes)
+        directory_fd, present = self._open_place(terms)
+        try:
+            if may_make_files(directory_fd):
+                check_disk(directory_fd, announced_bytes)
+            elif not may_write_only(name, directory_fd, present, terms):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise refuse_upload(error, where=terms.path) from error
+        finally:
+            close_descriptor(directory_fd)
+        self.space.check(announced_bytes)
+        return Upload(self, terms, announced_bytes, limit_bytes, is_netascii=is_netascii)
+
+    def receive(self, terms: UploadTerms) -> Reception:
+        """Create a file to receive into.
+
+        Raises:
+            RefusedError: What to tell the client instead; nothing is left.
+        """
+        directory_fd, present = self._open_place(terms)
+        try:
+            return Reception(terms, directory_fd, present)
+        except BaseException as error:
+            close_descriptor(directory_fd)
+            if isinstance(error, OSError):
+                raise refuse_upload(error, where=terms.path) from error
+            raise
+
+    def _open_place(self, terms: UploadTerms) -> tuple[int, os.stat_result | None]:
+        """Return the deepest directory of a path that exists, for the caller to close, and what has the name now.
+
+        Raises:
+            RefusedError: The directory or the name is not what the terms ask for.
+        """
+        *parents, name = terms.path.split(b"/")
         directory_fd, missing = self._open_deepest(parents)
         try:
             if missing and not terms.create_directories:
                 raise refuse_upload(OSError(errno.ENOENT, "no such directory"))
             present = None if missing else look(name, directory_fd)
             check_present(present, terms)
-            make_file = _file_maker(directory_fd, name, present, terms)
-            return Upload(self, terms, directory_fd, make_file, announced_bytes, is_netascii=is_netascii)
-        except OSError as error:
+        except BaseException as error:
             close_descriptor(directory_fd)
-            raise refuse_upload(error, where=terms.path) from error
-        except BaseException:
-            close_descriptor(directory_fd)
+            if isinstance(error, OSError):
+                raise refuse_upload(error, where=terms.path) from error
             raise
+        return directory_fd, present
 
     def open_directory(self, terms: UploadTerms) -> int:
         """Open the directory of a path, making what is missing if the terms allow.
@@ -240,44 +273,70 @@ class UploadArea:
 
 
 class Upload:
-    """One file being received.
+    """One file that was asked for, or is being received.
 
     Attributes:
-        fd: Where to write, with pwrite from offset 0; open until `close`.
+        fd: Where to write, with pwrite from offset 0; from `open` until `close`, else -1.
         announced_bytes: How many bytes will come, no more and no less; None: nobody knows.
-        limit_bytes: How many may come at most; 0: no limit.
+        limit_bytes: How many may come at most; 0: no limit. `open` may lower it.
     """
 
     def __init__(
         self,
         area: UploadArea,
         terms: UploadTerms,
-        directory_fd: int,
-        make_file: Callable[[], StagedFile],
         announced_bytes: int | None,
+        limit_bytes: int,
         *,
         is_netascii: bool,
     ) -> None:
-        """Create the file to receive into, by `make_file`; `directory_fd` is taken over unless this fails."""
+        """Keep what was decided; nothing is opened."""
         self._area = area
         self._terms = terms
-        self._directory_fd = directory_fd
         self._is_netascii = is_netascii
-        self._lock = threading.Lock()  # one of commit and close at a time
+        self._lock = threading.Lock()  # one of open, commit and close at a time
         self._is_abandoned = False
         self._is_committed = False
-        self._decoded: StagedFile | None = None
-        self._make_file = make_file
-        self._received = make_file()
-        try:
-            check_disk(self._received.fd, announced_bytes)
-            self._reservation, room_bytes = area.space.reserve(self._received.fd, announced_bytes)
-        except BaseException:
-            self._received.close()
-            raise
-        self.fd = self._received.fd
+        self._reception: Reception | None = None
+        self.fd = -1
         self.announced_bytes = announced_bytes
-        self.limit_bytes = min(filter(None, (area.max_file_size_bytes, room_bytes)), default=0)
+        self.limit_bytes = limit_bytes
+
+    def open(self) -> int:
+        """Create the file to receive into, and reserve its room; a second call changes nothing.
+
+        Returns:
+            `fd`.
+
+        Raises:
+            RefusedError: What to tell the client instead. What was true when the upload was asked for may have changed
+                since, and what only the attempt shows comes here: no descriptor or inode left, a file system that
+                refuses in spite of its permissions.
+        """
+        with self._lock:
+            self._check_wanted()
+            if self._reception is None:
+                self._open()
+            return self.fd
+
+    def _open(self) -> None:
+        reception = self._area.receive(self._terms)
+        fd = reception.received.fd
+        try:
+            check_disk(fd, self.announced_bytes)
+            reception.reservation, room_bytes = self._area.space.reserve(fd, self.announced_bytes)
+        except BaseException as error:
+            reception.close()
+            if isinstance(error, OSError):
+                raise refuse_upload(error, where=self._terms.path) from error
+            raise
+        self._reception = reception
+        self.fd = fd
+        self.limit_bytes = min(filter(None, (self.limit_bytes, room_bytes)), default=0)
+
+    def _check_wanted(self) -> None:
+        if self._is_abandoned:
+            raise UploadError(ErrorCode.NOT_DEFINED, "Upload was aborted")
 
     def commit(self, received_bytes: int) -> StoredFile:
         """Make the file durable, then visible under its name.
@@ -289,20 +348,25 @@ class Upload:
             Where it is now; the client may be told that all went well.
 
         Raises:
-            RefusedError: What to tell the client instead, an UploadError mostly. The name is as it
-                was, but for one case: if the directory cannot be made durable, the file is visible
-                and whole, though it might not survive a power cut.
-            InternalError: It was committed before.
+            RefusedError: What to tell the client instead, an UploadError mostly; also where it was abandoned. The
+                name is as it was, but for one case: if the directory cannot be made durable, the file is visible and
+                whole, though it might not survive a power cut.
+            InternalError: It was committed before, or never opened.
         """
         with self._lock:
             if self._is_committed:
-                raise InternalError("an upload ends once")
-            if self.fd < 0:  # its client went away while the commit waited for a thread
-                raise UploadError(ErrorCode.NOT_DEFINED, "Upload was aborted")
+                raise InternalError("an upload is stored once")
+            self._check_wanted()
+            if self._reception is None:
+                raise InternalError("an upload is opened before it is stored")
             try:
-                return self._commit(received_bytes)
+                return self._commit(self._reception, received_bytes)
             except OSError as error:
                 raise refuse_upload(error) from error
+
+    def abandon(self) -> None:
+        """Give up a commit that has not reached the file's name yet, and what would come after; does not wait."""
+        self._is_abandoned = True
 
     def close(self) -> None:
         """Let go of everything; a file that was not committed is gone. A second call does nothing.
@@ -310,26 +374,27 @@ class Upload:
         While another thread commits, this waits for it; a commit that has not reached the file's name
         yet is given up.
         """
-        self._is_abandoned = True
+        self.abandon()
         with self._lock:
-            if self.fd < 0:
-                return
+            reception, self._reception = self._reception, None
             self.fd = -1
-            self._area.space.release(self._reservation)  # before its descriptor goes
-            if self._decoded is not None:
-                self._decoded.close()
-            self._received.close()
-            close_descriptor(self._directory_fd)
+            if reception is not None:
+                if reception.reservation is not None:
+                    self._area.space.release(reception.reservation)  # before its descriptor goes
+                reception.close()
 
-    def _commit(self, received_bytes: int) -> StoredFile:
-        self._area.space.finish(self._reservation)
+    def _commit(self, reception: Reception, received_bytes: int) -> StoredFile:
+        reservation = reception.reservation
+        assert reservation is not None, "an upload that was opened has one"
+        self._area.space.finish(reservation)
         self._check_received(received_bytes)
-        staged = self._decode() if self._is_netascii else self._received
+        staged = reception.decode() if self._is_netascii else reception.received
         size_bytes = os.fstat(staged.fd).st_size
-        self._area.space.claim(self._reservation, size_bytes)
+        self._area.space.claim(reservation, size_bytes)
         directory_fd = self._area.open_directory(self._terms)
         try:
-            kept_as = self._dress_and_publish(staged, directory_fd, size_bytes)
+            kept_as, replaced_bytes = self._dress_and_publish(staged, directory_fd)
+            self._area.space.settle(reservation, size_bytes, replaced_bytes)
             if self._terms.fsync:
                 fsync_directory(directory_fd)
             return StoredFile(self._real_path(directory_fd), size_bytes, kept_as)
@@ -343,43 +408,34 @@ class Upload:
             # A block that is cut short ends a transfer (RFC 1350 section 6), so this is all we can tell it by.
             raise UploadError(ErrorCode.NOT_DEFINED, "Fewer or more bytes than announced by tsize")
 
-    def _decode(self) -> StagedFile:
-        self._decoded = self._make_file()
-        decoder = NetasciiDecoder()
-        offset_bytes = 0
-        while chunk := os.pread(self._received.fd, _CHUNK_BYTES, offset_bytes):
-            offset_bytes += len(chunk)
-            _write_all(self._decoded.fd, decoder.decode(chunk))
-        _write_all(self._decoded.fd, decoder.finish())
-        return self._decoded
-
-    def _dress_and_publish(self, staged: StagedFile, directory_fd: int, size_bytes: int) -> bytes:
-        """Give the file its permissions, then its name; return the name under which an older version was kept."""
+    def _dress_and_publish(self, staged: StagedFile, directory_fd: int) -> tuple[bytes, int]:
+        """Give the file its permissions, then its name; return what `_publish` does."""
         name = self._terms.path.rpartition(b"/")[2]
 
-        def try_it() -> bytes | None:
+        def try_it() -> tuple[bytes, int] | None:
             seen = keep_or_give(staged.fd, name, directory_fd, self._terms.file_mode_bits)
             if self._terms.fsync:
                 os.fsync(staged.fd)
-            return self._publish(staged, directory_fd, name, seen, size_bytes)
+            return self._publish(staged, directory_fd, name, seen)
 
-        kept_as = try_it()  # not under the lock: an fsync takes its time
+        published = try_it()  # not under the lock: an fsync takes its time
         looks = 1
-        while kept_as is None:
+        while published is None:
             if looks == _MAX_LOOKS:
                 raise BlockingIOError(errno.EAGAIN, "what has the name does not come to rest")
             looks += 1
             with self._area.publishing:  # now other uploads of this name wait
-                kept_as = try_it()
-        return kept_as
+                published = try_it()
+        return published
 
     def _publish(
-        self, staged: StagedFile, directory_fd: int, name: bytes, seen: FileIdentity | None, size_bytes: int
-    ) -> bytes | None:
-        """Return the name under which an older version was kept, b"" for none; None: the name has changed hands."""
+        self, staged: StagedFile, directory_fd: int, name: bytes, seen: FileIdentity | None
+    ) -> tuple[bytes, int] | None:
+        """Return the name under which an older version was kept, b"" for none, and how many bytes went with the old
+        file; None: the name has changed hands.
+        """
         with self._area.publishing:
-            if self._is_abandoned:
-                raise UploadError(ErrorCode.NOT_DEFINED, "Upload was aborted")
+            self._check_wanted()
             old = look(name, directory_fd)
             check_present(old, self._terms)
             if old is not None and identity_of(old) != seen:
@@ -391,9 +447,7 @@ class Upload:
                 kept_as = keep_version(name, directory_fd) if self._terms.on_existing == "version" else b""
                 self._publish_over(staged, directory_fd, name)
             self._is_committed = True
-            replaced_bytes = 0 if old is None or kept_as else old.st_size
-        self._area.space.settle(self._reservation, size_bytes, replaced_bytes)
-        return kept_as
+        return kept_as, 0 if old is None or kept_as else old.st_size
 
     def _publish_over(self, staged: StagedFile, directory_fd: int, name: bytes) -> None:
         try:
@@ -411,34 +465,9 @@ class Upload:
             return self._area.root / path
 
 
-def _file_maker(
-    directory_fd: int, name: bytes, present: os.stat_result | None, terms: UploadTerms
-) -> Callable[[], StagedFile]:
-    """Return what makes a file to receive into: beside the name, or elsewhere where only the file may be written."""
-
-    def make_file() -> StagedFile:
-        try:
-            return StagedFile(directory_fd)
-        except OSError as error:
-            if error.errno not in _NOTHING_NEW or present is None:
-                raise
-            # A version could not be kept there either.
-            if terms.on_existing == "version" or not may_overwrite(name, directory_fd, present):
-                raise
-        return ScratchFile()
-
-    return make_file
-
-
 def _check_name(parents: Sequence[bytes], name: bytes) -> None:
     if b".." in parents or name in (b"", b".", b".."):
         raise OutsideRootError(by_link=False)
     # A sweep removes such files; an acknowledged upload must never be among them.
     if is_staging_name(name):
         raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Illegal file name")
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]

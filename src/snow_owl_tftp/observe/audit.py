@@ -7,8 +7,7 @@ Invariants:
 - Events wait in memory until `flush`, which the server calls once per batch: one write(2) for all,
   or several where a batch holds more than memory is meant for.
 - Nothing here raises once the log is open. What a full disk or a full buffer costs is counted in
-  `lost_events_total`, and lines that are written stay whole: the rest of a line that was cut off by
-  a full disk is written first when there is room again.
+  `lost_events_total`, and told by an event of its own once there is room again; lines stay whole (see `whole`).
 - A file that was moved away gets no further event (see `appended`).
 - Text of peers goes in as it came; see `lines` for why it can neither end a line nor forge one.
 
@@ -22,6 +21,8 @@ from typing import Final
 
 from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import json_line, utc_timestamp
+from snow_owl_tftp.observe.log import LogFile
+from snow_owl_tftp.observe.whole import WholeLines
 
 __all__ = ["AuditLog"]
 
@@ -35,48 +36,60 @@ class AuditLog:
     """Events on their way to a file; without a file every call does nothing.
 
     Attributes:
-        lost_events_total: Events that never reached the file.
         on_trouble: Told why the file's name cannot be opened any more.
     """
 
-    def __init__(self, path: str = "", *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: str = "", *, clock: Callable[[], float] = time.time, into: LogFile | None = None) -> None:
         """Open for appending.
 
         Args:
             path: Empty: auditing is off.
             clock: Seconds since 1970.
+            into: The log, if it is this file: two who write to one file by themselves glue their lines to what a full
+                disk cut off of the other's.
 
         Raises:
             ConfigError: The file cannot be opened.
         """
-        self.lost_events_total = 0
         self._clock = clock
         self._hostname = os.uname().nodename
         self._lines: list[bytes] = []
-        self._cut_off = b""  # what a full disk has left to write of the last line
+        self._whole = WholeLines(_write)
+        self._whole.tell = self._lost
         self.on_trouble: Callable[[str], None] = lambda reason: None
         # Not blocking: a FIFO whose reader is stuck must cost events, not the server.
-        self._file = AppendedFile(path, "logging.audit_file", nonblocking=True) if path else None
+        self._log = into if path else None
+        self._lost_in_log = 0
+        own = path and into is None
+        self._file = AppendedFile(path, "logging.audit_file", nonblocking=True) if own else None
+        if self._file is not None:
+            self._whole.begin(self._file.fd)
+
+    @property
+    def lost_events_total(self) -> int:
+        """Events that never reached the file."""
+        return self._whole.lost_total + self._lost_in_log
 
     @property
     def is_enabled(self) -> bool:
         """Whether events go anywhere; ask before preparing expensive arguments."""
-        return self._file is not None
+        return self._file is not None or self._log is not None
 
     def flush(self) -> None:
         """Write what was recorded since the last flush."""
-        if not self._lines and not self._cut_off:
+        if not (self._lines or self._whole.owes):
             return
-        self._follow()
         lines, self._lines = self._lines, []
-        pending = [self._cut_off, *lines]
-        data = b"".join(pending)
-        self._note_unwritten(pending, self._write(data))
+        if self._log is not None:
+            self._lost_in_log += self._log.write_lines(lines)
+        elif self._file is not None:
+            self._follow()
+            self._whole.write(self._file.fd, lines)
 
     def close(self) -> None:
         """Flush and close; later events are ignored."""
         self.flush()
-        file, self._file = self._file, None
+        file, self._file, self._log = self._file, None, None
         if file is not None:
             file.close()
 
@@ -89,42 +102,23 @@ class AuditLog:
             return
         before = self._file.identity
         trouble = self._file.follow(at_once=at_once)
-        if self._cut_off and self._file.identity != before:
-            self._cut_off = b""  # its beginning is in the file that went
-            self.lost_events_total += 1
+        if self._file.identity != before:
+            self._whole.begin(self._file.fd)
         if trouble:
             self.on_trouble(trouble)
-
-    def _write(self, data: bytes) -> int:
-        written_bytes = 0
-        if self._file is None:
-            return 0
-        try:
-            while written_bytes < len(data):
-                written_bytes += os.write(self._file.fd, data[written_bytes:])
-        except OSError:
-            pass  # disk full, quota, FIFO full: what is missing is counted by the caller
-        return written_bytes
-
-    def _note_unwritten(self, pending: list[bytes], written_bytes: int) -> None:
-        """Keep the rest of the line that was cut, so that no line is ever torn; count the others."""
-        self._cut_off = b""
-        for number, line in enumerate(pending):
-            if written_bytes < len(line):
-                # The first entry is itself such a rest, and stays one even if none of it was written.
-                is_begun = written_bytes > 0 or number == 0
-                self._cut_off = line[written_bytes:] if is_begun else b""
-                self.lost_events_total += len(pending) - number - is_begun
-                return
-            written_bytes -= len(line)
 
     def _record(
         self, event_type: str, severity: str, correlation_id: str, fields: Mapping[str, object], ago_ns: int = 0
     ) -> None:
-        if self._file is None:
+        if not self.is_enabled:
             return
         if len(self._lines) >= _MAX_BUFFERED_EVENTS:
             self.flush()
+        self._lines.append(self._line(event_type, severity, correlation_id, fields, ago_ns))
+
+    def _line(
+        self, event_type: str, severity: str, correlation_id: str, fields: Mapping[str, object], ago_ns: int = 0
+    ) -> bytes:
         event = {
             "timestamp": utc_timestamp(self._clock() - ago_ns / _NS_PER_S),
             "hostname": self._hostname,
@@ -133,7 +127,11 @@ class AuditLog:
             "event_type": event_type,
             "correlation_id": correlation_id,
         }
-        self._lines.append(json_line({**event, **fields}))
+        return json_line({**event, **fields})
+
+    def _lost(self, count: int) -> bytes:
+        """The event that tells of `count` others, which the file did not take."""
+        return self._line("events_lost", "error", "", {"count": count})
 
     # ---- the server itself
 
@@ -255,3 +253,17 @@ class AuditLog:
         why = {"outcome": outcome, "reason": reason}
         figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
         self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **why, **figures})
+
+    def write_stored_after_failure(self, correlation_id: str, peer: str, filename: str) -> None:
+        """Record that an upload is in its place although write_failed was recorded: its client gave up at the end."""
+        self._record("write_stored_after_failure", "warning", correlation_id, {"peer": peer, "filename": filename})
+
+
+def _write(fd: int, data: bytes) -> int:
+    written_bytes = 0
+    try:
+        while written_bytes < len(data):
+            written_bytes += os.write(fd, data[written_bytes:])
+    except OSError:
+        pass  # disk full, quota, FIFO full
+    return written_bytes

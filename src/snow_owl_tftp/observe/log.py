@@ -9,9 +9,9 @@ Invariants:
 - Callers hand over names as they are; the renderers here make them harmless (see `lines`).
 - A level that is off costs a call of an empty method.
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
-- Writing never raises and never waits; a line that cannot be written is counted and lost, and how many were is told
-  once lines are written again. A collector that stopped reading a pipe would stop the event loop with it.
-- Lines stay whole: the rest of one that was cut off, by a full disk say, is written before the next.
+- Writing never raises and never waits; a line that cannot be written is lost, and how many were is said once
+  lines are taken again. Those that are written are whole (see `whole`). A collector that stopped reading a pipe
+  would stop the event loop with it.
 - A file that was moved away gets no further line (see `appended`).
 """
 
@@ -22,12 +22,13 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snow_owl_tftp.config import LoggingSettings
 from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import escape_name, json_line, utc_timestamp
+from snow_owl_tftp.observe.whole import WholeLines
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -49,9 +50,7 @@ class LogFile:
     """Where lines go: a descriptor, one write(2) a line.
 
     Attributes:
-        lost_lines_total: How many could not be written.
         on_trouble: Told why the file's name cannot be opened any more; it may log.
-        on_lost: Told how many lines were lost, once one is written again; it may log.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -63,17 +62,24 @@ class LogFile:
         Raises:
             ConfigError: The file cannot be opened.
         """
-        self.lost_lines_total = 0
         self.on_trouble: Callable[[str], None] = lambda reason: None
-        self.on_lost: Callable[[int], None] = lambda lines: None
-        self._untold_lines = 0
-        self._lost_last = False
-        self._cut_off = b""  # what is left to write of the last line
         self._lock = threading.Lock()
         self._file = AppendedFile(path, "logging.file", nonblocking=False) if path else None
         # Asked before each write: O_NONBLOCK on standard error would be everybody's who has the terminal or pipe.
         self._poll = select.poll()
         self._poll.register(self._file.fd if self._file else 2, select.POLLOUT)
+        self._whole = WholeLines(self._write_at_once)
+        if self._file:
+            self._whole.begin(self._file.fd)
+
+    @property
+    def lost_lines_total(self) -> int:
+        """How many could not be written."""
+        return self._whole.lost_total
+
+    def tell_losses_by(self, make_line: Callable[[int], bytes]) -> None:
+        """Say how many lines were lost, once lines are taken again, in the words of `make_line`."""
+        self._whole.tell = make_line
 
     @property
     def is_terminal(self) -> bool:
@@ -81,52 +87,45 @@ class LogFile:
         return os.isatty(self._file.fd if self._file else 2)
 
     def write(self, line: bytes) -> None:
-        """Write one line, its end included; it is counted as lost if none of it can be written."""
+        """Write one line, its end included, or lose it; of one that was cut the rest follows later."""
+        self.write_lines([line])
+
+    def write_lines(self, lines: Sequence[bytes]) -> int:
+        """Write several at once; return how many were lost."""
         with self._lock:
+            before = self._whole.lost_total
             trouble = self._follow()
-            self._count(line, self._write_at_once(self._cut_off + line))
-            flows_again = self._untold_lines and not self._cut_off and not self._lost_last
-            lost, self._untold_lines = (self._untold_lines, 0) if flows_again else (0, self._untold_lines)
+            if not self._is_closed():
+                self._whole.write(self._file.fd if self._file else 2, lines)
+            lost = self._whole.lost_total - before
         if trouble:
             self.on_trouble(trouble)
-        if lost:
-            self.on_lost(lost)
+        return lost
 
     def _follow(self, *, at_once: bool = False) -> str:
-        if self._file is None:
+        if self._file is None or self._is_closed():
             return ""
         before = self._file.identity
         trouble = self._file.follow(at_once=at_once)
         if self._file.identity != before:
-            self._cut_off = b""  # its beginning is in the file that went
+            self._whole.begin(self._file.fd)
         return trouble
 
-    def _count(self, line: bytes, written_bytes: int) -> None:
-        """Keep what is left of a line that was begun; one that was not is lost."""
-        of_line = written_bytes - len(self._cut_off)
-        self._lost_last = of_line <= 0
-        if of_line > 0:
-            self._cut_off = line[of_line:]
-        else:
-            self._cut_off = self._cut_off[written_bytes:]
-            self.lost_lines_total += 1
-            self._untold_lines += 1
-
-    def _write_at_once(self, data: bytes) -> int:
-        """Return how many bytes could be written."""
-        fd, written_bytes = self._file.fd if self._file else 2, 0
+    def _write_at_once(self, fd: int, data: bytes) -> int:
+        written_bytes = 0
         try:
-            # What is writable takes PIPE_BUF bytes without waiting (pipe(7)); a traceback may be longer.
-            is_long_for_a_pipe = len(data) > select.PIPE_BUF and not stat.S_ISREG(os.fstat(fd).st_mode)
-            step_bytes = select.PIPE_BUF if is_long_for_a_pipe else len(data)
-            while written_bytes < len(data) and self._poll.poll(0):
-                part = data[written_bytes : written_bytes + step_bytes]
-                at_once = os.write(fd, part)
-                written_bytes += at_once
-                if at_once < len(part):
+            if len(data) > select.PIPE_BUF and not stat.S_ISREG(os.fstat(fd).st_mode):
+                # What is writable takes PIPE_BUF bytes without waiting (pipe(7)); a traceback may be longer.
+                parts = [data[at : at + select.PIPE_BUF] for at in range(0, len(data), select.PIPE_BUF)]
+            else:
+                parts = [data]
+            for part in parts:
+                count = os.write(fd, part) if self._poll.poll(0) else 0
+                written_bytes += count
+                if count < len(part):
                     break
         except OSError:
-            pass  # disk full, quota, nobody reads: what is missing is counted by the caller
+            pass  # disk full, or nobody reads the pipe any more
         return written_bytes
 
     # The names under which structlog calls whatever it wraps.
@@ -140,9 +139,15 @@ class LogFile:
             self.on_trouble(trouble)
 
     def close(self) -> None:
-        """Close the file; standard error stays open."""
-        if self._file:
-            self._file.close()
+        """Write what is owed, if that is possible, and close the file; standard error stays open."""
+        with self._lock:
+            if self._whole.owes and not self._is_closed():
+                self._whole.write(self._file.fd if self._file else 2, [])
+            if self._file:
+                self._file.close()
+
+    def _is_closed(self) -> bool:
+        return self._file is not None and self._file.fd < 0
 
 
 def make_logger(settings: LoggingSettings, file: LogFile) -> "FilteringBoundLogger":
@@ -158,11 +163,13 @@ def make_logger(settings: LoggingSettings, file: LogFile) -> "FilteringBoundLogg
     """
     structlog = _import_structlog()
     coloured = file.is_terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
+    render = _render_json if settings.format == "json" else _text_renderer(coloured=coloured)
+    file.tell_losses_by(lambda count: render(None, "warning", {"event": "log lines were lost", "count": count}))
     logger = structlog.wrap_logger(
         file,
         processors=[
             structlog.processors.format_exc_info,
-            _render_json if settings.format == "json" else _text_renderer(coloured=coloured),
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
     )

@@ -100,5 +100,6 @@ def _timers(settings: Settings) -> dict[str, Any]:
         "ceiling_ns": timer.ceiling_ms * _NS_PER_MS,
         "give_up_ns": timer.give_up_s * _NS_PER_S,
         "half_open_give_up_ns": timer.half_open_give_up_s * _NS_PER_S,
+        "stalled_give_up_ns": timer.stalled_give_up_s * _NS_PER_S,
         "half_open_datagrams": timer.half_open_max_datagrams,
     }

@@ -15,7 +15,7 @@ Invariants:
   to the event loop. What is not decided then waits in `waiting`, where no address is behind another's flood.
 - Every accepted plan reaches the engine or is discarded; no descriptor is left behind.
 - What was decided before a reload is not repeated after it by the engine alone.
-- Every Received is answered once: the last ACK leaves only when the upload's context says that the
+- Every FirstData and every Received is answered once: the last ACK leaves only when the upload's context says that the
   file is in its place.
 - A stop that has begun ends, also where nobody waits for it any more: whoever asks again waits for the same one.
 """
@@ -24,11 +24,11 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from snow_owl_tftp._engine.engine import Completion, Engine, ModeChange, Received, Refusals, Request
+from snow_owl_tftp._engine.engine import Completion, Engine, FirstData, ModeChange, Received, Refusals, Request
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
 from snow_owl_tftp.plan import Outcome, Role
@@ -39,6 +39,8 @@ from snow_owl_tftp.server.decide import (
     CommitRefusal,
     Decider,
     Refused,
+    Sink,
+    UploadContext,
     Verdict,
     refuse,
 )
@@ -88,7 +90,7 @@ class Server:
         self._goes_on: asyncio.Handle | None = None
         self._settles: asyncio.TimerHandle | None = None
         self._deciding: set[asyncio.Future[Verdict]] = set()
-        self._committing: set[asyncio.Future[CommitRefusal | None]] = set()
+        self._committing: set[asyncio.Future[Sink | CommitRefusal | None]] = set()
         self._stopping: asyncio.Future[None] | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
         self.transfers_total = 0
@@ -322,6 +324,8 @@ class Server:
     def _on_event(self, event: "Event") -> None:
         if isinstance(event, Completion):
             self._on_completion(event)
+        elif isinstance(event, FirstData):
+            self._on_first_data(event)
         elif isinstance(event, Received):
             self._on_received(event)
         elif isinstance(event, Refusals):
@@ -330,32 +334,54 @@ class Server:
             self._report.mode_changed(event)
 
     def _on_completion(self, completion: Completion) -> None:
-        completion.context.let_go()
+        context = completion.context
+        context.let_go()
         if self._report.hears_successes or completion.outcome != Outcome.OK:
             self._report.completed(completion)
+        if isinstance(context, UploadContext) and completion.outcome != Outcome.OK:
+            context.failed = completion.transfer_id, completion.peer
+            self._tell_of_stored(context)
+
+    def _tell_of_stored(self, context: UploadContext) -> None:
+        """Of a file that is in its place although its transfer failed: the client gave up in the last moment."""
+        if context.is_stored and context.failed is not None:
+            self._report.stored_after_failure(*context.failed, context)
+
+    def _on_first_data(self, event: FirstData) -> None:
+        """An upload begins to arrive: open its file."""
+        self._answer_later(event.transfer_id, event.context, event.context.open())
 
     def _on_received(self, received: Received) -> None:
         """Every byte of an upload is written: store it, then let the engine answer."""
-        future = asyncio.ensure_future(received.context.commit(received.payload_bytes))
+        self._answer_later(received.transfer_id, received.context, received.context.commit(received.payload_bytes))
+
+    def _answer_later(
+        self, transfer_id: int, context: UploadContext, answer: Coroutine[Any, Any, Sink | CommitRefusal | None]
+    ) -> None:
+        future = asyncio.ensure_future(answer)
         self._committing.add(future)  # the loop itself holds no strong reference
 
-        def on_done(done: asyncio.Future[CommitRefusal | None]) -> None:
+        def on_done(done: asyncio.Future[Sink | CommitRefusal | None]) -> None:
             self._committing.discard(done)
-            self._answer_received(received.transfer_id, done)
+            self._answer(transfer_id, done)
+            self._tell_of_stored(context)
 
         future.add_done_callback(on_done)
 
-    def _answer_received(self, transfer_id: int, done: "asyncio.Future[CommitRefusal | None]") -> None:
+    def _answer(self, transfer_id: int, done: "asyncio.Future[Sink | CommitRefusal | None]") -> None:
         engine = self._engine
         error = _failure_of(done)
         if error is not None:
             self._report.log.error("internal error", exc_info=error)
         if engine is None:
             return  # stopped meanwhile: the engine has told the client
+        answer = None if error is not None else done.result()
         if error is not None:
             engine.commit(transfer_id, ErrorCode.NOT_DEFINED, b"Internal error")
-        elif (refusal := done.result()) is not None:
-            engine.commit(transfer_id, refusal.code, refusal.text.encode(), refusal.error_number)
+        elif isinstance(answer, Sink):
+            engine.supply(transfer_id, *answer)
+        elif answer is not None:
+            engine.commit(transfer_id, answer.code, answer.text.encode(), answer.error_number)
         else:
             engine.commit(transfer_id)
 

@@ -48,6 +48,7 @@ __all__ = [
     "FileDecider",
     "Flow",
     "Refused",
+    "Sink",
     "TransferContext",
     "UploadContext",
     "Verdict",
@@ -127,10 +128,31 @@ class CommitRefusal(NamedTuple):
     error_number: int
 
 
-class UploadContext(TransferContext, ABC):
-    """The context of a RECEIVER plan, whose sink descriptor is never the engine's to close."""
+class Sink(NamedTuple):
+    """What an upload is written to: a descriptor, and the most bytes that are accepted (0: as the plan says)."""
 
-    __slots__ = ()
+    fd: int
+    limit_bytes: int
+
+
+class UploadContext(TransferContext, ABC):
+    """The context of a RECEIVER plan, whose sink descriptor is never the engine's to close.
+
+    Attributes:
+        is_stored: The file is in its place, whatever becomes of the transfer.
+        failed: Transfer id and peer of a transfer that failed; None: it has not.
+    """
+
+    __slots__ = ("failed", "is_stored")
+
+    def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated) -> None:
+        super().__init__(request, size_bytes, negotiated)
+        self.is_stored = False
+        self.failed: tuple[int, tuple[str, int]] | None = None
+
+    @abstractmethod
+    async def open(self) -> Sink | CommitRefusal:
+        """Open the sink: the first DATA is here. Once at most, and before `commit`."""
 
     @abstractmethod
     async def commit(self, received_bytes: int) -> CommitRefusal | None:
@@ -138,7 +160,10 @@ class UploadContext(TransferContext, ABC):
 
     @abstractmethod
     def let_go(self) -> None:
-        """Close the sink, without waiting; what was not committed is gone. Once, and not before the Completion."""
+        """Close the sink, if there is one, without waiting; what was not committed is gone.
+
+        Once, and not before the Completion; `open` or `commit` may still be under way.
+        """
 
 
 class Accepted:

@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.config import Settings
-from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.errors import ConfigError, ForkedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.answers import ReadHandler, ReadRequest, Refuse, Response, WriteHandler
 from snow_owl_tftp.server.core import Server as CoreServer
@@ -109,10 +109,18 @@ class Server:
         _refuse_settings_without_effect(settings or {})
         # Whether there are uploads decides how large the engine's buffers are; the rules are the handler's.
         own = {"bind_addr": _bind_addr_of(bind), "write_config.enabled": write is not None}
-        overrides = {**(settings or {}), **own}
-        self._settings = Settings().with_overrides(overrides, source="Server")
+        asked = Settings().with_overrides({**(settings or {}), **own}, source="Server")
+        self._settings = asked.with_overrides(_patience_with(handler_timeout_s, settings or {}), source="Server")
         self._decider = HandlerDecider(handlers, option_limits(self._settings), max_upload_bytes)
         self._core = _Core(self._settings, self._decider, LibraryReport(self._settings, on_complete))
+        self._process_id: int | None = None  # of the process that it was started in
+
+    def _check_process(self) -> None:
+        if self._is_forked():
+            raise ForkedError("Server")
+
+    def _is_forked(self) -> bool:
+        return self._process_id not in (None, os.getpid())
 
     @property
     def address(self) -> tuple[str, int]:
@@ -148,7 +156,11 @@ class Server:
         Returns:
             System calls, datagrams, blocks, retransmits and more, by name (docs/engine-contract.md); empty while the
             server does not run.
+
+        Raises:
+            ForkedError: The server was started before fork(), and this is the child.
         """
+        self._check_process()
         return self._core.counters()
 
     async def start(self) -> None:
@@ -158,19 +170,28 @@ class Server:
             ConfigError: This machine does not have the address.
             EngineError: The operating system refused a socket, memory or a thread.
             RuntimeError: The server runs already.
+            ForkedError: It was started before fork(), and this is the child.
         """
+        self._check_process()
         await self._core.start()
+        self._process_id = os.getpid()
 
     async def stop(self) -> None:
         """End what still runs, tell its peers, and release every socket and thread.
 
         May be called again at any time. If it is cancelled, the rest is done all the same while the loop runs.
+
+        Raises:
+            ForkedError: The server was started before fork(), and this is the child.
         """
+        self._check_process()
         await self._core.stop()
         await self._core.wait_committed()
         await self._decider.wait_closed()
+        self._process_id = None
 
     def __enter__(self) -> Self:
+        self._check_process()
         self._thread = LoopThread()
         try:
             self._thread.run(self.start())
@@ -182,6 +203,8 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._is_forked():
+            return  # it goes on in the parent
         try:
             self._thread.run(self.stop())
         finally:
@@ -198,7 +221,8 @@ class Server:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        if not self._is_forked():
+            await self.stop()
 
 
 class _Core(CoreServer):
@@ -224,6 +248,14 @@ class _Core(CoreServer):
             super()._on_stopped(engine, ended)
         finally:
             self._on_end()
+
+
+def _patience_with(handler_timeout_s: float, settings: Mapping[str, object]) -> dict[str, int]:
+    """The engine waits for a handler that stores an upload for as long as it may take, and a moment longer."""
+    key, most_s = "retransmit.stalled_give_up_s", 86_400
+    if key in _key_paths(settings):
+        return {}
+    return {key: int(max(Settings().retransmit.stalled_give_up_s, min(handler_timeout_s, most_s - 10) + 10))}
 
 
 def _handlers_of(

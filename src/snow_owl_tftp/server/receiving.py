@@ -1,10 +1,12 @@
 """A file that a client sends to a handler: into memory, whole, then handed over, then acknowledged.
 
-    WRQ ─begin─► memfd, written by the engine ─Received─► Upload ─write─► None: last ACK    Refuse: ERROR
+    WRQ ─begin─► plan     FirstData ─open─► memfd, written by the engine
+    Received ─► Upload ─write─► None: last ACK    Refuse: ERROR
 
 May know: the words of handlers, protocol and the plan. Must not know the engine.
 Invariants:
 - Memory is bounded: one upload by `max_upload_bytes`, all of them by `_MAX_UPLOADS` of that size.
+- An upload of which nothing has arrived counts for nothing: whoever sends WRQs and nothing else locks nobody out.
 - A handler sees whole files only, and its client hears that all went well only after it has returned.
 - The descriptor is closed after the Completion only: until then the engine may write to it.
 """
@@ -16,20 +18,22 @@ from typing import Final
 
 from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.errors import RefusedError
-from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.plan import NO_SINK_YET, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.netascii import decode_chunks
 from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.answers import Refuse
 from snow_owl_tftp.server.contents import memory_of
-from snow_owl_tftp.server.decide import Accepted, CommitRefusal, UploadContext
+from snow_owl_tftp.server.decide import Accepted, CommitRefusal, Sink, UploadContext
 
 __all__ = ["Receiver"]
 
 _MAX_UPLOADS: Final = 256
 """At a time; what comes beyond is told to try again, which a client does."""
 _TOO_LARGE: Final = "Larger than this server takes"
+_BUSY: Final = "Server busy, try again"
+_ABORTED: Final = CommitRefusal(ErrorCode.NOT_DEFINED, "Upload was aborted", 0)
 
 Store = Callable[[bytes], Awaitable[Refuse | None]]
 """Hands a file over."""
@@ -67,33 +71,51 @@ class Receiver:
         if negotiated.tsize is not None and negotiated.tsize > self._max_upload_bytes:
             raise RefusedError(ErrorCode.DISK_FULL, _TOO_LARGE)
         if self._live >= _MAX_UPLOADS:
-            raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+            raise RefusedError(ErrorCode.NOT_DEFINED, _BUSY)
+        return Accepted(_plan(transfer_id, _Receiving(self, request, negotiated, store), self._max_upload_bytes), None)
+
+    def open(self) -> int:
+        """One upload more: return what it is written to. Raises: RefusedError, there are too many; OSError."""
+        if self._live >= _MAX_UPLOADS:
+            raise RefusedError(ErrorCode.NOT_DEFINED, _BUSY)
         fd = memory_of(b"")
         self._live += 1
-        return Accepted(
-            _plan(transfer_id, _Receiving(self, fd, request, negotiated, store), self._max_upload_bytes), None
-        )
+        return fd
 
-    def end(self) -> None:
+    def close(self, fd: int) -> None:
         """One upload less."""
+        close_descriptor(fd)
         self._live -= 1
 
 
 class _Receiving(UploadContext):
     """An upload under way."""
 
-    __slots__ = ("_receiver", "_store", "fd")
+    __slots__ = ("_is_over", "_receiver", "_store", "fd")
 
-    def __init__(self, receiver: Receiver, fd: int, request: Request, negotiated: Negotiated, store: Store) -> None:
+    def __init__(self, receiver: Receiver, request: Request, negotiated: Negotiated, store: Store) -> None:
         super().__init__(request, negotiated.tsize, negotiated)
         self._receiver = receiver
         self._store = store
-        self.fd = fd
+        self.fd = NO_SINK_YET
+        self._is_over = False
+
+    async def open(self) -> Sink | CommitRefusal:
+        """See UploadContext.open."""
+        if self._is_over:
+            return _ABORTED
+        try:
+            self.fd = self._receiver.open()
+        except RefusedError as error:
+            return CommitRefusal(error.code, error.text, 0)
+        except OSError as error:  # no descriptor is left
+            return CommitRefusal(ErrorCode.NOT_DEFINED, _BUSY, error.errno or errno.EMFILE)
+        return Sink(self.fd, 0)
 
     async def commit(self, received_bytes: int) -> CommitRefusal | None:
         """See UploadContext.commit."""
-        if self.fd < 0:
-            return CommitRefusal(ErrorCode.NOT_DEFINED, "Upload was aborted", 0)
+        if self._is_over:
+            return _ABORTED
         # Before anything is awaited: the descriptor may be closed by then.
         data = os.pread(self.fd, received_bytes, 0)
         if len(data) != received_bytes:
@@ -104,13 +126,15 @@ class _Receiving(UploadContext):
         if self.request.mode == "netascii":
             data = b"".join(decode_chunks([data]))
         refusal = await self._store(data)
+        self.is_stored = refusal is None
         return None if refusal is None else CommitRefusal(refusal.code, refusal.text, 0)
 
     def let_go(self) -> None:
         """See UploadContext.let_go."""
-        fd, self.fd = self.fd, -1
-        close_descriptor(fd)
-        self._receiver.end()
+        self._is_over = True
+        fd, self.fd = self.fd, NO_SINK_YET
+        if fd != NO_SINK_YET:
+            self._receiver.close(fd)
 
 
 def _plan(transfer_id: int, context: _Receiving, max_upload_bytes: int) -> TransferPlan:
@@ -118,7 +142,7 @@ def _plan(transfer_id: int, context: _Receiving, max_upload_bytes: int) -> Trans
     return TransferPlan(
         transfer_id=transfer_id,
         role=Role.RECEIVER,
-        fd=context.fd,
+        fd=NO_SINK_YET,
         size_bytes=max_upload_bytes,
         blksize_bytes=negotiated.blksize_bytes,
         windowsize_blocks=negotiated.windowsize_blocks,

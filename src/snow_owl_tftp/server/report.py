@@ -250,6 +250,12 @@ class Report:
                 duration_ns=completion.duration_ns,
             )
 
+    def stored_after_failure(self, transfer_id: int, peer: tuple[str, int], context: TransferContext) -> None:
+        """An upload is in its place although its transfer failed, which was told before."""
+        where = format_address(*peer)
+        self.log.warning("upload is stored although its transfer failed", peer=where, file=context.request.filename)
+        self._audit.write_stored_after_failure(_correlation_id(transfer_id), where, context.request.filename)
+
     # ---- the engine
 
     def refused_by_limit(self, refusals: Refusals) -> None:

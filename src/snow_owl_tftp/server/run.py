@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snow_owl_tftp import __version__
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config import LoggingSettings, Settings
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
@@ -48,7 +48,7 @@ __all__ = ["serve"]
 
 def serve(
     settings: Settings,
-    announce: Callable[[str], None],
+    announce: Callable[[str], bool],
     read_again: Callable[[], Settings] | None = None,
     dropped_keys: Sequence[str] = (),
 ) -> None:
@@ -56,7 +56,8 @@ def serve(
 
     Args:
         settings: All of them.
-        announce: Told every bound address, once requests to it are answered.
+        announce: Told every bound address, once requests to it are answered; must not wait. Returns whether that could
+            be said.
         read_again: Reads all settings anew, for SIGHUP; called in a thread. None: they come from no file.
         dropped_keys: What has no effect in what was read last; looked at now and after every reload.
 
@@ -66,9 +67,9 @@ def serve(
     """
     has_started = threading.Event()
 
-    def announce_started(address: str) -> None:
+    def announce_started(address: str) -> bool:
         has_started.set()
-        announce(address)
+        return announce(address)
 
     try:
         _live(settings, announce_started, read_again, dropped_keys)
@@ -84,7 +85,7 @@ def serve(
 
 def _live(
     settings: Settings,
-    announce: Callable[[str], None],
+    announce: Callable[[str], bool],
     read_again: Callable[[], Settings] | None,
     dropped_keys: Sequence[str],
 ) -> None:
@@ -103,13 +104,11 @@ def _live(
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
         warn_of_dropped_keys(log, dropped_keys)
-        audit = AuditLog(settings.logging.audit_path)
+        audit = AuditLog(settings.logging.audit_path, into=log_file if _is_one_file(settings.logging) else None)
         closing.callback(audit.close)
         report = Report(settings, log, audit)
         log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
-        log_file.on_lost = lambda lines: report.log.error("log lines lost", lines=lines)
-        audit_key = "logging.audit_file" if settings.logging.audit_file else "logging.file"
-        audit.on_trouble = lambda reason: _tell_of_file(report, audit_key, reason)
+        audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
         if uploads is not None:
@@ -144,6 +143,11 @@ def _live(
         serving = _serve(_Parts(reloader, watch, server, report, audit, hook, reopen), announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)
+
+
+def _is_one_file(logging: LoggingSettings) -> bool:
+    """Whether audit events are to go between the lines of the log."""
+    return bool(logging.file) and os.path.realpath(logging.file) == os.path.realpath(logging.audit_path)
 
 
 def _tell_of_file(report: Report, key: str, reason: str) -> None:
@@ -193,7 +197,7 @@ class _Parts:
     reopen: Callable[[], None]
 
 
-async def _serve(parts: _Parts, announce: Callable[[str], None]) -> None:
+async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
     reloader, server, report, audit = parts.reloader, parts.server, parts.report, parts.audit
     settings = reloader.settings
 
@@ -206,13 +210,14 @@ async def _serve(parts: _Parts, announce: Callable[[str], None]) -> None:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
         gc.freeze()
-        for text in texts:
-            announce(text)
+        unsaid = [text for text in texts if not announce(text)]
         audit.server_started(
             version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.worker_count
         )
         audit.flush()
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
+        if unsaid:
+            report.log.warning("standard output does not take lines", lost=len(unsaid), addresses=",".join(unsaid))
         tasks = [asyncio.create_task(reloader.run(report.log)), asyncio.create_task(parts.watch.run())]
         reason = await ended_by
         for task in tasks:

@@ -1,6 +1,7 @@
 """One WRQ to a file in its place: decide, receive, commit, let go.
 
     WRQ ─policy─► terms ─area.begin─► Upload ─negotiate─► TransferPlan (RECEIVER)
+    FirstData ─open─► descriptor, or ERROR
     Received ─commit─► durable and visible ─► last ACK, or ERROR          Completion ─close─► nothing left over
 
 May know: policy, content, protocol and the plan. Must not know the engine or the log; `core` carries
@@ -11,6 +12,7 @@ Invariants:
   their own, so that a WRQ is answered while others wait for an fsync.
 - Every Upload that was begun is closed: by its Completion, by whoever discards its verdict, or at
   the end by `close`.
+- An upload of which nothing has arrived holds no descriptor: whoever sends WRQs and nothing else takes none away.
 - A descriptor is closed after the Completion only: until then the engine may write to it.
 """
 
@@ -28,12 +30,21 @@ from snow_owl_tftp.content.leftovers import Survey
 from snow_owl_tftp.content.names import normalise_name, spellings_of
 from snow_owl_tftp.content.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.errors import RefusedError
-from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.plan import NO_SINK_YET, Role, TransferPlan
 from snow_owl_tftp.policy.rules import Policy, WriteDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.options import Negotiated, negotiate
 from snow_owl_tftp.protocol.packets import Request
-from snow_owl_tftp.server.decide import Accepted, Asked, CommitRefusal, UploadContext, Verdict, option_limits, refuse
+from snow_owl_tftp.server.decide import (
+    Accepted,
+    Asked,
+    CommitRefusal,
+    Sink,
+    UploadContext,
+    Verdict,
+    option_limits,
+    refuse,
+)
 
 __all__ = ["UploadDesk"]
 
@@ -43,6 +54,8 @@ _COMMIT_THREADS: Final = 16
 """An fsync each. A journal commits what is waiting in one go, so more threads mean fewer waits per file."""
 _MAX_WAITING: Final = 1024
 """Requests waiting for a thread; beyond it a client is told to try again."""
+_MAX_OPENING: Final = 4096
+"""Uploads whose first DATA is here and whose file is not open yet; beyond it a client is told to try again."""
 _LOOK_S: Final = 0.05
 """Between two looks at uploads that announced nothing: by what comes meanwhile they may outgrow `max_total_bytes`."""
 
@@ -72,7 +85,7 @@ class UploadDesk:
         self.swept: Survey = self._area.sweep()
         self._beginning = ThreadPoolExecutor(_BEGIN_THREADS, "tftp-begin")
         self._committing = ThreadPoolExecutor(_COMMIT_THREADS, "tftp-commit")
-        self._waiting = 0
+        self._waiting = self._opening = 0
         self._open: dict[Upload, UploadArea] = {}
         # A thread of its own: a look must not wait behind those who wait for a disk.
         self._looking = ThreadPoolExecutor(1, "tftp-room")
@@ -216,20 +229,32 @@ class UploadDesk:
         receiving = _Receiving(self, upload, client, request, negotiated)
         return Accepted(_plan(transfer_id, upload, negotiated, receiving), None)
 
+    async def open(self, upload: Upload) -> Sink | CommitRefusal:
+        """Open the file of an upload that begins to arrive; see UploadContext.open."""
+        if self._opening >= _MAX_OPENING:
+            return CommitRefusal(ErrorCode.NOT_DEFINED, "Server busy, try again", 0)
+        self._opening += 1
+        try:
+            fd = await asyncio.get_running_loop().run_in_executor(self._beginning, upload.open)
+        except RefusedError as error:
+            return _refusal_of(error)
+        finally:
+            self._opening -= 1
+        return Sink(fd, upload.limit_bytes)
+
     async def commit(self, upload: Upload, received_bytes: int, client: str) -> CommitRefusal | None:
         """Make an upload durable and visible; see UploadContext.commit."""
         loop = asyncio.get_running_loop()
         try:
             stored = await loop.run_in_executor(self._committing, upload.commit, received_bytes)
-        except UploadError as error:
-            return CommitRefusal(error.code, error.text, error.errno)
         except RefusedError as error:
-            return CommitRefusal(error.code, error.text, 0)
+            return _refusal_of(error)
         self._on_stored(stored.real_path, client)
         return None
 
     def let_go(self, upload: Upload) -> None:
         """Close an upload without waiting: what it wrote may take long to give back."""
+        upload.abandon()  # now, for a commit that hangs may have all threads
         self._committing.submit(self._close, upload)
 
     def _close(self, upload: Upload) -> None:
@@ -251,20 +276,30 @@ class _Receiving(UploadContext):
         self._upload = upload
         self._client = client
 
+    async def open(self) -> Sink | CommitRefusal:
+        """See UploadContext.open."""
+        return await self._desk.open(self._upload)
+
     async def commit(self, received_bytes: int) -> CommitRefusal | None:
         """See UploadContext.commit."""
-        return await self._desk.commit(self._upload, received_bytes, self._client)
+        refusal = await self._desk.commit(self._upload, received_bytes, self._client)
+        self.is_stored = refusal is None
+        return refusal
 
     def let_go(self) -> None:
         """See UploadContext.let_go."""
         self._desk.let_go(self._upload)
 
 
+def _refusal_of(error: RefusedError) -> CommitRefusal:
+    return CommitRefusal(error.code, error.text, error.errno if isinstance(error, UploadError) else 0)
+
+
 def _plan(transfer_id: int, upload: Upload, negotiated: Negotiated, context: UploadContext) -> TransferPlan:
     return TransferPlan(
         transfer_id=transfer_id,
         role=Role.RECEIVER,
-        fd=upload.fd,
+        fd=NO_SINK_YET,
         size_bytes=upload.limit_bytes,
         blksize_bytes=negotiated.blksize_bytes,
         windowsize_blocks=negotiated.windowsize_blocks,
