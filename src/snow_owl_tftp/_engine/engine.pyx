@@ -585,9 +585,7 @@ cdef class Engine:
         cdef Message *m
         if fd < 0:
             raise ValueError("fd must be a descriptor")
-        m = message_new(M_SUPPLY, transfer_id, NULL, 0)
-        if m == NULL:
-            raise MemoryError()
+        m = self._message(M_SUPPLY, transfer_id, b"")
         m.socket = fd
         m.payload_bytes = limit_bytes
         try:
