@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from snow_owl_tftp.content.files import OpenFile, OutsideRootError, refusal_of_errno
-from snow_owl_tftp.content.translate import convert
+from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.confined import ConfinedFile, confine
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.texts import Texts
 
 __all__ = ["ContentThreads", "memory_of", "open_pipe"]
 
@@ -71,21 +72,21 @@ class ContentThreads:
         """
         return await asyncio.get_running_loop().run_in_executor(self._calling, _call, function, argument)
 
-    async def open_file(self, file: Path | ConfinedFile, *, root: Path | None, is_netascii: bool) -> int:
+    async def open_file(self, file: Path | ConfinedFile, root: Path | None, texts: Texts | None) -> OpenFile | Text:
         """Open a regular file.
 
         Args:
             file: Whose content is to be sent.
             root: Where it has to be; None: anywhere.
-            is_netascii: Whether to convert it.
+            texts: What converts it to netascii, by its own threads; None: nothing does.
 
         Returns:
-            A descriptor, the caller's, of as many bytes as fstat says.
+            What to send, the caller's; of an OpenFile as many bytes as it says, while its `held` lives.
 
         Raises:
             RefusedError: It is outside of the root, no regular file, or cannot be opened or read.
         """
-        opening = self._opening.submit(_open_file, file, root, is_netascii)
+        opening = (texts.threads if texts else self._opening).submit(_open_file, file, root, texts)
         try:
             return await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
@@ -166,17 +167,18 @@ def _call(function: Callable[[Any], Any], argument: object) -> Any:
         raise RuntimeError("a handler raised StopIteration") from error
 
 
-def _open_file(file: Path | ConfinedFile, root: Path | None, is_netascii: bool) -> int:
+def _open_file(file: Path | ConfinedFile, root: Path | None, texts: Texts | None) -> OpenFile | Text:
     with _our_own():
         file = file if root is None else _confine(root, file)
         fd = file.open_descriptor() if isinstance(file, ConfinedFile) else _open_path(file)
-        status = os.fstat(fd)  # cannot fail: the descriptor is ours and open
-        if status.st_size and not is_netascii:
-            return fd
+        opened = OpenFile(fd, b"", os.fstat(fd))  # cannot fail: the descriptor is ours and open
+        if opened.size_bytes:
+            return opened if texts is None else texts.made_of(opened)
         try:
-            return convert(OpenFile(fd, b"", status)) if status.st_size else _read_unsized(fd, is_netascii)
+            copy = _read_unsized(fd, texts is not None)
+            return OpenFile(copy, b"", os.fstat(copy))  # as above
         finally:
-            os.close(fd)
+            opened.close()
 
 
 def _confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
@@ -232,6 +234,6 @@ def _measure(file: BinaryIO) -> int | None:
     return (end - begin) or None
 
 
-def _close_opened(opening: "Future[int]") -> None:
+def _close_opened(opening: "Future[OpenFile | Text]") -> None:
     if not opening.cancelled() and opening.exception() is None:
-        os.close(opening.result())
+        opening.result().close()
