@@ -21,7 +21,7 @@ from snow_owl_tftp.content.text import PIECE_BYTES, Text
 from snow_owl_tftp.content.translate import MAX_COPIED_BYTES
 from snow_owl_tftp.errors import TransferRefused
 from snow_owl_tftp.protocol import netascii
-from snow_owl_tftp.protocol.packets import Data, Oack, build_ack, build_error
+from snow_owl_tftp.protocol.packets import Data, Error, Oack, build_ack, build_error
 from snow_owl_tftp.server import texts
 
 LARGE = MAX_COPIED_BYTES + 1
@@ -167,6 +167,36 @@ def test_newcomer_is_refused_where_all_have_answered(
             late.get("text", "netascii", {"blksize": 8192, "windowsize": 8})
             late.get("text", "netascii", {"blksize": 8192, "windowsize": 8})
         wait_for(lambda: len(streams) == 3, "the last to leave, of whose success nobody hears")
+
+
+def test_who_has_stopped_for_long_gives_way_although_he_answered_once(
+    root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else four clients that ask for `timeout=255` and say nothing more hold all places for a quarter of an hour."""
+    text = write_text(root / "text", 20 * MAX_COPIED_BYTES, rng)
+    monkeypatch.setattr(texts, "_MAX_STREAMS", 4)
+    monkeypatch.setattr(texts, "_STOPPED_S", 0.5)
+    with serve_in_thread(root) as served, ExitStack() as clients:
+        streams = made(served)._streams
+        stopped = [ask(clients, served, f"127.0.1.{number + 1}") for number in range(4)]
+        for number, client in enumerate(stopped):
+            follow(client)
+            wait_for(lambda: list(streams.values()).count(True) == number + 1, "it to be known as answered")  # noqa: B023
+
+        def is_served() -> bool:
+            with Client(served.address) as late:
+                try:
+                    got = late.get("text", "netascii", {"blksize": 8192, "windowsize": 8})
+                except Refused:
+                    return False
+            return got.payload == netascii.encode(text)
+
+        wait_for(is_served, "a place")
+        assert made(served).gave_way_total == 1
+        packet, _ = stopped[0].receive_packet()
+        while isinstance(packet, Data):
+            packet, _ = stopped[0].receive_packet()
+        assert isinstance(packet, Error)
 
 
 def test_one_client_has_a_fourth_of_the_places(root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,3 +442,20 @@ async def test_library_tells_a_missing_file_in_netascii_too(root: Path) -> None:
     with pytest.raises(TransferRefused) as refused:
         await library_get(lambda: root / "missing")
     assert refused.value.code == 1
+
+
+@pytest.mark.parametrize("size", [1000, LARGE, 8 * MAX_COPIED_BYTES])
+async def test_library_converts_large_bytes_piece_by_piece(
+    rng: random.Random, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """In the event loop, so that everybody else would wait for the whole."""
+    encode, longest = netascii.encode, [0]
+    text = bytes(rng.choices(b"abc\r\n", k=size))
+
+    def note(chunk: bytes) -> bytes:
+        longest[0] = max(longest[0], len(chunk))
+        return encode(chunk)
+
+    monkeypatch.setattr(netascii, "encode", note)
+    assert await library_get(lambda: text) == text
+    assert longest[0] == min(size, PIECE_BYTES)

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from snow_owl_tftp.content.files import OpenFile, OutsideRootError
-from snow_owl_tftp.content.text import Text
+from snow_owl_tftp.content.text import PIECE_BYTES, Text
+from snow_owl_tftp.content.translate import MAX_COPIED_BYTES
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
@@ -194,6 +195,8 @@ class HandlerDecider:
             content = content.encode()
         if isinstance(content, bytes | bytearray | memoryview):
             data = bytes(content)
+            if request.mode == "netascii" and len(data) > MAX_COPIED_BYTES:
+                return self._accept_stream(transfer_id, request, _pieces_of(data), None)
             fd = memory_of(netascii.encode(data) if request.mode == "netascii" else data)
             return self._accept_file(transfer_id, request, OpenFile(fd, b"", os.fstat(fd)))
         if isinstance(content, os.PathLike | ConfinedFile):
@@ -234,6 +237,12 @@ class HandlerDecider:
         )
         context = StreamContext(request, size_bytes, negotiated, stream)
         return Accepted(sender_plan(transfer_id, reader, 0, negotiated, context, is_stream=True), None)
+
+
+async def _pieces_of(data: bytes) -> AsyncIterator[bytes]:
+    """Cut what is to be converted: each piece costs the event loop a turn."""
+    for offset in range(0, len(data), PIECE_BYTES):
+        yield data[offset : offset + PIECE_BYTES]
 
 
 def is_coroutine_function(function: Any) -> bool:

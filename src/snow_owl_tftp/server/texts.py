@@ -12,7 +12,7 @@ Invariants:
 - Threads of their own open and convert: no name that is asked for as octet waits for them, and of one device
   or directory two at most are held by what hangs.
 - Streams are bounded, in all and by client; where there is no room the oldest one that nobody has answered gives
-  way, and where all were answered the newcomer is told to try again.
+  way, then the one that stopped longest ago; where all go on the newcomer is told to try again.
 - The pipe is closed before the Completion only behind the last piece: its end would look like the end of the file.
 - No method of a TextStream waits: reading and closing a file may ask a file server, so threads do both.
 """
@@ -48,6 +48,8 @@ _FIRST_PIECE_BYTES: Final = 2 * mmap.PAGESIZE
 bytes): so the piece is written whole only when the client has."""
 _PIPE_BYTES: Final = 4 * PIECE_BYTES
 """Two pieces where every byte is a line end: one is converted while the other is sent."""
+_STOPPED_S: Final = 10.0
+"""A client that takes nothing for so long may be gone; in a table that is not full it is waited for."""
 _BUSY: Final = "Server busy, try again"
 
 
@@ -57,8 +59,8 @@ class Texts:
     Attributes:
         abort: Ends a started transfer with ERROR 0 and a text.
         threads: For what opens texts; never waited for.
-        refused_total: Streams that were refused because all others were answered.
-        gave_way_total: Streams that were not answered and ended for a newcomer.
+        refused_total: Streams that were refused because all others went on.
+        gave_way_total: Streams that ended for a newcomer.
     """
 
     def __init__(self) -> None:
@@ -71,7 +73,7 @@ class Texts:
         self.refused_total = self.gave_way_total = 0
         self._cache = NetasciiCache(max_copies=min(_MAX_COPIES, descriptors // 8))
         self._max_streams = min(_MAX_STREAMS, max(4, descriptors // 12))  # three for each
-        # Touched by the event loop alone. The oldest first; whether somebody has answered it.
+        # Touched by the event loop alone. The one that wrote last stands last; whether somebody has answered it.
         self._streams: dict[TextStream, bool] = {}
         self._of_host = Counter[str]()
 
@@ -147,10 +149,10 @@ class Texts:
     # ---- for a TextStream, in the event loop
 
     def admit(self, stream: "TextStream") -> bool:
-        """Whether a stream may begin; another one that nobody has answered may end for it."""
+        """Whether a stream may begin; another one may end for it."""
         is_full_for_host = self._of_host[stream.host] >= max(1, self._max_streams // 4)
         if is_full_for_host or len(self._streams) >= self._max_streams:
-            elder = self._oldest_unanswered(stream.host if is_full_for_host else None)
+            elder = self._who_gives_way(stream.host if is_full_for_host else None)
             if elder is None:
                 self.refused_total += 1
                 return False
@@ -161,10 +163,10 @@ class Texts:
         self._of_host[stream.host] += 1
         return True
 
-    def note_answered(self, stream: "TextStream") -> None:
-        """It gives way to nobody any more."""
-        if stream in self._streams:
-            self._streams[stream] = True
+    def note_progress(self, stream: "TextStream", *, is_answered: bool) -> None:
+        """Something was written."""
+        if self._streams.pop(stream, None) is not None:
+            self._streams[stream] = is_answered
 
     def forget(self, stream: "TextStream") -> None:
         """It holds no place any more; a second call does nothing."""
@@ -173,10 +175,13 @@ class Texts:
             if not self._of_host[stream.host]:
                 del self._of_host[stream.host]
 
-    def _oldest_unanswered(self, host: str | None) -> "TextStream | None":
-        for stream, is_answered in self._streams.items():
-            if not is_answered and host in (None, stream.host):
+    def _who_gives_way(self, host: str | None) -> "TextStream | None":
+        candidates = [stream for stream in self._streams if host in (None, stream.host)]
+        for stream in candidates:
+            if not self._streams[stream]:
                 return stream
+        if candidates and asyncio.get_running_loop().time() - candidates[0].wrote_s > _STOPPED_S:
+            return candidates[0]
         return None
 
     def is_behind(self, text: Text) -> bool:
@@ -189,11 +194,13 @@ class TextStream:
 
     Attributes:
         host: Of the client.
+        wrote_s: When something was written last, by the loop's clock.
     """
 
     def __init__(self, texts: Texts, text: Text, writer: int, transfer_id: int, host: str) -> None:
         """Take text and descriptor over."""
         self.host = host
+        self.wrote_s = 0.0
         self._texts = texts
         self._text = text
         self._writer = writer
@@ -280,22 +287,24 @@ class TextStream:
         try:
             self._rest = self._rest[os.write(self._writer, self._rest) :]
         except BlockingIOError:
-            pass
+            loop.add_writer(self._writer, self._write)
+            return
         except BrokenPipeError:  # the engine has closed its end, so the Completion is on its way
             loop.remove_writer(self._writer)
             return
+        self._note_progress(loop)
         if self._rest:
             loop.add_writer(self._writer, self._write)
             return
         loop.remove_writer(self._writer)
-        self._note_answered()
         self._read(PIECE_BYTES)
 
-    def _note_answered(self) -> None:
-        if not self._is_answered:
+    def _note_progress(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.wrote_s = loop.time()
+        if not self._rest and not self._is_answered:
             self._is_answered = True
-            self._texts.note_answered(self)
             _resize(self._writer, _PIPE_BYTES)
+        self._texts.note_progress(self, is_answered=self._is_answered)
 
 
 def _key_of(text: Text) -> bytes:
