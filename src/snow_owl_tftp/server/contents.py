@@ -40,6 +40,8 @@ _CALLING_THREADS: Final = 32
 """Each is held by one handler that is no coroutine; what comes beyond waits for its turn, or for its time to be up."""
 _READING_THREADS: Final = 32
 """Each is held by one read: a pipe that stays silent costs one of them until it speaks or ends."""
+_MAX_WAITING: Final = 1024
+"""For the threads of one kind, those in them and those whose time was up included: what comes beyond is refused."""
 _CHUNK_BYTES: Final = 1 << 16
 """What a pipe holds (pipe(7)): more at once would only wait."""
 
@@ -70,7 +72,7 @@ class ContentThreads:
         Returns:
             What it returns.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._calling, _call, function, argument)
+        return await asyncio.wrap_future(_submit(self._calling, _call, function, argument))
 
     async def open_file(self, file: Path | ConfinedFile, root: Path | None, texts: Texts | None) -> OpenFile | Text:
         """Open a regular file.
@@ -86,7 +88,7 @@ class ContentThreads:
         Raises:
             RefusedError: It is outside of the root, no regular file, or cannot be opened or read.
         """
-        opening = (texts.threads if texts else self._opening).submit(_open_file, file, root, texts)
+        opening = _submit(texts.threads if texts else self._opening, _open_file, file, root, texts)
         try:
             return await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
@@ -95,7 +97,7 @@ class ContentThreads:
 
     async def measure(self, file: BinaryIO) -> int | None:
         """Return how many bytes are left in a file object; None: it does not say, or says 0, as files of /proc do."""
-        return await asyncio.get_running_loop().run_in_executor(self._reading, _measure, file)
+        return await asyncio.wrap_future(_submit(self._reading, _measure, file))
 
     async def chunks_of(self, file: BinaryIO, size_bytes: int | None) -> AsyncIterator[bytes]:
         """Read a file object to its end.
@@ -111,8 +113,8 @@ class ContentThreads:
             TypeError: It is not open for reading bytes, or does not wait for them.
             ValueError: It is longer or shorter than announced.
         """
-        loop, done_bytes = asyncio.get_running_loop(), 0
-        while (chunk := await loop.run_in_executor(self._reading, file.read, _CHUNK_BYTES)) != b"":
+        done_bytes = 0
+        while (chunk := await asyncio.wrap_future(_submit(self._reading, file.read, _CHUNK_BYTES))) != b"":
             if not isinstance(chunk, bytes):
                 raise TypeError(f"a file must be open for reading bytes, and block: read() gave {type(chunk).__name__}")
             done_bytes += len(chunk)
@@ -131,10 +133,10 @@ class ContentThreads:
         Returns:
             The same chunks.
         """
-        loop, iterator = asyncio.get_running_loop(), iter(chunks)
+        iterator = iter(chunks)
         try:
-            while (chunk := await loop.run_in_executor(self._reading, next, iterator, _END)) is not _END:
-                yield chunk  # type: ignore[misc]  # whatever else it is, the stream refuses
+            while (chunk := await asyncio.wrap_future(_submit(self._reading, next, iterator, _END))) is not _END:
+                yield chunk  # whatever else it is, the stream refuses
         finally:
             if isinstance(iterator, Generator):
                 iterator.close()
@@ -158,6 +160,13 @@ def _our_own() -> Iterator[None]:
         yield
     except OSError as error:
         raise refusal_of_errno(error.errno or 0) from error
+
+
+def _submit(threads: PatientThreads, function: Callable[..., Any], *arguments: object) -> "Future[Any]":
+    """Raises: RefusedError, when too much waits."""
+    if threads.waiting_for(b"") >= _MAX_WAITING:
+        raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+    return threads.submit(function, *arguments)
 
 
 def _call(function: Callable[[Any], Any], argument: object) -> Any:
