@@ -12,13 +12,14 @@ import pytest
 
 from snow_owl_tftp.content import translate
 from snow_owl_tftp.content.files import OpenFile
+from snow_owl_tftp.content.text import PIECE_BYTES
 from snow_owl_tftp.content.translate import NetasciiCache
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 WAIT_S = 20
-CHUNK_BYTES = translate._CHUNK_BYTES
+CHUNK_BYTES = PIECE_BYTES
 
 
 def open_file(path: Path) -> OpenFile:
@@ -192,21 +193,30 @@ def test_file_that_changes_gives_no_copy(cache: NetasciiCache, source: OpenFile,
     assert cache.cached(source) is None
 
 
-def test_file_that_never_ends_is_given_up(
-    cache: NetasciiCache, source: OpenFile, monkeypatch: pytest.MonkeyPatch
+def test_file_that_grows_all_the_time_is_given_up(
+    cache: NetasciiCache, source: OpenFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chunks = iter([b"x" * CHUNK_BYTES] * 3)
-    monkeypatch.setattr(os, "pread", lambda *_: next(chunks))
+    pread, reads = os.pread, list[int]()
+
+    def pread_and_append(fd: int, size: int, offset: int) -> bytes:
+        with (tmp_path / "text").open("ab") as file:
+            file.write(b"more\n")
+        reads.append(size)
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread_and_append)
     with pytest.raises(RefusedError, match="being changed"):
         cache.translate(source)
-    assert len(list(chunks)) == 2
+    assert reads == [source.size_bytes]
 
 
-def test_file_too_large_for_memory_is_refused_unread(source: OpenFile, conversions: list[bytes]) -> None:
-    cache = NetasciiCache(max_source_bytes=source.size_bytes - 1)
-    with pytest.raises(RefusedError, match="too large"):
+def test_file_that_ends_too_soon_is_given_up(
+    cache: NetasciiCache, source: OpenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut and has its old size again, all within one tick of its file system's clock."""
+    monkeypatch.setattr(os, "pread", lambda *_: b"")
+    with pytest.raises(RefusedError, match="being changed"):
         cache.translate(source)
-    assert conversions == []
 
 
 def test_storm_for_one_file_converts_it_once(
@@ -405,14 +415,33 @@ def test_copy_that_is_only_kept_makes_room(tmp_path: Path) -> None:
     assert total_bytes(cache) == 0
 
 
-def test_copy_larger_than_all_may_be_is_made_when_it_is_alone(tmp_path: Path) -> None:
-    cache = NetasciiCache(max_total_bytes=50)
-    (tmp_path / "text").write_bytes(b"\n" * 100)
-    source = open_file(tmp_path / "text")
-    copy = cache.translate(source)
-    assert copy.size_bytes == total_bytes(cache) == 200
-    copy.close()
-    source.close()
+@pytest.mark.parametrize("size", [0, 1])
+def test_number_of_all_copies_is_bounded_also_while_they_are_used(tmp_path: Path, size: int) -> None:
+    """Each has a descriptor, however small it is."""
+    cache = NetasciiCache(max_copies=4)
+    sources = make_sources(tmp_path, 6, size)
+    used = [cache.translate(source) for source in sources[:4]]
+    with pytest.raises(RefusedError, match="busy"):
+        cache.translate(sources[4])
+    used.pop().close()
+    used.append(cache.translate(sources[4]))
+    with pytest.raises(RefusedError, match="busy"):
+        cache.translate(sources[5])
+    for file in (*used, *sources):
+        file.close()
+    cache.close()
+    used.clear()
+    del file
+    assert (total_bytes(cache), cache._total_copies) == (0, 0)
+
+
+def test_number_of_copies_that_are_only_kept_is_bounded(tmp_path: Path) -> None:
+    cache = NetasciiCache(max_copies=12)
+    sources = make_sources(tmp_path, 9, 1)
+    for source in sources:
+        cache.translate(source).close()
+        source.close()
+    assert len(cache._kept) == 3
     cache.close()
 
 
@@ -426,4 +455,4 @@ def test_conversion_that_fails_gives_its_memory_back(
     with pytest.raises(RefusedError, match="I/O error"):
         cache.translate(source)
     monkeypatch.undo()
-    assert total_bytes(cache) == 0
+    assert (total_bytes(cache), cache._total_copies) == (0, 0)

@@ -11,7 +11,7 @@ from tests.support.attacks import Forger, rrq
 from tests.support.client import Client, Refused
 
 from snow_owl_tftp.plan import Outcome, Role, TransferPlan
-from snow_owl_tftp.protocol.packets import Data, build_oack, parse_untrusted
+from snow_owl_tftp.protocol.packets import Data, build_error, build_oack, parse_untrusted
 
 FILES = 300
 LONG_NS = 10**12
@@ -117,6 +117,28 @@ def test_a_file_that_is_deleted_while_it_is_sent_does_not_linger(serve, tmp_path
         got = client.get("file", on_block=lambda index: (tmp_path / "file").unlink(missing_ok=True))
     assert got.payload == CONTENT
     served.wait(lambda: descriptors_below(tmp_path) == 0, "the deleted file to be closed")
+
+
+def test_a_file_in_memory_is_shared_and_does_not_linger(serve):
+    """Its maker counts its memory until the last user has gone; who gave up early never looked at its links."""
+    fd = os.memfd_create("copy")
+    os.write(fd, bytes(1000))
+    served = serve(source_linger_ns=LONG_NS)
+    served.on_request = lambda event, request: TransferPlan(
+        event.transfer_id, Role.SENDER, os.dup(fd), 1000, context="copy"
+    )
+    with Client(served.address) as early, Client(served.address) as whole, Client(served.address) as late:
+        early.request("copy")
+        early.receive()
+        assert whole.get("copy").payload == bytes(1000)  # and its links were looked at
+        late.request("copy")
+        late.receive()
+        assert served.counter("files_open") == 1
+        for client in (early, late):
+            client.send(build_error(0, "enough"), client.last_sender)
+        served.completion(total=3)
+        served.wait(lambda: served.counter("files_open") == 0, "the file to be closed")
+    os.close(fd)
 
 
 def test_a_lingering_file_is_used_again_and_a_replaced_one_is_not(serve, tmp_path):

@@ -37,6 +37,19 @@ def test_what_was_left_out_is_told_once_a_second_however_long_the_flood() -> Non
     assert budget.settle(at_once=True) == 0
 
 
+def test_flood_that_lasts_has_ten_seconds_worth_in_a_minute() -> None:
+    """200 of the longest lines in each second of a day would fill 30 GB."""
+    clock = Clock()
+    budget = LineBudget(3, clock)
+    granted = [0] * 10
+    for minute in range(10):
+        for _ in range(60 * 8):
+            granted[minute] += sum(budget.grants() for _ in range(5))
+            clock.now_s += 0.125
+    assert granted == [30] * 10
+    assert budget.left_out == 10 * (60 * 8 * 5 - 30)
+
+
 def test_a_budget_of_nothing_grants_nothing() -> None:
     clock = Clock()
     budget = LineBudget(0, clock)

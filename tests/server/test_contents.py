@@ -10,10 +10,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.support.client import Client
 from tests.support.server import wait_for
 
 from snow_owl_tftp import AsyncClient, Refuse, Response, Server
-from snow_owl_tftp.errors import TransferError, TransferRefused
+from snow_owl_tftp.errors import RefusedError, TransferError, TransferRefused
 from snow_owl_tftp.server import contents
 
 SOON_S = 5.0
@@ -88,6 +89,32 @@ async def test_opening_that_hangs_is_refused_in_time_and_leaves_no_descriptor(tm
             await client.get("x")
         release.set()
         await asyncio.to_thread(wait_for, lambda: opened and not any(map(is_open, opened)), "the end of the descriptor")
+
+
+@pytest.mark.parametrize("what", ["open", "handler"])
+async def test_what_waits_for_threads_that_hang_is_bounded(tmp_path, monkeypatch, what):
+    """Also those whose time was up: they stay in the queue, for no thread takes them out of it."""
+    monkeypatch.setattr(contents, "_MAX_WAITING", 40)
+    (tmp_path / "x").write_bytes(b"x")
+    release = threading.Event()
+
+    def hang(*_):
+        release.wait(60)
+        raise RefusedError(1, "no")
+
+    if what == "open":
+        monkeypatch.setattr(contents, "_open_path", hang)
+    handler = hang if what == "handler" else lambda request: Response(tmp_path / "x")
+    async with Server(read=handler, handler_timeout_s=0.01) as server:
+        threads = server._decider._threads._calling if what == "handler" else server._decider._threads._opening
+        with contextlib.ExitStack() as clients:
+            for _ in range(100):
+                client = clients.enter_context(Client(server.address))
+                client.request("x")
+                assert b"busy" in (await asyncio.to_thread(client.receive))[0]
+            waiting = threads.waiting_for(b"")
+            release.set()
+    assert waiting == 40
 
 
 def is_open(fd):

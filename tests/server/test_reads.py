@@ -22,7 +22,7 @@ from snow_owl_tftp.protocol.packets import (
     build_request,
     parse_untrusted,
 )
-from snow_owl_tftp.server import decide
+from snow_owl_tftp.server import texts
 
 BLKSIZE = 512
 
@@ -310,7 +310,7 @@ def test_memory_of_netascii_copies_is_given_back_by_transfers_that_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
     """Also where nobody hears of successes."""
-    monkeypatch.setattr(decide, "NetasciiCache", lambda: NetasciiCache(max_kept_bytes=0, max_total_bytes=2500))
+    monkeypatch.setattr(texts, "NetasciiCache", lambda **_: NetasciiCache(max_kept_bytes=0, max_total_bytes=2500))
     for name in "abcdef":
         (tmp_path / name).write_bytes(name.encode() * 1000)
     with serve_in_thread(tmp_path, {"logging.level": level}) as server:

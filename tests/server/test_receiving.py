@@ -13,6 +13,7 @@ from tests.support.server import wait_for
 from snow_owl_tftp import AsyncClient, Refuse, Server
 from snow_owl_tftp.errors import RefusedError, TransferError, TransferRefused
 from snow_owl_tftp.protocol.constants import Opcode
+from snow_owl_tftp.protocol.netascii import NetasciiDecoder
 from snow_owl_tftp.server import receiving
 
 SOON_S = 10.0
@@ -66,6 +67,31 @@ async def test_netascii_is_converted():
     taken = []
     await put(taken.append, data=b"one\ntwo\r", mode="netascii")
     assert taken[0].data == b"one\ntwo\r"
+
+
+async def test_netascii_is_converted_a_piece_a_turn_of_the_loop(monkeypatch):
+    """Line ends are slow to convert, and everybody else would wait for all of a large file."""
+    turns, at = 0, []
+    decode = NetasciiDecoder.decode
+
+    def note(self, chunk):
+        at.append(turns)
+        assert len(chunk) <= 1 << 16
+        return decode(self, chunk)
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(NetasciiDecoder, "decode", note)
+    taken = []
+    counting = asyncio.ensure_future(count_turns())
+    await put(taken.append, data=b"\n" * 300_000 + b"\r", mode="netascii", max_upload_bytes=1 << 20)
+    counting.cancel()
+    assert taken[0].data == b"\n" * 300_000 + b"\r"
+    assert len(set(at)) == len(at) >= 9
 
 
 async def test_handler_refuses_what_it_has_seen():

@@ -249,6 +249,22 @@ def test_a_flood_of_requests_that_nobody_goes_on_with_hides_no_other_failure() -
     assert len(log.calls) == before + 2
 
 
+@pytest.mark.parametrize("flow_hit", [False, True])
+@pytest.mark.parametrize("datagrams_in", [0, 1])
+def test_a_flood_of_requests_that_take_no_block_is_told_by_number(flow_hit: bool, datagrams_in: int) -> None:
+    """Of those that answer with an ERROR too: two datagrams must not cost a line each for ever."""
+    report, log, audit = make_report()
+    for _ in range(1000):
+        report.completed(
+            make_completion(outcome=Outcome.PEER_ERROR, error=3, datagrams_in=datagrams_in, blocks=0, flow_hit=flow_hit)
+        )
+    lines = log.names.count("warning")
+    assert lines == audit.names.count("transfer_failed") < 1000
+    assert audit.names.count("transfer_started") == (lines if flow_hit else 0)
+    report.flush(is_last=True)
+    assert log.calls[-1][1]["count"] == 1000 - lines
+
+
 def test_dropped_requests_are_told_by_number() -> None:
     report, log, audit = make_report("error")
     for _ in range(3):

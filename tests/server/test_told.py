@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+from contextlib import ExitStack
 
 import pytest
 from tests.support.client import Client
@@ -10,6 +11,7 @@ from tests.support.client import Client
 from snow_owl_tftp import AsyncClient, Completion, Response, Server
 from snow_owl_tftp.errors import TransferError, TransferRefused
 from snow_owl_tftp.observe.records import log_event
+from snow_owl_tftp.server import report
 
 SOON_S = 10.0
 
@@ -99,6 +101,27 @@ async def test_callback_that_raises_harms_nobody_and_is_in_the_log(caplog):
             assert await client.get("x") == bytes(5000)
     failures = [record for record in caplog.records if record.event == "on_complete failed"]
     assert [str(record.exc_info[1]) for record in failures] == ["'mine'"] * 2
+
+
+async def test_handler_that_fails_for_everybody_is_told_of_within_the_budget(caplog, monkeypatch):
+    """A traceback takes long to write, and anybody may ask for it."""
+    caplog.set_level(logging.INFO, "snow_owl_tftp")
+    monkeypatch.setattr(report, "_LINES_PER_S", 2)  # 20 in a minute, longer than this takes
+
+    def fail(request):
+        raise KeyError(request.path)
+
+    async with Server(read=fail) as server:
+        with ExitStack() as clients:
+            asking = [clients.enter_context(Client(server.address)) for _ in range(100)]
+            for client in asking:
+                client.request("x")
+            for client in asking:
+                await asyncio.to_thread(client.receive)
+    events = [record.event for record in caplog.records]
+    assert 2 <= events.count("a handler failed") <= 20
+    left_out = [record.count for record in caplog.records if record.event == "not logged one by one"]
+    assert sum(left_out) + events.count("a handler failed") == 100
 
 
 def test_callback_that_is_a_coroutine_is_refused_at_once():

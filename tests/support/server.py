@@ -179,7 +179,10 @@ def make_server(
         log_file.close()
 
     report = Report(settings, make_logger(settings.logging, log_file), audit)
-    return Server(settings, decider or files, report), close
+    server = Server(settings, decider or files, report)
+    if files:
+        files.texts.abort = server.abort
+    return server, close
 
 
 @contextmanager

@@ -111,6 +111,7 @@ cdef struct Source:
     uint64_t checked              # token (worker and round) of the last look that found it unchanged
     uint32_t changed              # 1: not the file that was opened any more
     uint32_t unlinked             # 1: no name leads to it any more; whoever has begun is served to the end
+    uint32_t nameless             # 1: no name led to it when it was opened: a copy in memory
     uint32_t closed               # 1: descriptor and mapping are gone, or go now; set under the store's mutex
     Source *next                  # the store's: of the same bucket
     Source *idle_before           # the store's: those that nobody uses, the next to go first

@@ -159,6 +159,7 @@ cdef Source *source_new(int fd, const so_file *file) noexcept nogil:
     source.inode = file.inode
     source.mtime_ns = file.mtime_ns
     source.ctime_ns = file.ctime_ns
+    source.nameless = file.links == 0
     source.chunk_count = <uint32_t>((source.size_bytes + CHUNK_BYTES - 1) // CHUNK_BYTES)
     if source.chunk_count:
         source.chunks = <uint8_t *>calloc(source.chunk_count, 1)
@@ -209,7 +210,8 @@ cdef Source **bucket_of(Store *store, uint64_t device, uint64_t inode) noexcept 
 cdef void source_idle(Store *store, Source *source) noexcept nogil:
     """Nobody uses it now; one that no request should be given again goes first."""
     # Nor does a copy: its memory is dear, and a file system that has its files read directly may want to be asked.
-    cdef bint lingers = source_is_fresh(source) and not source.copied
+    # A file in memory is counted by whoever made it, as long as it is used.
+    cdef bint lingers = source_is_fresh(source) and not source.copied and not source.nameless
     source.idle_since_ns = now_ns() if lingers else 0
     source.idle_after = NULL if lingers else store.idle_first
     source.idle_before = store.idle_last if lingers else NULL
@@ -384,7 +386,7 @@ cdef bint source_is_changed(Source *source) noexcept nogil:
     if so_look(source.fd, &now) < 0 or now.size_bytes != source.size_bytes or now.mtime_ns != source.mtime_ns:
         source.changed = 1
         return True
-    if now.links == 0:
+    if now.links == 0 and not source.nameless:
         source.unlinked = 1
     return False
 

@@ -1,6 +1,6 @@
-"""netascii copies of files, so that the engine streams them like any other file.
+"""netascii copies of small files, so that the engine streams them like any other file.
 
-    OpenFile ──pread, encode──► sealed memfd ──► OpenFile with the exact netascii size
+    OpenFile ──Text──► sealed memfd ──► OpenFile with the exact netascii size
 
 May know an open file and the netascii rules. Must not know names, rules or transfers.
 
@@ -13,15 +13,16 @@ Invariants:
   was given back, would be taken for the old one for ever.
 - A file that was changed a moment before may be changed again within one tick of its file system's clock, and
   look the same: a copy of it serves those who ask about now, and is not kept for those who ask later.
-- All copies together, those in use included, take at most `max_total_bytes`, but for one that is larger alone:
-  a request of 60 bytes that nobody follows up must not take the memory of the machine.
+- Only a file of at most `MAX_COPIED_BYTES` is copied: what a request of 60 bytes makes us do is about what
+  opening a file costs. Larger ones are converted as their clients take them (`server.texts`).
+- All copies together, those in use included, take at most `max_total_bytes`, and are `max_copies` at most, since each
+  has a descriptor.
 - The copies kept hold at most `max_kept_bytes` together, but the newest is kept whatever its size:
   those who wait for it must find it. A copy in use outlives its eviction, since every user has a
   descriptor of its own.
 - Every method may be called by any thread.
 """
 
-import errno
 import fcntl
 import os
 import threading
@@ -32,17 +33,15 @@ from typing import Final, TypeAlias
 
 from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OpenFile
+from snow_owl_tftp.content.text import Text, text_refusal
 from snow_owl_tftp.errors import RefusedError
-from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["NetasciiCache", "convert"]
+__all__ = ["MAX_COPIED_BYTES", "NetasciiCache"]
 
-_CHUNK_BYTES: Final = 1 << 18
-"""256 KiB: twice the kernel's default read-ahead, so a chunk costs few system calls and little memory."""
+MAX_COPIED_BYTES: Final = 1 << 18
+"""256 KiB: a millisecond of converting; texts that are asked for as netascii hardly ever are larger."""
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG})
-
 _SETTLED_NS: Final = 2_000_000_000
 """Older changes than that have a time of their own: FAT counts in 2 s, the others in a tick of at most 10 ms."""
 
@@ -87,27 +86,27 @@ class NetasciiCache:
     def __init__(
         self,
         max_kept_bytes: int = 64 << 20,
-        max_source_bytes: int = 256 << 20,
-        max_total_bytes: int = 512 << 20,
+        max_total_bytes: int = 128 << 20,
+        max_copies: int = 4096,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Start empty.
 
         Args:
             max_kept_bytes: How much memory the copies may take while nobody uses them.
-            max_source_bytes: Larger files are refused: a copy lies in memory and may be twice as
-                large. Text that needs netascii is far smaller; images are asked for as octet.
             max_total_bytes: How much memory all copies may take; who needs more is told to try again.
+            max_copies: How many there may be, likewise; a fourth of them is kept while nobody uses them.
             clock_ns: CLOCK_MONOTONIC.
         """
         self._max_kept_bytes = max_kept_bytes
-        self._max_source_bytes = max_source_bytes
         self._max_total_bytes = max_total_bytes
+        self._max_copies = max_copies
         self._clock_ns = clock_ns
         self._lock = threading.Lock()  # guards all below; never held while a file is read
         self._kept: OrderedDict[_Content, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._total_bytes = 0
+        self._total_copies = 0
         self._ended: deque[_Kept] = deque()
         self._being_made: dict[_Content, threading.Event] = {}
 
@@ -135,18 +134,15 @@ class NetasciiCache:
         """Return the copy of a file, made now unless it is there or on its way.
 
         Args:
-            source: The file; it stays open and the caller's.
+            source: The file, of at most `MAX_COPIED_BYTES`; it stays open and the caller's.
 
         Returns:
             The copy, which the caller closes. All it says is of the copy, but for the path. `held` has to live
             as long as a descriptor of it is used.
 
         Raises:
-            RefusedError: The file is too large, is being changed or cannot be read, or memory or
-                descriptors are short.
+            RefusedError: The file is being changed or cannot be read, or memory or descriptors are short.
         """
-        if source.size_bytes > self._max_source_bytes:
-            raise RefusedError(ErrorCode.ACCESS_VIOLATION, "File too large for netascii")
         while (copy := self.cached(source)) is None:
             self._make_or_wait(source)
         return copy
@@ -179,18 +175,18 @@ class NetasciiCache:
             done.set()
 
     def _copy(self, source: OpenFile) -> OpenFile:
-        self._take_memory(source.size_bytes)
-        copied_bytes = 0
+        self._take_room(source.size_bytes)
+        copy = None
         try:
-            copy = _opened(convert(source), source.relative_path)
-            copied_bytes = copy.size_bytes
+            copy = _opened(_convert(source), source.relative_path)
         finally:
             with self._lock:
-                self._total_bytes += copied_bytes - source.size_bytes
+                self._total_bytes += (copy.size_bytes if copy else 0) - source.size_bytes
+                self._total_copies -= copy is None
         return copy
 
-    def _take_memory(self, size_bytes: int) -> None:
-        """Account for a copy of at least so many bytes.
+    def _take_room(self, size_bytes: int) -> None:
+        """Account for one more copy, of at least so many bytes.
 
         Raises:
             RefusedError: Those in use leave no room.
@@ -198,13 +194,15 @@ class NetasciiCache:
         with self._lock:
             self._end_uses()
             unused = [content for content, kept in self._kept.items() if not kept.users]
-            in_use_bytes = self._total_bytes - sum(self._kept[content].copy.size_bytes for content in unused)
-            if in_use_bytes and in_use_bytes + size_bytes > self._max_total_bytes:
-                raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
-            for content in unused:
-                if self._total_bytes + size_bytes > self._max_total_bytes:
-                    self._drop(content)
+            while self._is_full(size_bytes):
+                if not unused:
+                    raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+                self._drop(unused.pop(0))
             self._total_bytes += size_bytes
+            self._total_copies += 1
+
+    def _is_full(self, size_bytes: int) -> bool:
+        return self._total_bytes + size_bytes > self._max_total_bytes or self._total_copies >= self._max_copies
 
     def _end_uses(self) -> None:
         """Under the lock."""
@@ -216,13 +214,14 @@ class NetasciiCache:
     def _forget_unless_used(self, kept: _Kept) -> None:
         if not kept.users and not kept.is_kept:
             self._total_bytes -= kept.copy.size_bytes
+            self._total_copies -= 1
 
     def _share(self, kept: _Kept, relative_path: bytes) -> OpenFile:
         """Give the copy a second descriptor, so that its two holders close independently; under the lock."""
         try:
             fd = fcntl.fcntl(kept.copy.fd, fcntl.F_DUPFD_CLOEXEC, 0)
         except OSError as error:
-            raise _refusal(error) from error
+            raise text_refusal(error) from error
         shared = _opened(fd, relative_path)
         kept.users += 1
         shared.held = _Use(kept, self._ended)
@@ -240,8 +239,11 @@ class NetasciiCache:
         with self._lock:
             self._kept[content] = kept
             self._kept_bytes += kept.copy.size_bytes
-            while self._kept_bytes > self._max_kept_bytes and len(self._kept) > 1:
+            while len(self._kept) > 1 and self._keeps_too_much():
                 self._drop(next(iter(self._kept)))
+
+    def _keeps_too_much(self) -> bool:
+        return self._kept_bytes > self._max_kept_bytes or len(self._kept) > self._max_copies // 4
 
     def _drop(self, content: _Content) -> None:
         """Must be called under the lock: nobody may be sharing the descriptor meanwhile."""
@@ -258,18 +260,15 @@ def _opened(fd: int, relative_path: bytes) -> OpenFile:
         return OpenFile(fd, relative_path, os.fstat(fd))
     except OSError as error:
         close_descriptor(fd)
-        raise _refusal(error) from error
+        raise text_refusal(error) from error
 
 
 def _content_of(file: OpenFile) -> _Content:
     return file.device, file.inode, file.size_bytes, file.mtime_ns, file.ctime_ns
 
 
-def convert(source: OpenFile) -> int:
-    """Convert a file to netascii.
-
-    Args:
-        source: The file; it stays open and the caller's.
+def _convert(source: OpenFile) -> int:
+    """Convert a file to netascii; it stays open and the caller's.
 
     Returns:
         A descriptor of the copy in memory, sealed, the caller's.
@@ -280,33 +279,17 @@ def convert(source: OpenFile) -> int:
     try:
         fd = os.memfd_create("netascii", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
-        raise _refusal(error) from error
+        raise text_refusal(error) from error
     try:
-        _encode_into(fd, source)
+        text = Text(source)
+        while piece := text.read():
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         return fd
     except BaseException as error:
         close_descriptor(fd)
         if isinstance(error, OSError):
-            raise _refusal(error) from error
+            raise text_refusal(error) from error
         raise
-
-
-def _encode_into(fd: int, source: OpenFile) -> None:
-    offset_bytes = 0
-    # Not past the size seen at opening: a file that somebody appends to would never end.
-    while offset_bytes <= source.size_bytes and (chunk := os.pread(source.fd, _CHUNK_BYTES, offset_bytes)):
-        offset_bytes += len(chunk)
-        encoded = memoryview(netascii.encode(chunk))
-        while encoded:
-            encoded = encoded[os.write(fd, encoded) :]
-    now = os.fstat(source.fd)
-    # A chmod moves ctime too, and costs the client one more request; what was written and had its mtime put back
-    # looks no different.
-    if (offset_bytes, now.st_mtime_ns, now.st_ctime_ns) != (source.size_bytes, source.mtime_ns, source.ctime_ns):
-        raise RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
-
-
-def _refusal(error: OSError) -> RefusedError:
-    text = "Server busy, try again" if error.errno in _SHORTAGES else "I/O error"
-    return RefusedError(ErrorCode.NOT_DEFINED, text)

@@ -25,13 +25,14 @@ from typing import Any, BinaryIO, Final
 
 from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OpenFile, OutsideRootError, refusal_of_errno
-from snow_owl_tftp.content.translate import convert
+from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.confined import ConfinedFile, confine
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.texts import Texts
 
 __all__ = ["ContentThreads", "memory_of", "open_pipe"]
 
@@ -40,6 +41,8 @@ _CALLING_THREADS: Final = 32
 """Each is held by one handler that is no coroutine; what comes beyond waits for its turn, or for its time to be up."""
 _READING_THREADS: Final = 32
 """Each is held by one read: a pipe that stays silent costs one of them until it speaks or ends."""
+_MAX_WAITING: Final = 1024
+"""For the threads of one kind, those in them and those whose time was up included: what comes beyond is refused."""
 _CHUNK_BYTES: Final = 1 << 16
 """What a pipe holds (pipe(7)): more at once would only wait."""
 
@@ -70,23 +73,23 @@ class ContentThreads:
         Returns:
             What it returns.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._calling, _call, function, argument)
+        return await asyncio.wrap_future(_submit(self._calling, _call, function, argument))
 
-    async def open_file(self, file: Path | ConfinedFile, *, root: Path | None, is_netascii: bool) -> int:
+    async def open_file(self, file: Path | ConfinedFile, root: Path | None, texts: Texts | None) -> OpenFile | Text:
         """Open a regular file.
 
         Args:
             file: Whose content is to be sent.
             root: Where it has to be; None: anywhere.
-            is_netascii: Whether to convert it.
+            texts: What converts it to netascii, by its own threads; None: nothing does.
 
         Returns:
-            A descriptor, the caller's, of as many bytes as fstat says.
+            What to send, the caller's; of an OpenFile as many bytes as it says, while its `held` lives.
 
         Raises:
             RefusedError: It is outside of the root, no regular file, or cannot be opened or read.
         """
-        opening = self._opening.submit(_open_file, file, root, is_netascii)
+        opening = _submit(texts.threads if texts else self._opening, _open_file, file, root, texts)
         try:
             return await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
@@ -95,7 +98,7 @@ class ContentThreads:
 
     async def measure(self, file: BinaryIO) -> int | None:
         """Return how many bytes are left in a file object; None: it does not say, or says 0, as files of /proc do."""
-        return await asyncio.get_running_loop().run_in_executor(self._reading, _measure, file)
+        return await asyncio.wrap_future(_submit(self._reading, _measure, file))
 
     async def chunks_of(self, file: BinaryIO, size_bytes: int | None) -> AsyncIterator[bytes]:
         """Read a file object to its end.
@@ -111,8 +114,8 @@ class ContentThreads:
             TypeError: It is not open for reading bytes, or does not wait for them.
             ValueError: It is longer or shorter than announced.
         """
-        loop, done_bytes = asyncio.get_running_loop(), 0
-        while (chunk := await loop.run_in_executor(self._reading, file.read, _CHUNK_BYTES)) != b"":
+        done_bytes = 0
+        while (chunk := await asyncio.wrap_future(_submit(self._reading, file.read, _CHUNK_BYTES))) != b"":
             if not isinstance(chunk, bytes):
                 raise TypeError(f"a file must be open for reading bytes, and block: read() gave {type(chunk).__name__}")
             done_bytes += len(chunk)
@@ -131,10 +134,10 @@ class ContentThreads:
         Returns:
             The same chunks.
         """
-        loop, iterator = asyncio.get_running_loop(), iter(chunks)
+        iterator = iter(chunks)
         try:
-            while (chunk := await loop.run_in_executor(self._reading, next, iterator, _END)) is not _END:
-                yield chunk  # type: ignore[misc]  # whatever else it is, the stream refuses
+            while (chunk := await asyncio.wrap_future(_submit(self._reading, next, iterator, _END))) is not _END:
+                yield chunk  # whatever else it is, the stream refuses
         finally:
             if isinstance(iterator, Generator):
                 iterator.close()
@@ -160,6 +163,13 @@ def _our_own() -> Iterator[None]:
         raise refusal_of_errno(error.errno or 0) from error
 
 
+def _submit(threads: PatientThreads, function: Callable[..., Any], *arguments: object) -> "Future[Any]":
+    """Raises: RefusedError, when too much waits."""
+    if threads.waiting_for(b"") >= _MAX_WAITING:
+        raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+    return threads.submit(function, *arguments)
+
+
 def _call(function: Callable[[Any], Any], argument: object) -> Any:
     try:
         return function(argument)
@@ -167,17 +177,18 @@ def _call(function: Callable[[Any], Any], argument: object) -> Any:
         raise RuntimeError("a handler raised StopIteration") from error
 
 
-def _open_file(file: Path | ConfinedFile, root: Path | None, is_netascii: bool) -> int:
+def _open_file(file: Path | ConfinedFile, root: Path | None, texts: Texts | None) -> OpenFile | Text:
     with _our_own():
         file = file if root is None else _confine(root, file)
         fd = file.open_descriptor() if isinstance(file, ConfinedFile) else _open_path(file)
-        status = os.fstat(fd)  # cannot fail: the descriptor is ours and open
-        if status.st_size and not is_netascii:
-            return fd
+        opened = OpenFile(fd, b"", os.fstat(fd))  # cannot fail: the descriptor is ours and open
+        if opened.size_bytes:
+            return opened if texts is None else texts.made_of(opened)
         try:
-            return convert(OpenFile(fd, b"", status)) if status.st_size else _read_unsized(fd, is_netascii)
+            copy = _read_unsized(fd, texts is not None)
+            return OpenFile(copy, b"", os.fstat(copy))  # as above
         finally:
-            close_descriptor(fd)
+            opened.close()
 
 
 def _confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
@@ -233,6 +244,6 @@ def _measure(file: BinaryIO) -> int | None:
     return (end - begin) or None
 
 
-def _close_opened(opening: "Future[int]") -> None:
+def _close_opened(opening: "Future[OpenFile | Text]") -> None:
     if not opening.cancelled() and opening.exception() is None:
-        close_descriptor(opening.result())
+        opening.result().close()

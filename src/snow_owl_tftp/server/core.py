@@ -187,6 +187,11 @@ class Server:
             quiet_looks = quiet_looks + 1 if self._is_quiet(engine) else 0
         return True
 
+    def abort(self, transfer_id: int, text: str) -> None:
+        """End a started transfer with ERROR 0; in the event loop's thread."""
+        if self._engine is not None:
+            self._engine.abort(transfer_id, int(ErrorCode.NOT_DEFINED), text.encode())
+
     async def stop(self) -> None:
         """End what still runs, tell its peers, and release every socket and thread.
 
@@ -286,7 +291,12 @@ class Server:
             # The most frequent first, and those that nobody wants to hear of without a call.
             if isinstance(event, Completion):
                 self.transfers_total += 1
-                if not hears_successes and event.outcome == Outcome.OK and event.role == Role.SENDER:
+                if (
+                    not hears_successes
+                    and event.outcome == Outcome.OK
+                    and event.role == Role.SENDER
+                    and not event.context.hears_success
+                ):
                     continue
             if isinstance(event, Request):
                 self._waiting.add(event)

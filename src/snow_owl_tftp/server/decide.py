@@ -9,25 +9,26 @@ Invariants:
 - `decide` never waits for a disk: what cannot be answered from the kernel's caches goes to a small
   pool of threads, and comes back as a future. At most `_MAX_SLOW_OPENS` wait there, and half of them for
   one directory of the root; a request beyond is told that the server is busy, and its client asks again.
+  netascii has threads of its own, since it is read and converted there.
 - A Verdict that is not carried out must be discarded, since it may hold a descriptor.
 - A peer's bytes end here as BadPacket or RefusedError. Any other exception is our bug and rises.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
 from snow_owl_tftp.content.names import fold, spellings_of
-from snow_owl_tftp.content.translate import NetasciiCache
+from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.content.walk import Place
-from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
+from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError, TftpError
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
@@ -39,6 +40,7 @@ from snow_owl_tftp.protocol.packets import (
     refuse_malformed_untrusted,
 )
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.texts import Texts
 
 __all__ = [
     "Accepted",
@@ -49,12 +51,15 @@ __all__ = [
     "Flow",
     "Refused",
     "Sink",
+    "StreamContext",
     "TransferContext",
     "UploadContext",
     "Verdict",
     "WriteDecider",
+    "accept_text",
     "option_limits",
     "refuse",
+    "sender_plan",
 ]
 
 Flow: TypeAlias = tuple[int, bytes, bytes]
@@ -67,6 +72,11 @@ _MAX_SLOW_OPENS: Final = 1024
 """Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
 _MAX_SLOW_OPENS_PER_KEY: Final = 512
 """Of one directory of the root, for the same reason."""
+_MAX_SLOW_TEXTS: Final = 256
+_MAX_SLOW_TEXTS_PER_KEY: Final = 128
+"""Of those in netascii: a quarter of that, since few clients ask for it, and each is a millisecond's work."""
+_MAX_TEXT_WINDOW_BYTES: Final = 1 << 18
+"""256 KiB. The engine keeps a window of a stream in memory; of a file it keeps none."""
 
 
 class Asked(Protocol):
@@ -96,6 +106,7 @@ class TransferContext:
     from client to client.
 
     Attributes:
+        hears_success: Whether `let_go` follows every Completion, also where nobody else hears of successes.
         request: As parsed.
         size_bytes: Of the content sent, or of the upload as announced; None: it was not.
         negotiated: The options granted.
@@ -103,6 +114,8 @@ class TransferContext:
     """
 
     __slots__ = ("held", "negotiated", "request", "size_bytes")
+
+    hears_success = False
 
     def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated, held: object = None) -> None:
         self.held = held
@@ -116,8 +129,38 @@ class TransferContext:
     def let_go(self) -> None:
         """Give up what the transfer needed, without waiting: it has ended, or will never begin.
 
-        Once a plan, but not for one that was sent whole where nobody hears of successes.
+        Once a plan, but not for one that was sent whole where nobody hears of successes, unless `hears_success`.
         """
+
+
+class Pours(Protocol):
+    """What writes into the pipe of a plan with `stream`."""
+
+    def begin(self) -> None:
+        """See TransferContext.begin."""
+
+    def let_go(self) -> None:
+        """See TransferContext.let_go."""
+
+
+class StreamContext(TransferContext):
+    """The context of a plan whose source is a pipe."""
+
+    __slots__ = ("_stream",)
+
+    hears_success = True
+
+    def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated, stream: Pours) -> None:
+        super().__init__(request, size_bytes, negotiated)
+        self._stream = stream
+
+    def begin(self) -> None:
+        """See TransferContext.begin."""
+        self._stream.begin()
+
+    def let_go(self) -> None:
+        """See TransferContext.let_go."""
+        self._stream.let_go()
 
 
 class CommitRefusal(NamedTuple):
@@ -202,6 +245,14 @@ class Refused:
     cause: TftpError
     request: Request | None
 
+    def __post_init__(self) -> None:
+        # What was raised refers to the frames it came through, which lead to the one that holds this: each request of a
+        # flood would leave a cycle. Only the traceback of a defect is told, and that is its __cause__'s.
+        error: BaseException | None = self.cause
+        while error is not None and not isinstance(error, InternalError):
+            error.__traceback__ = None
+            error = error.__context__
+
     def discard(self) -> None:
         """Nothing is held."""
 
@@ -261,21 +312,21 @@ class FileDecider:
         self._limits = option_limits(settings)
         self._uploads = uploads
         self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
-        self._netascii = NetasciiCache()
+        self._texts = Texts()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
         # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
         self._root_dir = settings.root_dir
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._offers_flows = settings.performance.platform.batch.enable_flows
-        self._slow_opens = 0
+        self._slow_opens = Counter[str]()  # by mode
         self._threads = PatientThreads(_SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open")
 
     def close(self) -> None:
         """Close the root; call it when no server uses this decider any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._tree.close()
-        self._netascii.close()
+        self._texts.close()
         for place in self._flow_roots:
             place.close()
 
@@ -295,6 +346,11 @@ class FileDecider:
     def threads(self) -> Executor:
         """For whoever else must look at the root without waiting for it."""
         return self._threads
+
+    @property
+    def texts(self) -> Texts:
+        """What makes netascii; whoever runs the engine gives it `abort`."""
+        return self._texts
 
     def look_again(self) -> bool:
         """Serve from where `root_dir` and `link_targets` lead now; may wait, so call it in a thread.
@@ -321,9 +377,9 @@ class FileDecider:
         try:
             if request.kind is Opcode.WRQ:
                 return self._decide_write(asked, request)
-            return self._accept(asked.transfer_id, datagram, request, self._open_now(request))
+            return self._accept(asked, request, self._open_now(request))
         except WouldBlock:
-            return self._decide_later(asked.transfer_id, datagram, request)
+            return self._decide_later(asked, request)
         except RefusedError as error:
             return refuse(request, error)
 
@@ -332,25 +388,29 @@ class FileDecider:
             raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed")
         return self._uploads.decide(asked, request)
 
-    def _open_now(self, request: Request) -> OpenFile:
+    def _open_now(self, request: Request) -> OpenFile | Text:
         """Raises: WouldBlock, RefusedError."""
         # The spelling as sent stands for all: what may be cut off its end hides no part, and bares none.
         self._policy.decide(request.kind, spellings_of(request.filename)[0])
         file = self._tree.open_cached(request.filename)
         if request.mode == "octet":
             return file
+        made = None
         try:
-            copy = self._netascii.cached(file)
+            made = self._texts.at_once(file)
         finally:
-            file.close()
-        if copy is None:
+            if not isinstance(made, Text):
+                file.close()
+        if made is None:
             raise WouldBlock
-        return copy
+        return made
 
-    def _accept(self, transfer_id: int, datagram: bytes, request: Request, file: OpenFile) -> Accepted:
+    def _accept(self, asked: Asked, request: Request, file: OpenFile | Text) -> Accepted:
         """Takes the file over."""
+        if isinstance(file, Text):
+            return accept_text(self._texts, file, asked, request, self._limits)
         try:
-            plan = self._plan(transfer_id, request, file)
+            plan = self._plan(asked.transfer_id, request, file)
         except BaseException:
             file.close()
             raise
@@ -358,58 +418,109 @@ class FileDecider:
         # And on NFS or FUSE that look could make a worker wait for another machine.
         # A name that was cut must be looked for as sent each time, since it may appear.
         is_plain = self._offers_flows and self._tree.is_local and file.is_as_sent and request.mode == "octet"
-        return Accepted(plan, (self._flow_roots[-1].fd, file.relative_path, datagram) if is_plain else None)
+        flow = (self._flow_roots[-1].fd, file.relative_path, asked.datagram) if is_plain else None
+        return Accepted(plan, flow)
 
     def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:
         size_bytes = file.size_bytes
         negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
-        return TransferPlan(
-            transfer_id=transfer_id,
-            role=Role.SENDER,
-            fd=file.fd,
-            size_bytes=size_bytes,
-            blksize_bytes=negotiated.blksize_bytes,
-            windowsize_blocks=negotiated.windowsize_blocks,
-            timeout_ns=negotiated.timeout_ns,
-            rollover=negotiated.rollover,
-            first_packet=negotiated.oack,
-            context=TransferContext(request, size_bytes, negotiated, file.held),
+        return sender_plan(
+            transfer_id, file.fd, size_bytes, negotiated, TransferContext(request, size_bytes, negotiated, file.held)
         )
 
-    def _decide_later(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict | Awaitable[Verdict]:
-        key = _directory_of(request.filename)
-        if self._slow_opens >= _MAX_SLOW_OPENS or self._threads.waiting_for(key) >= _MAX_SLOW_OPENS_PER_KEY:
+    def _decide_later(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
+        key, mode = _directory_of(request.filename), request.mode
+        threads, most, most_of_key = self._threads, _MAX_SLOW_OPENS, _MAX_SLOW_OPENS_PER_KEY
+        if mode != "octet":
+            threads, most, most_of_key = self._texts.threads, _MAX_SLOW_TEXTS, _MAX_SLOW_TEXTS_PER_KEY
+        if self._slow_opens[mode] >= most or threads.waiting_for(key) >= most_of_key:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         try:
-            opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
+            opening = threads.submit_for(key, self._decide_slowly, asked, request)
         except RuntimeError:  # no thread is to be had
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
-        self._slow_opens += 1
+        self._slow_opens[mode] += 1
         future = asyncio.wrap_future(opening)
-        future.add_done_callback(lambda done: self._note_opened(done, opening))
+        future.add_done_callback(lambda done: self._note_opened(done, opening, mode))
         return future
 
-    def _note_opened(self, done: "asyncio.Future[Verdict]", opening: "Future[Verdict]") -> None:
-        self._slow_opens -= 1
+    def _note_opened(self, done: "asyncio.Future[Verdict]", opening: "Future[Verdict]", mode: str) -> None:
+        self._slow_opens[mode] -= 1
         if done.cancelled():
             # The server stopped; a thread that is opening goes on, and nobody waits for what it finds.
             opening.add_done_callback(_discard)
 
-    def _decide_slowly(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict:
+    def _decide_slowly(self, asked: Asked, request: Request) -> Verdict:
         """Runs in a thread of the pool."""
         try:
-            return self._accept(transfer_id, datagram, request, self._open_slowly(request))
+            return self._accept(asked, request, self._open_slowly(request))
         except RefusedError as error:
             return refuse(request, error)
 
-    def _open_slowly(self, request: Request) -> OpenFile:
+    def _open_slowly(self, request: Request) -> OpenFile | Text:
         file = self._tree.open_for_reading(request.filename)
-        if request.mode == "octet":
-            return file
-        try:
-            return self._netascii.translate(file)
-        finally:
-            file.close()
+        return file if request.mode == "octet" else self._texts.made_of(file)
+
+
+def accept_text(texts: Texts, text: Text, asked: Asked, request: Request, limits: OptionLimits) -> Accepted:
+    """Accept a request for a text that is converted while it is sent.
+
+    Args:
+        texts: Which the text is of.
+        text: Taken over, also on failure.
+        asked: The request.
+        request: The same, parsed.
+        limits: What may be negotiated.
+
+    Raises:
+        RefusedError: The options cannot be granted, or no descriptor is left.
+
+    Deviates: nobody is told the size of a large text (RFC 2349 lets a server leave it out): it would have to be
+        converted for everybody who asks (test_size_of_a_large_text_is_not_told).
+    """
+    limits = replace(limits, max_window_bytes=min(limits.max_window_bytes, _MAX_TEXT_WINDOW_BYTES))
+    try:
+        negotiated = negotiate(request, size_bytes=None, limits=limits)
+    except BaseException:
+        texts.close_text(text)
+        raise
+    reader, stream = texts.stream(text, asked.transfer_id, asked.peer[0])
+    context = StreamContext(request, None, negotiated, stream)
+    return Accepted(sender_plan(asked.transfer_id, reader, 0, negotiated, context, is_stream=True), None)
+
+
+def sender_plan(
+    transfer_id: int,
+    fd: int,
+    size_bytes: int,
+    negotiated: Negotiated,
+    context: TransferContext,
+    *,
+    is_stream: bool = False,
+) -> TransferPlan:
+    """Freeze what was decided about a read.
+
+    Args:
+        transfer_id: Of the request.
+        fd: The source, the engine's from `start` on.
+        size_bytes: Exact; of a stream 0.
+        negotiated: What was granted.
+        context: Comes back with the Completion.
+        is_stream: `fd` is the non-blocking reading end of a pipe.
+    """
+    return TransferPlan(
+        transfer_id=transfer_id,
+        role=Role.SENDER,
+        fd=fd,
+        size_bytes=size_bytes,
+        blksize_bytes=negotiated.blksize_bytes,
+        windowsize_blocks=negotiated.windowsize_blocks,
+        timeout_ns=negotiated.timeout_ns,
+        rollover=negotiated.rollover,
+        first_packet=negotiated.oack,
+        stream=is_stream,
+        context=context,
+    )
 
 
 def _directory_of(name: str) -> bytes:

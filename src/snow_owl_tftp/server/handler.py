@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snow_owl_tftp.content.files import OutsideRootError
+from snow_owl_tftp.content.files import OpenFile, OutsideRootError
+from snow_owl_tftp.content.text import PIECE_BYTES, Text
+from snow_owl_tftp.content.translate import MAX_COPIED_BYTES
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
 from snow_owl_tftp.observe.records import log_event
-from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
@@ -31,10 +32,21 @@ from snow_owl_tftp.protocol.packets import Request, parse_request_untrusted, ref
 from snow_owl_tftp.server.answers import ReadHandler, ReadRequest, Refuse, Response, Upload, WriteHandler
 from snow_owl_tftp.server.confined import ConfinedFile, path_of
 from snow_owl_tftp.server.contents import ContentThreads, memory_of, open_pipe
-from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, refuse
+from snow_owl_tftp.server.decide import (
+    Accepted,
+    Asked,
+    Refused,
+    StreamContext,
+    TransferContext,
+    Verdict,
+    accept_text,
+    refuse,
+    sender_plan,
+)
 from snow_owl_tftp.server.receiving import Receiver
 from snow_owl_tftp.server.sockets import format_address
-from snow_owl_tftp.server.streams import Stream, StreamContext
+from snow_owl_tftp.server.streams import Stream
+from snow_owl_tftp.server.texts import Texts
 
 __all__ = ["HandlerDecider", "Handlers", "check_handler", "is_coroutine_function"]
 
@@ -77,7 +89,7 @@ class HandlerDecider:
         self._limits = limits
         self._receiver = Receiver(limits, max_upload_bytes)
         self._streams: set[asyncio.Task[None]] = set()
-        self._threads = ContentThreads()  # none runs before it is needed
+        self._threads, self._texts = ContentThreads(), self._make_texts()  # no thread runs before it is needed
         self.abort: Callable[[int, str], None] = lambda transfer_id, text: None
 
     def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
@@ -98,7 +110,13 @@ class HandlerDecider:
     def close(self) -> None:
         """Let the threads go, which no transfer needs any more; new ones come with the next request."""
         self._threads.close()
-        self._threads = ContentThreads()
+        self._texts.close()
+        self._threads, self._texts = ContentThreads(), self._make_texts()
+
+    def _make_texts(self) -> Texts:
+        texts = Texts()
+        texts.abort = lambda transfer_id, text: self.abort(transfer_id, text)
+        return texts
 
     async def wait_closed(self) -> None:
         """Wait for the end of every stream; the core has stopped, so that no transfer of one lives."""
@@ -111,7 +129,7 @@ class HandlerDecider:
         )
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                return await self._accept(asked.transfer_id, request, await self._ask(read))
+                return await self._accept(asked, request, await self._ask(read))
         except TimeoutError as error:
             if not limit.expired():  # the handler's own: a failure like any other
                 return _failed(request, error)
@@ -166,9 +184,9 @@ class HandlerDecider:
             return Refuse(ErrorCode.NOT_DEFINED, "Server busy, try again")
         return answer if isinstance(answer, Refuse) else None
 
-    async def _accept(self, transfer_id: int, request: Request, response: Response) -> Verdict:
+    async def _accept(self, asked: Asked, request: Request, response: Response) -> Verdict:
+        transfer_id = asked.transfer_id
         content: Any = response.content
-        is_netascii = request.mode == "netascii"
         if isinstance(content, Refuse):
             raise RefusedError(content.code, content.text)
         if isinstance(content, AsyncIterable):
@@ -177,23 +195,31 @@ class HandlerDecider:
             content = content.encode()
         if isinstance(content, bytes | bytearray | memoryview):
             data = bytes(content)
-            return self._accept_descriptor(
-                transfer_id, request, memory_of(netascii.encode(data) if is_netascii else data)
-            )
+            if request.mode == "netascii" and len(data) > MAX_COPIED_BYTES:
+                return self._accept_stream(transfer_id, request, _pieces_of(data), None)
+            fd = memory_of(netascii.encode(data) if request.mode == "netascii" else data)
+            return self._accept_file(transfer_id, request, OpenFile(fd, b"", os.fstat(fd)))
         if isinstance(content, os.PathLike | ConfinedFile):
             file = content if isinstance(content, ConfinedFile) else Path(content)
-            fd = await self._threads.open_file(file, root=self._root, is_netascii=is_netascii)
-            return self._accept_descriptor(transfer_id, request, fd)
+            return await self._accept_path(asked, request, file)
         if hasattr(content, "read"):
-            size_bytes = None if is_netascii else await self._threads.measure(content)
+            size_bytes = None if request.mode == "netascii" else await self._threads.measure(content)
             chunks = self._threads.chunks_of(content, size_bytes)
             return self._accept_stream(transfer_id, request, chunks, size_bytes)
         return self._accept_stream(transfer_id, request, self._threads.chunks_of_iterator(content), None)
 
-    def _accept_descriptor(self, transfer_id: int, request: Request, fd: int) -> Verdict:
-        size_bytes = os.fstat(fd).st_size
+    async def _accept_path(self, asked: Asked, request: Request, path: Path | ConfinedFile) -> Verdict:
+        texts = self._texts
+        file = await self._threads.open_file(path, self._root, texts if request.mode == "netascii" else None)
+        if isinstance(file, Text):
+            return accept_text(texts, file, asked, request, self._limits)
+        return self._accept_file(asked.transfer_id, request, file)
+
+    def _accept_file(self, transfer_id: int, request: Request, file: OpenFile) -> Verdict:
+        size_bytes = file.size_bytes
         negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
-        return Accepted(_plan(transfer_id, fd, TransferContext(request, size_bytes, negotiated)), None)
+        context = TransferContext(request, size_bytes, negotiated, file.held)
+        return Accepted(sender_plan(transfer_id, file.fd, size_bytes, negotiated, context), None)
 
     def _accept_stream(
         self, transfer_id: int, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
@@ -210,7 +236,13 @@ class HandlerDecider:
             tasks=self._streams,
         )
         context = StreamContext(request, size_bytes, negotiated, stream)
-        return Accepted(_plan(transfer_id, reader, context, is_stream=True), None)
+        return Accepted(sender_plan(transfer_id, reader, 0, negotiated, context, is_stream=True), None)
+
+
+async def _pieces_of(data: bytes) -> AsyncIterator[bytes]:
+    """Cut what is to be converted: each piece costs the event loop a turn."""
+    for offset in range(0, len(data), PIECE_BYTES):
+        yield data[offset : offset + PIECE_BYTES]
 
 
 def is_coroutine_function(function: Any) -> bool:
@@ -257,20 +289,3 @@ def _options(request: Request) -> dict[str, str]:
 
 def _raw_name(datagram: bytes) -> bytes:
     return datagram[2:].partition(b"\0")[0]
-
-
-def _plan(transfer_id: int, fd: int, context: TransferContext, *, is_stream: bool = False) -> TransferPlan:
-    negotiated = context.negotiated
-    return TransferPlan(
-        transfer_id=transfer_id,
-        role=Role.SENDER,
-        fd=fd,
-        size_bytes=0 if is_stream else context.size_bytes or 0,
-        blksize_bytes=negotiated.blksize_bytes,
-        windowsize_blocks=negotiated.windowsize_blocks,
-        timeout_ns=negotiated.timeout_ns,
-        rollover=negotiated.rollover,
-        first_packet=negotiated.oack,
-        stream=is_stream,
-        context=context,
-    )

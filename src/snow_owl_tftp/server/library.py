@@ -25,7 +25,6 @@ from urllib.parse import quote
 from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import ConfigError, ForkedError
-from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.answers import ReadHandler, ReadRequest, Refuse, Response, WriteHandler
 from snow_owl_tftp.server.core import Server as CoreServer
 from snow_owl_tftp.server.decide import option_limits
@@ -232,11 +231,6 @@ class _Core(CoreServer):
         super().__init__(settings, decider, report)
         self._on_end = decider.close
         decider.abort = self.abort
-
-    def abort(self, transfer_id: int, text: str) -> None:
-        """End a started transfer with ERROR 0."""
-        if self._engine is not None:
-            self._engine.abort(transfer_id, int(ErrorCode.NOT_DEFINED), text.encode())
 
     async def wait_committed(self) -> None:
         """Wait until no handler stores an upload any more."""

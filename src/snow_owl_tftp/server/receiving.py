@@ -11,6 +11,7 @@ Invariants:
 - The descriptor is closed after the Completion only: until then the engine may write to it.
 """
 
+import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan import NO_SINK_YET, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import ErrorCode
-from snow_owl_tftp.protocol.netascii import decode_chunks
+from snow_owl_tftp.protocol.netascii import NetasciiDecoder
 from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.answers import Refuse
@@ -31,6 +32,8 @@ __all__ = ["Receiver"]
 
 _MAX_UPLOADS: Final = 256
 """At a time; what comes beyond is told to try again, which a client does."""
+_PIECE_BYTES: Final = 1 << 16
+"""Converted a turn of the event loop: some milliseconds where it is line ends alone."""
 _TOO_LARGE: Final = "Larger than this server takes"
 _BUSY: Final = "Server busy, try again"
 _ABORTED: Final = CommitRefusal(ErrorCode.NOT_DEFINED, "Upload was aborted", 0)
@@ -124,7 +127,7 @@ class _Receiving(UploadContext):
             # A block that is cut short ends a transfer (RFC 1350 section 6), so this is all we can tell it by.
             return CommitRefusal(ErrorCode.NOT_DEFINED, "Fewer or more bytes than announced by tsize", 0)
         if self.request.mode == "netascii":
-            data = b"".join(decode_chunks([data]))
+            data = await _decode(data)
         refusal = await self._store(data)
         self.is_stored = refusal is None
         return None if refusal is None else CommitRefusal(refusal.code, refusal.text, 0)
@@ -135,6 +138,15 @@ class _Receiving(UploadContext):
         fd, self.fd = self.fd, NO_SINK_YET
         if fd != NO_SINK_YET:
             self._receiver.close(fd)
+
+
+async def _decode(data: bytes) -> bytes:
+    """Convert netascii to local text, and let others have their turn."""
+    decoder, pieces = NetasciiDecoder(), list[bytes]()
+    for offset in range(0, len(data), _PIECE_BYTES):
+        pieces.append(decoder.decode(data[offset : offset + _PIECE_BYTES]))
+        await asyncio.sleep(0)
+    return b"".join((*pieces, decoder.finish()))
 
 
 def _plan(transfer_id: int, context: _Receiving, max_upload_bytes: int) -> TransferPlan:

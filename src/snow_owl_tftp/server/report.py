@@ -42,7 +42,7 @@ _PROBE_ERRORS: Final = (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED)
 _MODES: Final = ("at once", "batching", "lingering")
 """ModeChange.mode, docs/engine-contract.md."""
 _LINES_PER_S: Final = 200
-"""Of one kind: more than anybody reads, and with the longest names 100 KB a second."""
+"""Of one kind: more than anybody reads. In a minute 2,000, with the longest names some 4 MB."""
 _REFUSED: Final = "refused requests"
 _UNANSWERED: Final = "transfers that nobody went on with"
 _DROPPED: Final = "requests that waited too long"
@@ -137,7 +137,7 @@ class Report:
 
     def refused(self, asked: Asked, verdict: Refused) -> None:
         """A request got an ERROR, or silence."""
-        if not self._hears_refusal(verdict) or not self._budgets[_REFUSED].grants():
+        if not self._hears_refusal(verdict) or not self.may_tell_refusal():
             return
         peer = format_address(*asked.peer)
         cause, request = verdict.cause, verdict.request
@@ -157,6 +157,10 @@ class Report:
             isinstance(verdict.cause, RefusedError) and verdict.cause.code == ErrorCode.FILE_NOT_FOUND
         )
         return self.hears_successes or not is_notice
+
+    def may_tell_refusal(self) -> bool:
+        """Whether one more refused request is told by a line of its own; if not it is counted."""
+        return self._budgets[_REFUSED].grants()
 
     def dropped(self) -> None:
         """A request waited for a decision until its client had given up."""
@@ -187,15 +191,18 @@ class Report:
 
     def completed(self, completion: Completion) -> None:
         """A transfer ended; ask `hears_successes` before you report one that ended well."""
+        is_ok = completion.outcome == Outcome.OK
+        is_probe = not is_ok and is_size_probe(completion)
+        if not (is_ok or is_probe or completion.blocks or self._budgets[_UNANSWERED].grants()):
+            return
         if self._is_audited and completion.flow_hit:
             self._audit_start(completion, completion, completion.context, ago_ns=completion.duration_ns)
-        if completion.outcome == Outcome.OK:
+        if is_ok:
             self._tell_success(completion, "transfer completed")
-        elif is_size_probe(completion):
-            if self.hears_debug or self._is_audited:
-                self._tell_success(completion, "size probe")
-        elif completion.datagrams_in or self._budgets[_UNANSWERED].grants():
+        elif not is_probe:
             self._tell_failure(completion)
+        elif self.hears_debug or self._is_audited:
+            self._tell_success(completion, "size probe")
 
     def _tell_success(self, completion: Completion, event: str) -> None:
         context: TransferContext = completion.context

@@ -120,6 +120,7 @@ def _live(
         if given:
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
         server = Server(settings, decider, report, given)
+        decider.texts.abort = server.abort
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)

@@ -3,7 +3,7 @@
     Accepted ─start─► engine ◄─pipe─ Stream ◄─anext─ an iterator of the caller's
                         └─Completion─► let_go
 
-May know: asyncio, pipes, the context of a plan. Must not know requests, verdicts or the engine.
+May know: asyncio and pipes. Must not know requests, verdicts or the engine.
 Invariants:
 - Nothing is asked of an iterator before the engine has taken the plan: an abort before that is ignored by contract.
 - The writing end is closed when the iterator has ended, or the transfer has. An iterator that fails in any way aborts
@@ -20,11 +20,8 @@ from collections.abc import AsyncIterator, Callable
 from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
-from snow_owl_tftp.protocol.options import Negotiated
-from snow_owl_tftp.protocol.packets import Request
-from snow_owl_tftp.server.decide import TransferContext
 
-__all__ = ["Stream", "StreamContext"]
+__all__ = ["Stream"]
 
 
 class Stream:
@@ -125,24 +122,6 @@ class Stream:
                 await aclose()
         except Exception as error:  # its transfer is over: nobody but the log can be told
             log_event(logging.ERROR, "a stream could not be closed", {"file": self._name}, error)
-
-
-class StreamContext(TransferContext):
-    """The context of a plan whose source is a Stream."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated, stream: Stream) -> None:
-        super().__init__(request, size_bytes, negotiated)
-        self._stream = stream
-
-    def begin(self) -> None:
-        """See TransferContext.begin."""
-        self._stream.begin()
-
-    def let_go(self) -> None:
-        """See TransferContext.let_go."""
-        self._stream.let_go()
 
 
 async def _writable(fd: int) -> None:

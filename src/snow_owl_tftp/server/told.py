@@ -86,8 +86,9 @@ class LibraryReport(Report):
         """See Report.refused."""
         cause, request = verdict.cause, verdict.request
         if isinstance(cause, InternalError) and request is not None:  # no defect of ours
-            peer = format_address(*asked.peer)
-            self.log.error("a handler failed", peer=peer, file=request.filename, exc_info=cause.__cause__)
+            if self.may_tell_refusal():
+                peer = format_address(*asked.peer)
+                self.log.error("a handler failed", peer=peer, file=request.filename, exc_info=cause.__cause__)
         else:
             super().refused(asked, verdict)
 
