@@ -98,7 +98,7 @@ def test_a_wrong_guess_takes_the_share_of_the_whole_network(serve):
 
 
 @MODES
-@pytest.mark.parametrize("options", [{}, {"blksize": 1428, "windowsize": 16}, {"blksize": 1000, "windowsize": 512}])
+@pytest.mark.parametrize("options", [{}, {"blksize": 1428, "windowsize": 16}, {"blksize": 512, "windowsize": 512}])
 def test_a_client_shows_that_it_hears_and_is_not_held_up(serve, tids, options):
     """Alone, for the first time, a file larger than the share, which holds eight windows of any client."""
     window_bytes = int(options.get("windowsize", 1)) * int(options.get("blksize", 512))
@@ -113,6 +113,24 @@ def test_a_client_shows_that_it_hears_and_is_not_held_up(serve, tids, options):
     assert served.counter("acks_too_early") == 0
     served.completion(total=2)
     assert served.outcomes() == {"OK": 2}
+
+
+@MODES
+def test_a_client_that_acknowledges_within_the_window_shows_that_it_hears(serve, tids):
+    served = serve(tids=tids, network_bytes=SHARE_BYTES)
+    with Client(served.address) as client:
+        client.request("file", options={"blksize": 1000, "windowsize": 16})
+        _, tid = client.receive_packet()
+        client.send(build_ack(0), tid)
+        expected = 1
+        while expected <= len(CONTENT) // 1000 + 1:
+            datagram, _ = client.receive()
+            if int.from_bytes(datagram[2:4], "big") == expected & 0xFFFF:
+                client.send(build_ack(expected & 0xFFFF), tid)
+                expected += 1
+    assert served.completion().outcome == Outcome.OK
+    assert served.counter("networks_proven") == 1
+    assert served.counter("sends_capped") == 0
 
 
 def test_small_files_never_wait(serve, tmp_path):

@@ -42,6 +42,7 @@ cdef enum:                        # Transfer.held
     HELD_NOT = 0
     HELD_TRIAL = 1                # for a random while: who acknowledges meanwhile does not hear us
     HELD_CAPPED = 2               # its network has had its share
+    HELD_EMPTYING = 3             # until all that was sent is acknowledged, for a trial
 
 cdef enum:                        # Transfer.before, after: the two kinds of list, see chain.pxd
     AMONG_ALL = 0                 # of a worker: those that have answered nothing, or those in T_DALLY
@@ -180,6 +181,7 @@ cdef struct Transfer:
     uint64_t answer_ns            # how soon after our last block the peer acknowledged all, smoothed; 0: not yet
     uint64_t trial_ns             # what was sent last was held back: its ACK is evidence so long; 0: no trial
     uint64_t trial_bytes          # DATA sent since
+    uint64_t held_until_ns        # with `held`
     uint32_t datagrams_in, datagrams_out
     uint32_t duplicate_acks, peak_window
     uint32_t hash_tid, hash_request
@@ -205,7 +207,7 @@ cdef struct Transfer:
     uint8_t has_copy              # a copy of our request waits until it is known what it means
     uint8_t doubted               # nobody of the peer's network has shown yet that he hears us: networks.pxd
     uint8_t tid_bits              # how hard its TID was to guess
-    uint8_t held                  # HELD_...: nothing is sent before deadline_ns
+    uint8_t held                  # HELD_...: nothing is sent before held_until_ns
     uint8_t kept                  # that the peer's path loses is in the memory already
 
 cdef struct Figures:

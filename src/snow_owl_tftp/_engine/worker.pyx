@@ -96,6 +96,7 @@ cdef enum:
     GUESS_MEMORY_NS = 60000000000  # ... until none has come for so long
     HISTORY_SECONDS = 3600        # how long it counts that a network's transfer ended well
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
+    EMPTYING_ANSWERS = 4          # how long all that was sent may take to be acknowledged, in usual answers
     CAPPED_NS = 16000000          # how soon it is looked again whether a network's share has grown
     TELL_REFUSALS_NS = 1000000000  # how often a worker says what it refused for one reason
 
@@ -919,7 +920,8 @@ cdef bint share_is_spent(Worker *w, Transfer *t) noexcept nogil:
 
 cdef void hold(Worker *w, Transfer *t, uint8_t why, uint64_t ns) noexcept nogil:
     t.held = why
-    t.flight.deadline_ns = w.now_ns + ns
+    t.held_until_ns = w.now_ns + ns
+    t.flight.deadline_ns = t.held_until_ns
     wheel_update(&w.wheel, t)
 
 
@@ -953,29 +955,40 @@ cdef bint is_too_early(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
 
 
 cdef void judge_answer(Worker *w, Transfer *t, bint is_whole, uint64_t answer_ns) noexcept nogil:
-    """The peer has acknowledged something, perhaps all that was sent, the last of it so long ago."""
+    """The peer has acknowledged all that was sent, the last of it so long ago, or a part, the first of it so long ago."""
     cdef Network *n
-    if is_whole and t.trial_ns:
+    if t.trial_ns:
         n = network_entry(w, t.hash_network)
         if answer_ns <= t.trial_ns:
             n.left_bytes += t.trial_bytes        # at most what was taken: somebody got it
             note_evidence(w, n, trial_bits(t.trial_ns))
-        else:
+        elif is_whole:
             network_on_doubt(n, trial_bits(t.trial_ns))
     t.trial_ns = 0
     if is_whole:
         t.answer_ns = (3 * t.answer_ns + answer_ns) // 4 if t.answer_ns else answer_ns + 1
 
 
-cdef bint try_answer(Worker *w, Transfer *t) noexcept nogil:
-    """Whether what may be sent next is held back for a random while, to see whether its ACK waits for it."""
+cdef bint try_answer(Worker *w, Transfer *t, bint is_report) noexcept nogil:
+    """Whether what may be sent next is held back for a random while, to see whether its ACK waits for it.
+
+    First everything must be acknowledged: there are clients that acknowledge within the window.
+    """
     cdef uint64_t answer_ns = trial_answer_ns(t.answer_ns), longest_ns = trial_longest_ns(answer_ns)
     cdef int64_t share_bytes = w.limits.network_bytes
     cdef Network *n = network_entry(w, t.hash_network)
-    if n.is_proven or t.queued != Q_NONE or t.held or t.flight.window_base != t.flight.sent_end:
+    if t.held == HELD_EMPTYING and (is_report or t.flight.window_base == t.flight.sent_end):
+        t.held = HELD_NOT
+    if t.held:
+        t.flight.deadline_ns = t.held_until_ns   # an ACK has moved it
+        return True
+    if n.is_proven or t.queued != Q_NONE or is_report:
         return False
     if n.left_bytes <= 0 or n.left_bytes > share_bytes - share_bytes // FREE_PARTS or trial_bits(answer_ns) == 0:
         return False
+    if t.flight.window_base != t.flight.sent_end:
+        hold(w, t, HELD_EMPTYING, EMPTYING_ANSWERS * answer_ns)
+        return True
     w.counters.sends_tried += 1
     t.trial_ns = answer_ns
     t.trial_bytes = 0
@@ -1056,7 +1069,7 @@ cdef void on_spoken(Worker *w, Transfer *t, bint is_done) noexcept nogil:
 
 cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     cdef int64_t window_base = t.flight.window_base, sent_end = t.flight.sent_end
-    cdef uint64_t sent_ns = t.flight.sent_ns
+    cdef uint64_t sent_ns = t.flight.sent_ns, progress_ns = t.flight.progress_ns
     cdef int act
     if t.state != T_ACTIVE or t.flight.role != SENDER:
         return
@@ -1070,12 +1083,15 @@ cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     if act & (ACT_DUPLICATE | ACT_STRAY):
         t.duplicate_acks += 1
     if t.doubted and t.flight.window_base > window_base:
-        judge_answer(w, t, t.flight.window_base == sent_end, w.now_ns - sent_ns)
+        if t.flight.window_base == sent_end:
+            judge_answer(w, t, True, w.now_ns - sent_ns)
+        else:
+            judge_answer(w, t, False, w.now_ns - progress_ns)   # which was when it was sent, in a trial
     if act & ACT_DONE:
         note_history(w, &t.peer)
         end(w, t, OUT_OK, 0, NULL, 0)
     elif act & ACT_SEND:
-        if not t.doubted or not try_answer(w, t):
+        if not t.doubted or not try_answer(w, t, act & ACT_GAP):
             pump(w, t)
     elif not act & (ACT_DUPLICATE | ACT_STRAY):
         wheel_update(&w.wheel, t)
