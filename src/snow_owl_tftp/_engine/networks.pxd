@@ -16,7 +16,8 @@ cdef enum:
     NETWORK_SETS = 1024
     NETWORK_WAYS = 4
     NETWORK_SECONDS = 3600        # how long a network stays proven (of 2^30 ns)
-    STRANGE_SECONDS = 600         # and how long after its last transfer one that is not stays in the table
+    STRANGE_SECONDS = 1200        # and how long after it was sent something one that is not stays in the table
+    LEAST_FILL_BYTES = 256        # or what is rounded off would matter
     PROOF_BITS = 24               # a forger that guesses as often as wrong guesses allow needs weeks for it
     REFILL_BYTES_PER_S = 17476    # 1 MiB a minute
     FREE_PARTS = 16               # so much of its share a network is sent before anything is held back
@@ -82,7 +83,7 @@ cdef inline Network *network_of(Network *networks, uint32_t hash, uint64_t now_n
 cdef inline void network_fill(Network *n, int64_t share_bytes, uint64_t now_ns) noexcept nogil:
     """Its share grows with time."""
     cdef uint64_t bytes = (now_ns - n.filled_ns) // 1000 * REFILL_BYTES_PER_S // 1000000
-    if bytes == 0:
+    if bytes < LEAST_FILL_BYTES:
         return
     n.filled_ns = now_ns
     if not n.is_proven:
