@@ -83,6 +83,26 @@ def test_requests_that_nobody_goes_on_with_lock_nobody_out(root: Path, limit: st
             assert client.get("small").payload == SMALL
 
 
+@pytest.mark.parametrize(("share", "blocks"), [(1, 8 * 4), (0, 400)])
+def test_what_an_unproven_network_is_sent_is_a_setting(root: Path, share: int, blocks: int) -> None:
+    """Each ACK by the clock, as a forger sends it; at least eight windows are sent, 0 means no limit."""
+    (root / "blocks").write_bytes(bytes(128 * 400 + 1))
+    settings = {"limits.max_unproven_network_bytes": share, "options.max_window_bytes": 512}
+    with serving(root, settings) as address, Client(address) as client:
+        client.request("blocks", options={"blksize": 128, "windowsize": 4})
+        _, tid = client.receive_packet()
+        heard = set()
+        for block in range(0, 404, 2):  # never too early: half of the window is still to be acknowledged
+            client.send(build_ack(block), tid)
+            while client.has_heard():
+                datagram, _ = client.receive(0)
+                heard.add(int.from_bytes(datagram[2:4], "big"))
+    if share:
+        assert max(heard) < blocks + 16
+    else:
+        assert max(heard) >= blocks
+
+
 def test_refusals_by_a_limit_are_logged_and_audited(root: Path, tmp_path: Path) -> None:
     audit = tmp_path / "audit"
     settings = {
