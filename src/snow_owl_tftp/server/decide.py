@@ -31,7 +31,7 @@ from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
-from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
+from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, asks_for_fragments, negotiate
 from snow_owl_tftp.protocol.packets import (
     Request,
     build_error,
@@ -39,6 +39,7 @@ from snow_owl_tftp.protocol.packets import (
     refuse_malformed_untrusted,
 )
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.routes import route_mtu_bytes
 
 __all__ = [
     "Accepted",
@@ -52,6 +53,7 @@ __all__ = [
     "UploadContext",
     "Verdict",
     "WriteDecider",
+    "mtu_for",
     "option_limits",
     "refuse",
 ]
@@ -214,6 +216,11 @@ def option_limits(settings: Settings) -> OptionLimits:
     )
 
 
+def mtu_for(asked: Asked, request: Request) -> int | None:
+    """Return the MTU of the way to who asked to read; None: it makes no difference to what is granted."""
+    return route_mtu_bytes(asked.peer[0]) if asks_for_fragments(request) else None
+
+
 def refuse(request: Request | None, error: RefusedError) -> Refused:
     """Answer with the ERROR that an exception carries."""
     return Refused(build_error(error.code, error.text), error, request)
@@ -296,9 +303,9 @@ class FileDecider:
         try:
             if request.kind is Opcode.WRQ:
                 return self._decide_write(asked, request)
-            return self._accept(asked.transfer_id, datagram, request, self._open_now(request))
+            return self._accept(asked, request, self._open_now(request))
         except WouldBlock:
-            return self._decide_later(asked.transfer_id, datagram, request)
+            return self._decide_later(asked, request)
         except RefusedError as error:
             return refuse(request, error)
 
@@ -322,22 +329,25 @@ class FileDecider:
             raise WouldBlock
         return copy
 
-    def _accept(self, transfer_id: int, datagram: bytes, request: Request, file: OpenFile) -> Accepted:
+    def _accept(self, asked: Asked, request: Request, file: OpenFile) -> Accepted:
         """Takes the file over."""
+        mtu_bytes = mtu_for(asked, request)
         try:
-            plan = self._plan(transfer_id, request, file)
+            plan = self._plan(asked.transfer_id, request, file, mtu_bytes)
         except BaseException:
             file.close()
             raise
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
         # And on NFS or FUSE that look could make a worker wait for another machine.
         # A name that was cut must be looked for as sent each time, since it may appear.
+        # What the route decides holds for nobody else.
         is_plain = self._offers_flows and self._tree.is_local and file.is_as_sent and request.mode == "octet"
-        return Accepted(plan, (self._flow_roots[-1].fd, file.relative_path, datagram) if is_plain else None)
+        is_plain = is_plain and mtu_bytes is None
+        return Accepted(plan, (self._flow_roots[-1].fd, file.relative_path, asked.datagram) if is_plain else None)
 
-    def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:
+    def _plan(self, transfer_id: int, request: Request, file: OpenFile, mtu_bytes: int | None) -> TransferPlan:
         size_bytes = file.size_bytes
-        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_bytes)
         return TransferPlan(
             transfer_id=transfer_id,
             role=Role.SENDER,
@@ -351,12 +361,12 @@ class FileDecider:
             context=TransferContext(request, size_bytes, negotiated, file.held),
         )
 
-    def _decide_later(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict | Awaitable[Verdict]:
+    def _decide_later(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
         key = _directory_of(request.filename)
         if self._slow_opens >= _MAX_SLOW_OPENS or self._threads.waiting_for(key) >= _MAX_SLOW_OPENS_PER_KEY:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
         self._slow_opens += 1
-        opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
+        opening = self._threads.submit_for(key, self._decide_slowly, asked, request)
         future = asyncio.wrap_future(opening)
         future.add_done_callback(lambda done: self._note_opened(done, opening))
         return future
@@ -367,10 +377,10 @@ class FileDecider:
             # The server stopped; a thread that is opening goes on, and nobody waits for what it finds.
             opening.add_done_callback(_discard)
 
-    def _decide_slowly(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict:
+    def _decide_slowly(self, asked: Asked, request: Request) -> Verdict:
         """Runs in a thread of the pool."""
         try:
-            return self._accept(transfer_id, datagram, request, self._open_slowly(request))
+            return self._accept(asked, request, self._open_slowly(request))
         except RefusedError as error:
             return refuse(request, error)
 

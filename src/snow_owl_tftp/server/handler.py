@@ -31,7 +31,7 @@ from snow_owl_tftp.protocol.packets import Request, parse_request_untrusted, ref
 from snow_owl_tftp.server.answers import ReadHandler, ReadRequest, Refuse, Response, Upload, WriteHandler
 from snow_owl_tftp.server.confined import ConfinedFile, path_of
 from snow_owl_tftp.server.contents import ContentThreads, memory_of, open_pipe
-from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, refuse
+from snow_owl_tftp.server.decide import Accepted, Asked, Refused, TransferContext, Verdict, mtu_for, refuse
 from snow_owl_tftp.server.receiving import Receiver
 from snow_owl_tftp.server.sockets import format_address
 from snow_owl_tftp.server.streams import Stream, StreamContext
@@ -111,7 +111,7 @@ class HandlerDecider:
         )
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                return await self._accept(asked.transfer_id, request, await self._ask(read))
+                return await self._accept(asked, request, await self._ask(read))
         except TimeoutError as error:
             if not limit.expired():  # the handler's own: a failure like any other
                 return _failed(request, error)
@@ -166,39 +166,43 @@ class HandlerDecider:
             return Refuse(ErrorCode.NOT_DEFINED, "Server busy, try again")
         return answer if isinstance(answer, Refuse) else None
 
-    async def _accept(self, transfer_id: int, request: Request, response: Response) -> Verdict:
+    async def _accept(self, asked: Asked, request: Request, response: Response) -> Verdict:
         content: Any = response.content
         is_netascii = request.mode == "netascii"
         if isinstance(content, Refuse):
             raise RefusedError(content.code, content.text)
         if isinstance(content, AsyncIterable):
-            return self._accept_stream(transfer_id, request, aiter(content), None)
+            return self._accept_stream(asked, request, aiter(content), None)
         if isinstance(content, str):
             content = content.encode()
         if isinstance(content, bytes | bytearray | memoryview):
             data = bytes(content)
             return self._accept_descriptor(
-                transfer_id, request, memory_of(netascii.encode(data) if is_netascii else data)
+                asked, request, memory_of(netascii.encode(data) if is_netascii else data)
             )
         if isinstance(content, os.PathLike | ConfinedFile):
             file = content if isinstance(content, ConfinedFile) else Path(content)
             fd = await self._threads.open_file(file, root=self._root, is_netascii=is_netascii)
-            return self._accept_descriptor(transfer_id, request, fd)
+            return self._accept_descriptor(asked, request, fd)
         if hasattr(content, "read"):
             size_bytes = None if is_netascii else await self._threads.measure(content)
             chunks = self._threads.chunks_of(content, size_bytes)
-            return self._accept_stream(transfer_id, request, chunks, size_bytes)
-        return self._accept_stream(transfer_id, request, self._threads.chunks_of_iterator(content), None)
+            return self._accept_stream(asked, request, chunks, size_bytes)
+        return self._accept_stream(asked, request, self._threads.chunks_of_iterator(content), None)
 
-    def _accept_descriptor(self, transfer_id: int, request: Request, fd: int) -> Verdict:
+    def _accept_descriptor(self, asked: Asked, request: Request, fd: int) -> Verdict:
         size_bytes = os.fstat(fd).st_size
-        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
-        return Accepted(_plan(transfer_id, fd, TransferContext(request, size_bytes, negotiated)), None)
+        negotiated = negotiate(
+            request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request)
+        )
+        return Accepted(_plan(asked.transfer_id, fd, TransferContext(request, size_bytes, negotiated)), None)
 
     def _accept_stream(
-        self, transfer_id: int, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
+        self, asked: Asked, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
     ) -> Verdict:
-        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
+        negotiated = negotiate(
+            request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request)
+        )
         reader, writer = open_pipe()
         stream = Stream(
             chunks,
@@ -206,11 +210,11 @@ class HandlerDecider:
             name=request.filename,
             is_netascii=request.mode == "netascii",
             timeout_s=self._timeout_s,
-            abort=lambda: self.abort(transfer_id, "the content could not be made"),
+            abort=lambda: self.abort(asked.transfer_id, "the content could not be made"),
             tasks=self._streams,
         )
         context = StreamContext(request, size_bytes, negotiated, stream)
-        return Accepted(_plan(transfer_id, reader, context, is_stream=True), None)
+        return Accepted(_plan(asked.transfer_id, reader, context, is_stream=True), None)
 
 
 def is_coroutine_function(function: Any) -> bool:
