@@ -2,9 +2,9 @@
 
 import time
 
-from snow_owl_tftp._engine import probe
 from tests.support.client import Client, drop_nth
 
+from snow_owl_tftp._engine import probe
 from snow_owl_tftp.plan import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Data, build_ack, build_request

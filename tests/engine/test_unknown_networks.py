@@ -1,7 +1,7 @@
-"""What a network is sent whose clients have not shown yet that they hear it: forged ACKs get a share, clients notice nothing.
+"""What a network is sent whose clients have not shown yet that they hear it: a forger gets a share, clients lose nothing.
 
-The forger is played by the victim's own socket, as in test_forged_proof.py. Its guesses are right and it knows every TID;
-but it acknowledges by the clock, since a forger does not see what its victim is sent.
+The forger is played by the victim's own socket, as in test_forged_proof.py. Its guesses are right and it knows each
+TID; but it acknowledges by the clock, since a forger does not see what its victim is sent.
 """
 
 import select
@@ -161,7 +161,8 @@ class Rack:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             one.bind((f"127.0.44.{host}", 0))
             one.sendto(
-                build_request(Opcode.RRQ, "rack", "octet", [("blksize", "1428"), ("windowsize", str(windowsize))]), server
+                build_request(Opcode.RRQ, "rack", "octet", [("blksize", "1428"), ("windowsize", str(windowsize))]),
+                server,
             )
             self.got[one] = 0
 

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from snow_owl_tftp.errors import BadPacket, ConfigError
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, accept_oack_untrusted, asks_for_fragments, negotiate
+from snow_owl_tftp.protocol.options import (
+    Negotiated,
+    OptionLimits,
+    accept_oack_untrusted,
+    asks_for_fragments,
+    negotiate,
+)
 from snow_owl_tftp.protocol.packets import Oack, Request, build_error, build_oack, parse_untrusted
 from snow_owl_tftp.protocol.seq import Rollover
 

@@ -20,7 +20,7 @@ cdef enum:
     LEAST_FILL_BYTES = 256        # or what is rounded off would matter
     PROOF_BITS = 24               # a forger that guesses as often as wrong guesses allow needs weeks for it
     REFILL_BYTES_PER_S = 17476    # 1 MiB a minute
-    FREE_PARTS = 16               # so much of its share a network is sent before anything is held back
+    FREE_PARTS = 4                # so much of its share a network is sent before anything is held back: most boots
     TRIAL_BITS = 3                # an answer is tried over 2^3 times as long as it may take
     LEAST_ANSWER_NS = 1000000     # the wheel's tick: a hold ends no more precisely
     LONGEST_HOLD_NS = 1000000000  # longer, and clients repeat their ACK

@@ -177,9 +177,7 @@ class HandlerDecider:
             content = content.encode()
         if isinstance(content, bytes | bytearray | memoryview):
             data = bytes(content)
-            return self._accept_descriptor(
-                asked, request, memory_of(netascii.encode(data) if is_netascii else data)
-            )
+            return self._accept_descriptor(asked, request, memory_of(netascii.encode(data) if is_netascii else data))
         if isinstance(content, os.PathLike | ConfinedFile):
             file = content if isinstance(content, ConfinedFile) else Path(content)
             fd = await self._threads.open_file(file, root=self._root, is_netascii=is_netascii)
@@ -192,17 +190,13 @@ class HandlerDecider:
 
     def _accept_descriptor(self, asked: Asked, request: Request, fd: int) -> Verdict:
         size_bytes = os.fstat(fd).st_size
-        negotiated = negotiate(
-            request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request)
-        )
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request))
         return Accepted(_plan(asked.transfer_id, fd, TransferContext(request, size_bytes, negotiated)), None)
 
     def _accept_stream(
         self, asked: Asked, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
     ) -> Verdict:
-        negotiated = negotiate(
-            request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request)
-        )
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request))
         reader, writer = open_pipe()
         stream = Stream(
             chunks,
