@@ -25,8 +25,8 @@ from snow_owl_tftp._engine.linger cimport (
 from snow_owl_tftp._engine.memory cimport (
     MEMORY_LEARNED, MEMORY_REPLACED, MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall)
 from snow_owl_tftp._engine.networks cimport (
-    FREE_PARTS, NETWORK_SETS, NETWORK_WAYS, Network, network_fill, network_find, network_of, network_on_doubt, network_on_evidence,
-    network_on_forgery, trial_answer_ns, trial_bits, trial_longest_ns)
+    FREE_PARTS, NETWORK_SETS, NETWORK_WAYS, Network, network_fill, network_find, network_of, network_on_doubt,
+    network_on_evidence, network_on_forgery, trial_answer_ns, trial_bits, trial_longest_ns)
 from snow_owl_tftp._engine.patience cimport Patience
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
@@ -955,7 +955,7 @@ cdef bint is_too_early(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
 
 
 cdef void judge_answer(Worker *w, Transfer *t, bint is_whole, uint64_t answer_ns) noexcept nogil:
-    """The peer has acknowledged all that was sent, the last of it so long ago, or a part, the first of it so long ago."""
+    """The peer has acknowledged all that was sent, the last of it so long ago; or a part, the first so long ago."""
     cdef Network *n
     if t.trial_ns:
         n = network_entry(w, t.hash_network)
