@@ -1,4 +1,4 @@
-"""What a network is sent whose clients have not shown yet that they hear it: a forger gets a share, clients lose nothing.
+"""What a network is sent whose clients have not shown yet that they hear it: a forger gets a share, clients lose none.
 
 The forger is played by the victim's own socket, as in test_forged_proof.py. Its guesses are right and it knows each
 TID; but it acknowledges by the clock, since a forger does not see what its victim is sent.
