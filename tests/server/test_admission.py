@@ -201,9 +201,12 @@ def take_a_window(clients: ExitStack, address: Address) -> None:
     assert isinstance(packet, Data)
 
 
-def test_memory_does_not_grow_with_windows_in_flight(root: Path) -> None:
+def test_memory_does_not_grow_with_windows_in_flight(root: Path, tmp_path: Path) -> None:
     transfers = 200
-    with serve_command(root, "--log-level", "error") as server, ExitStack() as clients:
+    # Who takes windows and acknowledges nothing would soon have had its network's share.
+    (tmp_path / "settings.toml").write_text("limits.max_unproven_network_bytes = 0\n")
+    start = serve_command(root, "--log-level", "error", "--config", str(tmp_path / "settings.toml"))
+    with start as server, ExitStack() as clients:
         for _ in range(2):  # the file is mapped, and what is sent of it is resident
             take_a_window(clients, server.address)
         before_bytes = resident_bytes(server.process.pid)
