@@ -42,6 +42,7 @@ max_transfers = 10
 max_transfers_per_client = 9
 max_half_open = 8
 max_half_open_per_client = 7
+max_unproven_network_bytes = 33554432
 max_pending_requests = 6
 
 [retransmit]

@@ -4,6 +4,7 @@ import time
 
 from tests.support.client import Client, drop_nth
 
+from snow_owl_tftp._engine import probe
 from snow_owl_tftp.plan import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Data, build_ack, build_request
@@ -61,3 +62,26 @@ def test_a_client_that_only_paused_is_waited_for_longer_the_next_time(serve, tmp
                     client.send(build_ack(block), tid)
         ended = served.completion(total=lap)
         assert (ended.outcome, ended.retransmits) == (Outcome.OK, 2 - lap)
+
+
+def test_what_is_remembered_is_counted(serve, tmp_path):
+    (tmp_path / "file").write_bytes(CONTENT)
+    served = serve(**LAN)
+    names = ("memory_learned", "memory_used", "memory_replaced")
+    for expected in ([1, 0, 0], [1, 1, 0], [1, 2, 0]):
+        fetch_losing(served, 6)
+        assert [served.counter(name) for name in names] == expected
+
+
+def test_a_full_set_gives_up_its_oldest_client_and_says_so():
+    memory = probe.MemoryProbe()
+    one_set = [2048 * i + 5 for i in range(5)]
+    second = 1 << 30
+    assert [memory.keep(client, i * second) for i, client in enumerate(one_set)] == ["learned"] * 4 + ["replaced"]
+    assert [memory.recall(client, 5 * second) for client in one_set] == [False, True, True, True, True]
+    assert memory.keep(one_set[1], 6 * second) == "same"
+    # What is forgotten makes room without a loss, and so does its own return.
+    assert memory.keep(one_set[0], 310 * second) == "learned"
+    assert memory.keep(one_set[2], 311 * second) == "learned"
+    assert memory.keep(7, 0, loses=False) == "same"
+    assert not memory.recall(7, 0)

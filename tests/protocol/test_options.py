@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from snow_owl_tftp.errors import BadPacket, ConfigError
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, accept_oack_untrusted, negotiate
+from snow_owl_tftp.protocol.options import (
+    Negotiated,
+    OptionLimits,
+    accept_oack_untrusted,
+    asks_for_fragments,
+    negotiate,
+)
 from snow_owl_tftp.protocol.packets import Oack, Request, build_error, build_oack, parse_untrusted
 from snow_owl_tftp.protocol.seq import Rollover
 
@@ -152,6 +158,43 @@ def test_windowsize_in_range_is_granted(asked):
     granted = ask(("windowsize", str(asked)), max_window_bytes=2**40)
     assert granted.windowsize_blocks == asked
     assert granted.oack == b"\0\6windowsize\0%d\0" % asked
+
+
+@pytest.mark.parametrize(
+    ("blksize", "mtu_bytes", "granted"),
+    [
+        ("8192", 1500, 11),
+        ("8192", 9000, 32),
+        ("1468", 1500, 32),
+        ("1469", 1500, 32),
+        ("2920", 1500, 32),
+        ("65464", 1500, 1),
+        ("65464", 9000, 1),
+        ("8192", None, 32),
+    ],
+)
+def test_a_window_of_blocks_above_the_mtu_is_no_longer_than_a_usual_socket_holds(blksize, mtu_bytes, granted):
+    request = Request(Opcode.RRQ, "f", "octet", (("windowsize", "32"), ("blksize", blksize)))
+    negotiated = negotiate(request, size_bytes=9, limits=OptionLimits(), mtu_bytes=mtu_bytes)
+    assert negotiated.windowsize_blocks == granted
+    assert negotiated.accepted == (("windowsize", str(granted)), ("blksize", blksize))
+
+
+@pytest.mark.parametrize(
+    ("options", "matters"),
+    [
+        ({"blksize": "8192", "windowsize": "2"}, True),
+        ({"blksize2": "2048", "windowsize": "2"}, True),
+        ({"blksize": "1469", "windowsize": "2"}, True),
+        ({"blksize": "1468", "windowsize": "64"}, False),
+        ({"blksize": "8192", "windowsize": "1"}, False),
+        ({"blksize": "8192"}, False),
+        ({"windowsize": "64"}, False),
+        ({"blksize": "x", "windowsize": "64"}, False),
+    ],
+)
+def test_the_mtu_matters_to_windows_of_large_blocks_alone(options, matters):
+    assert asks_for_fragments(Request(Opcode.RRQ, "f", "octet", tuple(options.items()))) is matters
 
 
 def test_windowsize_of_0_is_ignored():

@@ -21,7 +21,7 @@ from snow_owl_tftp.protocol.packets import Data, Error, Oack, build_ack, build_e
 BIG_BYTES = 40_000_000
 SMALL = bytes(range(256)) * 100  # 51 lock-step blocks
 WINDOW_CAP_BYTES = 1_000_000
-GREEDY = {"blksize": 65464, "windowsize": 65535}
+GREEDY = {"blksize": 8192, "windowsize": 65535}  # of larger blocks a window is bounded by more than the cap
 
 
 @pytest.fixture
@@ -81,6 +81,26 @@ def test_requests_that_nobody_goes_on_with_lock_nobody_out(root: Path, limit: st
             assert isinstance(silent.receive_packet()[0], Oack)
         with Client(address) as client:
             assert client.get("small").payload == SMALL
+
+
+@pytest.mark.parametrize(("share", "blocks"), [(1, 8 * 4), (0, 400)])
+def test_what_an_unproven_network_is_sent_is_a_setting(root: Path, share: int, blocks: int) -> None:
+    """Each ACK by the clock, as a forger sends it; at least eight windows are sent, 0 means no limit."""
+    (root / "blocks").write_bytes(bytes(128 * 400 + 1))
+    settings = {"limits.max_unproven_network_bytes": share, "options.max_window_bytes": 512}
+    with serving(root, settings) as address, Client(address) as client:
+        client.request("blocks", options={"blksize": 128, "windowsize": 4})
+        _, tid = client.receive_packet()
+        heard = set()
+        for block in range(0, 404, 2):  # never too early: half of the window is still to be acknowledged
+            client.send(build_ack(block), tid)
+            while client.has_heard():
+                datagram, _ = client.receive(0)
+                heard.add(int.from_bytes(datagram[2:4], "big"))
+    if share:
+        assert max(heard) < blocks + 16
+    else:
+        assert max(heard) >= blocks
 
 
 def test_refusals_by_a_limit_are_logged_and_audited(root: Path, tmp_path: Path) -> None:
@@ -159,8 +179,8 @@ def test_no_window_is_larger_than_the_cap(root: Path) -> None:
     with serving(root, {"options.max_window_bytes": WINDOW_CAP_BYTES}) as address, Client(address) as client:
         packet, _ = client.exchange(build_request(Opcode.RRQ, "big", options=list(asked.items())))
     granted = dict(packet.options)
-    assert int(granted["blksize"]) == 65464
-    assert int(granted["windowsize"]) == WINDOW_CAP_BYTES // 65464
+    assert int(granted["blksize"]) == GREEDY["blksize"]
+    assert int(granted["windowsize"]) == WINDOW_CAP_BYTES // GREEDY["blksize"]
 
 
 def resident_bytes(pid: int) -> int:
@@ -181,9 +201,12 @@ def take_a_window(clients: ExitStack, address: Address) -> None:
     assert isinstance(packet, Data)
 
 
-def test_memory_does_not_grow_with_windows_in_flight(root: Path) -> None:
+def test_memory_does_not_grow_with_windows_in_flight(root: Path, tmp_path: Path) -> None:
     transfers = 200
-    with serve_command(root, "--log-level", "error") as server, ExitStack() as clients:
+    # Who takes windows and acknowledges nothing would soon have had its network's share.
+    (tmp_path / "settings.toml").write_text("limits.max_unproven_network_bytes = 0\n")
+    start = serve_command(root, "--log-level", "error", "--config", str(tmp_path / "settings.toml"))
+    with start as server, ExitStack() as clients:
         for _ in range(2):  # the file is mapped, and what is sent of it is resident
             take_a_window(clients, server.address)
         before_bytes = resident_bytes(server.process.pid)

@@ -11,6 +11,10 @@ from tests.support.client import Client
 from tests.support.namespaces import narrow_path
 from tests.support.server import serve_command, serve_in_thread
 
+from snow_owl_tftp import Response, Server
+from snow_owl_tftp.protocol.packets import build_error
+from snow_owl_tftp.server.routes import route_mtu_bytes
+
 CONTENT = os.urandom(300_000)
 UPLOADS = "[write_config]\nenabled = true\nallowed_patterns = ['**']\n"
 DONT_FRAGMENT = 0x40  # RFC 791 section 3.1, in the first byte of the fragment offset
@@ -106,3 +110,35 @@ def test_no_request_of_the_client_has_the_dont_fragment_bit(root, sniffer):
         got = run_client("get", "-o", root.parent / "out", f"tftp://127.0.0.1:{server.address[1]}/file")
         assert got.returncode == 0, got.stderr
         assert dont_fragment_bits(sniffer, server.address[1]) == [False]
+
+
+def granted_window(address, blksize, windowsize):
+    with Client(address) as client:
+        client.request("file", options={"blksize": blksize, "windowsize": windowsize})
+        packet, tid = client.receive_packet()
+        client.send(build_error(8, "just asking"), tid)
+    return int(dict(packet.options)["windowsize"])
+
+
+def test_fewer_blocks_are_granted_where_each_is_larger_than_the_mtu_of_the_way(root):
+    """On the same server a client beside it, which is reached without fragments, gets what it asks for."""
+    with narrow_path(1500) as hosts, ExitStack() as stack:
+        start = serve_command(root, binds=("10.9.0.1:0",))
+        address = hosts[0].run(stack.enter_context, start).address
+        for host, expected in ((hosts[3], 11), (hosts[0], 32), (hosts[3], 11)):
+            assert host.run(granted_window, address, 8192, 32) == expected
+            assert host.run(granted_window, address, 1428, 64) == 64
+            assert host.run(granted_window, address, 65464, 4) == 1
+
+
+def test_a_handler_grants_what_a_file_server_does(root):
+    with Server(read=lambda request: Response(request.under(root)), bind="127.0.0.1:0") as server:
+        assert granted_window(server.address, 65464, 4) == 1
+        assert granted_window(server.address, 8192, 32) == 32
+
+
+@pytest.mark.parametrize(
+    ("host", "mtu_bytes"), [("127.0.0.1", 9000), ("::1", 9000), ("::ffff:127.0.0.1", 9000), ("no address", 1500)]
+)
+def test_the_mtu_of_a_route(host, mtu_bytes):
+    assert route_mtu_bytes(host) == mtu_bytes

@@ -38,6 +38,12 @@ cdef enum:                        # Transfer.superseded
     SUPERSEDED = 1                # by another request: over, but for what the peer may still say
     SUPERSEDED_PERHAPS = 2        # by its own request again: until one of both is answered
 
+cdef enum:                        # Transfer.held
+    HELD_NOT = 0
+    HELD_TRIAL = 1                # for a random while: who acknowledges meanwhile does not hear us
+    HELD_CAPPED = 2               # its network has had its share
+    HELD_EMPTYING = 3             # until all that was sent is acknowledged, for a trial
+
 cdef enum:                        # Transfer.before, after: the two kinds of list, see chain.pxd
     AMONG_ALL = 0                 # of a worker: those that have answered nothing, or those in T_DALLY
     AMONG_CLIENTS = 1             # of one client: those that have answered nothing
@@ -177,9 +183,14 @@ cdef struct Transfer:
     uint64_t batch                # serial of the send batch that last took DATA of us
     uint64_t request_hash
     uint64_t rival                # of the same request: until it is known which of both is wanted
+    uint64_t answer_ns            # how soon after our last block the peer acknowledged all, smoothed; 0: not yet
+    uint64_t trial_ns             # what was sent last was held back: its ACK is evidence so long; 0: no trial
+    uint64_t trial_bytes          # DATA sent since
+    uint64_t held_until_ns        # with `held`
     uint32_t datagrams_in, datagrams_out
     uint32_t duplicate_acks, peak_window
     uint32_t hash_tid, hash_request
+    uint32_t hash_network
     int32_t socket                # index in the worker, -1: none yet
     int32_t client                # index of the client's counters, -1: none
     Peer peer
@@ -200,6 +211,9 @@ cdef struct Transfer:
     uint8_t flow_hit
     uint8_t superseded            # SUPERSEDED_...: the peer has sent another request, so we speak no more by ourselves
     uint8_t has_copy              # a copy of our request waits until it is known what it means
+    uint8_t doubted               # nobody of the peer's network has shown yet that he hears us: networks.pxd
+    uint8_t tid_bits              # how hard its TID was to guess
+    uint8_t held                  # HELD_...: nothing is sent before held_until_ns
     uint8_t kept                  # that the peer's path loses is in the memory already
 
 cdef struct Figures:

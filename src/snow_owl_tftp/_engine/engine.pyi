@@ -197,6 +197,14 @@ class Counters(TypedDict):
     error_queue_calls: int
     errors_heard: int
     wrong_guesses: int
+    acks_too_early: int
+    sends_tried: int
+    sends_capped: int
+    networks_proven: int
+    networks_replaced: int
+    memory_learned: int
+    memory_replaced: int
+    memory_used: int
     retransmits: int
     duplicate_acks: int
     timeouts: int
@@ -239,6 +247,7 @@ class Engine:
         max_half_open_per_client: int = 1000,
         max_pending_requests: int = 16384,
         max_flows: int = 4096,
+        network_bytes: int = 0,
         initial_ns: int = 1000000000,
         floor_ns: int = 10000000,
         ceiling_ns: int = 3000000000,

@@ -50,7 +50,9 @@ COUNTERS = (
     "refused_transfers", "refused_half_open", "refused_pending",
     "refused_client_transfers", "refused_client_half_open", "refused_memory", "refused_guesses",
     "flow_hits", "flow_misses",
-    "strays", "strays_answered", "malformed", "error_queue_calls", "errors_heard", "wrong_guesses",
+    "strays", "strays_answered", "malformed", "error_queue_calls", "errors_heard", "wrong_guesses", "acks_too_early",
+    "sends_tried", "sends_capped", "networks_proven", "networks_replaced",
+    "memory_learned", "memory_replaced", "memory_used",
     "retransmits", "duplicate_acks", "timeouts",
     "transfers_started", "transfers_ended", "transfers_gave_way", "transfers_stalled",
     "lingers", "linger_ns",
@@ -202,7 +204,7 @@ cdef class Engine:
     Args (keywords; see docs/engine-contract.md for units and ranges): workers, io_threads, max_batch,
     slot_bytes, linger_us, adaptive, adaptive_threshold, tell_modes, recvmmsg, sendmmsg, gso, flows,
     max_transfers, max_transfers_per_client, max_half_open, max_half_open_per_client,
-    max_pending_requests, max_flows, initial_ns, floor_ns, ceiling_ns, give_up_ns,
+    max_pending_requests, max_flows, network_bytes, initial_ns, floor_ns, ceiling_ns, give_up_ns,
     half_open_give_up_ns, half_open_datagrams, min_retries, stalled_give_up_ns, source_linger_ns,
     sink_buffer_bytes.
     """
@@ -224,7 +226,7 @@ cdef class Engine:
                   uint32_t adaptive_threshold=8, bint recvmmsg=True, bint sendmmsg=True, bint gso=True,
                   bint flows=True, uint32_t max_transfers=200000, uint32_t max_transfers_per_client=1000,
                   uint32_t max_half_open=131072, uint32_t max_half_open_per_client=1000,
-                  uint32_t max_pending_requests=16384, uint32_t max_flows=4096,
+                  uint32_t max_pending_requests=16384, uint32_t max_flows=4096, uint32_t network_bytes=0,
                   uint64_t initial_ns=1000000000, uint64_t floor_ns=10000000, uint64_t ceiling_ns=3000000000,
                   uint64_t give_up_ns=30000000000, uint64_t half_open_give_up_ns=10000000000,
                   uint32_t half_open_datagrams=3, uint32_t min_retries=3, uint64_t stalled_give_up_ns=300000000000,
@@ -251,7 +253,7 @@ cdef class Engine:
                                 half_open_datagrams, min_retries)
         limits = Limits(share(max_transfers, workers), max_transfers_per_client, share(max_half_open, workers),
                         max_half_open_per_client, share(max_pending_requests, workers), max_flows,
-                        stalled_give_up_ns)
+                        stalled_give_up_ns, network_bytes)
         entropy = os.urandom(8)
         memcpy(&secret, <const char *>entropy, 8)
         self._workers = <Worker *>calloc(workers, sizeof(Worker))

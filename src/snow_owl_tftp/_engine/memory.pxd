@@ -12,6 +12,9 @@ cdef enum:
     MEMORY_SETS = 2048
     MEMORY_WAYS = 4
     MEMORY_SECONDS = 300
+    MEMORY_SAME = 0               # memory_keep: known already, or not worth it; a new entry; one in another's place
+    MEMORY_LEARNED = 1
+    MEMORY_REPLACED = 2
 
 cdef struct Remembered:
     uint32_t hash                 # of the address
@@ -29,26 +32,38 @@ cdef inline Remembered *memory_find(Remembered *memory, uint32_t hash, uint32_t 
     return NULL
 
 
-cdef inline void memory_recall(Remembered *memory, uint32_t hash, uint64_t now_ns, Patience *patience) noexcept nogil:
+cdef inline bint memory_recall(Remembered *memory, uint32_t hash, uint64_t now_ns, Patience *patience) noexcept nogil:
+    """Whether anything is known of this address."""
     cdef Remembered *entry = memory_find(memory, hash, <uint32_t>(now_ns >> 30) + 1)
     if entry != NULL:
         patience[0] = entry.patience
-    else:
-        memset(patience, 0, sizeof(Patience))
+        return True
+    memset(patience, 0, sizeof(Patience))
+    return False
 
 
-cdef inline void memory_keep(Remembered *memory, uint32_t hash, uint64_t now_ns,
-                             const Patience *patience) noexcept nogil:
+cdef inline int memory_keep(Remembered *memory, uint32_t hash, uint64_t now_ns,
+                            const Patience *patience) noexcept nogil:
+    """MEMORY_SAME, MEMORY_LEARNED, or MEMORY_REPLACED."""
     cdef Remembered *entries = memory + (hash & (MEMORY_SETS - 1)) * MEMORY_WAYS
     cdef uint32_t second = <uint32_t>(now_ns >> 30) + 1, i, oldest = 0
+    cdef bint is_fresh
+    cdef int result
     if not patience.loses and patience.pause_ns == 0 and patience.burst_blocks == 0:
-        return
+        return MEMORY_SAME
     for i in range(<uint32_t>MEMORY_WAYS):
         if entries[i].hash == hash:
             oldest = i
             break
         if entries[i].second < entries[oldest].second:
             oldest = i
+    is_fresh = entries[oldest].second and second - entries[oldest].second < MEMORY_SECONDS
+    result = MEMORY_SAME
+    if not is_fresh:
+        result = MEMORY_LEARNED
+    elif entries[oldest].hash != hash:
+        result = MEMORY_REPLACED
     entries[oldest].hash = hash
     entries[oldest].second = second
     entries[oldest].patience = patience[0]
+    return result

@@ -13,6 +13,10 @@ from snow_owl_tftp._engine.data cimport Transfer
 from snow_owl_tftp._engine.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
 from snow_owl_tftp._engine.linger cimport linger_law_ns, smooth_rate
+from snow_owl_tftp._engine.memory cimport MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall
+from snow_owl_tftp._engine.networks cimport (
+    NETWORK_SETS, NETWORK_WAYS, Network, network_fill, network_find, network_of, network_on_doubt, network_on_evidence,
+    network_on_forgery, trial_answer_ns, trial_bits, trial_longest_ns)
 from snow_owl_tftp._engine.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
 from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_rto_ns, rtt_sample
 from snow_owl_tftp._engine.seq cimport seq_ahead, seq_block, seq_index_from
@@ -389,3 +393,80 @@ cdef class FlightProbe:
     @property
     def retransmits(self):
         return self._flight.retransmits
+
+
+# --- memory and networks ---------------------------------------------------------------------------------
+
+cdef class MemoryProbe:
+    """What a worker remembers of clients, by the hash of their address."""
+    cdef Remembered *_memory
+
+    def __cinit__(self):
+        self._memory = <Remembered *>calloc(MEMORY_SETS * MEMORY_WAYS, sizeof(Remembered))
+        if self._memory == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self._memory)
+
+    def keep(self, uint32_t hash, uint64_t now_ns, bint loses=True):
+        """memory_keep, by name."""
+        cdef Patience patience = Patience(0, 0, 0, 0, loses)
+        return ("same", "learned", "replaced")[memory_keep(self._memory, hash, now_ns, &patience)]
+
+    def recall(self, uint32_t hash, uint64_t now_ns):
+        """memory_recall."""
+        cdef Patience patience
+        return memory_recall(self._memory, hash, now_ns, &patience)
+
+
+cdef class NetworksProbe:
+    """What a worker knows of networks, by the hash of each."""
+    cdef Network *_networks
+    cdef readonly uint64_t replaced
+    cdef readonly int64_t share_bytes
+
+    def __cinit__(self, int64_t share_bytes):
+        self._networks = <Network *>calloc(NETWORK_SETS * NETWORK_WAYS, sizeof(Network))
+        self.share_bytes = share_bytes
+        if self._networks == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self._networks)
+
+    cdef Network *_entry(self, uint32_t hash, uint64_t now_ns) noexcept:
+        cdef Network *n = network_of(self._networks, hash, now_ns, self.share_bytes, &self.replaced)
+        network_fill(n, self.share_bytes, now_ns)
+        return n
+
+    def spend(self, uint32_t hash, uint64_t now_ns, int64_t size_bytes):
+        """Returns what is left of the share."""
+        cdef Network *n = self._entry(hash, now_ns)
+        n.left_bytes -= size_bytes
+        return n.left_bytes
+
+    def evidence(self, uint32_t hash, uint64_t now_ns, uint32_t bits):
+        """network_on_evidence."""
+        return network_on_evidence(self._entry(hash, now_ns), bits, now_ns)
+
+    def doubt(self, uint32_t hash, uint64_t now_ns, uint32_t bits):
+        """network_on_doubt."""
+        network_on_doubt(self._entry(hash, now_ns), bits)
+
+    def forgery(self, uint32_t hash, uint64_t now_ns):
+        """network_on_forgery."""
+        network_on_forgery(self._entry(hash, now_ns))
+
+    def is_proven(self, uint32_t hash, uint64_t now_ns):
+        cdef Network *n = network_find(self._networks, hash, now_ns)
+        return n != NULL and bool(n.is_proven)
+
+    def is_known(self, uint32_t hash, uint64_t now_ns):
+        return network_find(self._networks, hash, now_ns) != NULL
+
+
+def trial_of(uint64_t usual_ns):
+    """How soon an ACK must come, over how long it is tried, and what it is worth: trial_answer_ns and what follows."""
+    cdef uint64_t answer_ns = trial_answer_ns(usual_ns)
+    return answer_ns, trial_longest_ns(answer_ns), trial_bits(answer_ns)

@@ -24,6 +24,7 @@ from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EFAULT, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPOLLIN, EPOLLOUT, EPOLL_CTL_MOD, epoll_ctl, epoll_event,
     errno)
 from snow_owl_tftp._engine.includes.threads cimport so_load8
+from snow_owl_tftp._engine.networks cimport Network, network_find
 from snow_owl_tftp._engine.seq cimport seq_block
 from snow_owl_tftp._engine.store cimport source_is_changed, store_load
 from snow_owl_tftp._engine.timers cimport wheel_update
@@ -35,6 +36,7 @@ cdef enum:
     # A transfer sends no more in one turn while others wait (fairness).
     QUANTUM_BYTES = 262144
     QUANTUM_BLOCKS = 256          # a datagram costs the worker about the same, however small it is
+    FREE_BYTES = 1472             # what fits an Ethernet frame
 
 
 # --- queues ------------------------------------------------------------------------------------------
@@ -318,7 +320,22 @@ cdef inline void rest(Worker *w, Transfer *t) noexcept nogil:
     wheel_update(&w.wheel, t)
 
 
+cdef inline void charge(Worker *w, Transfer *t, uint32_t count) noexcept nogil:
+    """DATA to a network that has not shown yet that it hears us.  The first block of a usual size is free, as it is for
+    who has answered nothing: a network of small files has a share for its larger ones."""
+    cdef uint32_t bytes = count * (t.flight.blksize_bytes + 4)
+    cdef Network *n
+    if count == 1 and t.flight.next == 1 and bytes <= FREE_BYTES:
+        return
+    n = network_find(w.networks, t.hash_network, w.now_ns)
+    if n != NULL:
+        n.left_bytes -= bytes
+        t.trial_bytes += bytes
+
+
 cdef inline void note_sent(Worker *w, Transfer *t, uint32_t count) noexcept nogil:
+    if t.doubted:
+        charge(w, t, count)
     t.datagrams_out += count
     sender_sent(&t.flight, &w.retransmit, count, w.now_ns)
     if t.flight.next - t.flight.window_base > t.peak_window:

@@ -10,6 +10,7 @@ from snow_owl_tftp._engine.data cimport Chain, Message, Peer, Recipe, Transfer
 from snow_owl_tftp._engine.includes.files cimport so_file
 from snow_owl_tftp._engine.index cimport Index
 from snow_owl_tftp._engine.memory cimport Remembered
+from snow_owl_tftp._engine.networks cimport Network
 from snow_owl_tftp._engine.queue cimport Queue
 from snow_owl_tftp._engine.rtt cimport Retransmit
 from snow_owl_tftp._engine.store cimport Store
@@ -100,6 +101,7 @@ cdef struct Limits:
     uint32_t pending_requests     # with Python
     uint32_t flows
     uint64_t stalled_ns           # how long our own disk, or Python, may hold a transfer up
+    uint32_t network_bytes        # sent to a network that has not shown yet that it hears us; 0: no limit
 
 cdef struct Refusal:
     # What was refused for one reason and not yet told.
@@ -161,6 +163,7 @@ cdef struct Worker:
     uint64_t stray_tokens, stray_refill_ns
     uint8_t *tid_history          # by hash of the peer: 1 + the TID socket of its last transfer
     Guesser *guessers             # by hash of the address
+    Network *networks             # by hash of the network
     uint64_t *history             # by hash of the network and the second of the last
     uint64_t guessed_ns           # when the last wrong guess came; 0: none yet
     uint8_t random[256]

@@ -22,14 +22,18 @@ from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so
 from snow_owl_tftp._engine.index cimport hash_bytes, index_free, index_init
 from snow_owl_tftp._engine.linger cimport (
     MODE_AT_ONCE, MODE_HOLD_NS, MODE_UNKNOWN, RATE_WINDOW_NS, linger_law_ns, smooth_rate)
-from snow_owl_tftp._engine.memory cimport MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall
+from snow_owl_tftp._engine.memory cimport (
+    MEMORY_LEARNED, MEMORY_REPLACED, MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall)
+from snow_owl_tftp._engine.networks cimport (
+    FREE_PARTS, NETWORK_SETS, NETWORK_WAYS, Network, network_fill, network_find, network_of, network_on_doubt,
+    network_on_evidence, network_on_forgery, trial_answer_ns, trial_bits, trial_longest_ns)
 from snow_owl_tftp._engine.patience cimport Patience
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
     SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write, sink_written)
-from snow_owl_tftp._engine.seq cimport seq_block
+from snow_owl_tftp._engine.seq cimport seq_block, seq_index_from
 from snow_owl_tftp._engine.slab cimport (
     add_by_local, add_by_request, add_by_tid, client_hash, client_leave, client_of, find_by_local, find_by_request,
     find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
@@ -93,6 +97,8 @@ cdef enum:
     HISTORY_SECONDS = 3600        # how long it counts that a network's transfer ended well
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
     CROWD_LOOKS = 256             # at those that might give way, for one that begins
+    EMPTYING_ANSWERS = 4          # how long all that was sent may take to be acknowledged, in usual answers
+    CAPPED_NS = 16000000          # how soon it is looked again whether a network's share has grown
     TELL_REFUSALS_NS = 1000000000  # how often a worker says what it refused for one reason
 
 
@@ -207,8 +213,8 @@ cdef uint32_t recall(Worker *w, uint32_t hash) noexcept nogil:
     return 0
 
 
-cdef uint64_t *network_history(Worker *w, const Peer *peer, uint32_t *hash) noexcept nogil:
-    """The entry where the history of the peer's network, a /24 or a /56, may stand."""
+cdef uint32_t network_hash(Worker *w, const Peer *peer) noexcept nogil:
+    """The hash of the peer's network, a /24 or a /56."""
     cdef uint8_t address[16]
     client_hash(w, peer, address)
     if peer.address.family == AF_INET:
@@ -217,7 +223,12 @@ cdef uint64_t *network_history(Worker *w, const Peer *peer, uint32_t *hash) noex
         address[15] = 0
     else:
         memset(address + 7, 0, 9)
-    hash[0] = <uint32_t>hash_bytes(address, 16, w.secret)
+    return <uint32_t>hash_bytes(address, 16, w.secret)
+
+
+cdef uint64_t *network_history(Worker *w, const Peer *peer, uint32_t *hash) noexcept nogil:
+    """The entry where the history of the peer's network may stand."""
+    hash[0] = network_hash(w, peer)
     return &w.history[hash[0] & (HISTORY - 1)]
 
 
@@ -333,14 +344,17 @@ cdef void keep_memory(Worker *w, Transfer *t) noexcept nogil:
     """What this transfer has learned of its client, for the next one."""
     cdef uint8_t address[16]
     cdef Patience patience
+    cdef int what
     flight_remember(&t.flight, &patience)
     t.kept = patience.loses
-    memory_keep(w.memory, client_hash(w, &t.peer, address), w.now_ns, &patience)
+    what = memory_keep(w.memory, client_hash(w, &t.peer, address), w.now_ns, &patience)
+    w.counters.memory_learned += what == MEMORY_LEARNED
+    w.counters.memory_replaced += what == MEMORY_REPLACED
 
 
 cdef void recall_memory(Worker *w, const Peer *peer, Patience *patience) noexcept nogil:
     cdef uint8_t address[16]
-    memory_recall(w.memory, client_hash(w, peer, address), w.now_ns, patience)
+    w.counters.memory_used += memory_recall(w.memory, client_hash(w, peer, address), w.now_ns, patience)
 
 
 cdef void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
@@ -445,7 +459,18 @@ cdef uint32_t tid_spread(Worker *w, const Group *g) noexcept nogil:
     return <uint32_t>spread if spread < <uint64_t>g.tid_count else <uint32_t>g.tid_count
 
 
-cdef int32_t choose_socket(Worker *w, const Peer *peer, uint32_t of_peer, int32_t group) noexcept nogil:
+cdef uint8_t tid_bits(uint32_t spread, bint one_is_out) noexcept nogil:
+    """How unlikely it is to guess one of so many TIDs; the one next to a TID that is out is twice as likely."""
+    cdef uint8_t bits = 0
+    if one_is_out:
+        spread //= 2
+    while spread >= 2:
+        spread //= 2
+        bits += 1
+    return bits
+
+
+cdef int32_t choose_socket(Worker *w, Transfer *t, uint32_t of_peer, int32_t group) noexcept nogil:
     """The TID socket of a new transfer; -1 when the peer has a live transfer on each of them.
 
     Never the one of the peer's last transfer: boot ROMs keep their port for every file, and a stale
@@ -456,6 +481,7 @@ cdef int32_t choose_socket(Worker *w, const Peer *peer, uint32_t of_peer, int32_
     cdef Group *g = &w.groups[group]
     cdef uint8_t *last = &w.tid_history[of_peer & (TID_HISTORY - 1)]
     cdef uint32_t spread, first, offset, i, at
+    cdef const Peer *peer = &t.peer
     cdef uint64_t epoch = w.now_ns // TID_EPOCH_NS
     if g.tid_count == 0:
         return g.listener
@@ -466,6 +492,7 @@ cdef int32_t choose_socket(Worker *w, const Peer *peer, uint32_t of_peer, int32_
         # Those in use first, from a random one on; the others when the peer has a transfer on each of these.
         at = (first + (offset + i) % spread if i < spread else first + i) % <uint32_t>g.tid_count
         if (at + 1 != last[0] or g.tid_count == 1) and find_by_tid(w, peer, of_peer, g.first_tid + <int32_t>at) == NULL:
+            t.tid_bits = tid_bits(spread, last[0] != 0)
             last[0] = <uint8_t>(at + 1)
             return g.first_tid + <int32_t>at
     return -1
@@ -476,8 +503,9 @@ cdef void note_guess(Worker *w, const Peer *peer) noexcept nogil:
     cdef uint8_t address[16]
     cdef uint32_t hash = client_hash(w, peer, address)
     cdef Guesser *guesser = &w.guessers[hash & (GUESSES - 1)]
-    w.counters.wrong_guesses += 1
     w.guessed_ns = w.now_ns
+    if w.limits.network_bytes:
+        network_on_forgery(network_entry(w, network_hash(w, peer)))
     if guesser.hash != hash or w.now_ns - guesser.last_ns >= GUESS_MEMORY_NS:
         guesser.hash = hash                      # of two that share an entry the later one counts
         guesser.count = 0
@@ -774,8 +802,13 @@ cdef void ask_again(Worker *w, Transfer *elder, int32_t listener, const uint8_t 
 
 cdef void pump(Worker *w, Transfer *t) noexcept nogil:
     """Sends what may be sent now, of a file or of a pipe."""
-    if t.queued != Q_NONE:
+    if t.queued != Q_NONE or t.held:
         return                                   # its turn will come
+    if t.doubted and share_is_spent(w, t):
+        w.counters.sends_capped += 1
+        t.trial_ns = 0
+        hold(w, t, HELD_CAPPED, CAPPED_NS)
+        return
     if t.recipe.source.stream:
         pump_stream(w, t)
     else:
@@ -875,7 +908,8 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
                 final_block(recipe, recipe.blksize_bytes), recipe.first_bytes > 0 or recipe.role == RECEIVER,
                 False, recipe.fixed_ns, w.now_ns)
     t.flight.rollover = recipe.rollover
-    t.socket = choose_socket(w, &t.peer, of_peer, group)
+    doubt(w, t)
+    t.socket = choose_socket(w, t, of_peer, group)
     if t.socket < 0 or add_by_tid(w, t, of_peer) < 0:
         send_error(w, reply_socket(w, group), &t.peer, &t.local, 0, b"too many transfers from your port")
         end(w, t, OUT_ABORTED, 0, b"too many transfers from one port", 32)
@@ -885,6 +919,117 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
     else:
         pump(w, t)
     wheel_update(&w.wheel, t)
+
+
+# --- who does not hear us: networks.pxd ----------------------------------------------------------------------
+
+cdef Network *network_entry(Worker *w, uint32_t hash) noexcept nogil:
+    return network_of(w.networks, hash, w.now_ns, w.limits.network_bytes, &w.counters.networks_replaced)
+
+
+cdef void doubt(Worker *w, Transfer *t) noexcept nogil:
+    """Whether the network of a new transfer has shown already that it hears us."""
+    cdef Network *n
+    if not w.limits.network_bytes:
+        return
+    t.hash_network = network_hash(w, &t.peer)
+    n = network_find(w.networks, t.hash_network, w.now_ns)
+    t.doubted = t.flight.role == SENDER and (n == NULL or not n.is_proven)
+
+
+cdef void note_evidence(Worker *w, Network *n, uint32_t bits) noexcept nogil:
+    w.counters.networks_proven += network_on_evidence(n, bits, w.now_ns)
+
+
+cdef bint share_is_spent(Worker *w, Transfer *t) noexcept nogil:
+    """Whether the network of a transfer has had its share; then the transfer waits.
+
+    Who has answered nothing is sent its first packets all the same: these are few.
+    """
+    cdef Network *n = network_entry(w, t.hash_network)
+    if n.is_proven:
+        t.doubted = 0
+        return False
+    network_fill(n, w.limits.network_bytes, w.now_ns)
+    return n.left_bytes <= 0 and t.flight.proven
+
+
+cdef void hold(Worker *w, Transfer *t, uint8_t why, uint64_t ns) noexcept nogil:
+    t.held = why
+    t.held_until_ns = w.now_ns + ns
+    t.flight.deadline_ns = t.held_until_ns
+    wheel_update(&w.wheel, t)
+
+
+cdef void on_due_held(Worker *w, Transfer *t) noexcept nogil:
+    """Sends what was held back, unless the network's share is still spent."""
+    cdef uint64_t silent_ns = w.now_ns - t.flight.progress_ns
+    if t.held == HELD_CAPPED and silent_ns >= w.retransmit.give_up_ns:
+        fail(w, t, OUT_TIMED_OUT, 0, 0, b"timed out: nobody of this network was seen to hear us")
+        return
+    if t.held == HELD_CAPPED and t.doubted and share_is_spent(w, t):
+        hold(w, t, HELD_CAPPED, CAPPED_NS + silent_ns // 4)
+        return
+    t.held = HELD_NOT
+    flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
+    pump(w, t)
+    wheel_update(&w.wheel, t)
+
+
+cdef bint is_too_early(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
+    """An ACK of a block of the window that was not sent yet: no client's.  The transfer has ended then."""
+    cdef int64_t acked
+    if t.flight.opening:
+        return False
+    acked = seq_index_from(t.flight.window_base - 1, block, t.flight.rollover)
+    if acked < t.flight.sent_end or acked >= t.flight.window_base + t.flight.windowsize:
+        return False
+    w.counters.acks_too_early += 1
+    note_guess(w, &t.peer)
+    end(w, t, OUT_ABORTED, 0, b"an ACK came before its block was sent", 37)
+    return True
+
+
+cdef void judge_answer(Worker *w, Transfer *t, bint is_whole, uint64_t answer_ns) noexcept nogil:
+    """The peer has acknowledged all that was sent, the last of it so long ago; or a part, the first so long ago."""
+    cdef Network *n
+    if t.trial_ns:
+        n = network_entry(w, t.hash_network)
+        if answer_ns <= t.trial_ns:
+            n.left_bytes += t.trial_bytes        # at most what was taken: somebody got it
+            note_evidence(w, n, trial_bits(t.trial_ns))
+        elif is_whole:
+            network_on_doubt(n, trial_bits(t.trial_ns))
+    t.trial_ns = 0
+    if is_whole:
+        t.answer_ns = (3 * t.answer_ns + answer_ns) // 4 if t.answer_ns else answer_ns + 1
+
+
+cdef bint try_answer(Worker *w, Transfer *t, bint is_report) noexcept nogil:
+    """Whether what may be sent next is held back for a random while, to see whether its ACK waits for it.
+
+    First everything must be acknowledged: there are clients that acknowledge within the window.
+    """
+    cdef uint64_t answer_ns = trial_answer_ns(t.answer_ns), longest_ns = trial_longest_ns(answer_ns)
+    cdef int64_t share_bytes = w.limits.network_bytes
+    cdef Network *n = network_entry(w, t.hash_network)
+    if t.held == HELD_EMPTYING and (is_report or t.flight.window_base == t.flight.sent_end):
+        t.held = HELD_NOT
+    if t.held:
+        t.flight.deadline_ns = t.held_until_ns   # an ACK has moved it
+        return True
+    if n.is_proven or t.queued != Q_NONE or is_report:
+        return False
+    if n.left_bytes <= 0 or n.left_bytes > share_bytes - share_bytes // FREE_PARTS or trial_bits(answer_ns) == 0:
+        return False
+    if t.flight.window_base != t.flight.sent_end:
+        hold(w, t, HELD_EMPTYING, EMPTYING_ANSWERS * answer_ns)
+        return True
+    w.counters.sends_tried += 1
+    t.trial_ns = answer_ns
+    t.trial_bytes = 0
+    hold(w, t, HELD_TRIAL, longest_ns // 256 * random_below(w, 256))
+    return True
 
 
 # --- packets of transfers --------------------------------------------------------------------------------
@@ -899,10 +1044,12 @@ cdef void end_guessed(Worker *w, const Peer *peer) noexcept nogil:
     if t == NULL:
         return
     if t.state == T_REQUESTED:
+        w.counters.wrong_guesses += 1
         note_guess(w, peer)
         w.pending -= 1                           # Python's answer will find nobody
         release(w, t)
     elif t.state == T_ACTIVE and not t.flight.proven:
+        w.counters.wrong_guesses += 1
         note_guess(w, peer)
         end(w, t, OUT_ABORTED, 0, b"an answer came to another TID", 29)
 
@@ -948,6 +1095,8 @@ cdef void on_spoken(Worker *w, Transfer *t, bint is_done) noexcept nogil:
     """The peer has spoken."""
     if t.counted_half_open and t.flight.proven:
         uncount_half_open(w, t)
+        if t.tid_bits and w.limits.network_bytes:
+            note_evidence(w, network_entry(w, t.hash_network), t.tid_bits)
     if t.rival and t.flight.progress_ns == w.now_ns and not is_done:
         prefer(w, t)                             # else it has the file, and the other request may be its next
     if t.flight.patience.loses and not t.kept:
@@ -955,21 +1104,31 @@ cdef void on_spoken(Worker *w, Transfer *t, bint is_done) noexcept nogil:
 
 
 cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
+    cdef int64_t window_base = t.flight.window_base, sent_end = t.flight.sent_end
+    cdef uint64_t sent_ns = t.flight.sent_ns, progress_ns = t.flight.progress_ns
     cdef int act
     if t.state != T_ACTIVE or t.flight.role != SENDER:
         return
     if not t.flight.proven and may_be_guessed(w, t, block):
+        return
+    if t.doubted and is_too_early(w, t, block):
         return
     act = sender_on_ack(&t.flight, &w.retransmit, block, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
     on_spoken(w, t, act & ACT_DONE)
     if act & (ACT_DUPLICATE | ACT_STRAY):
         t.duplicate_acks += 1
+    if t.doubted and t.flight.window_base > window_base:
+        if t.flight.window_base == sent_end:
+            judge_answer(w, t, True, w.now_ns - sent_ns)
+        else:
+            judge_answer(w, t, False, w.now_ns - progress_ns)   # which was when it was sent, in a trial
     if act & ACT_DONE:
         note_history(w, &t.peer)
         end(w, t, OUT_OK, 0, NULL, 0)
     elif act & ACT_SEND:
-        pump(w, t)
+        if not t.doubted or not try_answer(w, t, act & ACT_GAP):
+            pump(w, t)
     elif not act & (ACT_DUPLICATE | ACT_STRAY):
         wheel_update(&w.wheel, t)
 
@@ -1663,6 +1822,9 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
         on_loaded(w)                             # there was no memory to ask for a chunk
         wheel_update(&w.wheel, t)
         return
+    if t.held:
+        on_due_held(w, t)
+        return
     if is_held(t):
         flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
         if t.flight.role == SENDER:
@@ -1676,6 +1838,7 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
         return
     if act and not act & ACT_GO_ON:
         w.counters.timeouts += 1
+        t.trial_ns = 0                           # which copy will be answered?
     if act & ACT_FIRST:
         send_first(w, t)
     elif act & ACT_ACK:
@@ -1878,11 +2041,12 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.tid_history = <uint8_t *>calloc(TID_HISTORY, 1)
     w.guessers = <Guesser *>calloc(GUESSES, sizeof(Guesser))
     w.history = <uint64_t *>calloc(HISTORY, sizeof(uint64_t))
+    w.networks = <Network *>calloc(NETWORK_SETS * NETWORK_WAYS, sizeof(Network))
     w.memory = <Remembered *>calloc(MEMORY_SETS * MEMORY_WAYS, sizeof(Remembered))
     w.ended = <uint64_t *>calloc(ENDED_SETS * ENDED_WAYS, sizeof(uint64_t))
     w.flow_entries = <Flow *>calloc(limits.flows + 1, sizeof(Flow))
     if (w.epoll_fd < 0 or w.tid_history == NULL or w.guessers == NULL or w.history == NULL or w.ended == NULL
-            or w.flow_entries == NULL or w.memory == NULL
+            or w.flow_entries == NULL or w.memory == NULL or w.networks == NULL
             or index_init(&w.by_tid, 1024) < 0 or index_init(&w.by_request, 1024) < 0
             or index_init(&w.by_client, 1024) < 0 or index_init(&w.by_flow, 1024) < 0
             or index_init(&w.by_local, 1024) < 0
@@ -1977,6 +2141,7 @@ cdef void worker_free(Worker *w) noexcept nogil:
     free(w.tid_history)
     free(w.guessers)
     free(w.history)
+    free(w.networks)
     free(w.memory)
     while w.copies != NULL:
         forget_copy(w)

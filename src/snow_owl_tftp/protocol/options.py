@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from snow_owl_tftp.errors import BadPacket, ConfigError
+from snow_owl_tftp.protocol.burst import blocks_of_a_usual_buffer
 from snow_owl_tftp.protocol.constants import (
     DEFAULT_BLKSIZE_BYTES,
     DEFAULT_WINDOW_MAX_BYTES,
@@ -37,7 +38,7 @@ from snow_owl_tftp.protocol.constants import (
 from snow_owl_tftp.protocol.packets import Option, Request, build_oack, parse_oack_untrusted
 from snow_owl_tftp.protocol.seq import MAX_WINDOWSIZE_TO_1_BLOCKS, Rollover
 
-__all__ = ["Negotiated", "OptionLimits", "accept_oack_untrusted", "negotiate"]
+__all__ = ["Negotiated", "OptionLimits", "accept_oack_untrusted", "asks_for_fragments", "negotiate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +115,25 @@ class Negotiated:
 _NS_PER_US: Final = 1_000
 _NS_PER_S: Final = 1_000_000_000
 _NOTHING: Final = Negotiated()
+_HEADERS_BYTES: Final = 32
+"""IPv4, UDP and DATA: 20 + 8 + 4."""
+_USUAL_MTU_BYTES: Final = 1500
 
 # 20 digits without leading zeros exceed every limit here, the 19 digits of MAX_TSIZE_BYTES too.
 _ENOUGH_DIGITS: Final = 20
 
 
-def negotiate(request: Request, *, size_bytes: int | None, limits: OptionLimits) -> Negotiated:
+def asks_for_fragments(request: Request) -> bool:
+    """Whether a reader wants windows of blocks that Ethernet carries in fragments only: then the MTU matters."""
+    asked = _by_name(request.options)
+    sizes = [_asked_number(asked, name) or 0 for name in ("blksize", "blksize2")]
+    windowsize = _asked_number(asked, "windowsize") or 0
+    return windowsize > 1 and max(sizes) > _USUAL_MTU_BYTES - _HEADERS_BYTES
+
+
+def negotiate(
+    request: Request, *, size_bytes: int | None, limits: OptionLimits, mtu_bytes: int | None = None
+) -> Negotiated:
     """Decide what a server grants of a request's options.
 
     Args:
@@ -127,6 +141,8 @@ def negotiate(request: Request, *, size_bytes: int | None, limits: OptionLimits)
         size_bytes: Bytes the transfer will carry (after netascii conversion, if so), or None if
             nobody knows. Only an RRQ's tsize looks at it.
         limits: What to grant at most.
+        mtu_bytes: Of the way to a reader, if known. Of blocks that are larger a window is no longer than what a
+            socket of the usual size holds: one fragment that finds no room takes its block along, and the window.
 
     Returns:
         The values for the transfer and the OACK that announces them. It never fails: an option
@@ -152,6 +168,8 @@ def negotiate(request: Request, *, size_bytes: int | None, limits: OptionLimits)
     rollover = _grant_rollover(asked, limits)
     # Only now: the cap on the window is in bytes, whichever of the two the client named first.
     windowsize_blocks = _grant_windowsize(asked, limits, holds_bytes, rollover or Rollover.TO_0)
+    if windowsize_blocks is not None and mtu_bytes is not None and holds_bytes + _HEADERS_BYTES > mtu_bytes:
+        windowsize_blocks = min(windowsize_blocks, blocks_of_a_usual_buffer(holds_bytes))
     timeout_s = _grant_timeout(asked, limits)
     utimeout_us = _grant_utimeout(asked, limits)
     tsize = _grant_tsize(asked, limits, request.kind, size_bytes)

@@ -16,6 +16,8 @@ _NS_PER_S: Final = 1_000_000_000
 
 _REQUEST_SLOT_BYTES: Final = 2048
 """Room for one received datagram where only requests, ACKs and ERRORs arrive: four times the longest request."""
+_PROOF_WINDOWS: Final = 8
+"""Each answered window is three bits of 24, and what is answered late or lost is not given back: networks.pxd."""
 _TRAIN_SLOT_BYTES: Final = 65536
 """Room for what UDP_GRO may join, and for the longest DATA; what does not fit a slot is lost (udp(7))."""
 
@@ -89,7 +91,14 @@ def _limits(settings: Settings) -> dict[str, Any]:
         "max_half_open": limits.max_half_open,
         "max_half_open_per_client": limits.max_half_open_per_client,
         "max_pending_requests": limits.max_pending_requests,
+        "network_bytes": _network_bytes(settings),
     }
+
+
+def _network_bytes(settings: Settings) -> int:
+    """What a network may be sent before a client of it has shown that it hears us: that takes several windows."""
+    share_bytes = settings.limits.max_unproven_network_bytes
+    return max(share_bytes, _PROOF_WINDOWS * settings.options.max_window_bytes) if share_bytes else 0
 
 
 def _timers(settings: Settings) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError, TftpErr
 from snow_owl_tftp.plan import Role, TransferPlan
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
-from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
+from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, asks_for_fragments, negotiate
 from snow_owl_tftp.protocol.packets import (
     Request,
     build_error,
@@ -40,6 +40,7 @@ from snow_owl_tftp.protocol.packets import (
     refuse_malformed_untrusted,
 )
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.routes import route_mtu_bytes
 from snow_owl_tftp.server.texts import Texts
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Verdict",
     "WriteDecider",
     "accept_text",
+    "mtu_for",
     "option_limits",
     "refuse",
     "sender_plan",
@@ -290,6 +292,11 @@ def option_limits(settings: Settings) -> OptionLimits:
     )
 
 
+def mtu_for(asked: Asked, request: Request) -> int | None:
+    """Return the MTU of the way to who asked to read; None: it makes no difference to what is granted."""
+    return route_mtu_bytes(asked.peer[0]) if asks_for_fragments(request) else None
+
+
 def refuse(request: Request | None, error: RefusedError) -> Refused:
     """Answer with the ERROR that an exception carries."""
     return Refused(build_error(error.code, error.text), error, request)
@@ -409,21 +416,24 @@ class FileDecider:
         """Takes the file over."""
         if isinstance(file, Text):
             return accept_text(self._texts, file, asked, request, self._limits)
+        mtu_bytes = mtu_for(asked, request)
         try:
-            plan = self._plan(asked.transfer_id, request, file)
+            plan = self._plan(asked.transfer_id, request, file, mtu_bytes)
         except BaseException:
             file.close()
             raise
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
         # And on NFS or FUSE that look could make a worker wait for another machine.
         # A name that was cut must be looked for as sent each time, since it may appear.
+        # What the route decides holds for nobody else.
         is_plain = self._offers_flows and self._tree.is_local and file.is_as_sent and request.mode == "octet"
+        is_plain = is_plain and mtu_bytes is None
         flow = (self._flow_roots[-1].fd, file.relative_path, asked.datagram) if is_plain else None
         return Accepted(plan, flow)
 
-    def _plan(self, transfer_id: int, request: Request, file: OpenFile) -> TransferPlan:
+    def _plan(self, transfer_id: int, request: Request, file: OpenFile, mtu_bytes: int | None) -> TransferPlan:
         size_bytes = file.size_bytes
-        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_bytes)
         return sender_plan(
             transfer_id, file.fd, size_bytes, negotiated, TransferContext(request, size_bytes, negotiated, file.held)
         )
@@ -480,7 +490,7 @@ def accept_text(texts: Texts, text: Text, asked: Asked, request: Request, limits
     """
     limits = replace(limits, max_window_bytes=min(limits.max_window_bytes, _MAX_TEXT_WINDOW_BYTES))
     try:
-        negotiated = negotiate(request, size_bytes=None, limits=limits)
+        negotiated = negotiate(request, size_bytes=None, limits=limits, mtu_bytes=mtu_for(asked, request))
     except BaseException:
         texts.close_text(text)
         raise

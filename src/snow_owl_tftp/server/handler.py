@@ -40,6 +40,7 @@ from snow_owl_tftp.server.decide import (
     TransferContext,
     Verdict,
     accept_text,
+    mtu_for,
     refuse,
     sender_plan,
 )
@@ -185,46 +186,45 @@ class HandlerDecider:
         return answer if isinstance(answer, Refuse) else None
 
     async def _accept(self, asked: Asked, request: Request, response: Response) -> Verdict:
-        transfer_id = asked.transfer_id
         content: Any = response.content
         if isinstance(content, Refuse):
             raise RefusedError(content.code, content.text)
         if isinstance(content, AsyncIterable):
-            return self._accept_stream(transfer_id, request, aiter(content), None)
+            return self._accept_stream(asked, request, aiter(content), None)
         if isinstance(content, str):
             content = content.encode()
         if isinstance(content, bytes | bytearray | memoryview):
             data = bytes(content)
             if request.mode == "netascii" and len(data) > MAX_COPIED_BYTES:
-                return self._accept_stream(transfer_id, request, _pieces_of(data), None)
+                return self._accept_stream(asked, request, _pieces_of(data), None)
             fd = memory_of(netascii.encode(data) if request.mode == "netascii" else data)
-            return self._accept_file(transfer_id, request, OpenFile(fd, b"", os.fstat(fd)))
+            return self._accept_file(asked, request, OpenFile(fd, b"", os.fstat(fd)))
         if isinstance(content, os.PathLike | ConfinedFile):
             file = content if isinstance(content, ConfinedFile) else Path(content)
             return await self._accept_path(asked, request, file)
         if hasattr(content, "read"):
             size_bytes = None if request.mode == "netascii" else await self._threads.measure(content)
             chunks = self._threads.chunks_of(content, size_bytes)
-            return self._accept_stream(transfer_id, request, chunks, size_bytes)
-        return self._accept_stream(transfer_id, request, self._threads.chunks_of_iterator(content), None)
+            return self._accept_stream(asked, request, chunks, size_bytes)
+        return self._accept_stream(asked, request, self._threads.chunks_of_iterator(content), None)
 
     async def _accept_path(self, asked: Asked, request: Request, path: Path | ConfinedFile) -> Verdict:
         texts = self._texts
         file = await self._threads.open_file(path, self._root, texts if request.mode == "netascii" else None)
         if isinstance(file, Text):
             return accept_text(texts, file, asked, request, self._limits)
-        return self._accept_file(asked.transfer_id, request, file)
+        return self._accept_file(asked, request, file)
 
-    def _accept_file(self, transfer_id: int, request: Request, file: OpenFile) -> Verdict:
+    def _accept_file(self, asked: Asked, request: Request, file: OpenFile) -> Verdict:
         size_bytes = file.size_bytes
-        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request))
         context = TransferContext(request, size_bytes, negotiated, file.held)
-        return Accepted(sender_plan(transfer_id, file.fd, size_bytes, negotiated, context), None)
+        return Accepted(sender_plan(asked.transfer_id, file.fd, size_bytes, negotiated, context), None)
 
     def _accept_stream(
-        self, transfer_id: int, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
+        self, asked: Asked, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
     ) -> Verdict:
-        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits)
+        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request))
         reader, writer = open_pipe()
         stream = Stream(
             chunks,
@@ -232,11 +232,11 @@ class HandlerDecider:
             name=request.filename,
             is_netascii=request.mode == "netascii",
             timeout_s=self._timeout_s,
-            abort=lambda: self.abort(transfer_id, "the content could not be made"),
+            abort=lambda: self.abort(asked.transfer_id, "the content could not be made"),
             tasks=self._streams,
         )
         context = StreamContext(request, size_bytes, negotiated, stream)
-        return Accepted(sender_plan(transfer_id, reader, 0, negotiated, context, is_stream=True), None)
+        return Accepted(sender_plan(asked.transfer_id, reader, 0, negotiated, context, is_stream=True), None)
 
 
 async def _pieces_of(data: bytes) -> AsyncIterator[bytes]:
