@@ -137,7 +137,7 @@ def test_no_race_lets_a_byte_out(base: Path, make: MakeResolver, rng: random.Ran
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @RESOLVERS
 @pytest.mark.usefixtures("outside")
 def test_no_race_of_very_many_lets_a_byte_out(base: Path, make: MakeResolver, rng: random.Random) -> None:
@@ -177,7 +177,7 @@ def test_no_race_mixes_a_netascii_copy(base: Path, rng: random.Random) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("outside")
 def test_no_race_of_very_many_mixes_a_netascii_copy(base: Path, rng: random.Random) -> None:
     race_copies(base, rng, MANY)
@@ -255,7 +255,7 @@ def test_no_race_stores_a_byte_outside(base: Path, rng: random.Random, on_existi
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @RESOLVERS
 @pytest.mark.parametrize("on_existing", MODES)
 @pytest.mark.usefixtures("outside")
@@ -294,7 +294,7 @@ def test_no_race_writes_in_place_outside(base: Path, in_place: Callable[..., Non
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("outside")
 def test_no_race_of_very_many_writes_in_place_outside(
     base: Path, in_place: Callable[..., None], rng: random.Random

@@ -4,7 +4,8 @@
     scene.check_names()
 
 Invariants: a download is exact or refused; an upload that was acknowledged is there, whole; one that was not left the
-old file or the new one, whole, or nothing. Silence is no answer: with one call that fails, who asks again is served.
+old file or the new one, whole, or nothing. Silence is no answer: with one call that fails, who asks again is served;
+only where a call fails again and again (`bears_silence`) there may be nothing to say it with.
 """
 
 import os
@@ -70,6 +71,7 @@ class Scene:
 
     root: Path
     on_existing: str = "replace"
+    bears_silence: bool = False
     plays: int = 0
     refusals: list[str] = field(default_factory=list)
 
@@ -119,7 +121,7 @@ class Scene:
                 if refused.code == 1 and content is not None:
                     raise Broken(f"{name}: a boot loader would take the next name: {refused}") from None
             except Silence:
-                raise Broken(f"{name}: no answer in {PATIENCE_S} s") from None
+                self._note_silence(name)
             else:
                 if got != content:
                     raise Broken(f"{name}: {len(got)} bytes, and not those of the file")
@@ -136,7 +138,7 @@ class Scene:
             except Refused as refused:
                 self._note(name, refused)
             except Silence:
-                raise Broken(f"{name}: no answer in {PATIENCE_S} s") from None
+                self._note_silence(name)
         after = path.read_bytes() if path.exists() else None
         if after not in ({content} if acknowledged else {before, content}):
             raise Broken(f"{name}: {'acknowledged' if acknowledged else 'refused'}, and {_shown(after)}")
@@ -157,18 +159,27 @@ class Scene:
                 client.send(build_data(1, NEW[:512]), peer)
                 client.send(build_error(0, "enough"), peer)
 
+    def _note_silence(self, name: str) -> None:
+        if not self.bears_silence:
+            raise Broken(f"{name}: no answer in {PATIENCE_S} s") from None
+        self.refusals.append(f"{name}: silence")
+
     def _note(self, name: str, refused: Refused) -> None:
         self.refusals.append(f"{name}: {refused}")
 
     def check_names(self) -> None:
-        """Nothing is half visible, or left over."""
+        """Nothing is half visible, or left over once those who vanished are given up."""
+        try:
+            wait_for(lambda: not self._hidden(), "the last hidden name gone", 3)
+        except AssertionError:
+            raise Broken(f"{self._hidden()}: left over") from None
         allowed = {"up/old", "up/old.~1~", "up/new", "up/deep/er/new", "up/text"}
-        for path in (self.root / "up").rglob("*"):
-            name = str(path.relative_to(self.root))
-            if path.is_file() and is_staging_name(os.fsencode(path.name)):
-                raise Broken(f"{name}: left over")
-            if path.is_file() and name not in allowed:
-                raise Broken(f"{name}: nobody has sent such a file")
+        names = {str(path.relative_to(self.root)) for path in (self.root / "up").rglob("*") if path.is_file()}
+        if names - allowed:
+            raise Broken(f"{names - allowed}: nobody has sent such files")
+
+    def _hidden(self) -> list[str]:
+        return [path.name for path in (self.root / "up").rglob(".*") if is_staging_name(os.fsencode(path.name))]
 
     def check_serves(self, server: Server) -> None:
         """As if nothing had been."""

@@ -17,6 +17,7 @@ from tests.support.sweep import ERRORS, Nursery, Server, tracebacks
 
 MODES = ("replace", "version", "replace_writable")
 CALLS_AT_START = {"SOCKET", "BIND", "SETSOCKOPT", "GETSOCKOPT", "GETSOCKNAME", "SOCKETPAIR", "EPOLL_CREATE", "EVENTFD"}
+FOREVER = 1 << 30
 Case = tuple[str, str, int, int, int]
 """Mode of uploads, call, errno, how many calls pass, how many fail."""
 
@@ -58,11 +59,13 @@ class Sweep:
     def _play(self, server: Server, scene: Scene, case: Case, before: list[str]) -> str:
         _, call, error, skip, times = case
         control = self.nursery.control
+        scene.bears_silence = times > 1
         self.played += 1
         control.arm(call, error, skip, times)
         try:
             scene.play(server)
             control.disarm()
+            scene.bears_silence = False
             hits = control.hits
             self.hits += hits > 0
             scene.check_names()
@@ -94,6 +97,16 @@ def counts_of(nursery: Nursery, folder: Path, mode: str) -> dict[str, int]:
         nursery.control.clear()
         scene.play(server)
         return nursery.control.counts()
+
+
+def lasting_cases(mode: str) -> list[Case]:
+    """Every call of one kind fails for the whole scene."""
+    return [
+        (mode, call, error, 0, FOREVER)
+        for call, errors in ERRORS.items()
+        if call not in CALLS_AT_START
+        for error in errors
+    ]
 
 
 def all_cases(counts: dict[str, int], mode: str) -> list[Case]:
@@ -131,6 +144,18 @@ def test_nobody_is_harmed_by_a_call_that_fails(tmp_path: Path, rng: random.Rando
 @pytest.mark.parametrize("mode", MODES)
 def test_nobody_is_harmed_by_any_call_that_fails(tmp_path: Path, mode: str) -> None:
     run_sweep(tmp_path, mode, lambda cases: cases)
+
+
+@pytest.mark.parametrize(("call", "error"), [("OPEN", errno.EMFILE), ("PWRITE", errno.ENOSPC), ("WRITE", errno.ENOSPC)])
+def test_nobody_is_harmed_while_descriptors_or_the_disk_are_used_up(tmp_path: Path, call: str, error: int) -> None:
+    run_sweep(tmp_path, "replace", lambda _: [("replace", call, error, 0, FOREVER)])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("mode", MODES)
+def test_nobody_is_harmed_while_all_calls_of_a_kind_fail(tmp_path: Path, mode: str) -> None:
+    run_sweep(tmp_path, mode, lambda _: lasting_cases(mode))
 
 
 # Each of these had harmed somebody: a client without an answer, a descriptor open for ever, a traceback.

@@ -32,7 +32,7 @@ def in_threads(server: ServerThread, rng: random.Random, count: int, act: Act) -
     def run(seed: float) -> None:
         own = random.Random(seed)
         try:
-            with Client(server.address, timeout_s=0.5, give_up_s=10) as client:
+            with Client(server.address, timeout_s=0.5, give_up_s=60) as client:
                 for _ in range(count // THREADS):
                     try:
                         outcomes[act(client, own)] += 1
