@@ -97,6 +97,7 @@ class Served:
         self.drains = True
         self.verdict: Callable[[native.Received], tuple[Any, ...]] = lambda received: ()
         self.sink: Callable[[Path], int] = lambda path: os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        self.released: list[native.Released] = []
         self.on_first_data: Callable[[native.FirstData], None] | None = None
         self.on_answer: Callable[[native.Answer], None] | None = None
         self.progress: list[native.Progress] = []
@@ -179,6 +180,8 @@ class Served:
             self.completions.append(event)
             if event.role == Role.RECEIVER and isinstance(event.context, int) and event.context >= 0:
                 os.close(event.context)
+        elif isinstance(event, native.Released):
+            self.released.append(event)
         elif isinstance(event, native.Refusals):
             self.refusals.append(event)
         elif isinstance(event, native.ModeChange):

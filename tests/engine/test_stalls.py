@@ -1,6 +1,7 @@
 """A disk that stalls: what the server holds back is never the client's silence, and nothing is held back for ever."""
 
 import errno
+import os
 import threading
 import time
 
@@ -10,7 +11,7 @@ from tests.support.client import Client, Silence
 
 from snow_owl_tftp.plan import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.packets import Ack, Data, Error, build_ack, build_data
+from snow_owl_tftp.protocol.packets import Ack, Data, Error, build_ack, build_data, build_error
 
 QUICK = {"initial_ns": 50_000_000, "give_up_ns": 300_000_000, "half_open_give_up_ns": 400_000_000}
 STALL_S = 0.9  # three times as long as a silent client has
@@ -123,6 +124,79 @@ def test_a_disk_that_never_writes_the_last_block_ends_an_upload_at_the_bound(ser
         ended_by_the_bound(served, client)
     cold_disk.set()
     check_stalled(served)
+
+
+class Supplied:
+    """Opens files when it is asked to, and closes them when they may be closed."""
+
+    def __init__(self, served, path):
+        self.served, self.path = served, path
+        self.fds = []
+        served.on_first_data = self.open
+
+    def open(self, event):
+        self.fds.append(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        self.served.engine.supply(event.transfer_id, self.fds[-1])
+
+    def close(self):
+        for fd in self.fds:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_the_end_of_an_upload_that_a_disk_never_writes_is_told_and_so_is_its_release(
+    serve, tmp_path, cold_disk, is_whole
+):
+    served = cold(serve, **BOUND)
+    supplied = Supplied(served, tmp_path / "up")
+    with Client(served.address) as client:
+        if is_whole:
+            client.request("up", kind=Opcode.WRQ)
+            client.send(build_data(1, b"all"), client.receive_packet()[1])
+        else:
+            fill(client)
+        ended_by_the_bound(served, client)
+        check_stalled(served)
+        assert served.completion().is_stuck
+        assert served.released == []
+        assert served.engine.live_objects()["transfers"] == 0
+        with Client(served.address) as other:
+            other.request("up", kind=Opcode.WRQ)
+            assert other.receive_packet()[0] == Ack(0), "the worker goes on"
+        cold_disk.set()
+        served.wait(lambda: served.released, "the release")
+    (released,) = served.released
+    assert released.transfer_id == served.completions[0].transfer_id
+    assert released.context == served.completions[0].context
+    supplied.close()
+
+
+def test_the_end_by_its_client_waits_for_a_write_as_long_and_no_longer(serve, tmp_path, cold_disk):
+    served = cold(serve, **BOUND)
+    supplied = Supplied(served, tmp_path / "up")
+    with Client(served.address) as client:
+        peer, _ = fill(client)
+        client.send(build_error(0, "changed my mind"), peer)
+        completion = served.completion()
+        assert (completion.outcome, completion.is_stuck) == (Outcome.PEER_ERROR, True)
+        cold_disk.set()
+        served.wait(lambda: served.released, "the release")
+    supplied.close()
+
+
+def test_stopping_with_a_stuck_upload_keeps_the_accounts(serve, tmp_path, cold_disk):
+    served = cold(serve, **BOUND)
+    supplied = Supplied(served, tmp_path / "up")
+    with Client(served.address) as client:
+        fill(client)
+        ended_by_the_bound(served, client)
+        check_stalled(served)
+        opening = threading.Timer(0.3, cold_disk.set)
+        opening.start()
+        served.engine.stop()
+        opening.join()
+    served.wait(lambda: served.released, "the release")
+    supplied.close()
 
 
 def test_a_commit_that_never_ends_ends_an_upload_at_the_bound(serve):

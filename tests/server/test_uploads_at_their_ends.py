@@ -17,6 +17,7 @@ from tests.server.upload_support import files_below, make_root, serve_uploads
 from tests.support.client import Client, Silence
 from tests.support.server import ServerThread, wait_for
 
+from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.content import reception
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Ack, Error, build_data, build_error
@@ -322,6 +323,35 @@ def test_fsync_that_never_ends_is_error_0_at_the_bound_and_the_file_never_appear
         with pytest.raises(Silence):
             client.receive(0.1)
     assert files_below(root) == {}
+
+
+def test_write_that_never_ends_is_told_at_the_bound_and_keeps_its_descriptor_until_it_does(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit, disk = tmp_path / "audit", threading.Event()
+
+    class ColdDisk(Engine):
+        """Its I/O threads begin when the disk is there."""
+
+        def _run_io(self) -> None:
+            disk.wait(20)
+            super()._run_io()
+
+    monkeypatch.setattr("snow_owl_tftp.server.assemble.Engine", ColdDisk)
+    keys = {"retransmit.stalled_give_up_s": 1}
+    with serve_audited(root, audit, **keys) as server, Client(server.address) as client:
+        before = open_descriptors()
+        peer = begin(client, "up/x")
+        client.send(build_data(1, b"all"), peer)
+        assert client.receive_packet(10)[0] == Error(0, "Server busy, try again")
+        wait_for(lambda: f"error={errno.ETIMEDOUT}" in server.log, "the failure in the log")
+        assert server.server.live_transfers == 0
+        assert open_descriptors() > before, "the write may still come to it"
+        disk.set()
+        wait_for(lambda: open_descriptors() <= before, "the file to be closed")
+        client.put("up/y", b"again")
+    assert files_below(root) == {"up/y": b"again"}
+    assert audited(audit)["write_failed"] == 1
 
 
 def test_file_that_takes_long_to_open_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ cdef enum:                        # Transfer.state
     T_COMMITTING = 6              # receiver: Python makes it durable and visible
     T_DALLY = 7                   # receiver: the last ACK is sent; it is repeated on demand
     T_ENDING = 8                  # ended, but I/O threads still hold buffers of it
+    T_STUCK = 9                   # the same, and its Completion has gone up: the disk may never come back
 
 cdef enum:                        # Transfer.superseded
     SUPERSEDED_NOT = 0
@@ -67,6 +68,7 @@ cdef enum:                        # Message.kind
     M_PROGRESS = 7                # up: how far a transfer of our own asking is
     M_REFUSED = 8                 # up: requests were refused by a limit
     M_FIRST_DATA = 9              # up: an upload whose file is not open has begun to arrive
+    M_RELEASED = 10               # up: nothing is written any more to the file of an upload that was stuck
     M_START = 16                  # down: a TransferPlan for a request
     M_ASK = 17                    # down: a TransferPlan of our own, on a socket of its own
     M_REFUSE = 18                 # down: the ERROR for a request, or silence

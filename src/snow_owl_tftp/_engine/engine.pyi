@@ -95,6 +95,8 @@ class Completion:
     @property
     def flow_hit(self) -> bool: ...
     @property
+    def is_stuck(self) -> bool: ...
+    @property
     def peer(self) -> tuple[str, int]: ...
     @property
     def local_address(self) -> str | None: ...
@@ -122,6 +124,12 @@ class Progress:
     def context(self) -> Any: ...
 
 class FirstData:
+    @property
+    def transfer_id(self) -> int: ...
+    @property
+    def context(self) -> Any: ...
+
+class Released:
     @property
     def transfer_id(self) -> int: ...
     @property
@@ -157,7 +165,7 @@ class ModeChange:
     @property
     def datagrams_per_s(self) -> int: ...
 
-Event: TypeAlias = Request | Completion | Answer | FirstData | Received | Progress | Refusals | ModeChange
+Event: TypeAlias = Request | Completion | Answer | FirstData | Received | Released | Progress | Refusals | ModeChange
 
 class Counters(TypedDict):
     epoll_wait_calls: int

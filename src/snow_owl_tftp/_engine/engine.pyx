@@ -128,7 +128,7 @@ cdef class Completion:
     cdef readonly int64_t blocks
     cdef readonly uint32_t datagrams_in, datagrams_out, retransmits, duplicate_acks, peak_window_blocks
     cdef readonly uint32_t blksize_bytes, windowsize_blocks
-    cdef readonly bint flow_hit
+    cdef readonly bint flow_hit, is_stuck
     cdef Peer _peer
     cdef Local _local
 
@@ -166,6 +166,12 @@ cdef class Progress:
 
 cdef class FirstData:
     """An upload whose plan had no descriptor begins to arrive.  Answer once: supply(), or commit() with an ERROR."""
+    cdef readonly uint64_t transfer_id
+    cdef readonly object context
+
+
+cdef class Released:
+    """Nothing is written any more to the descriptor of an upload whose Completion said is_stuck."""
     cdef readonly uint64_t transfer_id
     cdef readonly object context
 
@@ -375,8 +381,8 @@ cdef class Engine:
         return self._outbox.wake_fd
 
     def poll(self):
-        """Every event so far, in order: Request, Completion, Answer, FirstData, Received, Progress, Refusals,
-        ModeChange."""
+        """Every event so far, in order: Request, Completion, Answer, FirstData, Received, Released, Progress,
+        Refusals, ModeChange."""
         cdef Message *m = queue_take_all(&self._outbox)
         cdef Message *following
         cdef list events = []
@@ -394,6 +400,8 @@ cdef class Engine:
                 events.append(first_data_event(m))
             elif m.kind == M_RECEIVED:
                 events.append(received_event(m))
+            elif m.kind == M_RELEASED:
+                events.append(self._released(m))
             elif m.kind == M_PROGRESS:
                 events.append(progress_event(m))
             elif m.kind == M_REFUSED:
@@ -429,10 +437,18 @@ cdef class Engine:
         c.duplicate_acks = m.duplicate_acks
         c.peak_window_blocks = m.peak_window
         c.flow_hit = m.flow_hit
+        c.is_stuck = m.state == T_STUCK
         c._peer = m.peer
         c._local = m.local
         self._drop_recipe(m.recipe)
         return c
+
+    cdef Released _released(self, Message *m):
+        cdef Released r = Released.__new__(Released)
+        r.transfer_id = m.id
+        r.context = <object>m.recipe.context
+        self._drop_recipe(m.recipe)
+        return r
 
     cdef Answer _answer(self, Message *m):
         cdef Answer a = Answer.__new__(Answer)

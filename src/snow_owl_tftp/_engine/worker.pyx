@@ -286,8 +286,8 @@ cdef void prefer(Worker *w, Transfer *t) noexcept nogil:
         end(w, other, OUT_ABORTED, 0, b"the client sent another request", 31)
 
 
-cdef void release(Worker *w, Transfer *t) noexcept nogil:
-    """The slot becomes free: every index, queue and count forgets the transfer."""
+cdef void forget(Worker *w, Transfer *t) noexcept nogil:
+    """Every index, timer and count forgets the transfer."""
     if t.in_tids and t.flight.proven:
         remember(w, t.hash_tid, OF_ENDED)        # a late echo of it is no stranger's; of who never spoke there is none
     if t.rival:
@@ -304,6 +304,15 @@ cdef void release(Worker *w, Transfer *t) noexcept nogil:
         client_leave(w, t.client)
         t.client = -1
         w.counters.live_transfers -= 1
+
+
+cdef void release(Worker *w, Transfer *t) noexcept nogil:
+    """The slot becomes free, and the transfer is forgotten."""
+    forget(w, t)
+    free_slot(w, t)
+
+
+cdef void free_slot(Worker *w, Transfer *t) noexcept nogil:
     recipe_release(w.store, t.recipe, t.farewell, w.outbox)
     t.recipe = NULL
     t.farewell = NULL
@@ -395,17 +404,45 @@ cdef void end(Worker *w, Transfer *t, int outcome, int error, const uint8_t *tex
     if t.state == T_DALLY or t.recipe == NULL:
         release(w, t)                            # its Completion has gone up already
         return
-    if t.state == T_ENDING:
+    if t.state == T_ENDING or t.state == T_STUCK:
         return                                   # the first reason counts
     flush_own(w, t)                              # before complete() gives the recipe away
     t.payload_bytes = payload_acknowledged(t)
     if t.sink != NULL and t.sink.writing:
-        t.state = T_ENDING
+        owe_verdict(w, t, T_ENDING)
         t.ending = verdict(t, outcome, error, text, size)
-        wheel_remove(&w.wheel, t)
+        if error == ETIMEDOUT:
+            leave_stuck(w, t)                    # it has been waited for
         return
     complete(w, t, verdict(t, outcome, error, text, size))
     release(w, t)
+
+
+cdef void leave_stuck(Worker *w, Transfer *t) noexcept nogil:
+    """It has ended, and a write that was waited for long enough may never return: the Completion goes up, says that the
+    descriptor is still in use, and Released follows when it is not.  Only of what was supplied: who gave a descriptor
+    with the plan waits for the Completion."""
+    cdef Recipe *recipe = t.recipe
+    if t.ending == NULL or not t.sink.asked:
+        wheel_remove(&w.wheel, t)
+        return
+    so_add32(&recipe.refs, 1)                    # for Released
+    t.ending.state = T_STUCK
+    complete(w, t, t.ending)
+    t.recipe = recipe
+    forget(w, t)
+    t.state = T_STUCK
+
+
+cdef void tell_released(Worker *w, Transfer *t) noexcept nogil:
+    """The disk came back after all."""
+    cdef Message *m = message_new(M_RELEASED, t.id, NULL, 0)
+    if m != NULL:                                # else the descriptor stays open, for want of 500 bytes
+        m.worker = w.number
+        m.recipe = t.recipe
+        t.recipe = NULL
+        queue_push(w.outbox, m)
+    free_slot(w, t)
 
 
 cdef void fail(Worker *w, Transfer *t, int outcome, int error, int code, const char *text) noexcept nogil:
@@ -1573,7 +1610,7 @@ cdef void on_abort(Worker *w, Message *m) noexcept nogil:
     m.bytes[m.bytes_used] = 0
     if t.state == T_DALLY:
         release(w, t)                            # it went well: nothing to tell, the socket is wanted back
-    elif t.state != T_ENDING:
+    elif t.state != T_ENDING and t.state != T_STUCK:
         fail(w, t, OUT_ABORTED, 0, m.error, <char *>m.bytes)
 
 
@@ -1586,7 +1623,7 @@ cdef Transfer *asked_with(Worker *w, uint64_t context) noexcept nogil:
     cdef Transfer *t
     for i in range(w.slab_chunks * <uint32_t>SLAB_CHUNK):
         t = slot(w, i)
-        if t.state >= T_ASKING and t.state != T_ENDING and t.recipe != NULL and <uint64_t>t.recipe.context == context:
+        if T_ASKING <= t.state < T_ENDING and t.recipe != NULL and <uint64_t>t.recipe.context == context:
             return t
     return NULL
 
@@ -1621,7 +1658,7 @@ cdef void abort_all(Worker *w) noexcept nogil:
     cdef Transfer *t
     for i in range(w.slab_chunks * <uint32_t>SLAB_CHUNK):
         t = slot(w, i)
-        if t.state == T_FREE or t.state == T_ENDING:
+        if t.state == T_FREE or t.state == T_ENDING or t.state == T_STUCK:
             continue
         if t.state == T_REQUESTED:
             w.pending -= 1
@@ -1641,7 +1678,9 @@ cdef void on_written(Worker *w, Message *m) noexcept nogil:
     sink_written(t.sink, m.buffer, t.state == T_ACTIVE)
     if m.error and not t.sink.error:
         t.sink.error = m.error
-    if t.state == T_ENDING:
+    if t.state == T_STUCK:
+        tell_released(w, t)
+    elif t.state == T_ENDING:
         complete(w, t, t.ending)
         release(w, t)
     elif t.sink.error:
@@ -1809,6 +1848,9 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     cdef int act
     if t.state == T_DALLY:
         release(w, t)
+        return
+    if t.state == T_ENDING:
+        leave_stuck(w, t)
         return
     if (t.state == T_FLUSHING or t.state == T_COMMITTING or is_held(t)) and is_stalled(w, t):
         return

@@ -28,7 +28,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from snow_owl_tftp._engine.engine import Completion, Engine, FirstData, ModeChange, Received, Refusals, Request
+from snow_owl_tftp._engine.engine import (
+    Completion,
+    Engine,
+    FirstData,
+    ModeChange,
+    Received,
+    Refusals,
+    Released,
+    Request,
+)
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
 from snow_owl_tftp.plan import Outcome, Role
@@ -338,6 +347,8 @@ class Server:
             self._on_first_data(event)
         elif isinstance(event, Received):
             self._on_received(event)
+        elif isinstance(event, Released):
+            event.context.let_go()
         elif isinstance(event, Refusals):
             self._report.refused_by_limit(event)
         elif isinstance(event, ModeChange):
@@ -345,7 +356,10 @@ class Server:
 
     def _on_completion(self, completion: Completion) -> None:
         context = completion.context
-        context.let_go()
+        if completion.is_stuck:
+            context.abandon()  # its file may still be written to: Released follows
+        else:
+            context.let_go()
         if self._report.hears_successes or completion.outcome != Outcome.OK:
             self._report.completed(completion)
         if isinstance(context, UploadContext) and completion.outcome != Outcome.OK:

@@ -203,6 +203,9 @@ class UploadContext(TransferContext, ABC):
     async def commit(self, received_bytes: int) -> CommitRefusal | None:
         """Make the file durable and visible; None: the last ACK may be sent."""
 
+    def abandon(self) -> None:
+        """Give up what is not stored yet, and leave the sink as it is: a write that hangs has it."""
+
     @abstractmethod
     def let_go(self) -> None:
         """Close the sink, if there is one, without waiting; what was not committed is gone.

@@ -13,7 +13,7 @@ Invariants:
 - Every Upload that was begun is closed: by its Completion, by whoever discards its verdict, or at
   the end by `close`.
 - An upload of which nothing has arrived holds no descriptor: whoever sends WRQs and nothing else takes none away.
-- A descriptor is closed after the Completion only: until then the engine may write to it.
+- A descriptor is closed after the Completion only, or after Released: until then the engine may write to it.
 """
 
 import asyncio
@@ -285,6 +285,10 @@ class _Receiving(UploadContext):
         refusal = await self._desk.commit(self._upload, received_bytes, self._client)
         self.is_stored = refusal is None
         return refusal
+
+    def abandon(self) -> None:
+        """See UploadContext.abandon."""
+        self._upload.abandon()
 
     def let_go(self) -> None:
         """See UploadContext.let_go."""
