@@ -29,7 +29,7 @@ enum {
     SOCKETS = 192, BATCH = 32, PORTS = 256, NAMES = 256, KEPT = 512,
     WILD = 24,              /* one socket in so many */
     LIFE = 300,             /* datagrams, on average, before a socket gets another address and port */
-    PATIENCE_US = 250000,   /* a careful one waits so long for an answer before it asks for something else */
+    PATIENCE_US = 1500000,   /* a careful one waits so long for an answer before it asks for something else */
     BYTES = 2048,           /* the longest datagram but for a few */
     HUGE_BYTES = 65000,
     LOOK_EVERY = 1024,      /* datagrams between two looks at the server's queues */

@@ -87,7 +87,7 @@ def check(folder: Path, count: int) -> None:
     assert descriptors() <= before + 2
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_hostile_servers_get_no_wrong_file_past_the_client(tmp_path):
     check(tmp_path / "got", 400)
 
