@@ -29,7 +29,7 @@ enum {
     SOCKETS = 192, BATCH = 32, PORTS = 256, NAMES = 256, KEPT = 512,
     WILD = 24,              /* one socket in so many */
     LIFE = 300,             /* datagrams, on average, before a socket gets another address and port */
-    PATIENCE_US = 250000,   /* a careful one waits so long for an answer before it asks for something else */
+    PATIENCE_US = 1500000,   /* a careful one waits so long for an answer before it asks for something else */
     BYTES = 2048,           /* the longest datagram but for a few */
     HUGE_BYTES = 65000,
     LOOK_EVERY = 1024,      /* datagrams between two looks at the server's queues */
@@ -42,7 +42,7 @@ struct talk {               /* what a socket knows of its transfer */
     unsigned block;         /* of the last DATA or ACK heard */
     unsigned blksize;       /* of the last request */
     int is_wild;
-    uint64_t asked_us;      /* when it asked last */
+    uint64_t ask_us;        /* when it may ask again */
 };
 
 struct datagram { int size; uint8_t bytes[BYTES]; };
@@ -231,7 +231,8 @@ static int compose(struct datagram *d, struct talk *t) { /* returns the port tha
     keep_timeout_short(d);
     if (one_in(8)) kept[kept_count < KEPT ? kept_count++ : (int)any(KEPT)] = *d;
     if (d->size >= 2 && d->bytes[1] == 5 && !one_in(4)) t->tid = 0; /* as far as it knows that was the end */
-    if (is_request(d) || !t->tid) t->asked_us = now_us();
+    /* Nobody answers what is no request any more. */
+    if (is_request(d) || !t->tid) t->ask_us = now_us() + (is_request(d) ? PATIENCE_US : PATIENCE_US / 50);
     if (t->is_wild && one_in(25)) return ports[any(port_count)];
     return is_request(d) || !t->tid ? (t->is_wild && !is_request(d) ? tid_port(t) : ports[0]) : tid_port(t);
 }
@@ -278,7 +279,7 @@ static void hear(struct talk *t) {
         if (bytes[i][1] == 3 || bytes[i][1] == 4) t->block = bytes[i][2] << 8 | bytes[i][3];
         if (bytes[i][1] == 6) t->block = 0;
         if (bytes[i][1] != 5) t->tid = ntohs(from[i].sin_port);
-        else if (!one_in(8)) t->tid = 0;
+        else if (!one_in(8)) t->tid = 0, t->ask_us = 0;
     }
 }
 
@@ -323,7 +324,7 @@ static void open_talk(struct talk *t) {
 static int speak(struct talk *t) { /* returns how many datagrams left; 0: it waits for an answer */
     int sent;
     hear(t);
-    if (!t->is_wild && !t->tid && now_us() - t->asked_us < PATIENCE_US) return 0;
+    if (!t->is_wild && !t->tid && now_us() < t->ask_us) return 0;
     if (one_in(400)) sent = leave_huge(t);
     else if (!t->tid && !t->is_wild) sent = leave(t, 1 + one_in(8));
     else sent = leave(t, 1 + any(one_in(8) ? BATCH : 4));

@@ -47,7 +47,7 @@ def payload_of(block_index: int, size: int) -> bytes:
     return STREAM[start : start + size]
 
 
-@dataclass
+@dataclass(eq=False)
 class Conversation:
     """One request, and the port that answers it."""
 
@@ -271,6 +271,8 @@ class HostileServer:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.talks: dict[str, list[Conversation]] = {}
+        self._endless: list[Conversation] = []
+        """Those that repeat a datagram, one each turn."""
         self._seen: set[tuple[tuple[str, int], bytes]] = set()
         self._poll = selectors.EpollSelector()
         self._listener = self._socket()
@@ -317,10 +319,10 @@ class HostileServer:
                 self._on_request(datagram, peer)
             elif peer == key.data.peer:
                 key.data.hear(datagram)
-        for talks in self.talks.values():
-            for talk in talks:
-                if talk.repeats:
-                    talk.send(talk.repeats.pop())
+                self._note(key.data)
+        for talk in self._endless:
+            talk.send(talk.repeats.pop())
+        self._endless = [talk for talk in self._endless if talk.repeats]
 
     def _on_request(self, datagram: bytes, peer: tuple[str, int]) -> None:
         if datagram[:2] not in (b"\0\1", b"\0\2") or (peer, datagram) in self._seen:
@@ -333,6 +335,11 @@ class HostileServer:
         self._poll.register(talk.sock, selectors.EVENT_READ, talk)
         talks.append(talk)
         talk.begin()
+        self._note(talk)
+
+    def _note(self, talk: Conversation) -> None:
+        if talk.repeats and talk not in self._endless:
+            self._endless.append(talk)
 
     def right_files(self, name: str) -> list[bytes]:
         """Every file that the client may have taken `name` for."""

@@ -35,14 +35,14 @@ def check(victim: Victim) -> None:
     report = victim.check_quiet()
     print(report, flush=True)
     begun = report["counts"]["transfers_started"]
-    assert begun > 300, "else it was all refused at the door"
-    assert report["counts"]["flow_hits"] > 30
-    assert report["counts"]["blocks_received"] > 100
-    assert victim.honest_done >= 3
+    assert begun > 100, "else it was all refused at the door"
+    assert report["counts"]["flow_hits"] > 10
+    assert report["counts"]["blocks_received"] > 30
+    assert victim.honest_done >= 1
     victim.check_end()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_fuzzed_datagrams_harm_neither_the_server_nor_honest_clients(victim_of):
     """All four at once: each spends most of this test waiting for its last transfers to expire."""
     with contextlib.ExitStack() as running:

@@ -9,6 +9,7 @@ May know: how to start a Server, and its engine's events. Must not: answer anyth
 """
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -51,15 +52,23 @@ class CountedEngine(Engine):
 
 def udp_ports() -> list[int]:
     """Local ports of this process's UDP sockets over IPv4."""
-    mine = {str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()}
+    mine = set(open_names())
     rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
     return [int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in mine]
 
 
+def open_names() -> list[str]:
+    """What this process's descriptors lead to; threads of the server close some meanwhile."""
+    names = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            names.append(str(fd.readlink()))
+    return names
+
+
 def descriptors() -> int:
     """Without those of netascii copies: how many of them are kept is a bound of their cache, with tests of its own."""
-    open_now = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
-    return sum(not name.startswith("/memfd:netascii") for name in open_now)
+    return sum(not name.startswith("/memfd:netascii") for name in open_names())
 
 
 def resident_kb() -> int:
