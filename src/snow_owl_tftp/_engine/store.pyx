@@ -405,8 +405,8 @@ cdef void recipe_forget(Recipe *recipe, Message *message, Queue *outbox) noexcep
 
     Takes over a message, whatever was in it: memory to say so must not be missing.
     """
-    if so_add32(&recipe.refs, -1) != 0:
-        free(message)
+    if so_add32(&recipe.refs, -1) != 0 or message == NULL:
+        free(message)                            # NULL: of one that was stuck, and even then there was no memory
         return
     message.kind = M_RETIRED
     message.recipe = recipe
