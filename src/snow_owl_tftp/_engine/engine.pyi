@@ -209,6 +209,9 @@ class Counters(TypedDict):
     file_copies: int
     files_open: int
     files_evicted: int
+    file_jobs_expired: int
+    file_threads: int
+    file_threads_hung: int
 
 class Engine:
     def __init__(
@@ -240,6 +243,7 @@ class Engine:
         min_retries: int = 3,
         source_linger_ns: int = 10000000000,
         sink_buffer_bytes: int = 65536,
+        io_patience_ns: int = 10000000000,
         tell_modes: bool = False,
     ) -> None: ...
     def add_listener(
@@ -285,5 +289,8 @@ class Engine:
     def drain(self) -> None: ...
     def forget_flows(self) -> None: ...
     def stop(self) -> None: ...
+    def is_sick(self, device: int) -> bool: ...
+    @property
+    def hung_threads(self) -> int: ...
     def counters(self, worker: int | None = None) -> Counters: ...
     def live_objects(self) -> dict[str, int]: ...
