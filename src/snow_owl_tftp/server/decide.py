@@ -7,24 +7,21 @@ loop's business; what it decides is carried out by `core` and told by `report`.
 
 Invariants:
 - `decide` never waits for a disk: what cannot be answered from the kernel's caches goes to a small
-  pool of threads, and comes back as a future. At most `_MAX_SLOW_OPENS` wait there, and half of them for
-  one directory of the root; a request beyond is told that the server is busy, and its client asks again.
+  pool of threads, and comes back as a future (see `slow_opens`). At most `_MAX_SLOW_OPENS` wait there.
 - A Verdict that is not carried out must be discarded, since it may hold a descriptor.
 - A peer's bytes end here as BadPacket or RefusedError. Any other exception is our bug and rises.
 """
 
-import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
-from snow_owl_tftp.content.names import fold, spellings_of
+from snow_owl_tftp.content.names import spellings_of
 from snow_owl_tftp.content.translate import NetasciiCache
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
@@ -39,6 +36,7 @@ from snow_owl_tftp.protocol.packets import (
     refuse_malformed_untrusted,
 )
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
 
 __all__ = [
     "Accepted",
@@ -61,11 +59,11 @@ Flow: TypeAlias = tuple[int, bytes, bytes]
 
 _SLOW_OPEN_THREADS: Final = 32
 _SLOW_OPEN_THREADS_PER_KEY: Final = 8
-"""For one directory of the root: a network mount that hangs holds a thread a request, and must leave some to others."""
+"""For one device: a network mount that hangs holds a thread a request, and must leave some to others ..."""
+_SLOW_OPEN_SPARES: Final = 8
+"""... and so many that hang are replaced: what was asked first need not be what the next one has to wait for."""
 _MAX_SLOW_OPENS: Final = 1024
 """Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
-_MAX_SLOW_OPENS_PER_KEY: Final = 512
-"""Of one directory of the root, for the same reason."""
 
 
 class Asked(Protocol):
@@ -220,7 +218,11 @@ def refuse(request: Request | None, error: RefusedError) -> Refused:
 
 
 class FileDecider:
-    """Serves the files below `root_dir`."""
+    """Serves the files below `root_dir`.
+
+    Attributes:
+        slow_opens: Where names wait that are in no cache.
+    """
 
     def __init__(self, settings: Settings, uploads: WriteDecider | None = None) -> None:
         """Open the root and compile the rules.
@@ -243,8 +245,10 @@ class FileDecider:
         self._root_dir = settings.root_dir
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._offers_flows = settings.performance.platform.batch.enable_flows
-        self._slow_opens = 0
-        self._threads = PatientThreads(_SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open")
+        self._threads = PatientThreads(
+            _SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open", max_spares=_SLOW_OPEN_SPARES
+        )
+        self.slow_opens = SlowOpens(self._threads, _MAX_SLOW_OPENS)
 
     def close(self) -> None:
         """Close the root; call it when no server uses this decider any more."""
@@ -267,7 +271,7 @@ class FileDecider:
         self._offers_flows = settings.performance.platform.batch.enable_flows
 
     @property
-    def threads(self) -> Executor:
+    def threads(self) -> PatientThreads:
         """For whoever else must look at the root without waiting for it."""
         return self._threads
 
@@ -352,23 +356,20 @@ class FileDecider:
         )
 
     def _decide_later(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict | Awaitable[Verdict]:
-        key = _directory_of(request.filename)
-        if self._slow_opens >= _MAX_SLOW_OPENS or self._threads.waiting_for(key) >= _MAX_SLOW_OPENS_PER_KEY:
+        def find(may_wait_on: int | None) -> Verdict:
+            return self._decide_slowly(transfer_id, datagram, request, may_wait_on)
+
+        def refuse_busy() -> Verdict:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
-        self._slow_opens += 1
-        opening = self._threads.submit_for(key, self._decide_slowly, transfer_id, datagram, request)
-        future = asyncio.wrap_future(opening)
-        future.add_done_callback(lambda done: self._note_opened(done, opening))
-        return future
 
-    def _note_opened(self, done: "asyncio.Future[Verdict]", opening: "Future[Verdict]") -> None:
-        self._slow_opens -= 1
-        if done.cancelled():
-            # The server stopped; a thread that is opening goes on, and nobody waits for what it finds.
-            opening.add_done_callback(_discard)
+        return self.slow_opens.decide(self._tree.device_of(request.filename), find, refuse_busy)
 
-    def _decide_slowly(self, transfer_id: int, datagram: bytes, request: Request) -> Verdict:
+    def _decide_slowly(self, transfer_id: int, datagram: bytes, request: Request, may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool."""
+        if may_wait_on is not None:
+            device = self._tree.device_of(request.filename, may_wait_on)
+            if device != may_wait_on:
+                raise Elsewhere(device)
         try:
             return self._accept(transfer_id, datagram, request, self._open_slowly(request))
         except RefusedError as error:
@@ -382,14 +383,3 @@ class FileDecider:
             return self._netascii.translate(file)
         finally:
             file.close()
-
-
-def _directory_of(name: str) -> bytes:
-    """Return the directory of the root that a name leads through, by its text; b".": none."""
-    directory, slash, _ = fold(spellings_of(name)[0]).partition(b"/")
-    return directory if slash else b"."
-
-
-def _discard(opening: "Future[Verdict]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().discard()
