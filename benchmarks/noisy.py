@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the file system that falls ill is the tests' own
 
 from tests.support.attacks import ATTACKS, Attack
-from tests.support.fuse import SickMount
+from tests.support.fuse import Fuse
 
 from snow_owl_tftp.client.bench.load import Load, quantile
 
@@ -129,10 +129,10 @@ def run(name: str, seconds: float) -> dict[str, Any]:
         (folder / "root" / "sick").mkdir(parents=True)
         (folder / "root" / "good").write_bytes(CONTENT)
         attack.prepare(folder)
-        sick = stack.enter_context(SickMount(folder / "root" / "sick", SICK_FILES)) if attack.ill else None
+        sick = stack.enter_context(Fuse(folder / "root" / "sick", SICK_FILES)) if attack.ill else None
         server, port = stack.enter_context(serve(attack, folder))
         if sick:
-            stack.callback(sick.recover)  # else nobody can end what hangs, SIGKILL included
+            stack.callback(sick.go_on)  # else nobody can end what hangs, SIGKILL included
         load = PacedLoad("127.0.0.1", port, "good", CONTENT, clients=CLIENTS, **LOCK_STEP)
         stack.callback(load.close)
         load.learn(5)

@@ -185,7 +185,7 @@ def test_no_race_of_very_many_mixes_a_netascii_copy(base: Path, rng: random.Rand
 
 # ---- uploads
 
-UPLOAD_PATHS = (b"up/d/new", b"up/d/file", b"up/one", b"up/two", b"up/deep/er/new", b"up/deep/er/made/new")
+UPLOAD_PATHS = (b"up/d/new", b"up/d/file", b"up/one", b"up/two", b"up/deep/er/new", b"up/deep/er/made/new", b"up/still")
 MODES = ("refuse", "replace", "version", "replace_writable")
 AT_ONCE = 2500
 """Uploads of one race; what has names is looked at between two, while nothing moves."""
@@ -208,14 +208,15 @@ def tidy(base: Path) -> None:
             continue
         assert not is_staging_name(os.fsencode(path.name)), f"{path} is left over"
         assert is_whole(path.read_bytes()), f"{path} is not whole"
-        if path.name not in ("one", "two", "lure"):  # these change places
+        if path.name not in ("one", "two", "lure", "still"):  # these change places, or are there from the beginning
             path.unlink()
 
 
 def race_uploads(base: Path, make: MakeResolver, rng: random.Random, count: int, on_existing: str) -> None:
     area = UploadArea(base / "root", make_resolver=make)
-    (base / "root/up/two").write_bytes(whole(rng))
-    for name in ("one", "two"):
+    for name in ("two", "still"):
+        (base / "root/up" / name).write_bytes(whole(rng))
+    for name in ("one", "two", "still"):
         (base / "root/up" / name).chmod(0o666)
     outcomes, swaps_total = Counter[str](), 0
     while (left := count - outcomes.total()) > 0:

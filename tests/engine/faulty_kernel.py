@@ -257,6 +257,84 @@ def files_not_read_before_do_not_wait_for_a_slow_one(root: Path) -> None:
 
 
 @scene
+def who_waits_for_a_read_that_hangs_is_told_in_time(root: Path) -> None:
+    """Its thread is replaced, so what else lies on the disk is served; and the file itself, once the disk is back."""
+    (root / "hangs").write_bytes(CONTENT)
+    for number in range(4):
+        (root / f"cold{number}").write_bytes(CONTENT)
+    with Scene(root, io_threads=1, io_patience_ns=500_000_000, give_up_ns=60_000_000_000) as served:
+        fault(slow_inode=(root / "hangs").stat().st_ino, slow_ms=4000)
+        began = time.monotonic()
+        with Client(served.address, timeout_s=60) as client, pytest.raises(Refused, match="Server busy") as refused:
+            client.get("hangs")
+        assert refused.value.code == 0
+        assert 0.4 < time.monotonic() - began < 2.5
+        completion = served.completion()
+        assert (completion.outcome, completion.error) == (Outcome.LOCAL_IO_ERROR, errno.EBUSY)
+        assert served.engine.counters()["file_threads_hung"] == 1
+        assert served.engine.counters()["file_jobs_expired"] == 1
+        fault(slow_ms=0)
+        for number in range(4):
+            get(served, f"cold{number}")
+        get(served, "hangs")
+        assert time.monotonic() - began < 4, "the thread that hangs has not come back yet"
+        served.wait(lambda: served.engine.counters()["file_threads_hung"] == 0)
+
+
+@scene
+def so_much_hangs_on_a_device_that_its_files_are_refused(root: Path) -> None:
+    (root / "hangs").write_bytes(CONTENT)
+    device = root.stat().st_dev
+    with Scene(root, io_threads=1, io_patience_ns=200_000_000, give_up_ns=60_000_000_000) as served:
+
+        def try_to_start(event: Any, request: Any) -> None:
+            try:
+                served.engine.start(served.send_plan(event, request))
+            except OSError as error:
+                served.engine.refuse(event.transfer_id, build_error(0, f"start raises {errno.errorcode[error.errno]}"))
+
+        fault(slow_inode=(root / "hangs").stat().st_ino, slow_ms=6000)
+        assert not served.engine.is_sick(device)
+        for _ in range(8):
+            with Client(served.address, timeout_s=60) as client, pytest.raises(Refused, match="Server busy"):
+                client.get("hangs")  # each has a source of its own, since the one before has failed
+        served.wait(lambda: served.engine.is_sick(device))
+        assert served.engine.counters()["file_threads"] <= 1 + 8 + 1 + 1  # of the device; spares; idle
+        served.on_request = try_to_start
+        with Client(served.address) as client, pytest.raises(Refused, match="start raises EBUSY"):
+            client.get("hangs")
+        served.on_request = None
+        served.wait(lambda: not served.engine.is_sick(device))
+        fault(slow_ms=0)
+        get(served, "hangs")
+        served.wait(lambda: served.engine.counters()["file_threads_hung"] == 0)
+
+
+@scene
+def stop_leaves_behind_what_hangs_and_frees_it_later(root: Path) -> None:
+    (root / "hangs").write_bytes(CONTENT)
+    served = Served(root, io_threads=1)
+    fault(slow_inode=(root / "hangs").stat().st_ino, slow_ms=5000)
+    with Client(served.address) as client:
+        client.request("hangs")
+        served.wait(lambda: served.counter("live_transfers") == 1)
+        time.sleep(0.2)
+        began = time.monotonic()
+        served.stop()
+        assert time.monotonic() - began < 3
+    assert served.engine.hung_threads == 1
+    assert [one.outcome for one in served.completions] == [Outcome.ABORTED]
+    descriptor = next(Path("/proc/self/fd").iterdir()).parent
+    names = lambda: [str(one.readlink()) for one in descriptor.iterdir() if one.exists()]  # noqa: E731
+    served.completions.clear()
+    del served.engine
+    end = time.monotonic() + 10
+    while any("hangs" in name for name in names()):
+        assert time.monotonic() < end, "its descriptor is still open"
+        time.sleep(0.05)
+
+
+@scene
 def a_slow_disk_is_not_charged_to_the_peer(root: Path) -> None:
     """Each chunk takes longer than a peer may; the first window that waits has 15 of its 16 blocks in flight."""
     content = CONTENT * 4

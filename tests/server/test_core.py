@@ -292,7 +292,7 @@ def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
 
     monkeypatch.setattr(FileTree, "open_cached", would_block)
     monkeypatch.setattr(FileTree, "open_for_reading", wait)
-    monkeypatch.setattr("snow_owl_tftp.server.decide._MAX_SLOW_OPENS", 3)
+    monkeypatch.setattr("snow_owl_tftp.server.decide._MAX_SLOW_OPENS", 6)  # and half of them of one device
     with serve_in_thread(root) as server:
         waiting = [Client(server.address) for _ in range(3)]
         for client in waiting:

@@ -13,7 +13,7 @@ from tests.support.client import Client, Refused
 from tests.support.server import serve_in_thread, wait_for
 
 from snow_owl_tftp.content.files import FileTree, WouldBlock
-from snow_owl_tftp.server import decide
+from snow_owl_tftp.server import decide, patient
 from snow_owl_tftp.server.patient import PatientThreads
 
 DEADLINE_S = 20
@@ -62,7 +62,7 @@ def test_request_is_refused_where_no_thread_is_to_be_had(tmp_path: Path, monkeyp
     monkeypatch.setattr(FileTree, "open_cached", _would_block)
     with serve_in_thread(tmp_path / "root") as server, Client(server.address) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(PatientThreads, "_start_thread", _no_thread)
+            patch.setattr(patient.apart, "start", _no_thread)
             with pytest.raises(Refused, match="ERROR 0: Server busy, try again"):
                 client.get("file")
         assert client.get("file").payload == b"content"
@@ -94,6 +94,63 @@ def test_one_key_never_has_more_threads_than_it_may_and_others_have_theirs(relea
     release.set()
     assert all(future.result(DEADLINE_S) is None for future in stuck)
     wait_for(lambda: threads.waiting_for(b"dead") == 0, "the end of the last")
+    threads.shutdown()
+
+
+def test_what_hangs_is_replaced_up_to_a_bound(release: threading.Event) -> None:
+    threads, hanging = PatientThreads(9, 1, "test", max_spares=2, hang_s=0.05), threading.Semaphore(0)
+
+    def hang() -> None:
+        hanging.release()
+        release.wait(DEADLINE_S)
+
+    stuck = [threads.submit_for(7, hang) for _ in range(5)]
+    for _ in range(3):
+        assert hanging.acquire(timeout=DEADLINE_S)
+    wait_for(lambda: threads.is_stuck(7), "all three to count as hanging")
+    assert not hanging.acquire(timeout=0.3)  # no fourth one
+    assert threads.busy_total == 3
+    assert not threads.is_stuck(8)
+    assert not threads.finish(0.01)
+    release.set()
+    assert all(future.result(DEADLINE_S) is None for future in stuck)
+    assert threads.finish(DEADLINE_S)
+    assert not threads.is_stuck(7)
+    threads.shutdown()
+
+
+def test_key_that_is_well_gets_a_thread_though_all_others_hang(release: threading.Event) -> None:
+    threads = PatientThreads(4, 2, "test")
+    for key in range(20):
+        threads.submit_for(key, release.wait, DEADLINE_S)
+    assert threads.submit_for("well", int, 5).result(DEADLINE_S) == 5
+    release.set()
+    threads.shutdown()
+
+
+def test_what_nobody_waits_for_any_more_is_dropped(release: threading.Event) -> None:
+    threads, done = PatientThreads(1, 1, "test"), list[int]()
+    running = threads.submit_for(7, release.wait, DEADLINE_S)
+    wait_for(lambda: threads.busy_total == 1, "the only thread to be at work")
+    waiting = [threads.submit_for(7, done.append, number) for number in range(100)]
+    for future in waiting[:99]:
+        future.cancel()
+    assert threads.waiting_for(7) == 2
+    release.set()
+    assert running.result(DEADLINE_S)
+    waiting[99].result(DEADLINE_S)
+    assert done == [99]
+    threads.shutdown()
+
+
+def test_threads_that_nobody_needs_end(monkeypatch: pytest.MonkeyPatch, release: threading.Event) -> None:
+    monkeypatch.setattr(patient, "_IDLE_S", 0.05)
+    threads = PatientThreads(20, 20, "many")
+    busy = [threads.submit_for(7, release.wait, DEADLINE_S) for _ in range(20)]
+    wait_for(lambda: threads.busy_total == 20, "twenty threads")
+    release.set()
+    assert all(future.result(DEADLINE_S) for future in busy)
+    wait_for(lambda: sum(one.name.startswith("many") for one in threading.enumerate()) <= 1, "the end of most threads")
     threads.shutdown()
 
 
@@ -132,22 +189,6 @@ def test_process_ends_although_a_thread_hangs() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=DEADLINE_S, check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "directory"),
-    [
-        ("nfs/a", b"nfs"),
-        ("/nfs//x/a", b"nfs"),
-        ("a/../nfs/x", b"nfs"),
-        ("../nfs/x", b"nfs"),
-        ("file", b"."),
-        ("x/..", b"."),
-        ("", b"."),
-    ],
-)
-def test_names_hang_together_by_their_first_directory(name: str, directory: bytes) -> None:
-    assert decide._directory_of(name) == directory
-
-
 def test_directory_that_hangs_costs_its_own_files_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: threading.Event
 ) -> None:
@@ -166,7 +207,8 @@ def test_directory_that_hangs_costs_its_own_files_only(
 
     monkeypatch.setattr(FileTree, "open_cached", would_block)
     monkeypatch.setattr(FileTree, "open_for_reading", hang)
-    monkeypatch.setattr(decide, "_MAX_SLOW_OPENS_PER_KEY", 40)
+    monkeypatch.setattr(FileTree, "device_of", lambda self, name, may_wait_on=None: 7 if name.startswith("dead") else 8)
+    monkeypatch.setattr(decide, "_MAX_SLOW_OPENS", 80)
     with serve_in_thread(root) as server, Client(server.address) as client:
         stuck = [Client(server.address) for _ in range(40)]
         for number, one in enumerate(stuck):

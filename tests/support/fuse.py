@@ -1,137 +1,196 @@
-"""A file system that falls ill when told to: read-only, one folder, spoken over /dev/fuse without a library.
+"""A file system of our own over /dev/fuse, without a library, that hangs where a test wants it to.
 
-    with SickMount(folder, {"boot.img": b"..."}) as sick:     # in a mount namespace of the test's own
-        sick.hang("read")                                      # from now on nobody's read returns ...
-        sick.recover()                                         # ... before this
+    @own_mounts
+    def test_…(tmp_path):
+        with Fuse(tmp_path / "mnt", {"a": b"content"}) as fuse:
+            fuse.hang("read")        # whoever reads waits in the kernel, and not even SIGKILL ends that
+            …
+            fuse.go_on()
 
-May know: fuse(4) and linux/fuse.h. Must not: know the server.
-Invariants: nothing hangs longer than the `with`, whose end answers all that waits; threads are bounded, and what
-exceeds them waits in the kernel, as it does before a file server that has died.
+May know: the protocol, as far as the tests need it (include/uapi/linux/fuse.h). Must not: mount anywhere but in a mount
+namespace of its own, and leave anybody waiting: leaving the context answers everything.
 """
 
+import contextlib
 import ctypes
 import errno
+import functools
 import os
 import struct
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
-THREADS: Final = 16
-MAX_REQUEST_BYTES: Final = 1 << 20
-MNT_DETACH: Final = 2  # sys/mount.h
-ROOT: Final = 1  # FUSE_ROOT_ID
-VALID_S: Final = 3600  # the kernel need not ask again; `hang` is about what is asked for the first time
+import pytest
 
-# linux/fuse.h, enum fuse_opcode
-LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, FLUSH, INIT, OPENDIR, INTERRUPT, DESTROY, BATCH_FORGET = (
-    *(1, 2, 3, 14, 15, 17, 18, 25, 26, 27, 36, 38, 42),
-)
-SILENT: Final = {FORGET, INTERRUPT, BATCH_FORGET}
-NAMES: Final = {LOOKUP: "lookup", GETATTR: "getattr", OPEN: "open", READ: "read", FLUSH: "flush"}
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNS: Final = 0x20000
+_MS_REC: Final = 0x4000
+_MS_PRIVATE: Final = 1 << 18
+_MNT_DETACH: Final = 2
 
-IN_HEADER: Final = struct.Struct("<IIQQIIII")  # length, opcode, unique, node, uid, gid, pid, padding
-OUT_HEADER: Final = struct.Struct("<IiQ")  # length, -errno, unique
-ATTR: Final = struct.Struct("<6Q10I")
-INIT_OUT: Final = struct.Struct("<IIIIHHIIHH32x")
-LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _WRITE, _STATFS, _RELEASE = 1, 2, 3, 14, 15, 16, 17, 18
+_FSYNC, _FLUSH, _INIT, _OPENDIR, _RELEASEDIR, _CREATE, _INTERRUPT, _DESTROY, _BATCH_FORGET = (
+    20, 25, 26, 27, 29, 35, 36, 38, 42,
+)  # fmt: skip
+_NAMES: Final = {
+    _LOOKUP: "lookup", _OPEN: "open", _READ: "read", _WRITE: "write", _FLUSH: "flush", _CREATE: "create",
+}  # fmt: skip
+_READERS: Final = 24
+"""Threads that take questions; one that hangs holds one. Beyond them a question hangs where SIGKILL still reaches."""
+
+_T = TypeVar("_T", bound=Callable[..., None])
 
 
-class SickMount:
-    """The mount, and the threads that answer for it."""
+def own_mounts(test: _T) -> _T:
+    """Plays a test in a thread with a mount namespace of its own; skips it where that is not allowed."""
 
-    def __init__(self, folder: Path, files: Mapping[str, bytes]) -> None:
-        """Mount over `folder`.
+    @functools.wraps(test)
+    def play(*arguments: Any, **named: Any) -> None:
+        outcome: list[BaseException] = []
 
-        Raises:
-            OSError: No /dev/fuse, or no right to mount here.
-        """
-        self._folder = folder
-        self._names = list(files)
-        self._contents = list(files.values())
+        def run() -> None:
+            try:
+                _enter_own_namespace()
+                test(*arguments, **named)
+            except BaseException as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        if outcome:
+            raise outcome[0]
+
+    return play  # type: ignore[return-value]
+
+
+def _enter_own_namespace() -> None:
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/fuse")
+    if _libc.unshare(_CLONE_NEWNS) or _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None):
+        pytest.skip(f"needs a mount namespace: {os.strerror(ctypes.get_errno())}")
+
+
+class Fuse:
+    """Files of one directory.
+
+    Attributes:
+        asked: How often each kind of question came.
+        stuck: Questions that hang now.
+    """
+
+    def __init__(self, where: Path, files: dict[str, bytes]) -> None:
+        where.mkdir(exist_ok=True)
+        self.where = where
+        self.asked: Counter[str] = Counter()
+        self.stuck = 0
+        self._files = {name: bytearray(content) for name, content in files.items()}
+        self._names = list(self._files)
         self._hanging: frozenset[str] = frozenset()
-        self._well = threading.Condition()
-        self.asked_total = 0
-        self._fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-        options = f"fd={self._fd},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}".encode()
-        if LIBC.mount(b"sick", bytes(folder), b"fuse", 0, options) != 0:
-            problem = ctypes.get_errno()
-            os.close(self._fd)
-            raise OSError(problem, f"mount of FUSE: {os.strerror(problem)}")
-        for _ in range(THREADS):
-            threading.Thread(target=self._serve, daemon=True).start()
-
-    def hang(self, *operations: str) -> None:
-        """From now on these never return: "lookup", "getattr", "open", "read", "flush"."""
-        with self._well:
-            self._hanging = frozenset(operations)
-
-    def recover(self) -> None:
-        """Answer what waits, and everything that follows."""
-        with self._well:
-            self._hanging = frozenset()
-            self._well.notify_all()
+        self._flows = threading.Event()
+        self._flows.set()
+        self._lock = threading.Lock()
+        self._readers = _READERS
 
     def __enter__(self) -> Self:
+        self._fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        options = f"fd={self._fd},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+        if _libc.mount(b"test", os.fsencode(self.where), b"fuse", 0, options) != 0:
+            error = ctypes.get_errno()
+            os.close(self._fd)
+            pytest.skip(f"cannot mount FUSE: {os.strerror(error)}")
+        for _ in range(_READERS):
+            threading.Thread(target=self._serve, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.recover()
-        LIBC.umount2(bytes(self._folder), MNT_DETACH)
-        os.close(self._fd)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.go_on()
+        _libc.umount2(os.fsencode(self.where), _MNT_DETACH)  # when nobody uses it any more the readers end
+
+    def hang(self, *questions: str) -> None:
+        """Answers no such question from now on: lookup, open, read, write, flush, create."""
+        self._flows.clear()
+        self._hanging = frozenset(questions)
+
+    def go_on(self) -> None:
+        """Answers everything, what waits as well."""
+        self._hanging = frozenset()
+        self._flows.set()
 
     def _serve(self) -> None:
+        """The last reader closes the descriptor: another file's may have its number then."""
+        self._answer_all()
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                os.close(self._fd)
+
+    def _answer_all(self) -> None:
         while True:
             try:
-                message = os.read(self._fd, MAX_REQUEST_BYTES)
-            except OSError as problem:
-                if problem.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):  # ENOENT: a request that was interrupted
+                question = os.read(self._fd, 1 << 20)
+            except OSError as error:
+                if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
                     continue
-                return  # ENODEV, EBADF: unmounted
-            _, opcode, unique, node, *_ = IN_HEADER.unpack_from(message)
-            if opcode in SILENT:
+                return
+            _, opcode, unique, node = struct.unpack_from("<IIQQ", question)
+            if opcode in (_FORGET, _BATCH_FORGET, _INTERRUPT):
                 continue
-            self._wait_while_ill(NAMES.get(opcode, ""))
-            code, answer = self._answer(opcode, node, message[IN_HEADER.size :])
-            try:
-                os.write(self._fd, OUT_HEADER.pack(OUT_HEADER.size + len(answer), -code, unique) + answer)
-            except OSError as problem:
-                if problem.errno != errno.ENOENT:  # who asked has been killed meanwhile
-                    return
-
-    def _wait_while_ill(self, operation: str) -> None:
-        with self._well:
-            self.asked_total += 1
-            while operation in self._hanging:
-                self._well.wait()
+            name = _NAMES.get(opcode, "")
+            self.asked[name] += 1
+            if name in self._hanging:
+                with self._lock:
+                    self.stuck += 1
+                self._flows.wait()
+                with self._lock:
+                    self.stuck -= 1
+            status, answer = self._answer(opcode, node, question[40:])
+            with contextlib.suppress(OSError):  # whoever asked is gone
+                os.write(self._fd, struct.pack("<IiQ", 16 + len(answer), -status, unique) + answer)
+            if opcode == _DESTROY:
+                return
 
     def _answer(self, opcode: int, node: int, body: bytes) -> tuple[int, bytes]:
-        """Returns an errno and what follows the header."""
-        if opcode == INIT:
-            return 0, INIT_OUT.pack(7, 31, 1 << 17, 0, 64, 48, 1 << 17, 1, 32, 0)
-        if opcode == LOOKUP:
+        if opcode == _INIT:
+            return 0, struct.pack("<IIIIHHIIHH", 7, 31, 131072, 0, 64, 48, 131072, 1, 32, 0) + bytes(32)
+        if opcode == _LOOKUP:
             name = body.rstrip(b"\0").decode()
-            if name not in self._names:
-                return errno.ENOENT, b""
-            node = self._names.index(name) + ROOT + 1
-            return 0, struct.pack("<QQQQII", node, 1, VALID_S, VALID_S, 0, 0) + self._attributes(node)
-        if opcode == GETATTR:
-            return 0, struct.pack("<QII", VALID_S, 0, 0) + self._attributes(node)
-        if opcode in (OPEN, OPENDIR):
+            return (0, self._entry(name)) if name in self._files else (errno.ENOENT, b"")
+        if opcode == _GETATTR:
+            return 0, struct.pack("<QII", 3600, 0, 0) + self._attributes(node)
+        if opcode in (_OPEN, _OPENDIR):
             return 0, struct.pack("<QII", 1, 0, 0)
-        if opcode == READ:
+        if opcode == _READ:
             _, offset, size = struct.unpack_from("<QQI", body)
-            return 0, self._contents[node - ROOT - 1][offset : offset + size]
-        if opcode == STATFS:
-            return 0, struct.pack("<5Q4I24x", 1000, 1000, 1000, 1000, 1000, 4096, 255, 4096, 0)
-        return (0 if opcode in (RELEASE, FLUSH) else errno.ENOSYS), b""
+            return 0, bytes(self._content(node)[offset : offset + size])
+        if opcode == _CREATE:
+            name = body[16:].rstrip(b"\0").decode()
+            self._files[name] = bytearray()
+            self._names.append(name)
+            return 0, self._entry(name) + struct.pack("<QII", 1, 0, 0)
+        if opcode == _WRITE:
+            _, offset, size = struct.unpack_from("<QQI", body)
+            self._content(node)[offset : offset + size] = body[40 : 40 + size]
+            return 0, struct.pack("<II", size, 0)
+        if opcode == _STATFS:
+            return 0, struct.pack("<QQQQQIIII", 1000, 1000, 1000, 1000, 1000, 4096, 255, 4096, 0) + bytes(24)
+        if opcode in (_RELEASE, _RELEASEDIR, _FLUSH, _FSYNC, _DESTROY):
+            return 0, b""
+        return errno.ENOSYS, b""
+
+    def _content(self, node: int) -> bytearray:
+        return self._files[self._names[node - 2]]
+
+    def _entry(self, name: str) -> bytes:
+        node = self._names.index(name) + 2
+        return struct.pack("<QQQQII", node, 1, 3600, 3600, 0, 0) + self._attributes(node)
 
     def _attributes(self, node: int) -> bytes:
-        is_root = node == ROOT
-        size = 0 if is_root else len(self._contents[node - ROOT - 1])
-        mode = 0o40755 if is_root else 0o100644
-        return ATTR.pack(node, size, 8, 1, 1, 1, 0, 0, 0, mode, 1, os.getuid(), os.getgid(), 0, 4096, 0)
+        is_root = node == 1
+        size = 0 if is_root else len(self._content(node))
+        mode, links = (0o40755, 2) if is_root else (0o100644, 1)
+        return struct.pack("<QQQQQQIIIIIIIIII", node, size, 8, 1, 1, 1, 0, 0, 0, mode, links, 0, 0, 0, 4096, 0)

@@ -114,6 +114,7 @@ cdef struct Source:
     uint8_t *chunks               # CHUNK_ state per CHUNK_BYTES, atomic
     uint32_t chunk_count
     uint8_t loading               # atomic: 1 while an I/O thread is at it
+    uint8_t served                # a chunk of it was there once: some client has a part of the file
     int failed_errno              # of the first read that failed
     uint64_t idle_since_ns        # when the last user left; 0: it goes at once
     uint64_t checked              # token (worker and round) of the last look that found it unchanged
@@ -169,6 +170,7 @@ cdef struct Sink:
     uint8_t asked                 # Python was told that the descriptor is wanted
     Source *compared              # a load generator's: what the payload must be; the recipe's reference
     uint32_t *live                # the engine's count of sinks
+    uint64_t device               # of the file; 0: not looked at yet
 
 cdef struct Transfer:
     Flight flight

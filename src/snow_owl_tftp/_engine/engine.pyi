@@ -233,6 +233,9 @@ class Counters(TypedDict):
     file_copies: int
     files_open: int
     files_evicted: int
+    file_jobs_expired: int
+    file_threads: int
+    file_threads_hung: int
 
 class Engine:
     def __init__(
@@ -266,6 +269,7 @@ class Engine:
         stalled_give_up_ns: int = 300000000000,
         source_linger_ns: int = 10000000000,
         sink_buffer_bytes: int = 65536,
+        io_patience_ns: int = 10000000000,
         tell_modes: bool = False,
     ) -> None: ...
     def add_listener(
@@ -312,5 +316,8 @@ class Engine:
     def drain(self) -> None: ...
     def forget_flows(self) -> None: ...
     def stop(self) -> None: ...
+    def is_sick(self, device: int) -> bool: ...
+    @property
+    def hung_threads(self) -> int: ...
     def counters(self, worker: int | None = None) -> Counters: ...
     def live_objects(self) -> dict[str, int]: ...

@@ -25,8 +25,8 @@ from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_
 from snow_owl_tftp._engine.rtt cimport Retransmit
 from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1
 from snow_owl_tftp._engine.store cimport (
-    Store, store_close, store_discard, store_init, store_io_thread, store_open, store_release, store_stop,
-    store_unuse)
+    Store, store_abandon, store_discard, store_init, store_is_sick, store_open, store_release, store_stop, store_unuse,
+    store_watch)
 from snow_owl_tftp._engine.stream cimport stream_new
 from snow_owl_tftp._engine.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker cimport (
@@ -217,9 +217,9 @@ cdef class Engine:
     cdef Worker *_workers
     cdef Queue *_inboxes
     cdef Queue _outbox
-    cdef Store _store
     cdef Message *_spares
     cdef uint32_t _spare_count
+    cdef Store *_store            # it outlives the engine while a thread of it hangs
     cdef Tuning _tuning
     cdef uint32_t _count, _io_threads, _live_sinks, _sink_buffer_bytes, _slot_bytes
     cdef int64_t _live_recipes
@@ -237,7 +237,7 @@ cdef class Engine:
                   uint64_t give_up_ns=30000000000, uint64_t half_open_give_up_ns=10000000000,
                   uint32_t half_open_datagrams=3, uint32_t min_retries=3, uint64_t stalled_give_up_ns=300000000000,
                   uint64_t source_linger_ns=10000000000, uint32_t sink_buffer_bytes=65536,
-                  bint tell_modes=False):
+                  uint64_t io_patience_ns=10000000000, bint tell_modes=False):
         cdef Retransmit retransmit
         cdef Limits limits
         cdef uint64_t secret
@@ -248,6 +248,8 @@ cdef class Engine:
             raise ValueError("max_batch must be 1..1024 and slot_bytes 600..65536")
         if not 4096 <= sink_buffer_bytes <= 16777216:
             raise ValueError("sink_buffer_bytes must be 4 KiB..16 MiB")
+        if not 1000000 <= io_patience_ns <= 3600000000000:
+            raise ValueError("io_patience_ns must be a millisecond to an hour")
         self._threads = []
         self._sink_buffer_bytes = sink_buffer_bytes
         self._slot_bytes = slot_bytes
@@ -264,13 +266,15 @@ cdef class Engine:
         memcpy(&secret, <const char *>entropy, 8)
         self._workers = <Worker *>calloc(workers, sizeof(Worker))
         self._inboxes = <Queue *>calloc(workers, sizeof(Queue))
-        if self._workers == NULL or self._inboxes == NULL:
+        self._store = <Store *>calloc(1, sizeof(Store))
+        if self._workers == NULL or self._inboxes == NULL or self._store == NULL:
             raise MemoryError()
-        if queue_init(&self._outbox) < 0 or store_init(&self._store, self._inboxes, workers, source_linger_ns) != 0:
+        if queue_init(&self._outbox) < 0 or store_init(self._store, self._inboxes, workers, source_linger_ns,
+                                                       io_threads, io_patience_ns) != 0:
             raise OSError(ENOMEM, "the engine could not get its descriptors")
         for i in range(workers):
             if (queue_init(&self._inboxes[i]) < 0
-                    or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, &self._store,
+                    or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, self._store,
                                    &self._tuning, &retransmit, &limits, 1024, slot_bytes, secret) < 0):
                 raise OSError(ENOMEM, "the engine could not get its memory or descriptors")
         self._put_by()
@@ -282,16 +286,17 @@ cdef class Engine:
         if self._ready and not self._running:
             for i in range(self._count):
                 worker_free(&self._workers[i])
-            for i in range(self._count):
-                queue_close(&self._inboxes[i])
-            store_close(&self._store)
+            with nogil:
+                store_abandon(self._store, 1000000000)
             queue_close(&self._outbox)
+        else:
+            free(self._inboxes)
+            free(self._store)
         while self._spares != NULL:
             m = self._spares
             self._spares = m.next
             free(m)
         free(self._workers)
-        free(self._inboxes)
 
     # --- set-up
 
@@ -330,8 +335,7 @@ cdef class Engine:
         try:
             for i in range(self._count):
                 self._spawn(f"tftp-worker-{i}", self._run_worker, (i,))
-            for i in range(self._io_threads):
-                self._spawn(f"tftp-io-{i}", self._run_io, ())
+            self._spawn("tftp-io-watch", self._run_io, ())
         except RuntimeError as error:            # Python's word for EAGAIN of pthread_create
             self.stop()
             raise OSError(EAGAIN, "the system has no more threads (ulimit -u, pids.max); lower workers or io_threads"
@@ -348,7 +352,7 @@ cdef class Engine:
 
     def _run_io(self):
         with nogil:
-            store_io_thread(&self._store)
+            store_watch(self._store)
 
     def set_tuning(self, *, recvmmsg=None, sendmmsg=None, gso=None, flows=None, max_batch=None, linger_us=None,
                    adaptive=None, adaptive_threshold=None, tell_modes=None):
@@ -460,7 +464,7 @@ cdef class Engine:
 
     cdef void _drop_recipe(self, Recipe *recipe):
         """The reference of a transfer, which uses the source no more."""
-        store_unuse(&self._store, recipe.source)
+        store_unuse(self._store, recipe.source)
         if so_add32(&recipe.refs, -1) == 0:
             self._free_recipe(recipe)
 
@@ -509,7 +513,7 @@ cdef class Engine:
                 m.sink = self._sink(fd, plan.size_bytes, plan)
         except BaseException:
             if is_ours:
-                store_discard(&self._store, fd)
+                store_discard(self._store, fd)
             raise
         if is_ours:
             self._open_source(m, fd, plan.size_bytes, plan.stream, plan.compare)
@@ -526,7 +530,7 @@ cdef class Engine:
                 raise MemoryError()
             return 0
         with nogil:
-            error = store_open(&self._store, fd, size, is_compared, &m.recipe.source)
+            error = store_open(self._store, fd, size, is_compared, &m.recipe.source)
         if error:
             raise OSError(error, "the file cannot be sent")
         return 0
@@ -581,7 +585,7 @@ cdef class Engine:
         m = message_new(M_START, plan.transfer_id, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         if m == NULL:
             if plan.role == SENDER or plan.compare:
-                store_discard(&self._store, fd)
+                store_discard(self._store, fd)
             raise MemoryError()
         if flow is not None and so_look(fd, &file) == 0:
             m.flow_dir = flow[0]
@@ -659,7 +663,7 @@ cdef class Engine:
         cdef Message *m = message_new(M_ASK, 0, NULL, 0)
         if m == NULL:
             if plan.role == SENDER or plan.compare:
-                store_discard(&self._store, plan.fd)
+                store_discard(self._store, plan.fd)
             if fd is not None:
                 os.close(fd)
             raise MemoryError()
@@ -768,14 +772,22 @@ cdef class Engine:
             self._stopped = True
             return
         self._tell_all(M_ABORT_ALL)
-        store_stop(&self._store)
-        for thread in self._threads[self._count:]:
-            thread.join()
+        with nogil:
+            store_stop(self._store, 1000000000)
         self._tell_all(M_STOP)
         self._stopped = True
-        for thread in self._threads[:self._count]:
+        for thread in self._threads:
             thread.join()
         self._running = False
+
+    def is_sick(self, uint64_t device):
+        """True while so much hangs on a device (st_dev) that a file of it would be waited for in vain."""
+        return store_is_sick(self._store, device)
+
+    @property
+    def hung_threads(self):
+        """I/O threads that do not return; after stop() all that were left behind."""
+        return self._store.thread_count if self._stopped else self._store.hung_threads
 
     # --- figures
 
@@ -800,6 +812,9 @@ cdef class Engine:
         result["file_copies"] = self._store.copies_total
         result["files_open"] = self._store.source_count
         result["files_evicted"] = self._store.evictions_total
+        result["file_jobs_expired"] = self._store.expired_total
+        result["file_threads"] = self._store.thread_count
+        result["file_threads_hung"] = self._store.hung_threads
         return result
 
     def live_objects(self):

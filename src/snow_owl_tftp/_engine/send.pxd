@@ -246,7 +246,7 @@ cdef inline bint resident(Worker *w, Transfer *t, uint64_t start, uint64_t end) 
     cdef int state
     while chunk * CHUNK_BYTES < end:
         state = chunk_state(w, source, chunk)
-        if state == CHUNK_FAILED:
+        if state == CHUNK_FAILED or (state != CHUNK_READY and source.failed_errno):
             t.doomed = 1
             run_later(w, t)
             return False

@@ -3,12 +3,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from snow_owl_tftp._engine.data cimport Buffer, Message, Recipe, Sink, Source
 from snow_owl_tftp._engine.includes.threads cimport pthread_cond_t, pthread_mutex_t
+from snow_owl_tftp._engine.lanes cimport IoThread, Lanes
 from snow_owl_tftp._engine.queue cimport Queue
-
-cdef enum:                        # Job.kind
-    JOB_LOAD = 1                  # this chunk of this source
-    JOB_WRITE = 2                 # this buffer into this descriptor, for this transfer
-    JOB_CLOSE = 3                 # this descriptor
 
 cdef enum:
     COPIES = 256                  # chunks of files that cannot be mapped, at most: 128 MiB
@@ -18,41 +14,44 @@ cdef struct Copy:
     Source *source                # NULL: none
     uint32_t chunk
 
-cdef struct Job:
-    Job *next
-    uint32_t kind
-    Source *source
-    uint32_t chunk
-    uint32_t worker               # who asked
-    Buffer *buffer
-    int fd
-    uint64_t transfer_id
-    Message *written              # JOB_WRITE: what brings the buffers home
+cdef enum:                        # Store.stopping
+    STOP_FINISH = 1               # what is queued is finished
+    STOP_NOW = 2                  # what is queued is dropped, who hangs is left behind
 
 cdef struct Store:
     pthread_mutex_t mutex
-    pthread_cond_t work
-    Job *head
-    Job *tail
+    pthread_cond_t work           # for I/O threads: there is a job
+    pthread_cond_t watch          # for the watch thread: there is something to look at
+    pthread_cond_t left           # for who stops: a thread has left
+    Lanes lanes
+    IoThread threads[160]         # MAX_THREADS places
+    uint32_t thread_count, idle_threads, starting_threads, hung_threads
+    uint8_t wake                  # atomic: a job was added that an idle thread may take
+    uint8_t watch_sleeps          # 1: the watch thread must be woken when a job begins
+    uint64_t patience_ns          # how long a read may take before who waits for it is refused
     Source **buckets              # sources in use and lingering, by device and inode; SOURCE_BUCKETS of them
     Source *idle_first            # those that linger, in the order in which they go
     Source *idle_last
     uint32_t source_count, idle_count
     uint32_t max_sources          # of more than that, those that linger go at once, the oldest first
     uint64_t linger_ns            # how long an unused source stays open
-    uint32_t stopping
+    uint32_t stopping             # atomic: STOP_...
+    uint32_t orphaned             # 1: the engine is gone, and who leaves last frees everything
     Queue *workers                # array of the workers' inboxes
     uint32_t worker_count
     uint64_t loads_total, writes_total, evictions_total, copies_total
+    uint64_t expired_total        # jobs that somebody waited for in vain
     Copy copies[256]
     uint32_t copy_hand            # the one that makes room next
     uint32_t *turns               # of each worker: odd while it is in a turn, and may be sending from a chunk
 
-cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns) noexcept nogil
-cdef void store_close(Store *store) noexcept nogil
-cdef void store_stop(Store *store) noexcept nogil
+cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns, uint32_t io_threads,
+                    uint64_t patience_ns) noexcept nogil
+cdef void store_abandon(Store *store, uint64_t wait_ns) noexcept nogil
+cdef bint store_stop(Store *store, uint64_t wait_ns) noexcept nogil
+cdef bint store_is_sick(Store *store, uint64_t device) noexcept nogil
 cdef void store_kick(Store *store) noexcept nogil
-cdef void store_io_thread(Store *store) noexcept nogil
+cdef void store_watch(Store *store) noexcept nogil
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared, Source **out) noexcept nogil
 cdef void store_discard(Store *store, int fd) noexcept nogil
 cdef bint store_use(Store *store, Source *source) noexcept nogil

@@ -14,6 +14,9 @@
 # it (changed, unlinked, a read failed), or when there are more open files than max_sources, the oldest first.
 # Who only remembers a source, as a flow does, keeps the struct and not the file, and asks store_use() for it.
 #
+# Jobs wait in the lane of their device (lanes.pxd). I/O threads run them; the watch thread starts those, has idle files
+# closed, and looks who hangs: what waited in vain fails with EBUSY, and a thread that never returns is left behind.
+#
 # Must not: block a worker (store_load and store_write only append to a list), ask a file server anything but on an
 # I/O thread (open, map, close), or touch the GIL.
 
@@ -28,21 +31,29 @@ from snow_owl_tftp._engine.includes.files cimport (
     PROT_WRITE, madvise, mmap, munmap, pread, pwrite, so_data, so_file, so_hole,
     so_is_remote, so_look)
 from snow_owl_tftp._engine.includes.net cimport (
-    CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, nanosleep, timespec)
+    CLOCK_MONOTONIC, EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, nanosleep,
+    timespec)
 from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_add32_from, so_load8, so_look_at_turn, so_store8,
-    so_swap8)
-from snow_owl_tftp._engine.queue cimport message_new, queue_note, queue_push, queue_push_list
+    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_add32_from, so_load32, so_load64, so_load8, so_look_at_turn,
+    so_store32, so_store64, so_store8, so_swap8)
+from snow_owl_tftp._engine.apart cimport start_apart
+from snow_owl_tftp._engine.buffers cimport buffers_free
+from snow_owl_tftp._engine.lanes cimport (
+    IoThread, JOB_CLOSE, JOB_EXPIRE, JOB_LOAD, JOB_WRITE, Job, Lane, MAX_THREADS, any_lane_may_run, lane_add,
+    lane_is_sick, lane_may_run, lane_of, lane_take, lane_take_out, next_lane, waited_in_vain)
+from snow_owl_tftp._engine.queue cimport (
+    message_new, queue_close, queue_note, queue_push, queue_push_list, queue_take_all)
 
 cdef enum:
-    JOBS_AT_ONCE = 16
     HOLD_NS = 500000              # a written buffer waits no longer for the next one
     SOURCE_BUCKETS = 4096         # a power of two; 32 KiB
     MAX_SOURCES = 16384           # mappings are limited too (vm.max_map_count, 65,530)
     MIN_SOURCES = 16
     OTHER_DESCRIPTORS = 128       # sockets, logs, libraries; an idle server has about 50
+    LOOK_NS = 250000000           # between two looks at jobs that run
+    IDLE_NS = 10000000000         # then a thread leaves, where more than enough are idle
 
 cdef extern from * nogil:
     """
@@ -81,26 +92,23 @@ cdef uint32_t most_sources(uint64_t descriptors) noexcept nogil:
     return <uint32_t>most if most < MAX_SOURCES else <uint32_t>MAX_SOURCES
 
 
-cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns) noexcept nogil:
+cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns, uint32_t io_threads,
+                    uint64_t patience_ns) noexcept nogil:
     memset(store, 0, sizeof(Store))
     pthread_mutex_init(&store.mutex, NULL)       # cannot fail: default attributes on Linux
     store.workers = inboxes
     store.worker_count = workers
     store.linger_ns = linger_ns
+    store.patience_ns = patience_ns
+    store.lanes.share = io_threads
     store.max_sources = most_sources(so_descriptor_limit())
     store.buckets = <Source **>calloc(SOURCE_BUCKETS, sizeof(Source *))
     store.turns = <uint32_t *>calloc(workers, sizeof(uint32_t))
     if store.buckets == NULL or store.turns == NULL:
         return -1
+    if so_monotonic_cond(&store.watch) != 0 or so_monotonic_cond(&store.left) != 0:
+        return -1
     return so_monotonic_cond(&store.work)
-
-
-cdef void store_stop(Store *store) noexcept nogil:
-    """The I/O threads finish what is queued and leave."""
-    pthread_mutex_lock(&store.mutex)
-    store.stopping = 1
-    pthread_cond_broadcast(&store.work)
-    pthread_mutex_unlock(&store.mutex)
 
 
 cdef void source_close(Source *source) noexcept nogil:
@@ -114,34 +122,35 @@ cdef void source_close(Source *source) noexcept nogil:
     store_release(source)
 
 
-cdef void store_close(Store *store) noexcept nogil:
-    """After every thread has left."""
+cdef void store_free(Store *store) noexcept nogil:
+    """After every thread has left; the inboxes, where late messages may lie, go as well."""
     cdef Source *source
     cdef Source *following
-    cdef Job *job = store.head
+    cdef Message *message
+    cdef Message *next_message
     cdef uint32_t i
-    while job != NULL:                           # of an engine that never ran
-        store.head = job.next
-        if job.kind == JOB_CLOSE:
-            close(job.fd)
-        free(job)
-        job = store.head
     for i in range(<uint32_t>SOURCE_BUCKETS):
         source = store.buckets[i]
         while source != NULL:
             following = source.next
             source_close(source)
             source = following
+    for i in range(store.worker_count):
+        message = queue_take_all(&store.workers[i])
+        while message != NULL:
+            next_message = message.next
+            buffers_free(message.buffer)
+            free(message)
+            message = next_message
+        queue_close(&store.workers[i])
+    free(store.workers)
     free(store.buckets)
     free(store.turns)
-    store.buckets = NULL
-    store.turns = NULL
-    store.idle_first = NULL
-    store.idle_last = NULL
-    store.source_count = 0
-    store.idle_count = 0
     pthread_cond_destroy(&store.work)
+    pthread_cond_destroy(&store.watch)
+    pthread_cond_destroy(&store.left)
     pthread_mutex_destroy(&store.mutex)
+    free(store)
 
 
 # --- sources -----------------------------------------------------------------------------------------
@@ -218,7 +227,7 @@ cdef void source_idle(Store *store, Source *source) noexcept nogil:
     tell_neighbours(store, source, source, source)
     store.idle_count += 1
     if not lingers or store.source_count > store.max_sources:
-        pthread_cond_signal(&store.work)
+        pthread_cond_signal(&store.watch)
 
 
 cdef void tell_neighbours(Store *store, Source *source, Source *after, Source *before) noexcept nogil:
@@ -256,6 +265,9 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared,
     if file.size_bytes != size_bytes:
         store_discard(store, fd)
         return EINVAL
+    if store.hung_threads and store_is_sick(store, file.device):
+        store_discard(store, fd)
+        return EBUSY
     pthread_mutex_lock(&store.mutex)
     source = find_source(store, &file)
     if source != NULL:
@@ -305,7 +317,7 @@ cdef void put_source(Store *store, Source *source) noexcept nogil:
     source.next = bucket[0]
     bucket[0] = source
     store.source_count += 1
-    pthread_cond_signal(&store.work)             # somebody must watch the lingering ones
+    wake_watch(store)                            # for it will linger
 
 
 cdef bint store_use(Store *store, Source *source) noexcept nogil:
@@ -352,7 +364,7 @@ cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcep
     cdef Source **link
     if source == NULL:
         return NULL
-    if source.idle_since_ns and source.idle_since_ns + store.linger_ns > now:
+    if source.idle_since_ns and source.idle_since_ns + store.linger_ns > now and not store.stopping:
         if store.source_count <= store.max_sources:
             next_ns[0] = source.idle_since_ns + store.linger_ns
             return NULL
@@ -416,21 +428,46 @@ cdef void recipe_forget(Recipe *recipe, Message *message, Queue *outbox) noexcep
 # --- jobs --------------------------------------------------------------------------------------------
 
 cdef void store_kick(Store *store) noexcept nogil:
-    """Wakes an I/O thread.  Once a turn, not once a job, and never under the mutex: on a busy core each
-    wake-up costs the worker its place, and the thread that wakes only finds the mutex taken."""
-    pthread_cond_signal(&store.work)
+    """Wakes an I/O thread, if one may take what was added.  Once a turn, not once a job, and never under the mutex: on
+    a busy core each wake-up costs the worker its place, and the thread that wakes only finds the mutex taken."""
+    if so_swap8(&store.wake, 1, 0):
+        pthread_cond_signal(&store.work)
+
+
+cdef void wake_watch(Store *store) noexcept nogil:
+    """Under the mutex."""
+    if store.watch_sleeps:
+        store.watch_sleeps = 0
+        pthread_cond_signal(&store.watch)
+
+
+cdef void add(Store *store, Job *job) noexcept nogil:
+    """Under the mutex; somebody owes a store_kick."""
+    cdef Lane *lane = lane_add(&store.lanes, job)
+    if not lane_may_run(&store.lanes, lane):
+        return                                   # who works for it now goes on with this one
+    if store.idle_threads:
+        so_store8(&store.wake, 1)
+    elif store.starting_threads == 0 and store.thread_count < MAX_THREADS:
+        pthread_cond_signal(&store.watch)        # it starts another thread
+    wake_watch(store)
 
 
 cdef void append(Store *store, Job *job) noexcept nogil:
     """The caller owes a store_kick."""
-    job.next = NULL
+    job.since_ns = now_ns()
     pthread_mutex_lock(&store.mutex)
-    if store.head == NULL:
-        store.head = job
-    else:
-        store.tail.next = job
-    store.tail = job
+    add(store, job)
     pthread_mutex_unlock(&store.mutex)
+
+
+cdef bint store_is_sick(Store *store, uint64_t device) noexcept nogil:
+    """So much hangs on a device that what is asked of it now would wait in vain."""
+    cdef bint is_sick
+    pthread_mutex_lock(&store.mutex)
+    is_sick = store.hung_threads != 0 and lane_is_sick(lane_of(&store.lanes, device))
+    pthread_mutex_unlock(&store.mutex)
+    return is_sick
 
 
 cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worker) noexcept nogil:
@@ -452,6 +489,7 @@ cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worke
         return -1
     so_add32(&source.users, 1)                   # the job's; the caller's transfer is one, so it was not zero
     job.kind = JOB_LOAD
+    job.device = source.device
     job.source = source
     job.chunk = chunk
     job.worker = worker
@@ -461,13 +499,17 @@ cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worke
 
 cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer_id, uint32_t worker) noexcept nogil:
     """Hands a list of buffers over to be written; M_WRITTEN brings it back.  Returns -1 when there is no memory."""
+    cdef so_file file
     cdef Job *job = <Job *>calloc(1, sizeof(Job))
     if job != NULL:
         job.written = message_new(M_WRITTEN, transfer_id, NULL, 0)   # now, while the transfer can still be refused
     if job == NULL or job.written == NULL:
         free(job)
         return -1
+    if sink.device == 0 and so_look(sink.fd, &file) == 0:
+        sink.device = file.device                # as far as the kernel knows; else the write will tell what is wrong
     job.kind = JOB_WRITE
+    job.device = sink.device
     job.buffer = buffer
     job.fd = sink.fd
     job.transfer_id = transfer_id
@@ -478,12 +520,14 @@ cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer
 
 cdef void store_discard(Store *store, int fd) noexcept nogil:
     """Closes a file's descriptor on an I/O thread: FUSE and NFS tell their server, and wait for its answer."""
-    cdef Job *job = <Job *>calloc(1, sizeof(Job)) if not store.stopping else NULL
+    cdef so_file file
+    cdef Job *job = <Job *>calloc(1, sizeof(Job)) if store.thread_count else NULL
     if job == NULL:
         close(fd)
         return
     job.kind = JOB_CLOSE
     job.fd = fd
+    job.device = file.device if so_look(fd, &file) == 0 else 0
     append(store, job)
     store_kick(store)
 
@@ -605,25 +649,35 @@ cdef int load(Store *store, Source *source, uint32_t chunk) noexcept nogil:
     return read_copy(source, start, start + size)
 
 
-cdef void run_load(Store *store, Job *job) noexcept nogil:
-    """Makes a chunk resident, or marks it failed, and tells every worker."""
-    cdef Source *source = job.source
-    cdef uint8_t state = CHUNK_READY
+cdef void tell_loaded(Store *store) noexcept nogil:
     cdef Message *message
     cdef uint32_t worker
-    cdef int error = load(store, source, job.chunk)
-    if error:
-        source.failed_errno = error
-        state = CHUNK_FAILED
-    so_store8(&source.chunks[job.chunk], state)
-    so_store8(&source.loading, 0)
     for worker in range(store.worker_count):
         message = message_new(M_LOADED, 0, NULL, 0)
         if message != NULL:
             queue_push(&store.workers[worker], message)
         else:
             queue_note(&store.workers[worker])
-    store_unuse(store, source)
+
+
+cdef void fail_chunk(Store *store, Source *source, uint32_t chunk, int error) noexcept nogil:
+    """Whoever waits for it is told; unless it has come meanwhile."""
+    source.failed_errno = error
+    so_swap8(&source.chunks[chunk], CHUNK_ASKED, CHUNK_FAILED)
+    tell_loaded(store)
+
+
+cdef void run_load(Store *store, Job *job) noexcept nogil:
+    """Makes a chunk resident, or marks it failed, and tells every worker."""
+    cdef Source *source = job.source
+    cdef int error = load(store, source, job.chunk)
+    if error:
+        source.failed_errno = error
+        so_store8(&source.chunks[job.chunk], CHUNK_FAILED)
+    elif so_swap8(&source.chunks[job.chunk], CHUNK_ASKED, CHUNK_READY):
+        source.served = 1                        # else it came too late: fail_chunk()
+    so_store8(&source.loading, 0)
+    tell_loaded(store)
 
 
 cdef int write_buffer(int fd, const Buffer *buffer) noexcept nogil:
@@ -641,13 +695,14 @@ cdef int write_buffer(int fd, const Buffer *buffer) noexcept nogil:
     return 0
 
 
-cdef Message *run_write(Job *job) noexcept nogil:
+cdef Message *run_write(Store *store, Job *job) noexcept nogil:
     """Writes a list of buffers; the errno of a failure travels with it."""
     cdef Message *message = job.written
     cdef Buffer *buffer = job.buffer
     cdef int error = 0
     while buffer != NULL and error == 0:
-        error = write_buffer(job.fd, buffer)
+        # After the end the descriptor may be another file's.
+        error = write_buffer(job.fd, buffer) if so_load32(&store.stopping) < STOP_NOW else ECANCELED
         buffer = buffer.next
     message.buffer = job.buffer
     message.error = error
@@ -655,92 +710,332 @@ cdef Message *run_write(Job *job) noexcept nogil:
     return message
 
 
-cdef void run_jobs(Store *store, Job *job) noexcept nogil:
-    """A list of jobs.  Written buffers go home together, so that the worker is not woken for each one;
+cdef void run_writes(Store *store, IoThread *thread) noexcept nogil:
+    """A list of them.  Written buffers go home together, so that the worker is not woken for each one;
     but none waits longer than HOLD_NS for those behind it."""
     cdef Message *first = NULL
     cdef Message *last = NULL
     cdef Message *message
-    cdef Job *following
-    cdef uint64_t started = now_ns()
+    cdef Job *job = thread.jobs
+    cdef uint64_t started = now_ns(), now = started
     while job != NULL:
-        following = job.next
-        if job.kind == JOB_LOAD:
-            run_load(store, job)
-        elif job.kind == JOB_CLOSE:
-            close(job.fd)
+        so_store64(&thread.since_ns, now)
+        message = run_write(store, job)
+        so_store8(&job.done, 1)
+        now = now_ns()
+        if first != NULL and (first.worker != message.worker or now - started > HOLD_NS):
+            queue_push_list(&store.workers[first.worker], first, last)
+            first = NULL
+        if first == NULL:
+            first = message
+            started = now
         else:
-            message = run_write(job)
-            if first != NULL and (
-                    first.worker != message.worker or now_ns() - started > HOLD_NS):
-                queue_push_list(&store.workers[first.worker], first, last)
-                first = NULL
-            if first == NULL:
-                first = message
-                started = now_ns()
-            else:
-                last.next = message
-            last = message
-        free(job)
-        job = following
+            last.next = message
+        last = message
+        job = job.next
     if first != NULL:
         queue_push_list(&store.workers[first.worker], first, last)
 
 
-cdef Job *take_jobs(Store *store) noexcept nogil:
-    """The oldest load or close, or up to JOBS_AT_ONCE writes, unlinked; under the mutex.
+cdef void run_jobs(Store *store, IoThread *thread) noexcept nogil:
+    cdef Job *job = thread.jobs
+    if job.kind == JOB_WRITE:
+        run_writes(store, thread)
+        return
+    if job.kind == JOB_LOAD:
+        run_load(store, job)
+    elif job.kind == JOB_CLOSE:
+        close(job.fd)
+    else:
+        source_close(job.source)
+    so_store8(&job.done, 1)
 
-    Those two may wait for a slow disk for seconds, so nothing is taken along with it.  What is left behind
-    wakes another thread.
-    """
-    cdef Job *jobs = store.head
-    cdef Job *last = jobs
-    cdef uint32_t n = 1
-    if jobs.kind == JOB_LOAD:
+
+# --- I/O threads -----------------------------------------------------------------------------------------
+
+cdef void take_jobs(Store *store, IoThread *thread, Lane *lane) noexcept nogil:
+    """Under the mutex.  What is left behind wakes another thread."""
+    cdef Job *job = lane_take(&store.lanes, lane)
+    thread.lane = lane
+    thread.jobs = job
+    so_store64(&thread.since_ns, now_ns())
+    if job.kind == JOB_LOAD:
         store.loads_total += 1
-    elif jobs.kind == JOB_WRITE:
-        while last.next != NULL and last.next.kind == JOB_WRITE and n < JOBS_AT_ONCE:
-            last = last.next
-            n += 1
-        store.writes_total += n
-    store.head = last.next
-    if store.head != NULL:
+    while job != NULL:
+        store.writes_total += job.kind == JOB_WRITE
+        job = job.next
+    if store.idle_threads and any_lane_may_run(&store.lanes):
         pthread_cond_signal(&store.work)
-    last.next = NULL
+    wake_watch(store)
+
+
+cdef void leave_lane(Store *store, IoThread *thread) noexcept nogil:
+    """Under the mutex."""
+    cdef Job *job
+    thread.lane.busy -= 1
+    store.lanes.busy -= 1
+    if thread.hangs:
+        thread.lane.hung -= 1
+        store.hung_threads -= 1
+    thread.hangs = 0
+    thread.told = 0
+    thread.lane = NULL
+    while thread.jobs != NULL:
+        job = thread.jobs
+        thread.jobs = job.next
+        free(job)
+
+
+cdef bint wait_for_jobs(Store *store) noexcept nogil:
+    """False: enough others are idle for long."""
+    cdef timespec until
+    cdef int error = 0
+    store.idle_threads += 1
+    if store.idle_threads > store.lanes.share + 1:
+        set_time(&until, now_ns() + IDLE_NS)
+        error = pthread_cond_timedwait(&store.work, &store.mutex, &until)
+    else:
+        pthread_cond_wait(&store.work, &store.mutex)
+    store.idle_threads -= 1
+    return error == 0 or store.idle_threads <= store.lanes.share
+
+
+cdef void set_time(timespec *until, uint64_t at_ns) noexcept nogil:
+    until.tv_sec = <long>(at_ns // 1000000000)
+    until.tv_nsec = <long>(at_ns % 1000000000)
+
+
+cdef void *io_thread(void *place) noexcept nogil:
+    """The life of one I/O thread; the last one frees a store that nobody has any more."""
+    cdef IoThread *thread = <IoThread *>place
+    cdef Store *store = <Store *>thread.store
+    cdef Source *used
+    cdef Lane *lane
+    cdef bint is_last
+    pthread_mutex_lock(&store.mutex)
+    store.starting_threads -= 1
+    while True:
+        lane = next_lane(&store.lanes)
+        if lane != NULL:
+            take_jobs(store, thread, lane)
+            pthread_mutex_unlock(&store.mutex)
+            run_jobs(store, thread)
+            used = thread.jobs.source if thread.jobs.kind == JOB_LOAD else NULL
+            store_unuse(store, used)
+            pthread_mutex_lock(&store.mutex)
+            leave_lane(store, thread)
+        elif store.stopping:
+            if not expire_sources(store, now_ns(), NULL):
+                break
+        elif not wait_for_jobs(store):
+            break
+    thread.store = NULL
+    store.thread_count -= 1
+    is_last = store.orphaned and store.thread_count == 0
+    pthread_cond_broadcast(&store.left)
+    pthread_mutex_unlock(&store.mutex)
+    if is_last:
+        store_free(store)
+    return NULL
+
+
+cdef bint start_thread(Store *store) noexcept nogil:
+    """Under the mutex.  False: there are enough, or the system has no more."""
+    cdef IoThread *thread
+    cdef uint32_t i
+    for i in range(<uint32_t>MAX_THREADS):
+        thread = &store.threads[i]
+        if thread.store != NULL:
+            continue
+        thread.store = store
+        store.thread_count += 1
+        store.starting_threads += 1
+        if start_apart(io_thread, thread) == 0:
+            return True
+        thread.store = NULL
+        store.thread_count -= 1
+        store.starting_threads -= 1
+        return False
+    return False
+
+
+# --- the watch thread ------------------------------------------------------------------------------------
+
+cdef bint expire_sources(Store *store, uint64_t now, uint64_t *next_ns) noexcept nogil:
+    """Has every file closed that nobody needs; under the mutex.  Tells when the next one is due; True: some were."""
+    cdef Source *source
+    cdef Job *job
+    cdef uint64_t due = <uint64_t>-1
+    cdef bint some = False
+    while store.idle_first != NULL:
+        job = <Job *>calloc(1, sizeof(Job))
+        if job == NULL:
+            break                                # later, then
+        source = take_expired(store, now, &due)
+        if source == NULL:
+            free(job)
+            break
+        job.kind = JOB_EXPIRE
+        job.source = source
+        job.device = source.device
+        job.since_ns = now
+        add(store, job)
+        some = True
+    if next_ns != NULL:
+        next_ns[0] = due
+    return some
+
+
+cdef void tell_in_vain(Store *store, IoThread *thread, uint64_t now) noexcept nogil:
+    """Who waits for a job that is being done: it goes on, but not for them; under the mutex."""
+    cdef Job *job = thread.jobs
+    if not so_load8(&job.done) and waited_in_vain(job, store.patience_ns, now):
+        thread.told = 1
+        store.expired_total += 1
+        fail_chunk(store, job.source, job.chunk, EBUSY)
+
+
+cdef void look_at_threads(Store *store, uint64_t now) noexcept nogil:
+    """Who hangs; under the mutex."""
+    cdef IoThread *thread
+    cdef uint32_t i
+    for i in range(<uint32_t>MAX_THREADS):
+        thread = &store.threads[i]
+        if thread.lane == NULL:
+            continue
+        if not thread.hangs and now > so_load64(&thread.since_ns) + store.patience_ns // 5:
+            thread.hangs = 1
+            thread.lane.hung += 1
+            store.hung_threads += 1
+            if lane_may_run(&store.lanes, thread.lane):
+                pthread_cond_signal(&store.work)
+        if not thread.told:
+            tell_in_vain(store, thread, now)
+
+
+cdef Job *take_in_vain(Store *store, bint everything) noexcept nogil:
+    """What waited too long, or all that somebody waits for, out of the lanes; under the mutex."""
+    cdef uint64_t now = now_ns()
+    cdef Job *jobs = NULL
+    cdef Job *last
+    cdef Job *expired
+    cdef uint32_t i
+    for i in range(store.lanes.count):
+        expired = lane_take_out(&store.lanes.lane[i], everything, store.patience_ns, now)
+        last = expired
+        while last != NULL and last.next != NULL:
+            last = last.next
+        if last != NULL:
+            last.next = jobs
+            jobs = expired
     return jobs
 
 
-cdef void store_io_thread(Store *store) noexcept nogil:
-    """The loop of one I/O thread."""
-    cdef Job *job
-    cdef Source *expired
-    cdef uint64_t next_ns, now
-    cdef timespec until
-    pthread_mutex_lock(&store.mutex)
-    while True:
-        if store.head != NULL:
-            job = take_jobs(store)
-            pthread_mutex_unlock(&store.mutex)
-            run_jobs(store, job)
-            pthread_mutex_lock(&store.mutex)
-            continue
-        if store.stopping:
-            break
-        now = now_ns()
-        next_ns = <uint64_t>-1
-        expired = take_expired(store, now, &next_ns)
-        if expired != NULL:
-            pthread_mutex_unlock(&store.mutex)
-            source_close(expired)
-            pthread_mutex_lock(&store.mutex)
-            continue
-        if store.source_count == 0:
-            pthread_cond_wait(&store.work, &store.mutex)
+cdef void give_up(Store *store, Job *job, int error) noexcept nogil:
+    """A list of jobs that nobody has begun; not under the mutex."""
+    cdef Job *following
+    cdef Message *message
+    while job != NULL:
+        following = job.next
+        store.expired_total += error == EBUSY
+        if job.kind == JOB_LOAD:
+            so_store8(&job.source.loading, 0)
+            fail_chunk(store, job.source, job.chunk, error)
+            store_unuse(store, job.source)
         else:
-            # Sources that are in use now become idle without a signal, so look again within a part of a linger.
-            if next_ns > now + store.linger_ns // 4 + 1000000000:
-                next_ns = now + store.linger_ns // 4 + 1000000000
-            until.tv_sec = <long>(next_ns // 1000000000)
-            until.tv_nsec = <long>(next_ns % 1000000000)
-            pthread_cond_timedwait(&store.work, &store.mutex, &until)
+            message = job.written
+            message.buffer = job.buffer
+            message.error = error
+            message.worker = job.worker
+            queue_push(&store.workers[job.worker], message)
+        free(job)
+        job = following
+
+
+cdef void sleep_until_due(Store *store, uint64_t next_ns) noexcept nogil:
+    """Under the mutex: shortly while a job runs, or else until a file has lingered."""
+    cdef timespec until
+    cdef uint64_t now = now_ns()
+    store.watch_sleeps = store.lanes.busy == 0 and not any_lane_may_run(&store.lanes)
+    if not store.watch_sleeps:
+        next_ns = now + LOOK_NS
+    elif store.source_count == 0:
+        pthread_cond_wait(&store.watch, &store.mutex)
+        return
+    elif next_ns > now + store.linger_ns // 4 + 1000000000:
+        # Sources that are in use now become idle without a signal, so look again within a part of a linger.
+        next_ns = now + store.linger_ns // 4 + 1000000000
+    set_time(&until, next_ns)
+    pthread_cond_timedwait(&store.watch, &store.mutex, &until)
+
+
+cdef void store_watch(Store *store) noexcept nogil:
+    """The life of the watch thread, which asks no file anything."""
+    cdef Job *jobs
+    cdef uint64_t next_ns
+    pthread_mutex_lock(&store.mutex)
+    while not store.stopping:
+        while store.thread_count <= store.lanes.share and start_thread(store):
+            pass
+        if store.idle_threads + store.starting_threads == 0:
+            start_thread(store)                  # one is always there for a device that is well
+        look_at_threads(store, now_ns())
+        jobs = take_in_vain(store, False)
+        if jobs != NULL:
+            pthread_mutex_unlock(&store.mutex)
+            give_up(store, jobs, EBUSY)
+            pthread_mutex_lock(&store.mutex)
+        if expire_sources(store, now_ns(), &next_ns):
+            store_kick(store)
+        sleep_until_due(store, next_ns)
     pthread_mutex_unlock(&store.mutex)
+
+
+# --- the end ---------------------------------------------------------------------------------------------
+
+cdef bint wait_for_the_last(Store *store, uint64_t wait_ns) noexcept nogil:
+    """Under the mutex.  False: some hang."""
+    cdef timespec until
+    set_time(&until, now_ns() + wait_ns)
+    while store.thread_count and pthread_cond_timedwait(&store.left, &store.mutex, &until) == 0:
+        pass
+    return store.thread_count == 0
+
+
+cdef bint store_stop(Store *store, uint64_t wait_ns) noexcept nogil:
+    """The I/O threads finish what is queued and leave; who does not within `wait_ns` is left behind: then False."""
+    cdef bint all_left
+    cdef Job *jobs
+    pthread_mutex_lock(&store.mutex)
+    so_store32(&store.stopping, STOP_FINISH)
+    pthread_cond_broadcast(&store.work)
+    pthread_cond_broadcast(&store.watch)
+    all_left = wait_for_the_last(store, wait_ns)
+    so_store32(&store.stopping, STOP_NOW)
+    jobs = take_in_vain(store, True)
+    pthread_mutex_unlock(&store.mutex)
+    give_up(store, jobs, ECANCELED)
+    return all_left
+
+
+cdef void store_abandon(Store *store, uint64_t wait_ns) noexcept nogil:
+    """Frees the store and the inboxes; after the workers and the watch thread.
+
+    What is still open is closed by a thread, which may hang: then the last one frees, whenever that is.
+    """
+    cdef bint is_last
+    cdef Job *jobs
+    pthread_mutex_lock(&store.mutex)
+    so_store32(&store.stopping, STOP_NOW)
+    jobs = take_in_vain(store, True)
+    pthread_mutex_unlock(&store.mutex)
+    give_up(store, jobs, ECANCELED)
+    pthread_mutex_lock(&store.mutex)
+    if store.thread_count == 0 and (store.source_count or any_lane_may_run(&store.lanes)):
+        start_thread(store)
+        wait_for_the_last(store, wait_ns)
+    is_last = store.thread_count == 0
+    store.orphaned = not is_last
+    pthread_mutex_unlock(&store.mutex)
+    if is_last:
+        store_free(store)

@@ -457,6 +457,8 @@ cdef void fail_source(Worker *w, Transfer *t) noexcept nogil:
     cdef Source *source = t.recipe.source
     if source.stream:
         fail(w, t, OUT_LOCAL_IO_ERROR, EIO, 0, b"I/O error while reading the content")
+    elif source.failed_errno == EBUSY:           # its file system hangs: nothing may be asked of it
+        fail(w, t, OUT_LOCAL_IO_ERROR, EBUSY, 0, b"Server busy, try again")
     elif source.failed_errno and not source_is_changed(source):
         fail(w, t, OUT_LOCAL_IO_ERROR, source.failed_errno, 0, b"I/O error while reading the file")
     else:
@@ -1708,6 +1710,17 @@ cdef void write_on(Worker *w, Transfer *t) noexcept nogil:
         t.held_ns = w.now_ns                     # it is slow, but it goes on
 
 
+cdef void end_all(Worker *w) noexcept nogil:
+    """The last Completions: of transfers whose write hangs for ever.  Its buffers belong to the I/O thread."""
+    cdef uint32_t i
+    cdef Transfer *t
+    for i in range(w.slab_chunks * <uint32_t>SLAB_CHUNK):
+        t = slot(w, i)
+        if t.state == T_ENDING:
+            complete(w, t, t.ending)
+            release(w, t)
+
+
 cdef void fail_sink(Worker *w, Transfer *t) noexcept nogil:
     cdef int error = t.sink.error
     if error == ENOSPC or error == EDQUOT or error == EFBIG:
@@ -1803,6 +1816,7 @@ cdef void on_small_message(Worker *w, Message *m) noexcept nogil:
         flows_forget(w)
     elif m.kind == M_STOP:
         flows_forget(w)
+        end_all(w)
         w.stopping = 1
 
 

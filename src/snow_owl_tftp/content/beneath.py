@@ -22,13 +22,14 @@ even that must be without effect, mount the root nodev.
 
 import ctypes
 import errno
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
 from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.walk import READ_FLAGS, Place, WalkResolver
 
-__all__ = ["KernelResolver", "Resolver", "choose_resolver"]
+__all__ = ["KernelResolver", "Resolver", "choose_resolver", "look", "look_cached"]
 
 # include/uapi/asm-generic/unistd.h; the same number on every architecture but Alpha.
 _SYS_OPENAT2 = 437
@@ -82,6 +83,11 @@ _HOW_READ = _OpenHow(READ_FLAGS, 0, _CONFINED)
 _HOW_READ_CACHED = _OpenHow(READ_FLAGS, 0, _CONFINED | _RESOLVE_CACHED | _RESOLVE_NO_XDEV)
 _AT_READ = ctypes.addressof(_HOW_READ)
 _AT_READ_CACHED = ctypes.addressof(_HOW_READ_CACHED)
+_LOOK_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_HOW_LOOK = _OpenHow(_LOOK_FLAGS, 0, _CONFINED)
+_HOW_LOOK_CACHED = _OpenHow(_LOOK_FLAGS, 0, _CONFINED | _RESOLVE_CACHED)
+_AT_LOOK = ctypes.addressof(_HOW_LOOK)
+_AT_LOOK_CACHED = ctypes.addressof(_HOW_LOOK_CACHED)
 
 # A library object of our own: argtypes set here must not change the `syscall` of anybody else.
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
@@ -93,6 +99,16 @@ _get_errno = ctypes.get_errno
 def _openat2(root_fd: int, path: bytes, at_how: int) -> int:
     fd: int = _syscall(_SYS_OPENAT2, root_fd, path, at_how, _HOW_BYTES)
     return fd if fd >= 0 else -_get_errno()
+
+
+def look(directory_fd: int, part: bytes) -> int:
+    """Return an O_PATH descriptor of what a directory holds, a link itself for one, or a negative errno; may block."""
+    return _openat2(directory_fd, part, _AT_LOOK)
+
+
+def look_cached(directory_fd: int, part: bytes) -> int:
+    """Do the same without waiting; -EAGAIN: that cannot be said so."""
+    return _openat2(directory_fd, part, _AT_LOOK_CACHED)
 
 
 class KernelResolver:

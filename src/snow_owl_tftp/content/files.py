@@ -23,6 +23,7 @@ from typing import Final
 
 from snow_owl_tftp.content.beneath import Resolver, choose_resolver
 from snow_owl_tftp.content.descriptors import close_descriptor
+from snow_owl_tftp.content.devices import device_of
 from snow_owl_tftp.content.names import climbs_above_root, spellings_of
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
@@ -205,6 +206,15 @@ class FileTree:
         self._places = places
         self.is_local = _file_system_type(places[0].fd) in _LOCAL_FILE_SYSTEMS
         self._resolver = self._make_resolver(places[0].fd, places)
+
+    def device_of(self, name: str, may_wait_on: int | None = None) -> int:
+        """Return on which device a name has to be waited for next; see devices.device_of.
+
+        Args:
+            name: As for open_for_reading.
+            may_wait_on: None: do not wait at all.
+        """
+        return device_of(self._places, spellings_of(name)[0], may_wait_on, is_local=self.is_local)
 
     def open_for_reading(self, name: str) -> OpenFile:
         """Open a file; may block where the file system is slow.

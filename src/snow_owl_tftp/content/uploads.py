@@ -37,6 +37,7 @@ from msgspec import Struct
 
 from snow_owl_tftp.content.beneath import Resolver, choose_resolver
 from snow_owl_tftp.content.descriptors import close_descriptor
+from snow_owl_tftp.content.devices import device_of, device_of_descriptor
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.leftovers import Survey, survey
 from snow_owl_tftp.content.overwrite import overwrite
@@ -114,9 +115,7 @@ class UploadArea:
         self._counts = counts
         self.max_file_size_bytes = max_file_size_bytes
         self.space = Space(max_total_bytes, lambda: self._survey(removes_leftovers=False).counted_bytes)
-        # Held while a name changes hands, for a few metadata calls: otherwise two uploads that replace
-        # a file at the same time would keep it as a version twice, and one of them not at all.
-        self.publishing = threading.RLock()
+        self._publishing: dict[int, threading.RLock] = {}  # by device: one that hangs holds up its own names only
 
     def close(self) -> None:
         """Close the root. Uploads must be closed before."""
@@ -133,6 +132,18 @@ class UploadArea:
         found = self._survey(removes_leftovers=True)
         self.space.set_counted(found.counted_bytes)
         return found
+
+    def device_of(self, path: bytes, may_wait_on: int | None = None) -> int:
+        """Return on which device a path has to be waited for next; see devices.device_of."""
+        return device_of([self._place], path, may_wait_on)
+
+    def publishing(self, directory_fd: int) -> threading.RLock:
+        """Return what to hold while a name of a directory changes hands, for a few metadata calls.
+
+        Otherwise two uploads that replace a file at the same time would keep it as a version twice, and one of
+        them not at all.
+        """
+        return self._publishing.setdefault(device_of_descriptor(directory_fd)[0], threading.RLock())
 
     def holds(self, path: bytes) -> bool:
         """Tell whether something has a path already."""
@@ -424,7 +435,7 @@ class Upload:
             if looks == _MAX_LOOKS:
                 raise BlockingIOError(errno.EAGAIN, "what has the name does not come to rest")
             looks += 1
-            with self._area.publishing:  # now other uploads of this name wait
+            with self._area.publishing(directory_fd):  # now other uploads of this name wait
                 published = try_it()
         return published
 
@@ -434,7 +445,7 @@ class Upload:
         """Return the name under which an older version was kept, b"" for none, and how many bytes went with the old
         file; None: the name has changed hands.
         """
-        with self._area.publishing:
+        with self._area.publishing(directory_fd):
             self._check_wanted()
             old = look(name, directory_fd)
             check_present(old, self._terms)

@@ -101,6 +101,7 @@ class Server:
         self._deciding: set[asyncio.Future[Verdict]] = set()
         self._committing: set[asyncio.Future[Sink | CommitRefusal | None]] = set()
         self._stopping: asyncio.Future[None] | None = None
+        self._left_behind = 0
         self._addresses: tuple[tuple[str, int], ...] = ()
         self.transfers_total = 0
         self.dropped_total = 0
@@ -240,6 +241,7 @@ class Server:
         stopping, self._stopping = self._stopping, None
         try:
             self._take(engine)
+            self._left_behind = engine.hung_threads
             self._waiting = self._nobody_waits()
             self._report.flush(is_last=True)
         finally:
@@ -261,6 +263,15 @@ class Server:
     def counters(self) -> Mapping[str, object]:
         """What the engine counts (docs/engine-contract.md), summed over workers; empty while it does not run."""
         return self._engine.counters() if self._engine is not None else {}
+
+    def is_sick(self, device: int) -> bool:
+        """Whether so much hangs on a device (st_dev) that a file of it would be waited for in vain."""
+        return self._engine is not None and self._engine.is_sick(device)
+
+    @property
+    def hung_threads(self) -> int:
+        """Threads of the engine that hang, or were left behind by the last stop."""
+        return self._engine.hung_threads if self._engine is not None else self._left_behind
 
     @property
     def live_transfers(self) -> int:
@@ -448,18 +459,19 @@ class Server:
     def _start(self, engine: Engine, asked: Request, accepted: Accepted) -> None:
         try:
             engine.start(accepted.plan, accepted.flow)
-        except OSError:
-            # The file shrank or grew since it was opened, or memory for its mapping is short. Its descriptor is the
-            # engine's all the same; what else the context holds is ours.
+        except OSError as error:
+            # The file shrank or grew since it was opened, or memory for its mapping is short, or so much hangs on its
+            # device that nobody would read it. Its descriptor is the engine's all the same; what else the context
+            # holds is ours.
             context = accepted.plan.context
             context.let_go()
-            error = RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
-            self._carry_out(asked, refuse(context.request, error))
+            text = "Server busy, try again" if error.errno == errno.EBUSY else "File is being changed, try again"
+            self._carry_out(asked, refuse(context.request, RefusedError(ErrorCode.NOT_DEFINED, text)))
         except MemoryError:
             context = accepted.plan.context
             context.let_go()
-            error = RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
-            self._carry_out(asked, refuse(context.request, error))
+            refused = RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+            self._carry_out(asked, refuse(context.request, refused))
         except ValueError as error:
             accepted.plan.context.let_go()
             self._carry_out(asked, _internal_error(error))

@@ -7,25 +7,22 @@ loop's business; what it decides is carried out by `core` and told by `report`.
 
 Invariants:
 - `decide` never waits for a disk: what cannot be answered from the kernel's caches goes to a small
-  pool of threads, and comes back as a future. At most `_MAX_SLOW_OPENS` wait there, and half of them for
-  one directory of the root; a request beyond is told that the server is busy, and its client asks again.
+  pool of threads, and comes back as a future (see `slow_opens`). At most `_MAX_SLOW_OPENS` wait there.
   netascii has threads of its own, since it is read and converted there.
 - A Verdict that is not carried out must be discarded, since it may hold a descriptor.
 - A peer's bytes end here as BadPacket or RefusedError. Any other exception is our bug and rises.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.config import Settings
 from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
-from snow_owl_tftp.content.names import fold, spellings_of
+from snow_owl_tftp.content.names import spellings_of
 from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError, TftpError
@@ -41,6 +38,7 @@ from snow_owl_tftp.protocol.packets import (
 )
 from snow_owl_tftp.server.patient import PatientThreads
 from snow_owl_tftp.server.routes import route_mtu_bytes
+from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
 from snow_owl_tftp.server.texts import Texts
 
 __all__ = [
@@ -69,13 +67,12 @@ Flow: TypeAlias = tuple[int, bytes, bytes]
 
 _SLOW_OPEN_THREADS: Final = 32
 _SLOW_OPEN_THREADS_PER_KEY: Final = 8
-"""For one directory of the root: a network mount that hangs holds a thread a request, and must leave some to others."""
+"""For one device: a network mount that hangs holds a thread a request, and must leave some to others ..."""
+_SLOW_OPEN_SPARES: Final = 8
+"""... and so many that hang are replaced: what was asked first need not be what the next one has to wait for."""
 _MAX_SLOW_OPENS: Final = 1024
 """Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
-_MAX_SLOW_OPENS_PER_KEY: Final = 512
-"""Of one directory of the root, for the same reason."""
 _MAX_SLOW_TEXTS: Final = 256
-_MAX_SLOW_TEXTS_PER_KEY: Final = 128
 """Of those in netascii: a quarter of that, since few clients ask for it, and each is a millisecond's work."""
 _MAX_TEXT_WINDOW_BYTES: Final = 1 << 18
 """256 KiB. The engine keeps a window of a stream in memory; of a file it keeps none."""
@@ -306,7 +303,11 @@ def refuse(request: Request | None, error: RefusedError) -> Refused:
 
 
 class FileDecider:
-    """Serves the files below `root_dir`."""
+    """Serves the files below `root_dir`.
+
+    Attributes:
+        slow_opens: Where names wait that are in no cache.
+    """
 
     def __init__(self, settings: Settings, uploads: WriteDecider | None = None) -> None:
         """Open the root and compile the rules.
@@ -329,8 +330,11 @@ class FileDecider:
         self._root_dir = settings.root_dir
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._offers_flows = settings.performance.platform.batch.enable_flows
-        self._slow_opens = Counter[str]()  # by mode
-        self._threads = PatientThreads(_SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open")
+        self._threads = PatientThreads(
+            _SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open", max_spares=_SLOW_OPEN_SPARES
+        )
+        self.slow_opens = SlowOpens(self._threads, _MAX_SLOW_OPENS)
+        self.slow_texts = SlowOpens(self._texts.threads, _MAX_SLOW_TEXTS)
 
     def close(self) -> None:
         """Close the root; call it when no server uses this decider any more."""
@@ -353,7 +357,7 @@ class FileDecider:
         self._offers_flows = settings.performance.platform.batch.enable_flows
 
     @property
-    def threads(self) -> Executor:
+    def threads(self) -> PatientThreads:
         """For whoever else must look at the root without waiting for it."""
         return self._threads
 
@@ -442,29 +446,21 @@ class FileDecider:
         )
 
     def _decide_later(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
-        key, mode = _directory_of(request.filename), request.mode
-        threads, most, most_of_key = self._threads, _MAX_SLOW_OPENS, _MAX_SLOW_OPENS_PER_KEY
-        if mode != "octet":
-            threads, most, most_of_key = self._texts.threads, _MAX_SLOW_TEXTS, _MAX_SLOW_TEXTS_PER_KEY
-        if self._slow_opens[mode] >= most or threads.waiting_for(key) >= most_of_key:
-            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
-        try:
-            opening = threads.submit_for(key, self._decide_slowly, asked, request)
-        except RuntimeError:  # no thread is to be had
-            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
-        self._slow_opens[mode] += 1
-        future = asyncio.wrap_future(opening)
-        future.add_done_callback(lambda done: self._note_opened(done, opening, mode))
-        return future
+        def find(may_wait_on: int | None) -> Verdict:
+            return self._decide_slowly(asked, request, may_wait_on)
 
-    def _note_opened(self, done: "asyncio.Future[Verdict]", opening: "Future[Verdict]", mode: str) -> None:
-        self._slow_opens[mode] -= 1
-        if done.cancelled():
-            # The server stopped; a thread that is opening goes on, and nobody waits for what it finds.
-            opening.add_done_callback(_discard)
+        def refuse_busy() -> Verdict:
+            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
-    def _decide_slowly(self, asked: Asked, request: Request) -> Verdict:
+        slow = self.slow_opens if request.mode == "octet" else self.slow_texts
+        return slow.decide(self._tree.device_of(request.filename), find, refuse_busy)
+
+    def _decide_slowly(self, asked: Asked, request: Request, may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool."""
+        if may_wait_on is not None:
+            device = self._tree.device_of(request.filename, may_wait_on)
+            if device != may_wait_on:
+                raise Elsewhere(device)
         try:
             return self._accept(asked, request, self._open_slowly(request))
         except RefusedError as error:
@@ -534,14 +530,3 @@ def sender_plan(
         stream=is_stream,
         context=context,
     )
-
-
-def _directory_of(name: str) -> bytes:
-    """Return the directory of the root that a name leads through, by its text; b".": none."""
-    directory, slash, _ = fold(spellings_of(name)[0]).partition(b"/")
-    return directory if slash else b"."
-
-
-def _discard(opening: "Future[Verdict]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().discard()

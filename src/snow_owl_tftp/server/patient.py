@@ -1,20 +1,25 @@
 """Threads for calls that may never return: a look-up on a file server that has died hangs in the kernel.
 
-    submit_for(b"nfs", open, …) ─► queue of "nfs"   ─┐ each in turn, and at most `max_per_key` of one at a time
-    submit_for(b"boot", open, …) ─► queue of "boot" ─┴► one of `max_threads`, started when it is needed
+    submit_for(7, open, …) ─► queue of device 7 ─┐ each in turn, and at most `max_per_key` of one at a time,
+    submit_for(9, open, …) ─► queue of device 9 ─┴► more only for those that hang
 
 May know: functions and keys. Must not know what they do.
 Invariants:
-- What hangs holds the threads that its own key may have, and no other's.
+- What hangs holds the threads that its own key may have, and no other's: it is replaced, up to `max_spares` times a
+  key; and when `max_threads` are at work in all, a key that has none still gets one.
 - What hangs does not keep the process from ending: the threads are daemons, which nobody joins.
   ThreadPoolExecutor joins all of its threads when the interpreter ends, hence this one.
+- Work that nobody waits for any more (cancelled) is dropped when the next of its key comes.
 """
 
 import threading
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
 from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
+
+from snow_owl_tftp._engine import apart
 
 __all__ = ["PatientThreads"]
 
@@ -22,35 +27,44 @@ _Work: TypeAlias = tuple["Future[Any]", Callable[[], Any]]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_NO_KEY: Final = b""
+_NO_KEY: Final = None
+_RESERVED: Final = 32
+"""Threads beyond `max_threads`, for keys that have none: so many sick mounts cannot lock out one that is well."""
+_IDLE_S: Final = 10.0
+"""Then a thread ends, where others are idle too."""
 
 
 class PatientThreads(Executor):
     """An Executor whose work has keys."""
 
-    def __init__(self, max_threads: int, max_per_key: int, name: str) -> None:
+    def __init__(
+        self, max_threads: int, max_per_key: int, name: str, *, max_spares: int = 0, hang_s: float = 2.0
+    ) -> None:
         """Start no thread yet.
 
         Args:
             max_threads: In all.
             max_per_key: That work of one key may hold; several keys can hang before all threads do.
             name: How the names of the threads begin.
+            max_spares: How many more one key may have, one for each that hangs.
+            hang_s: Work that takes longer hangs.
         """
         self._max_threads = max_threads
         self._max_per_key = max_per_key
+        self._max_spares = max_spares
+        self._hang_s = hang_s
         self._name = name
         self._changed = threading.Condition()  # guards all below
-        self._waiting: OrderedDict[bytes, deque[_Work]] = OrderedDict()
-        self._waiting_total = 0
-        self._busy = Counter[bytes]()
-        self._threads_total = self._idle_total = 0
+        self._waiting: OrderedDict[Hashable, deque[_Work]] = OrderedDict()
+        self._begun: dict[Hashable, dict[int, float]] = {}  # when each thread that is at work began, by key and thread
+        self._busy_total = self._threads_total = self._idle_total = self._starting_total = self._started_total = 0
         self._is_closed = False
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         """See Executor.submit; such work has a key of its own."""
         return self.submit_for(_NO_KEY, fn, *args, **kwargs)
 
-    def submit_for(self, key: bytes, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
+    def submit_for(self, key: Hashable, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         """Have a function called in a thread.
 
         Args:
@@ -60,34 +74,41 @@ class PatientThreads(Executor):
             kwargs: Likewise.
 
         Raises:
-            RuntimeError: After `shutdown`; or no thread can be started, and there is none yet. Nothing waits then.
+            RuntimeError: After `shutdown`, or the system has no thread for us and none could do the work later.
         """
         future: Future[_T] = Future()
         with self._changed:
             if self._is_closed:
                 raise RuntimeError("no work is taken after shutdown")
-            if self._waiting_total >= self._idle_total and self._threads_total < self._max_threads:
-                self._start_thread()
             self._waiting.setdefault(key, deque()).append((future, lambda: fn(*args, **kwargs)))
-            self._waiting_total += 1
+            self._drop_cancelled(key)
+            self._grow()
+            if not self._threads_total:
+                del self._waiting[key]
+                raise RuntimeError("can't start new thread")
             self._changed.notify()
         return future
 
-    def _start_thread(self) -> None:
-        """Raises: RuntimeError, where the system has no thread for us and none could do the work later."""
-        thread = threading.Thread(target=self._run, name=f"{self._name}_{self._threads_total + 1}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            if not self._threads_total:
-                raise
-        else:
-            self._threads_total += 1
+    def of(self, key: Hashable) -> Executor:
+        """Return an Executor all of whose work has this key."""
+        return _OfOneKey(self, key)
 
-    def waiting_for(self, key: bytes) -> int:
+    def waiting_for(self, key: Hashable) -> int:
         """How much work of one key waits or is being done."""
         with self._changed:
-            return len(self._waiting.get(key, ())) + self._busy[key]
+            self._drop_cancelled(key)
+            return len(self._waiting.get(key, ())) + len(self._begun.get(key, ()))
+
+    def is_stuck(self, key: Hashable) -> bool:
+        """Every thread that one key may have hangs: more work would wait in vain."""
+        with self._changed:
+            return self._hung(key) >= self._max_per_key + self._max_spares
+
+    @property
+    def busy_total(self) -> int:
+        """Threads that are at work now; after `shutdown` those that hang."""
+        with self._changed:
+            return self._busy_total
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
         """Take no more work; what is being done is never waited for.
@@ -101,12 +122,63 @@ class PatientThreads(Executor):
             dropped = [work for queue in self._waiting.values() for work in queue] if cancel_futures else []
             if cancel_futures:
                 self._waiting.clear()
-                self._waiting_total = 0
             self._changed.notify_all()
         for future, _ in dropped:
             future.cancel()
 
+    def finish(self, timeout_s: float) -> bool:
+        """Wait until nothing waits and nothing is being done.
+
+        Args:
+            timeout_s: At most so long.
+
+        Returns:
+            False: something hangs.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._begun, timeout_s)
+
+    def _hung(self, key: Hashable) -> int:
+        begun = self._begun.get(key)
+        if begun is None:
+            return 0
+        late = time.monotonic() - self._hang_s
+        return sum(began < late for began in begun.values())
+
+    def _drop_cancelled(self, key: Hashable) -> None:
+        queue = self._waiting.get(key)
+        while queue and queue[0][0].cancelled():
+            queue.popleft()
+        if queue is not None and not queue:
+            del self._waiting[key]
+
+    def _may_run(self, key: Hashable) -> bool:
+        busy = len(self._begun.get(key, ()))
+        if busy == 0:
+            return True
+        if busy >= self._max_per_key:
+            return self._busy_total < self._max_threads and busy < self._max_per_key + min(
+                self._hung(key), self._max_spares
+            )
+        return self._busy_total < self._max_threads
+
+    def _grow(self) -> None:
+        """Start a thread if work waits and nobody is idle: one looks what may run now, also where others hang."""
+        is_full = self._threads_total >= self._max_threads + _RESERVED
+        if not self._waiting or self._idle_total or self._starting_total or is_full:
+            return
+        name = f"{self._name}_{self._started_total + 1}"
+        try:
+            apart.start(threading.Thread(target=self._run, name=name, daemon=True))
+        except RuntimeError:  # the system has no more; those that we have do the work later
+            return
+        self._threads_total += 1
+        self._started_total += 1
+        self._starting_total += 1
+
     def _run(self) -> None:
+        with self._changed:
+            self._starting_total -= 1
         while (taken := self._wait_for_work()) is not None:
             key, future, call = taken
             if future.set_running_or_notify_cancel():
@@ -116,30 +188,47 @@ class PatientThreads(Executor):
                     future.set_exception(error)
             del taken, future, call  # a thread that waits holds nobody's arguments
             with self._changed:
-                self._busy[key] -= 1
-                if not self._busy[key]:
-                    del self._busy[key]
-                self._changed.notify()  # what waits for a thread of this key
+                self._busy_total -= 1
+                del self._begun[key][threading.get_ident()]
+                if not self._begun[key]:
+                    del self._begun[key]
+                # One goes on with the next; at the end somebody may wait in `finish`.
+                self._changed.notify(len(self._waiting) + 1 if not self._is_closed else self._threads_total + 1)
 
-    def _wait_for_work(self) -> tuple[bytes, "Future[Any]", Callable[[], Any]] | None:
+    def _wait_for_work(self) -> tuple[Hashable, "Future[Any]", Callable[[], Any]] | None:
         with self._changed:
             while (taken := self._take()) is None:
-                if self._is_closed:
+                if self._is_closed and not self._waiting:
+                    self._threads_total -= 1
                     return None
                 self._idle_total += 1
-                self._changed.wait()
+                # What waits for a key that hangs may have another thread soon, and nobody says so.
+                is_told = self._changed.wait(self._hang_s / 4 if self._waiting else _IDLE_S)
                 self._idle_total -= 1
+                if not is_told and not self._waiting and self._idle_total:
+                    self._threads_total -= 1
+                    return None
+            self._grow()  # for what else may run: nobody may be idle now
             return taken
 
-    def _take(self) -> tuple[bytes, "Future[Any]", Callable[[], Any]] | None:
+    def _take(self) -> tuple[Hashable, "Future[Any]", Callable[[], Any]] | None:
         """The oldest work of the key whose turn it is, among those that may have another thread."""
         for key, queue in self._waiting.items():
-            if self._busy[key] < self._max_per_key:
+            if self._may_run(key):
                 future, call = queue.popleft()
-                self._waiting_total -= 1
                 self._waiting.move_to_end(key)
                 if not queue:
                     del self._waiting[key]
-                self._busy[key] += 1
+                self._begun.setdefault(key, {})[threading.get_ident()] = time.monotonic()
+                self._busy_total += 1
                 return key, future, call
         return None
+
+
+class _OfOneKey(Executor):
+    def __init__(self, threads: PatientThreads, key: Hashable) -> None:
+        self._threads = threads
+        self._key = key
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
+        return self._threads.submit_for(self._key, fn, *args, **kwargs)

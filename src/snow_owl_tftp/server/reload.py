@@ -15,6 +15,7 @@ Invariants:
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -43,6 +44,7 @@ class Reloader:
         settings: Settings,
         read: Callable[[], Settings] | None,
         apply: Callable[[Settings], "FilteringBoundLogger"],
+        threads: Executor | None = None,
     ) -> None:
         """Prepare; nothing is read before somebody asks.
 
@@ -50,9 +52,11 @@ class Reloader:
             settings: Those that the server was started with.
             read: Reads the file and lays the flags over it; runs in a thread. None: there is no file.
             apply: Puts live keys in force, in the event loop, and returns the log to use from then on.
+            threads: Where `read` runs; None: in the loop's own, which the end waits for.
         """
         self.settings = settings
         self._read = read
+        self._threads = threads
         self._apply = apply
         self._is_asked = asyncio.Event()
 
@@ -75,7 +79,7 @@ class Reloader:
             log.warning("nothing to reload: the server was started without --config")
             return log
         try:
-            asked = await asyncio.to_thread(self._read)
+            asked = await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
         except ConfigError as error:
             log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
             return log

@@ -1,6 +1,7 @@
 """The process around one Server: descriptors, log, signals, and how it ends.
 
-    SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0
+    SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0; 2 s later at
+                      the latest, whatever hangs
     a second one      exit at once with 128 + its number, as a shell counts a process that was killed
     SIGHUP            open the log files by their names again, look up the root again (see `root_watch`) and read the
                       configuration again (see `reload`); a server that is ending only does the first
@@ -18,11 +19,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from snow_owl_tftp import __version__
+from snow_owl_tftp._engine import apart
 from snow_owl_tftp.config import LoggingSettings, Settings
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.observe.audit import AuditLog
@@ -31,6 +33,7 @@ from snow_owl_tftp.server.activation import take_given_sockets
 from snow_owl_tftp.server.core import Server
 from snow_owl_tftp.server.decide import FileDecider
 from snow_owl_tftp.server.hooks import UploadHook
+from snow_owl_tftp.server.last_resort import LastResort
 from snow_owl_tftp.server.log_places import refuse_logs_below_root
 from snow_owl_tftp.server.reload import Reloader
 from snow_owl_tftp.server.remedies import with_remedy
@@ -44,6 +47,13 @@ if TYPE_CHECKING:
     from snow_owl_tftp.server.uploads import UploadDesk
 
 __all__ = ["serve"]
+
+_END_S: Final = 1.8
+"""After the drain: what still runs is ended, and what hangs is left behind."""
+_CONFIGURATION: Final = "configuration"
+"""Key of the thread that reads it: it may lie on a mount of its own."""
+_HOST_ENDED: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
 
 
 def serve(
@@ -110,6 +120,7 @@ def _live(
         log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
+        host = _begin_host(log)
         uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
         if uploads is not None:
             closing.callback(uploads.close)
@@ -121,6 +132,7 @@ def _live(
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
         server = Server(settings, decider, report, given)
         decider.texts.abort = server.abort
+        decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
@@ -137,13 +149,29 @@ def _live(
             log_file.reopen()
             audit.reopen()
 
-        reloader = Reloader(settings, read_again, apply)
+        reloader = Reloader(settings, read_again, apply, decider.threads.of(_CONFIGURATION))
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         server.on_work = watch.suspect
-        serving = _serve(_Parts(reloader, watch, server, report, audit, hook, reopen), announce)
+        last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
+        serving = _serve(_Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort), announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)
+    last_resort.leave()
+
+
+def _begin_host(log: "FilteringBoundLogger") -> int:
+    """Have what may hang in a process of its own, which lets this one end; returns its id, 0: there is none."""
+    try:
+        return apart.begin()
+    except OSError as error:
+        log.info("threads for files are in this process: it does not end while one of them hangs", reason=str(error))
+        return 0
+
+
+def _count_hung(server: Server, decider: FileDecider, uploads: "UploadDesk | None") -> int:
+    of_reads = decider.threads.busy_total + decider.texts.threads.busy_total
+    return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
 
 
 def _is_one_file(logging: LoggingSettings) -> bool:
@@ -187,7 +215,7 @@ def raise_descriptor_limit() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What the process is made of; `reopen` opens the log files by their names again."""
+    """What the process is made of; `reopen` opens the log files by their names again, `host` is a process id."""
 
     reloader: Reloader
     watch: RootWatch
@@ -196,6 +224,8 @@ class _Parts:
     audit: AuditLog
     hook: UploadHook
     reopen: Callable[[], None]
+    host: int
+    last_resort: LastResort
 
 
 async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
@@ -207,6 +237,8 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         reloader.ask()
 
     ended_by = _catch_signals(on_hangup, parts.reopen)
+    if parts.host:
+        _watch_host(parts.host, report)
     async with server:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
@@ -224,11 +256,24 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         for task in tasks:
             task.cancel()
         report.log.info("asked to stop", by=reason)
+        parts.last_resort.begin(reloader.settings.drain_timeout_s + _END_S)
         is_drained = await server.drain(reloader.settings.drain_timeout_s)
         aborted = server.live_transfers
     await parts.hook.close()
+    parts.last_resort.tell()
     report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
     audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
+
+
+def _watch_host(host: int, report: Report) -> None:
+    """Without it no file is read any more; whoever started us starts us again."""
+
+    def on_ended() -> None:
+        report.log.error("the process of the threads for files was killed, so this one ends too", pid=host)
+        os._exit(_HOST_ENDED)
+
+    with suppress(OSError):  # before Linux 5.3
+        asyncio.get_running_loop().add_reader(os.pidfd_open(host), on_ended)
 
 
 def _catch_signals(on_hangup: Callable[[], None], reopen: Callable[[], None]) -> asyncio.Future[str]:

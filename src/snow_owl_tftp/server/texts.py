@@ -69,7 +69,7 @@ class Texts:
         if descriptors == resource.RLIM_INFINITY:
             descriptors = _MAX_COPIES * 8
         self.abort: Callable[[int, str], None] = lambda transfer_id, text: None
-        self.threads = PatientThreads(_THREADS, _THREADS_PER_KEY, "tftp-text")
+        self.threads = PatientThreads(_THREADS, _THREADS_PER_KEY, "tftp-text", max_spares=_THREADS_PER_KEY)
         self.refused_total = self.gave_way_total = 0
         self._cache = NetasciiCache(max_copies=min(_MAX_COPIES, descriptors // 8))
         self._max_streams = min(_MAX_STREAMS, max(4, descriptors // 12))  # three for each

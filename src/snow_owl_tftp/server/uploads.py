@@ -8,7 +8,7 @@ May know: policy, content, protocol and the plan. Must not know the engine or th
 the answers to the engine, `report` tells of them.
 
 Invariants:
-- The loop never waits for a disk: whatever touches one runs in a thread. Beginnings have threads of
+- The loop never waits for a disk: whatever touches one runs in a thread of its device. Beginnings have threads of
   their own, so that a WRQ is answered while others wait for an fsync.
 - Every Upload that was begun is closed: by its Completion, by whoever discards its verdict, or at
   the end by `close`.
@@ -18,9 +18,9 @@ Invariants:
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -45,17 +45,28 @@ from snow_owl_tftp.server.decide import (
     option_limits,
     refuse,
 )
+from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.slow_opens import OPEN_PATIENCE_S, Elsewhere, SlowOpens
 
 __all__ = ["UploadDesk"]
 
 _BEGIN_THREADS: Final = 4
-"""A directory look-up and an O_TMPFILE each: microseconds, unless the disk is a network mount that hangs."""
+"""Of one device. A directory look-up and an O_TMPFILE each: microseconds, unless it is a network mount that hangs."""
 _COMMIT_THREADS: Final = 16
-"""An fsync each. A journal commits what is waiting in one go, so more threads mean fewer waits per file."""
+"""Of one device. An fsync each: a journal commits what is waiting in one go, so more threads mean fewer waits."""
+_SPARES: Final = 8
+"""Threads of one device that replace what hangs."""
+_DEVICES: Final = 4
+"""So many may have all their threads at work; beyond that each has one."""
+_SWEEP_PATIENCE_S: Final = 5.0
+"""A start waits no longer until the tree is looked through, in which a mount may hang; the walk goes on."""
+_END_PATIENCE_S: Final = 1.0
+"""The end waits no longer for what is being stored."""
 _MAX_WAITING: Final = 1024
 """Requests waiting for a thread; beyond it a client is told to try again."""
 _MAX_OPENING: Final = 4096
 """Uploads whose first DATA is here and whose file is not open yet; beyond it a client is told to try again."""
+_BUSY: Final = CommitRefusal(ErrorCode.NOT_DEFINED, "Server busy, try again", 0)
 _LOOK_S: Final = 0.05
 """Between two looks at uploads that announced nothing: by what comes meanwhile they may outgrow `max_total_bytes`."""
 
@@ -82,13 +93,15 @@ class UploadDesk:
         self._area = self._open_area(settings.max_file_size_bytes)
         self._users = Counter[UploadArea]()  # uploads that need an area; guarded by the lock
         self._areas = threading.Lock()
-        self.swept: Survey = self._area.sweep()
-        self._beginning = ThreadPoolExecutor(_BEGIN_THREADS, "tftp-begin")
-        self._committing = ThreadPoolExecutor(_COMMIT_THREADS, "tftp-commit")
+        self._sweeping = PatientThreads(1, 1, "tftp-sweep")
+        self.swept: Survey = self._sweep()
+        self._beginning = _threads(_BEGIN_THREADS, "tftp-begin")
+        self._committing = _threads(_COMMIT_THREADS, "tftp-commit")
+        self.slow_opens = SlowOpens(self._beginning, _MAX_WAITING)
         self._waiting = self._opening = 0
         self._open: dict[Upload, UploadArea] = {}
         # A thread of its own: a look must not wait behind those who wait for a disk.
-        self._looking = ThreadPoolExecutor(1, "tftp-room")
+        self._looking = PatientThreads(1, 1, "tftp-room")
         self._looks_for_room = settings.write_config.max_total_bytes > 0
         self._look: asyncio.TimerHandle | None = None
 
@@ -97,14 +110,30 @@ class UploadDesk:
         self._looks_for_room = False
         if self._look is not None:
             self._look.cancel()
-        self._looking.shutdown(wait=True, cancel_futures=True)
-        self._beginning.shutdown(wait=True, cancel_futures=True)
-        self._committing.shutdown(wait=True)
+        for threads in (self._sweeping, self._looking, self._beginning):
+            threads.shutdown(cancel_futures=True)
         for upload in list(self._open):
-            upload.close()
-        self._open.clear()
-        for area in {self._area, *self._users}:
-            area.close()
+            self._committing.submit(self._close, upload)
+        self._committing.shutdown()
+        # What hangs keeps its upload, and the root that this is in.
+        ended_s = time.monotonic() + _END_PATIENCE_S
+        for threads in (self._looking, self._beginning, self._committing):
+            threads.finish(max(0.0, ended_s - time.monotonic()))
+        if not self._open:
+            for area in {self._area, *self._users}:
+                area.close()
+
+    @property
+    def busy_total(self) -> int:
+        """Threads that are at work now; after `close` those that hang."""
+        return sum(threads.busy_total for threads in (self._beginning, self._committing, self._looking, self._sweeping))
+
+    def _sweep(self) -> Survey:
+        """What a crash left; of a tree that takes long, or hangs, the rest is told to nobody."""
+        try:
+            return self._sweeping.submit(self._area.sweep).result(_SWEEP_PATIENCE_S)
+        except TimeoutError:
+            return Survey(0, 0, False)
 
     def reload(self, settings: Settings) -> None:
         """Take uploads that begin from now on by other limits.
@@ -166,15 +195,21 @@ class UploadDesk:
             RefusedError: The rules do not allow it, or too many wait.
         """
         terms = self._policy.decide_write(normalise_name(request.filename))
-        if self._waiting >= _MAX_WAITING:
-            raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
         self._waiting += 1
         self._look_later()
-        future = asyncio.get_running_loop().run_in_executor(
-            self._beginning, self._begin, asked.transfer_id, asked.peer[0], request, terms
-        )
-        future.add_done_callback(self._note_begun)
-        return future
+
+        def find(may_wait_on: int | None) -> Verdict:
+            return self._begin(asked.transfer_id, asked.peer[0], request, terms, may_wait_on)
+
+        def refuse_busy() -> Verdict:
+            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
+
+        verdict = self.slow_opens.decide(self._area.device_of(terms.path), find, refuse_busy)
+        if isinstance(verdict, asyncio.Task):
+            verdict.add_done_callback(self._note_begun)
+        else:
+            self._note_begun(None)
+        return verdict
 
     def _look_later(self) -> None:
         if self._look is None and self._looks_for_room:
@@ -211,10 +246,15 @@ class UploadDesk:
     def _note_begun(self, _: object) -> None:
         self._waiting -= 1
 
-    def _begin(self, transfer_id: int, client: str, request: Request, terms: WriteDecision) -> Verdict:
+    def _begin(
+        self, transfer_id: int, client: str, request: Request, terms: WriteDecision, may_wait_on: int | None
+    ) -> Verdict:
         """Runs in a thread; `terms` are those of the name without what firmware hangs behind it."""
         area = self._use_area()
         try:
+            device = area.device_of(terms.path, may_wait_on)
+            if may_wait_on not in (None, device):
+                raise Elsewhere(device)
             sent = spellings_of(request.filename)[0]
             if sent != terms.path and area.holds(sent):
                 terms = self._policy.decide_write(sent)
@@ -226,36 +266,39 @@ class UploadDesk:
                 return refuse(request, error)
             raise
         self._open[upload] = area
-        receiving = _Receiving(self, upload, client, request, negotiated)
+        receiving = _Receiving(self, upload, device, client, request, negotiated)
         return Accepted(_plan(transfer_id, upload, negotiated, receiving), None)
 
-    async def open(self, upload: Upload) -> Sink | CommitRefusal:
+    async def open(self, upload: Upload, device: int) -> Sink | CommitRefusal:
         """Open the file of an upload that begins to arrive; see UploadContext.open."""
-        if self._opening >= _MAX_OPENING:
-            return CommitRefusal(ErrorCode.NOT_DEFINED, "Server busy, try again", 0)
+        if self._opening >= _MAX_OPENING or self._beginning.is_stuck(device):
+            return _BUSY
         self._opening += 1
         try:
-            fd = await asyncio.get_running_loop().run_in_executor(self._beginning, upload.open)
+            opening = asyncio.wrap_future(self._beginning.submit_for(device, upload.open))
+            fd = await asyncio.wait_for(opening, OPEN_PATIENCE_S)
         except RefusedError as error:
             return _refusal_of(error)
+        except (TimeoutError, RuntimeError):  # it hangs, or no thread is to be had
+            return _BUSY
         finally:
             self._opening -= 1
         return Sink(fd, upload.limit_bytes)
 
-    async def commit(self, upload: Upload, received_bytes: int, client: str) -> CommitRefusal | None:
+    async def commit(self, upload: Upload, device: int, received_bytes: int, client: str) -> CommitRefusal | None:
         """Make an upload durable and visible; see UploadContext.commit."""
         loop = asyncio.get_running_loop()
         try:
-            stored = await loop.run_in_executor(self._committing, upload.commit, received_bytes)
+            stored = await loop.run_in_executor(self._committing.of(device), upload.commit, received_bytes)
         except RefusedError as error:
             return _refusal_of(error)
         self._on_stored(stored.real_path, client)
         return None
 
-    def let_go(self, upload: Upload) -> None:
+    def let_go(self, upload: Upload, device: int) -> None:
         """Close an upload without waiting: what it wrote may take long to give back."""
         upload.abandon()  # now, for a commit that hangs may have all threads
-        self._committing.submit(self._close, upload)
+        self._committing.submit_for(device, self._close, upload)
 
     def _close(self, upload: Upload) -> None:
         """Runs in a thread."""
@@ -268,21 +311,24 @@ class UploadDesk:
 class _Receiving(UploadContext):
     """An upload under way."""
 
-    __slots__ = ("_client", "_desk", "_upload")
+    __slots__ = ("_client", "_desk", "_device", "_upload")
 
-    def __init__(self, desk: UploadDesk, upload: Upload, client: str, request: Request, negotiated: Negotiated) -> None:
+    def __init__(
+        self, desk: UploadDesk, upload: Upload, device: int, client: str, request: Request, negotiated: Negotiated
+    ) -> None:
         super().__init__(request, upload.announced_bytes, negotiated)
         self._desk = desk
         self._upload = upload
+        self._device = device
         self._client = client
 
     async def open(self) -> Sink | CommitRefusal:
         """See UploadContext.open."""
-        return await self._desk.open(self._upload)
+        return await self._desk.open(self._upload, self._device)
 
     async def commit(self, received_bytes: int) -> CommitRefusal | None:
         """See UploadContext.commit."""
-        refusal = await self._desk.commit(self._upload, received_bytes, self._client)
+        refusal = await self._desk.commit(self._upload, self._device, received_bytes, self._client)
         self.is_stored = refusal is None
         return refusal
 
@@ -292,7 +338,11 @@ class _Receiving(UploadContext):
 
     def let_go(self) -> None:
         """See UploadContext.let_go."""
-        self._desk.let_go(self._upload)
+        self._desk.let_go(self._upload, self._device)
+
+
+def _threads(of_one_device: int, name: str) -> PatientThreads:
+    return PatientThreads(_DEVICES * (of_one_device + _SPARES), of_one_device, name, max_spares=_SPARES)
 
 
 def _refusal_of(error: RefusedError) -> CommitRefusal:

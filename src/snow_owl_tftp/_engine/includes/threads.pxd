@@ -10,6 +10,7 @@ from snow_owl_tftp._engine.includes.net cimport timespec
 cdef extern from * nogil:
     """
     #include <pthread.h>
+    #include <signal.h>
     #include <stdint.h>
     #include <sys/prctl.h>
     static inline uint32_t so_add32(uint32_t *p, int32_t d) {
@@ -33,6 +34,25 @@ cdef extern from * nogil:
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
         return __atomic_load_n(p, __ATOMIC_ACQUIRE);
     }
+    static inline uint64_t so_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void so_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    /* A thread that nobody joins, and that no signal meets. 0, or an errno. */
+    static inline int so_start_thread(void *(*run)(void *), void *argument) {
+        pthread_t thread;
+        pthread_attr_t attr;
+        sigset_t all, old;
+        int error = pthread_attr_init(&attr);
+        if (error)
+            return error;
+        pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);   /* cannot fail: a valid state */
+        pthread_attr_setstacksize(&attr, 512 * 1024);                  /* cannot fail: more than the least */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);                      /* cannot fail: valid arguments */
+        error = pthread_create(&thread, &attr, run, argument);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        pthread_attr_destroy(&attr);
+        return error;
+    }
     static inline uint32_t so_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void so_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline uint8_t so_load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
@@ -46,6 +66,9 @@ cdef extern from * nogil:
     void so_turn(uint32_t *)
     uint32_t so_look_at_turn(const uint32_t *)
     uint32_t so_load32(const uint32_t *)
+    uint64_t so_load64(const uint64_t *)
+    void so_store64(uint64_t *, uint64_t)
+    int so_start_thread(void *(*)(void *) noexcept nogil, void *)
     void so_store32(uint32_t *, uint32_t)
     uint8_t so_load8(const uint8_t *)
     void so_store8(uint8_t *, uint8_t)

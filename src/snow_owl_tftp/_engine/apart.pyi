@@ -1,0 +1,6 @@
+"""What Python sees of `apart`; see the module."""
+
+import threading
+
+def begin() -> int: ...
+def start(thread: threading.Thread) -> None: ...
