@@ -12,11 +12,17 @@ cdef enum:                        # Job.kind
 
 cdef enum:
     COPIES = 256                  # chunks of files that cannot be mapped, at most: 128 MiB
+    KEPT = 16                     # chunks that the kernel evicts again and again: 8 MiB, since memory is short
 
 cdef struct Copy:
     # A chunk whose bytes lie in memory of our own.
     Source *source                # NULL: none
     uint32_t chunk
+
+cdef struct Copies:
+    Copy places[256]
+    uint32_t count                # so many of them are used
+    uint32_t hand                 # the one that makes room next
 
 cdef struct Job:
     Job *next
@@ -43,8 +49,9 @@ cdef struct Store:
     Queue *workers                # array of the workers' inboxes
     uint32_t worker_count
     uint64_t loads_total, writes_total, evictions_total, copies_total
-    Copy copies[256]
-    uint32_t copy_hand            # the one that makes room next
+    Copies copies                 # of files that cannot be mapped
+    Copies kept                   # of mapped files, in the place of what was mapped
+    int pagemap                   # for so_in_page_table(), -1: nothing is looked at
     uint32_t *turns               # of each worker: odd while it is in a turn, and may be sending from a chunk
 
 cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns) noexcept nogil

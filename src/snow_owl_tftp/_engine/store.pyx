@@ -21,12 +21,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from snow_owl_tftp._engine.data cimport (
-    CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_LEAVING, CHUNK_READY, M_LOADED, M_RETIRED,
-    M_WRITTEN)
+    CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_LEAVING, CHUNK_OWNED, CHUNK_READY, KEEP_AFTER,
+    LOOK_TICK_SHIFT, Look, M_LOADED, M_RETIRED, M_WRITTEN)
 from snow_owl_tftp._engine.includes.files cimport (
-    MADV_DONTNEED, MADV_POPULATE_READ, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ,
-    PROT_WRITE, madvise, mmap, munmap, pread, pwrite, so_data, so_file, so_hole,
-    so_is_remote, so_look)
+    MADV_DONTNEED, MADV_POPULATE_READ, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED,
+    MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE, madvise, mmap, mremap, munmap, pread, pwrite, so_data,
+    so_file, so_hole, so_is_remote, so_look, so_open_pagemap)
 from snow_owl_tftp._engine.includes.net cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, nanosleep, timespec)
 from snow_owl_tftp._engine.includes.threads cimport (
@@ -89,6 +89,9 @@ cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t lin
     store.worker_count = workers
     store.linger_ns = linger_ns
     store.max_sources = most_sources(so_descriptor_limit())
+    store.copies.count = COPIES
+    store.kept.count = KEPT
+    store.pagemap = so_open_pagemap()
     store.buckets = <Source **>calloc(SOURCE_BUCKETS, sizeof(Source *))
     store.turns = <uint32_t *>calloc(workers, sizeof(uint32_t))
     if store.buckets == NULL or store.turns == NULL:
@@ -104,14 +107,20 @@ cdef void store_stop(Store *store) noexcept nogil:
     pthread_mutex_unlock(&store.mutex)
 
 
+cdef void free_chunks(Source *source) noexcept nogil:
+    free(source.chunks)
+    free(source.looks)
+    source.chunks = NULL
+    source.looks = NULL
+
+
 cdef void source_close(Source *source) noexcept nogil:
     """Nobody uses it, and nobody will: the store has let it go."""
     if source.map != NULL:
         munmap(source.map, source.size_bytes)    # cannot fail: it is our mapping
         source.map = NULL
     close(source.fd)
-    free(source.chunks)
-    source.chunks = NULL
+    free_chunks(source)
     store_release(source)
 
 
@@ -137,6 +146,8 @@ cdef void store_close(Store *store) noexcept nogil:
     free(store.turns)
     store.buckets = NULL
     store.turns = NULL
+    if store.pagemap >= 0:
+        close(store.pagemap)
     store.idle_first = NULL
     store.idle_last = NULL
     store.source_count = 0
@@ -163,7 +174,9 @@ cdef Source *source_new(int fd, const so_file *file) noexcept nogil:
     source.chunk_count = <uint32_t>((source.size_bytes + CHUNK_BYTES - 1) // CHUNK_BYTES)
     if source.chunk_count:
         source.chunks = <uint8_t *>calloc(source.chunk_count, 1)
-        if source.chunks == NULL:
+        source.looks = <Look *>calloc(source.chunk_count, sizeof(Look))
+        if source.chunks == NULL or source.looks == NULL:
+            free_chunks(source)
             free(source)
             return NULL
     return source
@@ -353,8 +366,8 @@ cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcep
         store.evictions_total += 1
     source_wanted(store, source)
     source.closed = 1
-    if source.copied:
-        forget_copies(store, source)
+    forget_copies(&store.copies, source)
+    forget_copies(&store.kept, source)
     link = bucket_of(store, source.device, source.inode)
     while link[0] != source:
         link = &link[0].next
@@ -491,56 +504,67 @@ cdef void wait_for_turns(Store *store) noexcept nogil:
             nanosleep(&pause, NULL)              # a signal may cut it short: harmless
 
 
-cdef bint take_copy(Store *store, Copy *old, Source *source, uint32_t chunk) noexcept nogil:
+cdef bint take_place(Store *store, Copies *copies, Copy *old, Source *source, uint32_t chunk) noexcept nogil:
     """A place for a chunk that is about to be read; under the mutex.  True: `old`, which was there, is to leave, and
     we use its source until then.  The few that others are reading now are passed by."""
-    cdef Copy *place
+    cdef Copy *place = &copies.places[copies.hand]
     cdef uint32_t _
-    for _ in range(<uint32_t>COPIES):
-        place = &store.copies[store.copy_hand]
-        store.copy_hand = (store.copy_hand + 1) % COPIES
+    for _ in range(copies.count):
+        place = &copies.places[copies.hand]
+        copies.hand = (copies.hand + 1) % copies.count
         if place.source == NULL or so_load8(&place.source.chunks[place.chunk]) != CHUNK_ASKED:
             break
     old[0] = place[0]
     place.source = source
     place.chunk = chunk
-    if old.source == NULL or not so_swap8(&old.source.chunks[old.chunk], CHUNK_READY, CHUNK_LEAVING):
+    if old.source == NULL or not so_swap8(&old.source.chunks[old.chunk], CHUNK_OWNED, CHUNK_LEAVING):
         return False
     if so_add32(&old.source.users, 1) == 1:
         source_wanted(store, old.source)
     return True
 
 
-cdef void forget_copies(Store *store, const Source *source) noexcept nogil:
+cdef void forget_copies(Copies *copies, const Source *source) noexcept nogil:
     """Its memory goes; under the mutex."""
     cdef uint32_t i
-    for i in range(<uint32_t>COPIES):
-        if store.copies[i].source == source:
-            store.copies[i].source = NULL
+    for i in range(copies.count):
+        if copies.places[i].source == source:
+            copies.places[i].source = NULL
 
 
-cdef void make_room(Store *store, Source *source, uint32_t chunk) noexcept nogil:
+cdef void give_back(Source *source, uint32_t chunk) noexcept nogil:
+    """The memory of a copy: what takes its place is nothing, or the file again."""
+    cdef uint64_t start = <uint64_t>chunk * CHUNK_BYTES, size = chunk_bytes(source, chunk)
+    if source.copied:
+        madvise(source.map + start, size, MADV_DONTNEED)   # cannot fail: it is our mapping
+        return
+    source.looks[chunk].lost = 0
+    # Without memory for that it stays a copy, which is the file's content too.
+    mmap(source.map + start, size, PROT_READ, MAP_SHARED | MAP_FIXED, source.fd, <int64_t>start)
+
+
+cdef void make_room(Store *store, Copies *copies, Source *source, uint32_t chunk) noexcept nogil:
     cdef Copy old
     cdef bint is_full
     pthread_mutex_lock(&store.mutex)
-    is_full = take_copy(store, &old, source, chunk)
+    is_full = take_place(store, copies, &old, source, chunk)
     store.copies_total += 1
     pthread_mutex_unlock(&store.mutex)
     if is_full:
         wait_for_turns(store)
-        madvise(old.source.map + <uint64_t>old.chunk * CHUNK_BYTES, chunk_bytes(old.source, old.chunk),
-                MADV_DONTNEED)                   # cannot fail: it is our mapping
+        give_back(old.source, old.chunk)
         so_store8(&old.source.chunks[old.chunk], CHUNK_ABSENT)
         store_unuse(store, old.source)
 
 
-cdef int read_range(Source *source, uint64_t at, uint64_t end) noexcept nogil:
+cdef int read_range(Source *source, uint8_t *into, uint64_t at, uint64_t end) noexcept nogil:
     """0 or an errno; a file that became shorter is a changed one."""
     cdef ssize_t n
     while at < end:
-        n = pread(source.fd, source.map + at, end - at, <int64_t>at)
+        n = pread(source.fd, into, end - at, <int64_t>at)
         if n > 0:
             at += <uint64_t>n
+            into += n
         elif n == 0:
             source.changed = 1
             return EIO
@@ -560,7 +584,7 @@ cdef int read_copy(Source *source, uint64_t start, uint64_t end) noexcept nogil:
         hole = so_hole(source.fd, at, end)
         if hole <= at:
             hole = end                           # filled or punched meanwhile
-        error = read_range(source, at, hole)
+        error = read_range(source, source.map + at, at, hole)
         at = hole
     return error
 
@@ -582,25 +606,52 @@ cdef int populate(uint8_t *start, uint64_t size) noexcept nogil:
     return 0
 
 
-cdef int load(Store *store, Source *source, uint32_t chunk) noexcept nogil:
-    """Makes a chunk resident; 0 or an errno."""
+cdef int keep_chunk(Store *store, Source *source, uint32_t chunk) noexcept nogil:
+    """Reads a chunk into memory of our own and puts that in the place of the file's pages; 0 or an errno.
+
+    Where memory is so short that a chunk is gone before anything was sent of it, its transfers go on all the same.
+    Who is sending from it right now reads the same bytes from either.
+    """
+    cdef uint64_t start = <uint64_t>chunk * CHUNK_BYTES, size = chunk_bytes(source, chunk)
+    cdef uint8_t *memory
+    cdef int error
+    make_room(store, &store.kept, source, chunk)
+    memory = map_memory(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1)
+    if memory == NULL:
+        return errno
+    error = read_range(source, memory, start, start + size)
+    # Who reads there meanwhile meets either, never a gap.
+    if error == 0 and mremap(memory, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, source.map + start) == MAP_FAILED:
+        error = errno
+    if error:
+        munmap(memory, size)                     # cannot fail: it is our mapping
+    return error
+
+
+cdef int load(Store *store, Source *source, uint32_t chunk, uint8_t *state) noexcept nogil:
+    """Makes a chunk resident, and says how; 0 or an errno."""
     cdef uint64_t start = <uint64_t>chunk * CHUNK_BYTES, size = chunk_bytes(source, chunk)
     cdef int error = source_map(store, source) if source.map == NULL else 0
     if error:
         return error
-    if not source.copied:
-        return populate(source.map + start, size)
-    make_room(store, source, chunk)
-    return read_copy(source, start, start + size)
+    state[0] = CHUNK_OWNED
+    if source.copied:
+        make_room(store, &store.copies, source, chunk)
+        return read_copy(source, start, start + size)
+    source.looks[chunk].tick = <uint32_t>(now_ns() >> LOOK_TICK_SHIFT)
+    if source.looks[chunk].lost >= KEEP_AFTER and keep_chunk(store, source, chunk) == 0:
+        return 0
+    state[0] = CHUNK_READY
+    return populate(source.map + start, size)
 
 
 cdef void run_load(Store *store, Job *job) noexcept nogil:
     """Makes a chunk resident, or marks it failed, and tells every worker."""
     cdef Source *source = job.source
-    cdef uint8_t state = CHUNK_READY
+    cdef uint8_t state = CHUNK_FAILED
     cdef Message *message
     cdef uint32_t worker
-    cdef int error = load(store, source, job.chunk)
+    cdef int error = load(store, source, job.chunk, &state)
     if error:
         source.failed_errno = error
         state = CHUNK_FAILED

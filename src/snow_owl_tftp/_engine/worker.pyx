@@ -25,6 +25,7 @@ from snow_owl_tftp._engine.linger cimport (
 from snow_owl_tftp._engine.memory cimport MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall
 from snow_owl_tftp._engine.patience cimport Patience
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
+from snow_owl_tftp._engine.resident cimport note_waits
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
@@ -1698,6 +1699,7 @@ cdef void turn(Worker *w) noexcept nogil:
     if w.owes_kick:
         w.owes_kick = 0
         store_kick(w.store)
+    note_waits(w)
     so_turn(&w.store.turns[w.number])            # ... and now it has
 
 
