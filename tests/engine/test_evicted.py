@@ -164,20 +164,22 @@ def test_who_waits_for_evicted_pages_waits_alone(server, windowsize):
     assert p99(beside) < UNDISTURBED * max(p99(alone), NOISE_S)
 
 
-def test_transfers_end_while_their_pages_are_evicted_all_the_time(server):
-    """Between two evictions comes hardly more than a chunk from this disk."""
+def test_evictions_all_the_time_disturb_nobody_else(server):
+    """Between two of them comes hardly more than a chunk from this disk."""
     readers = [SlowReader(server, windowsize) for windowsize in (1, 16)]
     alone = answer_times(server.address, 2)
+    server.do("evict")
     server.do("delay", 0.04)
     server.do("evict_every", 0.25)
     for reader in readers:
         reader.go_on.set()
-    beside = answer_times(server.address, 5)
-    contents = [reader.finish() for reader in readers]
-    server.do("evict_every", 0)
+    beside = answer_times(server.address, 8)
     counters = reports(server, alone=alone, beside=beside)
-    assert contents == [server.slow] * 2
-    assert counters["chunks_lost"] > 10
-    assert counters["page_waits"] == counters["major_faults"], "what is not prevented is told"
-    assert counters["major_faults"] <= counters["chunks_lost"] / 10
+    server.do("evict_every", 0)
+    server.do("delay", 0)
+    assert [reader.finish() for reader in readers] == [server.slow] * 2
+    assert counters["chunks_lost"] > 4
+    assert counters["file_copies"] > 0, "and the readers go on"
+    assert counters["major_faults"] <= 1, "a page that goes between a look and its message is rare ..."
+    assert counters["page_waits"] == counters["major_faults"], "... and told"
     assert p99(beside) < UNDISTURBED * max(p99(alone), NOISE_S)

@@ -110,7 +110,7 @@ cdef struct Source:
     uint64_t device, inode
     int64_t mtime_ns, ctime_ns
     uint8_t *chunks               # CHUNK_ state per CHUNK_BYTES, atomic
-    Look *looks                   # one a chunk
+    Look *looks                   # one a chunk; NULL: nobody looks
     uint32_t chunk_count
     uint8_t loading               # atomic: 1 while an I/O thread is at it
     int failed_errno              # of the first read that failed

@@ -37,10 +37,14 @@ from snow_owl_tftp._engine.includes.threads cimport (
 from snow_owl_tftp._engine.buffers cimport buffers_free
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_push_list
 
+cdef extern from "errno.h" nogil:
+    int EFBIG
+
 cdef enum:
     JOBS_AT_ONCE = 16
     HOLD_NS = 500000              # a written buffer waits no longer for the next one
     SOURCE_BUCKETS = 4096         # a power of two; 32 KiB
+    MAX_SOURCE_CHUNKS = 0x8000000  # 64 TiB: half of what a process can map
     MAX_SOURCES = 16384           # mappings are limited too (vm.max_map_count, 65,530)
     MIN_SOURCES = 16
     OTHER_DESCRIPTORS = 128       # sockets, logs, libraries; an idle server has about 50
@@ -107,20 +111,15 @@ cdef void store_stop(Store *store) noexcept nogil:
     pthread_mutex_unlock(&store.mutex)
 
 
-cdef void free_chunks(Source *source) noexcept nogil:
-    free(source.chunks)
-    free(source.looks)
-    source.chunks = NULL
-    source.looks = NULL
-
-
 cdef void source_close(Source *source) noexcept nogil:
     """Nobody uses it, and nobody will: the store has let it go."""
     if source.map != NULL:
         munmap(source.map, source.size_bytes)    # cannot fail: it is our mapping
         source.map = NULL
     close(source.fd)
-    free_chunks(source)
+    free(source.chunks)
+    free(source.looks)
+    source.chunks = NULL
     store_release(source)
 
 
@@ -174,9 +173,7 @@ cdef Source *source_new(int fd, const so_file *file) noexcept nogil:
     source.chunk_count = <uint32_t>((source.size_bytes + CHUNK_BYTES - 1) // CHUNK_BYTES)
     if source.chunk_count:
         source.chunks = <uint8_t *>calloc(source.chunk_count, 1)
-        source.looks = <Look *>calloc(source.chunk_count, sizeof(Look))
-        if source.chunks == NULL or source.looks == NULL:
-            free_chunks(source)
+        if source.chunks == NULL:
             free(source)
             return NULL
     return source
@@ -211,6 +208,8 @@ cdef int source_map(Store *store, Source *source) noexcept nogil:
         start = map_memory(source.size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1)
     if start == NULL:
         return errno
+    if not copied and store.pagemap >= 0:        # without memory for that nobody looks
+        source.looks = <Look *>calloc(source.chunk_count, sizeof(Look))
     set_map(store, source, start, copied)
     return 0
 
@@ -256,7 +255,8 @@ cdef void source_wanted(Store *store, Source *source) noexcept nogil:
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared, Source **out) noexcept nogil:
     """The source of `fd`, for the caller to use (store_unuse) and to refer to (store_release).
 
-    Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the size is another one now.
+    Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the size is another one now,
+    EFBIG: more than MAX_SOURCE_CHUNKS (on tmpfs a file of holes may have 8 EiB).
     """
     cdef so_file file
     cdef Source *source
@@ -265,9 +265,9 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared,
         error = errno
         store_discard(store, fd)
         return error
-    if file.size_bytes != size_bytes:
+    if file.size_bytes != size_bytes or size_bytes > <uint64_t>MAX_SOURCE_CHUNKS * CHUNK_BYTES:
         store_discard(store, fd)
-        return EINVAL
+        return EINVAL if file.size_bytes != size_bytes else EFBIG
     pthread_mutex_lock(&store.mutex)
     source = find_source(store, &file)
     if source != NULL:
@@ -638,9 +638,10 @@ cdef int load(Store *store, Source *source, uint32_t chunk, uint8_t *state) noex
     if source.copied:
         make_room(store, &store.copies, source, chunk)
         return read_copy(source, start, start + size)
-    source.looks[chunk].tick = <uint32_t>(now_ns() >> LOOK_TICK_SHIFT)
-    if source.looks[chunk].lost >= KEEP_AFTER and keep_chunk(store, source, chunk) == 0:
-        return 0
+    if source.looks != NULL:
+        source.looks[chunk].tick = <uint32_t>(now_ns() >> LOOK_TICK_SHIFT)
+        if source.looks[chunk].lost >= KEEP_AFTER and keep_chunk(store, source, chunk) == 0:
+            return 0
     state[0] = CHUNK_READY
     return populate(source.map + start, size)
 

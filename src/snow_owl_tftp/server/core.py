@@ -21,6 +21,7 @@ Invariants:
 """
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -386,12 +387,14 @@ class Server:
     def _start(self, engine: Engine, asked: Request, accepted: Accepted) -> None:
         try:
             engine.start(accepted.plan, accepted.flow)
-        except OSError:
+        except OSError as failure:
             # The file shrank or grew since it was opened, or memory for its mapping is short. Its descriptor is the
             # engine's all the same; what else the context holds is ours.
             context = accepted.plan.context
             context.let_go()
             error = RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
+            if failure.errno == errno.EFBIG:
+                error = RefusedError(ErrorCode.ACCESS_VIOLATION, "File too large to serve")
             self._carry_out(asked, refuse(context.request, error))
         except ValueError as error:
             accepted.plan.context.let_go()
