@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 SLOW_BYTES = 12 * MIB
 LOCAL_BYTES = 2 * MIB
-READ_S = 0.4  # of 128 KiB
+READ_S = 1.0  # of 128 KiB
 UNDISTURBED = 1.5
 NOISE_S = 0.003  # what a machine with other things to do adds to a p99
 

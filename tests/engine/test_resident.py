@@ -9,6 +9,7 @@ import os
 import random
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tests.support.client import Client
@@ -25,8 +26,8 @@ LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 def mapped_parts(path):
     """Where this process has parts of a file mapped: (start, end), in the order of their places."""
-    with open("/proc/self/maps", encoding="utf-8") as maps:
-        fields = [line.split() for line in maps if line.rstrip().endswith(str(path))]
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    fields = [line.split() for line in lines if line.endswith(str(path))]
     return [tuple(int(number, 16) for number in field[0].split("-")) for field in fields]
 
 
@@ -136,7 +137,9 @@ def test_many_readers_of_one_file_whose_pages_come_and_go(serve, file):
 
     readers = [threading.Thread(target=pull, args=(number,)) for number in range(6)]
     # Nothing is lost of what has become a copy between the look for what is mapped and the advice.
-    dropper = threading.Thread(target=lambda: [drop(path, MADV_PAGEOUT) for _ in iter(lambda: enough.wait(0.002), True)])
+    dropper = threading.Thread(
+        target=lambda: [drop(path, MADV_PAGEOUT) for _ in iter(lambda: enough.wait(0.002), True)]
+    )
     for thread in (*readers, dropper):
         thread.start()
     for thread in readers:
@@ -159,7 +162,7 @@ def test_a_copy_of_a_file_that_changes_never_completes_a_mixture(serve, file):
             drop(path)
         elif index == 20:
             assert served.counter("file_copies") == 1
-            with open(path, "r+b") as writing:
+            with path.open("r+b") as writing:
                 writing.seek(CHUNK - 5000)
                 writing.write(bytes(5000))
             os.utime(path, (1, 1))

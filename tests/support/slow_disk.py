@@ -6,7 +6,8 @@
 To the server it is a disk like any other (FUSE itself is treated as a file server's). The FUSE file system is a process
 of its own, so that a thread that waits for the disk cannot keep it from answering.
 
-May know: mount(2), /dev/fuse and its protocol (linux/fuse.h), the `mkfs.ext4` and `mount` commands. Must not: know TFTP.
+May know: mount(2), /dev/fuse and its protocol (linux/fuse.h), the `mkfs.ext4` and `mount` commands. Must not: know
+TFTP.
 Invariants: everything is mounted in the caller's mount namespace, so call leave_mounts() in a process of its own first:
 mounts and loop device go with that process, however it ends.
 """
@@ -36,7 +37,7 @@ THREADS = 8
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class Unavailable(Exception):
+class Unavailable(Exception):  # noqa: N818 - a state of the machine
     """This machine cannot have a slow disk; says why."""
 
 
