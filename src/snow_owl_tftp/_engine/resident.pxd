@@ -5,8 +5,8 @@
 # table: those sendmmsg copies without a fault.  mincore(2) and cachestat(2) tell nothing to who may not write the file;
 # preadv2(RWF_NOWAIT) does not work on tmpfs, and begins to read what it does not find, for which it may wait.
 #
-# A look takes 0.8 us.  So a worker looks at one message each LOOK_NS, and at a chunk that nobody has looked at for
-# LOOK_TICKS; once something was missing it is watchful, and looks at each message until WATCH_NS after the last one.
+# A look takes 0.8 us.  So a worker looks at a chunk that nobody has looked at for LOOK_TICKS; once something was
+# missing it is watchful, and looks at each message until WATCH_NS after the last one.
 #
 # Must not: touch what is mapped, or wait.
 
@@ -18,8 +18,7 @@ from snow_owl_tftp._engine.includes.threads cimport so_swap8
 from snow_owl_tftp._engine.worker cimport Worker
 
 cdef enum:
-    LOOK_TICKS = 4                # of 2^20 ns
-    LOOK_NS = 50000               # 1.5 % of a busy worker, at most
+    LOOK_TICKS = 10               # of 2^20 ns
 
 cdef extern from * nogil:
     """
@@ -37,8 +36,7 @@ cdef extern from * nogil:
 
 
 cdef inline bint is_due(Worker *w, const Look *look) noexcept nogil:
-    return (w.now_ns < w.watch_until_ns or w.now_ns - w.looked_ns >= LOOK_NS
-            or <int32_t>(<uint32_t>(w.now_ns >> LOOK_TICK_SHIFT) - look.tick) >= LOOK_TICKS)
+    return w.now_ns < w.watch_until_ns or <int32_t>(<uint32_t>(w.now_ns >> LOOK_TICK_SHIFT) - look.tick) >= LOOK_TICKS
 
 
 cdef inline bint is_lost(Worker *w, Source *source, uint64_t chunk, uint64_t start, uint64_t end) noexcept nogil:
@@ -48,7 +46,6 @@ cdef inline bint is_lost(Worker *w, Source *source, uint64_t chunk, uint64_t sta
     if source.looks == NULL or not is_due(w, look):
         return False
     look.tick = <uint32_t>(w.now_ns >> LOOK_TICK_SHIFT)
-    w.looked_ns = w.now_ns
     w.counters.page_looks += 1
     if start < chunk * CHUNK_BYTES:
         start = chunk * CHUNK_BYTES
