@@ -416,6 +416,18 @@ def a_file_that_cannot_be_mapped_is_read(root: Path) -> None:
 
 
 @scene
+def without_a_page_map_nothing_is_looked_at(root: Path) -> None:
+    """No /proc, or a process with file capabilities: served all the same, as before there were looks."""
+    fault(pagemap_errno=errno.EACCES)
+    with Scene(root) as served:
+        assert hits() == 1
+        for windowsize in (1, 16):
+            get(served, windowsize=windowsize)
+        assert served.counter("page_looks") == 0
+        assert served.counter("file_loads") == 1
+
+
+@scene
 def a_file_on_a_file_server_is_never_mapped(root: Path) -> None:
     """Its server may drop the pages of a mapping, and then the worker's own sendmmsg would wait for it."""
     for magic in (0x65735546, 0x6969):

@@ -29,6 +29,7 @@ SCENES = [
     "a_disk_that_cannot_be_read_ends_the_transfer_with_an_error",
     "a_read_error_that_went_away_is_not_repeated",
     "a_file_that_cannot_be_mapped_is_read",
+    "without_a_page_map_nothing_is_looked_at",
     "a_file_on_a_file_server_is_never_mapped",
     "a_file_that_can_neither_be_mapped_nor_read_is_told_as_an_error",
     "starting_a_transfer_asks_no_file_server",

@@ -1,6 +1,7 @@
 """Open files: shared while they are used, kept for a while afterwards, and never too many of them."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import resource
@@ -11,7 +12,16 @@ from tests.support.attacks import Forger, rrq
 from tests.support.client import Client, Refused
 
 from snow_owl_tftp.plan import Outcome, Role, TransferPlan
-from snow_owl_tftp.protocol.packets import Data, build_error, build_oack, parse_untrusted
+from snow_owl_tftp.protocol.constants import Opcode
+from snow_owl_tftp.protocol.packets import (
+    Data,
+    Oack,
+    build_ack,
+    build_error,
+    build_oack,
+    build_request,
+    parse_untrusted,
+)
 
 FILES = 300
 LONG_NS = 10**12
@@ -204,9 +214,9 @@ def sparse():
     os.close(fd)
 
 
-def serve_descriptor(serve, fd):
+def serve_descriptor(serve, fd, take=lambda served, plan: plan):
     def plan(event, request):
-        return TransferPlan(
+        made = TransferPlan(
             transfer_id=event.transfer_id,
             role=Role.SENDER,
             fd=os.dup(fd),
@@ -216,6 +226,7 @@ def serve_descriptor(serve, fd):
             first_packet=build_oack([("blksize", str(BLKSIZE)), ("windowsize", "8")]),
             context="sparse",
         )
+        return take(served, made)
 
     served = serve(source_linger_ns=LONG_NS)
     served.on_request = plan
@@ -247,3 +258,33 @@ def test_a_chunk_whose_copy_had_to_go_is_read_again(serve, sparse):
     served.completion(total=2)
     assert served.counter("file_copies") > CHUNKS + 1, "256 of them were kept"
     served.wait(lambda: served.counter("files_open") == 0, "the copies to go with their last user")
+
+
+@pytest.mark.parametrize("size", [(64 << 40) + 1, 1 << 51, (1 << 51) + 600_000, (1 << 63) - 4096])
+def test_a_file_of_holes_that_is_larger_than_can_be_mapped_is_refused(serve, size):
+    """Its chunks have numbers that no table holds."""
+
+    def refuse(served, plan):
+        with pytest.raises(OSError, match="cannot be sent") as caught:
+            served.engine.start(plan)
+        served.engine.refuse(plan.transfer_id, build_error(2, errno.errorcode[caught.value.errno]))
+
+    with os.fdopen(os.memfd_create("huge"), "r+b") as huge:
+        os.ftruncate(huge.fileno(), size)
+        served = serve_descriptor(serve, huge.fileno(), refuse)
+        with Client(served.address) as client, pytest.raises(Refused, match="EFBIG"):
+            client.get("huge")
+    assert served.counter("transfers_started") == 0
+
+
+def test_the_largest_file_of_holes_is_begun(serve):
+    with os.fdopen(os.memfd_create("large"), "r+b") as large:
+        os.ftruncate(large.fileno(), 64 << 40)
+        served = serve_descriptor(serve, large.fileno())
+        with Client(served.address) as client:
+            packet, peer = client.exchange(build_request(Opcode.RRQ, "large", options=[("blksize", str(BLKSIZE))]))
+            assert isinstance(packet, Oack)
+            client.send(build_ack(0), peer)
+            assert client.receive_packet()[0] == Data(1, bytes(BLKSIZE))
+            client.send(build_error(0, "enough"), peer)
+        served.completion()

@@ -180,6 +180,23 @@ def test_file_that_changed_since_it_was_opened_is_refused(root: Path) -> None:
     assert refused.value.code == 0
 
 
+def test_file_of_holes_that_no_process_can_map_is_refused(root: Path) -> None:
+    """On tmpfs a file may have 8 EiB, and needs no byte of memory for that."""
+
+    def answer(asked: Asked) -> Accepted:
+        accepted = accept(asked, b"", size_bytes=1 << 51)
+        os.ftruncate(accepted.plan.fd, 1 << 51)
+        return accepted
+
+    with (
+        serve_in_thread(root, decider=Answering(answer)) as server,
+        Client(server.address) as client,
+        pytest.raises(Refused, match="too large") as refused,
+    ):
+        client.get("anything")
+    assert refused.value.code == 2
+
+
 def test_decision_that_comes_after_the_end_leaves_no_descriptor(root: Path) -> None:
     before = open_descriptors()
     waiting = threading.Event()

@@ -10,7 +10,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdarg.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -42,6 +44,7 @@ volatile unsigned faults_file_system; /* ... its file system is of this type, un
 volatile int faults_pread_errno;     /* pread of that file fails with it */
 volatile unsigned long faults_close_inode; /* descriptors of this file: ... */
 volatile int faults_closer;          /* ... the thread that closed the last one */
+volatile int faults_pagemap_errno;   /* /proc/self/pagemap cannot be opened */
 volatile unsigned faults_hits;       /* how often a fault was played */
 
 static struct { char *start, *end; } slow_ranges[MAX_RANGES];
@@ -166,6 +169,23 @@ ssize_t pread64(int fd, void *bytes, size_t size, off64_t offset)
     if (faults_pread_errno && is_of(fd, faults_map_inode))
         return fail(faults_pread_errno);
     return real(fd, bytes, size, offset);
+}
+
+int open64(const char *path, int flags, ...)
+{
+    static int (*real)(const char *, int, ...);
+    va_list arguments;
+    mode_t mode = 0;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "open64");
+    if (faults_pagemap_errno && strcmp(path, "/proc/self/pagemap") == 0)
+        return fail(faults_pagemap_errno);
+    if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE) {
+        va_start(arguments, flags);
+        mode = va_arg(arguments, mode_t);
+        va_end(arguments);
+    }
+    return real(path, flags, mode);
 }
 
 int close(int fd)

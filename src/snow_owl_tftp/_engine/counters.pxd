@@ -29,6 +29,7 @@ cdef struct Counters:
     uint64_t transfers_started, transfers_ended, transfers_gave_way, transfers_stalled
     uint64_t lingers, linger_ns
     uint64_t file_checks
+    uint64_t page_looks, chunks_lost, page_waits
     uint64_t live_transfers, half_open_transfers, dallying_transfers
     uint64_t receive_histogram[12]
     uint64_t send_histogram[12]

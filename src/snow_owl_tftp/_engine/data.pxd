@@ -20,7 +20,10 @@ cdef enum:
     CHUNK_ASKED = 1
     CHUNK_READY = 2
     CHUNK_FAILED = 3
-    CHUNK_LEAVING = 4             # of a copy: its memory is given back
+    CHUNK_LEAVING = 4             # its memory is given back
+    CHUNK_OWNED = 5               # as CHUNK_READY, in memory of our own
+    LOOK_TICK_SHIFT = 20          # Look.tick counts 2^20 ns, about a millisecond
+    KEEP_AFTER = 2                # who was lost so often is not mapped again but copied
 
 cdef enum:                        # Transfer.state
     T_FREE = 0
@@ -102,6 +105,11 @@ cdef struct Local:
     uint32_t ifindex
     uint32_t family               # 0: the socket is bound to one address, nothing to say
 
+cdef struct Look:
+    # At the pages of a chunk that is mapped.  All workers write it: a look too many does no harm.
+    uint32_t tick                 # of the last one, or of when the chunk was fetched
+    uint8_t lost                  # how often pages were missing since it was last in memory of our own; to KEEP_AFTER
+
 cdef struct Source:
     int fd                        # ours while users > 0, or while the store has it
     uint32_t refs                 # of the struct: recipes, and the store while the file is open
@@ -112,6 +120,7 @@ cdef struct Source:
     uint64_t device, inode
     int64_t mtime_ns, ctime_ns
     uint8_t *chunks               # CHUNK_ state per CHUNK_BYTES, atomic
+    Look *looks                   # one a chunk; NULL: nobody looks
     uint32_t chunk_count
     uint8_t loading               # atomic: 1 while an I/O thread is at it
     uint8_t served                # a chunk of it was there once: some client has a part of the file

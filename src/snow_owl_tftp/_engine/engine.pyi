@@ -223,6 +223,9 @@ class Counters(TypedDict):
     lingers: int
     linger_ns: int
     file_checks: int
+    page_looks: int
+    chunks_lost: int
+    page_waits: int
     live_transfers: int
     half_open_transfers: int
     dallying_transfers: int

@@ -57,6 +57,7 @@ COUNTERS = (
     "transfers_started", "transfers_ended", "transfers_gave_way", "transfers_stalled",
     "lingers", "linger_ns",
     "file_checks",
+    "page_looks", "chunks_lost", "page_waits",
     "live_transfers", "half_open_transfers", "dallying_transfers",
 )
 # In the order of REFUSED_... in worker.pxd: the limit, by its name in Engine().

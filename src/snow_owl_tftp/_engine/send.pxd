@@ -18,13 +18,14 @@ from snow_owl_tftp._engine.batch cimport (
     SCRATCH_BYTES, SEND_MESSAGES, STAGING_BYTES, SendItem, TRAIN_BYTES, TRAIN_SEGMENTS, send_control, send_data,
     send_forget, send_from, send_has_room)
 from snow_owl_tftp._engine.data cimport (
-    CHUNK_ABSENT, CHUNK_BYTES, CHUNK_FAILED, CHUNK_READY, Local, Peer, Source, T_ACTIVE, T_FREE, Transfer)
+    CHUNK_ABSENT, CHUNK_BYTES, CHUNK_FAILED, CHUNK_OWNED, CHUNK_READY, Local, Peer, Source, T_ACTIVE, T_FREE, Transfer)
 from snow_owl_tftp._engine.includes.files cimport pread
 from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EFAULT, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPOLLIN, EPOLLOUT, EPOLL_CTL_MOD, epoll_ctl, epoll_event,
     errno)
 from snow_owl_tftp._engine.includes.threads cimport so_load8
 from snow_owl_tftp._engine.networks cimport Network, network_find
+from snow_owl_tftp._engine.resident cimport is_lost
 from snow_owl_tftp._engine.seq cimport seq_block
 from snow_owl_tftp._engine.store cimport source_is_changed, store_load
 from snow_owl_tftp._engine.timers cimport wheel_update
@@ -226,9 +227,11 @@ cdef inline bint use_socket_for(Worker *w, Transfer *t) noexcept nogil:
 
 # --- DATA --------------------------------------------------------------------------------------------
 
-cdef inline int chunk_state(Worker *w, Source *source, uint64_t chunk) noexcept nogil:
-    """Whether a chunk may be sent from; asks for it, and for the one behind it, when it is needed."""
+cdef inline int chunk_state(Worker *w, Source *source, uint64_t chunk, uint64_t start, uint64_t end) noexcept nogil:
+    """Whether bytes start .. end - 1 of a chunk may be sent; asks for it, and for the one behind, when it is needed."""
     cdef int state = so_load8(&source.chunks[chunk])
+    if state == CHUNK_READY and is_lost(w, source, chunk, start, end):
+        state = CHUNK_ABSENT
     if state == CHUNK_ABSENT:
         w.owes_kick = 1
         if store_load(w.store, source, <uint32_t>chunk, w.number) < 0:
@@ -245,12 +248,12 @@ cdef inline bint resident(Worker *w, Transfer *t, uint64_t start, uint64_t end) 
     cdef uint64_t chunk = start // CHUNK_BYTES
     cdef int state
     while chunk * CHUNK_BYTES < end:
-        state = chunk_state(w, source, chunk)
-        if state == CHUNK_FAILED or (state != CHUNK_READY and source.failed_errno):
+        state = chunk_state(w, source, chunk, start, end)
+        if state == CHUNK_FAILED or (state != CHUNK_READY and state != CHUNK_OWNED and source.failed_errno):
             t.doomed = 1
             run_later(w, t)
             return False
-        if state != CHUNK_READY:
+        if state != CHUNK_READY and state != CHUNK_OWNED:
             wait_for_chunk(w, t)
             return False
         chunk += 1

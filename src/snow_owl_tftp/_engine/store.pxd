@@ -8,6 +8,7 @@ from snow_owl_tftp._engine.queue cimport Queue
 
 cdef enum:
     COPIES = 256                  # chunks of files that cannot be mapped, at most: 128 MiB
+    KEPT = 16                     # chunks that the kernel evicts again and again: 8 MiB, since memory is short
 
 cdef struct Copy:
     # A chunk whose bytes lie in memory of our own.
@@ -17,6 +18,10 @@ cdef struct Copy:
 cdef enum:                        # Store.stopping
     STOP_FINISH = 1               # what is queued is finished
     STOP_NOW = 2                  # what is queued is dropped, who hangs is left behind
+cdef struct Copies:
+    Copy places[256]
+    uint32_t count                # so many of them are used
+    uint32_t hand                 # the one that makes room next
 
 cdef struct Store:
     pthread_mutex_t mutex
@@ -41,8 +46,9 @@ cdef struct Store:
     uint32_t worker_count
     uint64_t loads_total, writes_total, evictions_total, copies_total
     uint64_t expired_total        # jobs that somebody waited for in vain
-    Copy copies[256]
-    uint32_t copy_hand            # the one that makes room next
+    Copies copies                 # of files that cannot be mapped
+    Copies kept                   # of mapped files, in the place of what was mapped
+    int pagemap                   # for so_in_page_table(), -1: nothing is looked at
     uint32_t *turns               # of each worker: odd while it is in a turn, and may be sending from a chunk
 
 cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns, uint32_t io_threads,

@@ -24,12 +24,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from snow_owl_tftp._engine.data cimport (
-    CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_LEAVING, CHUNK_READY, M_LOADED, M_RETIRED,
-    M_WRITTEN)
+    CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_LEAVING, CHUNK_OWNED, CHUNK_READY, KEEP_AFTER,
+    LOOK_TICK_SHIFT, Look, M_LOADED, M_RETIRED, M_WRITTEN)
 from snow_owl_tftp._engine.includes.files cimport (
-    MADV_DONTNEED, MADV_POPULATE_READ, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ,
-    PROT_WRITE, madvise, mmap, munmap, pread, pwrite, so_data, so_file, so_hole,
-    so_is_remote, so_look)
+    MADV_DONTNEED, MADV_POPULATE_READ, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED,
+    MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ, PROT_WRITE, madvise, mmap, mremap, munmap, pread, pwrite, so_data,
+    so_file, so_hole, so_is_remote, so_look, so_open_pagemap)
 from snow_owl_tftp._engine.includes.net cimport (
     CLOCK_MONOTONIC, EAGAIN, EBUSY, ECANCELED, EINTR, EINVAL, EIO, ENOMEM, clock_gettime, close, errno, nanosleep,
     timespec)
@@ -46,9 +46,13 @@ from snow_owl_tftp._engine.lanes cimport (
 from snow_owl_tftp._engine.queue cimport (
     message_new, queue_close, queue_note, queue_push, queue_push_list, queue_take_all)
 
+cdef extern from "errno.h" nogil:
+    int EFBIG
+
 cdef enum:
     HOLD_NS = 500000              # a written buffer waits no longer for the next one
     SOURCE_BUCKETS = 4096         # a power of two; 32 KiB
+    MAX_SOURCE_CHUNKS = 0x8000000  # 64 TiB: half of what a process can map
     MAX_SOURCES = 16384           # mappings are limited too (vm.max_map_count, 65,530)
     MIN_SOURCES = 16
     OTHER_DESCRIPTORS = 128       # sockets, logs, libraries; an idle server has about 50
@@ -102,6 +106,9 @@ cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t lin
     store.patience_ns = patience_ns
     store.lanes.share = io_threads
     store.max_sources = most_sources(so_descriptor_limit())
+    store.copies.count = COPIES
+    store.kept.count = KEPT
+    store.pagemap = so_open_pagemap()
     store.buckets = <Source **>calloc(SOURCE_BUCKETS, sizeof(Source *))
     store.turns = <uint32_t *>calloc(workers, sizeof(uint32_t))
     if store.buckets == NULL or store.turns == NULL:
@@ -118,6 +125,7 @@ cdef void source_close(Source *source) noexcept nogil:
         source.map = NULL
     close(source.fd)
     free(source.chunks)
+    free(source.looks)
     source.chunks = NULL
     store_release(source)
 
@@ -146,6 +154,8 @@ cdef void store_free(Store *store) noexcept nogil:
     free(store.workers)
     free(store.buckets)
     free(store.turns)
+    if store.pagemap >= 0:
+        close(store.pagemap)
     pthread_cond_destroy(&store.work)
     pthread_cond_destroy(&store.watch)
     pthread_cond_destroy(&store.left)
@@ -207,6 +217,8 @@ cdef int source_map(Store *store, Source *source) noexcept nogil:
         start = map_memory(source.size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1)
     if start == NULL:
         return errno
+    if not copied and store.pagemap >= 0:        # without memory for that nobody looks
+        source.looks = <Look *>calloc(source.chunk_count, sizeof(Look))
     set_map(store, source, start, copied)
     return 0
 
@@ -253,7 +265,8 @@ cdef void source_wanted(Store *store, Source *source) noexcept nogil:
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared, Source **out) noexcept nogil:
     """The source of `fd`, for the caller to use (store_unuse) and to refer to (store_release).
 
-    Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the size is another one now.
+    Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the size is another one now,
+    EFBIG: more than MAX_SOURCE_CHUNKS (on tmpfs a file of holes may have 8 EiB).
     """
     cdef so_file file
     cdef Source *source
@@ -262,9 +275,9 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared,
         error = errno
         store_discard(store, fd)
         return error
-    if file.size_bytes != size_bytes:
+    if file.size_bytes != size_bytes or size_bytes > <uint64_t>MAX_SOURCE_CHUNKS * CHUNK_BYTES:
         store_discard(store, fd)
-        return EINVAL
+        return EINVAL if file.size_bytes != size_bytes else EFBIG
     if store.hung_threads and store_is_sick(store, file.device):
         store_discard(store, fd)
         return EBUSY
@@ -371,8 +384,8 @@ cdef Source *take_expired(Store *store, uint64_t now, uint64_t *next_ns) noexcep
         store.evictions_total += 1
     source_wanted(store, source)
     source.closed = 1
-    if source.copied:
-        forget_copies(store, source)
+    forget_copies(&store.copies, source)
+    forget_copies(&store.kept, source)
     link = bucket_of(store, source.device, source.inode)
     while link[0] != source:
         link = &link[0].next
@@ -546,56 +559,67 @@ cdef void wait_for_turns(Store *store) noexcept nogil:
             nanosleep(&pause, NULL)              # a signal may cut it short: harmless
 
 
-cdef bint take_copy(Store *store, Copy *old, Source *source, uint32_t chunk) noexcept nogil:
+cdef bint take_place(Store *store, Copies *copies, Copy *old, Source *source, uint32_t chunk) noexcept nogil:
     """A place for a chunk that is about to be read; under the mutex.  True: `old`, which was there, is to leave, and
     we use its source until then.  The few that others are reading now are passed by."""
-    cdef Copy *place
+    cdef Copy *place = &copies.places[copies.hand]
     cdef uint32_t _
-    for _ in range(<uint32_t>COPIES):
-        place = &store.copies[store.copy_hand]
-        store.copy_hand = (store.copy_hand + 1) % COPIES
+    for _ in range(copies.count):
+        place = &copies.places[copies.hand]
+        copies.hand = (copies.hand + 1) % copies.count
         if place.source == NULL or so_load8(&place.source.chunks[place.chunk]) != CHUNK_ASKED:
             break
     old[0] = place[0]
     place.source = source
     place.chunk = chunk
-    if old.source == NULL or not so_swap8(&old.source.chunks[old.chunk], CHUNK_READY, CHUNK_LEAVING):
+    if old.source == NULL or not so_swap8(&old.source.chunks[old.chunk], CHUNK_OWNED, CHUNK_LEAVING):
         return False
     if so_add32(&old.source.users, 1) == 1:
         source_wanted(store, old.source)
     return True
 
 
-cdef void forget_copies(Store *store, const Source *source) noexcept nogil:
+cdef void forget_copies(Copies *copies, const Source *source) noexcept nogil:
     """Its memory goes; under the mutex."""
     cdef uint32_t i
-    for i in range(<uint32_t>COPIES):
-        if store.copies[i].source == source:
-            store.copies[i].source = NULL
+    for i in range(copies.count):
+        if copies.places[i].source == source:
+            copies.places[i].source = NULL
 
 
-cdef void make_room(Store *store, Source *source, uint32_t chunk) noexcept nogil:
+cdef void give_back(Source *source, uint32_t chunk) noexcept nogil:
+    """The memory of a copy: what takes its place is nothing, or the file again."""
+    cdef uint64_t start = <uint64_t>chunk * CHUNK_BYTES, size = chunk_bytes(source, chunk)
+    if source.copied:
+        madvise(source.map + start, size, MADV_DONTNEED)   # cannot fail: it is our mapping
+        return
+    source.looks[chunk].lost = 0
+    # Without memory for that it stays a copy, which is the file's content too.
+    mmap(source.map + start, size, PROT_READ, MAP_SHARED | MAP_FIXED, source.fd, <int64_t>start)
+
+
+cdef void make_room(Store *store, Copies *copies, Source *source, uint32_t chunk) noexcept nogil:
     cdef Copy old
     cdef bint is_full
     pthread_mutex_lock(&store.mutex)
-    is_full = take_copy(store, &old, source, chunk)
+    is_full = take_place(store, copies, &old, source, chunk)
     store.copies_total += 1
     pthread_mutex_unlock(&store.mutex)
     if is_full:
         wait_for_turns(store)
-        madvise(old.source.map + <uint64_t>old.chunk * CHUNK_BYTES, chunk_bytes(old.source, old.chunk),
-                MADV_DONTNEED)                   # cannot fail: it is our mapping
+        give_back(old.source, old.chunk)
         so_store8(&old.source.chunks[old.chunk], CHUNK_ABSENT)
         store_unuse(store, old.source)
 
 
-cdef int read_range(Source *source, uint64_t at, uint64_t end) noexcept nogil:
+cdef int read_range(Source *source, uint8_t *into, uint64_t at, uint64_t end) noexcept nogil:
     """0 or an errno; a file that became shorter is a changed one."""
     cdef ssize_t n
     while at < end:
-        n = pread(source.fd, source.map + at, end - at, <int64_t>at)
+        n = pread(source.fd, into, end - at, <int64_t>at)
         if n > 0:
             at += <uint64_t>n
+            into += n
         elif n == 0:
             source.changed = 1
             return EIO
@@ -615,7 +639,7 @@ cdef int read_copy(Source *source, uint64_t start, uint64_t end) noexcept nogil:
         hole = so_hole(source.fd, at, end)
         if hole <= at:
             hole = end                           # filled or punched meanwhile
-        error = read_range(source, at, hole)
+        error = read_range(source, source.map + at, at, hole)
         at = hole
     return error
 
@@ -637,16 +661,44 @@ cdef int populate(uint8_t *start, uint64_t size) noexcept nogil:
     return 0
 
 
-cdef int load(Store *store, Source *source, uint32_t chunk) noexcept nogil:
-    """Makes a chunk resident; 0 or an errno."""
+cdef int keep_chunk(Store *store, Source *source, uint32_t chunk) noexcept nogil:
+    """Reads a chunk into memory of our own and puts that in the place of the file's pages; 0 or an errno.
+
+    Where memory is so short that a chunk is gone before anything was sent of it, its transfers go on all the same.
+    Who is sending from it right now reads the same bytes from either.
+    """
+    cdef uint64_t start = <uint64_t>chunk * CHUNK_BYTES, size = chunk_bytes(source, chunk)
+    cdef uint8_t *memory
+    cdef int error
+    make_room(store, &store.kept, source, chunk)
+    memory = map_memory(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1)
+    if memory == NULL:
+        return errno
+    error = read_range(source, memory, start, start + size)
+    # Who reads there meanwhile meets either, never a gap.
+    if error == 0 and mremap(memory, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, source.map + start) == MAP_FAILED:
+        error = errno
+    if error:
+        munmap(memory, size)                     # cannot fail: it is our mapping
+    return error
+
+
+cdef int load(Store *store, Source *source, uint32_t chunk, uint8_t *state) noexcept nogil:
+    """Makes a chunk resident, and says how; 0 or an errno."""
     cdef uint64_t start = <uint64_t>chunk * CHUNK_BYTES, size = chunk_bytes(source, chunk)
     cdef int error = source_map(store, source) if source.map == NULL else 0
     if error:
         return error
-    if not source.copied:
-        return populate(source.map + start, size)
-    make_room(store, source, chunk)
-    return read_copy(source, start, start + size)
+    state[0] = CHUNK_OWNED
+    if source.copied:
+        make_room(store, &store.copies, source, chunk)
+        return read_copy(source, start, start + size)
+    if source.looks != NULL:
+        source.looks[chunk].tick = <uint32_t>(now_ns() >> LOOK_TICK_SHIFT)
+        if source.looks[chunk].lost >= KEEP_AFTER and keep_chunk(store, source, chunk) == 0:
+            return 0
+    state[0] = CHUNK_READY
+    return populate(source.map + start, size)
 
 
 cdef void tell_loaded(Store *store) noexcept nogil:
@@ -670,11 +722,12 @@ cdef void fail_chunk(Store *store, Source *source, uint32_t chunk, int error) no
 cdef void run_load(Store *store, Job *job) noexcept nogil:
     """Makes a chunk resident, or marks it failed, and tells every worker."""
     cdef Source *source = job.source
-    cdef int error = load(store, source, job.chunk)
+    cdef uint8_t state = CHUNK_FAILED
+    cdef int error = load(store, source, job.chunk, &state)
     if error:
         source.failed_errno = error
         so_store8(&source.chunks[job.chunk], CHUNK_FAILED)
-    elif so_swap8(&source.chunks[job.chunk], CHUNK_ASKED, CHUNK_READY):
+    elif so_swap8(&source.chunks[job.chunk], CHUNK_ASKED, state):
         source.served = 1                        # else it came too late: fail_chunk()
     so_store8(&source.loading, 0)
     tell_loaded(store)

@@ -158,6 +158,7 @@ cdef struct Worker:
     uint64_t receives             # batches taken from sockets: what was checked is checked anew for each
     uint64_t secret               # of the hashes
     uint64_t check_round
+    uint64_t watch_until_ns       # until then each message is preceded by a look whether its pages are there
     uint8_t owes_kick             # jobs were queued in this turn
     uint8_t owes_look             # there was no memory to ask for a chunk: those who wait ask again by their timers
     uint64_t stray_tokens, stray_refill_ns

@@ -29,6 +29,7 @@ from snow_owl_tftp._engine.networks cimport (
     network_on_evidence, network_on_forgery, trial_answer_ns, trial_bits, trial_longest_ns)
 from snow_owl_tftp._engine.patience cimport Patience
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
+from snow_owl_tftp._engine.resident cimport note_waits
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
 from snow_owl_tftp._engine.sink cimport (
@@ -2058,6 +2059,7 @@ cdef void turn(Worker *w) noexcept nogil:
     if w.owes_kick:
         w.owes_kick = 0
         store_kick(w.store)
+    note_waits(w)
     so_turn(&w.store.turns[w.number])            # ... and now it has
 
 

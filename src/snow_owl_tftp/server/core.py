@@ -465,8 +465,7 @@ class Server:
             # holds is ours.
             context = accepted.plan.context
             context.let_go()
-            text = "Server busy, try again" if error.errno == errno.EBUSY else "File is being changed, try again"
-            self._carry_out(asked, refuse(context.request, RefusedError(ErrorCode.NOT_DEFINED, text)))
+            self._carry_out(asked, refuse(context.request, _refusal_of_start(error.errno)))
         except MemoryError:
             context = accepted.plan.context
             context.let_go()
@@ -499,6 +498,14 @@ def _failure_of(done: "asyncio.Future[Any]") -> BaseException | None:
         return done.exception()
     except asyncio.CancelledError as error:
         return error
+
+
+def _refusal_of_start(error_number: int | None) -> RefusedError:
+    if error_number == errno.EFBIG:
+        return RefusedError(ErrorCode.ACCESS_VIOLATION, "File too large to serve")
+    if error_number == errno.EBUSY:
+        return RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+    return RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
 
 
 def _internal_error(cause: BaseException) -> Refused:

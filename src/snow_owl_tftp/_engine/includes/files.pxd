@@ -73,6 +73,40 @@ cdef extern from * nogil:
             return errno == ENXIO ? size : offset;
         return (uint64_t)data > size ? size : (uint64_t)data;
     }
+    /* True when our page table holds every page of SIZE bytes from START, at most SO_LOOK_PAGES, so that to read them
+       faults in nothing (Documentation/admin-guide/mm/pagemap.rst: bit 63). Where nothing can be told: true. */
+    #define SO_LOOK_PAGES 32
+    static inline int so_in_page_table(int pagemap, const void *start, uint64_t size) {
+        uint64_t entries[SO_LOOK_PAGES], page = (uint64_t)sysconf(_SC_PAGESIZE);
+        uint64_t first = (uintptr_t)start / page, count = ((uintptr_t)start + size - 1) / page - first + 1, i;
+        ssize_t n;
+        if (size == 0)
+            return 1;
+        n = pread(pagemap, entries, (count < SO_LOOK_PAGES ? count : SO_LOOK_PAGES) * 8, (off_t)(first * 8));
+        for (i = 0; (ssize_t)((i + 1) * 8) <= n; i++)
+            if (!(entries[i] >> 63))
+                return 0;
+        return 1;
+    }
+    /* A descriptor for so_in_page_table(), or -1: without /proc, of a process that may not look at itself (one with
+       file capabilities), before Linux 5.14, where what MADV_POPULATE_READ brings is the question, or in a sandbox
+       whose page map is not true. */
+    static inline int so_open_pagemap(void) {
+        size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), works;
+        void *probe = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (fd >= 0 && probe != MAP_FAILED) {
+            works = !so_in_page_table(fd, probe, page) && madvise(probe, page, MADV_POPULATE_READ) == 0
+                && so_in_page_table(fd, probe, page);
+            if (!works) {
+                close(fd);
+                fd = -1;
+            }
+        }
+        if (probe != MAP_FAILED)
+            munmap(probe, page);
+        return fd;
+    }
     struct so_file { unsigned long long device, inode, size_bytes, links; long long mtime_ns, ctime_ns; };
     /* Which file FD is of, as far as the kernel knows without asking a file server (fstat on NFS or FUSE may wait for
        one); 0, or -1 with errno. Old kernels, and seccomp filters older than statx, only have fstat. */
@@ -110,11 +144,15 @@ cdef extern from * nogil:
     uint64_t so_hole(int, uint64_t, uint64_t)
     uint64_t so_data(int, uint64_t, uint64_t)
 
-    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
-    int MADV_POPULATE_READ, MADV_DONTNEED
+    bint so_in_page_table(int, const void *, uint64_t)
+    int so_open_pagemap()
+
+    int PROT_READ, PROT_WRITE, MAP_FIXED, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    int MADV_POPULATE_READ, MADV_DONTNEED, MREMAP_FIXED, MREMAP_MAYMOVE
     void *MAP_FAILED
     void *mmap(void *, size_t, int, int, int, int64_t)
     int munmap(void *, size_t)
+    void *mremap(void *, size_t, size_t, int, void *)
     int madvise(void *, size_t, int)
     ssize_t pread(int, void *, size_t, int64_t)
     ssize_t pwrite(int, const void *, size_t, int64_t)
