@@ -330,7 +330,10 @@ cdef void put_source(Store *store, Source *source) noexcept nogil:
     source.next = bucket[0]
     bucket[0] = source
     store.source_count += 1
-    wake_watch(store)                            # for it will linger
+    if store.source_count > store.max_sources:
+        pthread_cond_signal(&store.watch)        # it may be looking at threads, and has to close another one now
+    else:
+        wake_watch(store)                        # for it will linger
 
 
 cdef bint store_use(Store *store, Source *source) noexcept nogil:

@@ -598,18 +598,20 @@ cdef bint gives_way(Worker *w, const Chain *unproven) noexcept nogil:
 
 
 cdef void leave_descriptors(Worker *w) noexcept nogil:
-    """Another file is going to be in use: where that is more than may be, who has answered nothing lets theirs go.
+    """Another file is going to be in use: where that is more than may be, one who has answered nothing lets his go.
 
     Only who is alone with a file, since nothing is gained by the others; of the oldest, which such a flood consists of.
+    One for each that comes: the file is in use until Python has taken its Completion.
     """
-    cdef uint32_t link = w.unproven.oldest, looks = CROWD_LOOKS
+    cdef uint32_t link = w.unproven.oldest if store_is_crowded(w.store) else 0, looks = CROWD_LOOKS
     cdef Transfer *t
-    while link and looks and store_is_crowded(w.store):
+    while link and looks:
         t = slot(w, link - 1)
-        link = t.after[AMONG_ALL]
-        looks -= 1
         if t.recipe.source != NULL and so_load32(&t.recipe.source.users) == 1:
             give_way(w, t)
+            return
+        link = t.after[AMONG_ALL]
+        looks -= 1
 
 
 cdef int over_limit(Worker *w, const Peer *peer, int32_t client) noexcept nogil:
