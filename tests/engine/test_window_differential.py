@@ -43,7 +43,7 @@ class Pair:
         context = f"step {self.steps}: {what} {args}"
         assert theirs == mine, context
         state = {name: getattr(self.model, name, getattr(self.model.rtt, name, None)) for name in self.probe.state()}
-        learned = {name: getattr(self.model.patience, name) for name in ("loses", "pause_ns")}
+        learned = {name: getattr(self.model.patience, name) for name in ("loses", "pause_ns", "silence")}
         assert self.probe.state() == state, context
         assert {name: self.probe.learned()[name] for name in learned} == learned, context
         if self.model.done and isinstance(self.model, Sender):
@@ -88,6 +88,7 @@ def remembered(rng: random.Random) -> Patience:
         srtt_ns=rng.choice([0, 1, rng.randrange(10**8)]),
         rttvar_ns=rng.randrange(10**7),
         burst_blocks=rng.choice([0, 1, 3, 9]),
+        silence=rng.choice([0, 40, 120, 255]),
     )
 
 

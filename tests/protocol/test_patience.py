@@ -81,6 +81,54 @@ def test_every_loss_takes_a_quarter_off_what_was_learned_from_pauses():
     assert known.pause_ns == 300 * MS
 
 
+def waits(known, count=7):
+    """Until each repetition of a block in lock-step that nobody answers, in milliseconds."""
+    machine = sender(known)
+    now_ns, waits_ms = walk(machine, 1, 20, 0), []
+    for _ in range(count):
+        waits_ms.append((machine.deadline_ns - now_ns) // MS)
+        now_ns = machine.deadline_ns
+        machine.tick(now_ns)
+    return waits_ms
+
+
+def test_silence_that_is_common_on_a_path_does_not_double_the_timer_of_lock_step():
+    assert waits(Patience(loses=True, silence=128)) == [11, 11, 11, 22, 44, 88, 176]
+    assert waits(Patience(loses=True)) == [11, 22, 44, 88, 176, 352, 704]
+
+
+def test_what_silence_is_worth_is_learned_from_the_blocks_that_it_met():
+    known = Patience(loses=True)
+    for _ in range(100):
+        known.on_answer(1)
+        known.on_answer(0)
+        known.on_answer(0)
+    assert 64 < known.silence < 128, "a third"
+    for _ in range(100):
+        known.on_answer(0)
+    assert known.level == 1, "seldom"
+
+
+def test_a_path_that_loses_nothing_and_a_window_and_a_first_packet_double_the_timer_as_ever():
+    assert Patience(silence=255).level == 0
+    known = Patience(loses=True, silence=255, srtt_ns=MS, rttvar_ns=0)
+    machine = sender(known, windowsize=4)
+    machine.receive(build_ack(4), MS)
+    first_ns = machine.deadline_ns - MS
+    machine.tick(machine.deadline_ns)
+    assert machine.deadline_ns - machine.sent_ns == 2 * first_ns
+    opening = Sender(bytes(50), Terms(b"\0\6oack", 8, patience=Patience(loses=True, silence=255, srtt_ns=MS)))
+    opening.start(0)
+    opening.tick(opening.deadline_ns)
+    assert opening.deadline_ns - opening.sent_ns == 22 * MS
+
+
+def test_a_pause_makes_silence_news_again():
+    known = Patience(loses=True, silence=200)
+    known.on_pause(100 * MS, POLICY)
+    assert known.silence == 0
+
+
 # --- what is taken for a loss, and what for a pause -----------------------------------------------------------
 
 

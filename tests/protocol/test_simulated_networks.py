@@ -151,6 +151,11 @@ def test_goodput_of_a_known_client_is_near_that_of_a_perfect_timer(case):
     assert reached >= (OF_PROMPT_SHORT if is_short else OF_PROMPT_LOSSY if case.path.down.loss > 0.01 else OF_PROMPT)
 
 
+def test_lock_step_reaches_as_much_where_every_fifth_datagram_is_lost():
+    case = Case("20 % loss", path(20, loss=HEAVY_LOSS), Agreed(1), blocks=300, transfers=3)
+    assert measure_beside_oracles(case, GOODPUT_SEEDS).of_prompt >= OF_PROMPT
+
+
 @pytest.mark.parametrize("case", named(lossy_uploads(), 100))
 def test_uploads_arrive_through_loss_whatever_the_timer_of_their_sender(case):
     assert measure_write(case, SEEDS).failed == 0

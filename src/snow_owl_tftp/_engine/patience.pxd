@@ -7,12 +7,17 @@ from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_rto_ns
 
 cdef enum:
     MOST_DOUBLINGS = 16
+    ALL = 256
+    SELDOM = 4
+    MEMORY = 16
+    MOST_LEVEL = 4
 
 
 cdef struct Patience:
     uint64_t pause_ns              # the least wait, learned from pauses that were mistaken for losses
     uint64_t srtt_ns, rttvar_ns    # with `loses`: the round trip of the client's last transfer
     uint32_t burst_blocks          # how many blocks at once its path took, 0: no limit was met
+    uint32_t silence               # of 256 blocks in lock-step so many were met with silence, of late
     uint8_t loses                  # its path was seen to lose: the measured round trip drives the timer
 
 
@@ -28,6 +33,25 @@ cdef inline uint64_t patience_rto_ns(const Patience *p, const Rtt *rtt, const Re
     return rto_ns if rto_ns < policy.ceiling_ns else policy.ceiling_ns
 
 
+cdef inline uint32_t patience_level(const Patience *p) noexcept nogil:
+    """How many repetitions in vain are no news on this path, for the timer of a sender in lock-step."""
+    cdef uint32_t level = 0, chance = p.silence
+    while p.loses and chance > <uint32_t>SELDOM and level < <uint32_t>MOST_LEVEL:
+        chance = chance * p.silence // ALL
+        level += 1
+    return level
+
+
+cdef inline void patience_on_answer(Patience *p, uint32_t repeats) noexcept nogil:
+    """A block in lock-step was answered, after so many repetitions; before a loss is known they mean nothing."""
+    if not p.loses:
+        return
+    if repeats:
+        p.silence += (ALL - p.silence) * (repeats if repeats < <uint32_t>MOST_LEVEL else <uint32_t>MOST_LEVEL) // MEMORY
+    else:
+        p.silence -= p.silence // MEMORY
+
+
 cdef inline void patience_on_loss(Patience *p, const Retransmit *policy) noexcept nogil:
     p.loses = 1
     p.pause_ns -= p.pause_ns // 4
@@ -41,3 +65,4 @@ cdef inline void patience_on_pause(Patience *p, const Retransmit *policy, uint64
         pause_ns = most_ns
     if pause_ns > p.pause_ns:
         p.pause_ns = pause_ns
+    p.silence = 0

@@ -52,8 +52,8 @@ cdef Retransmit retransmit_of(policy):
 cdef Patience patience_of(known):
     """protocol.patience.Patience, or None."""
     if known is None:
-        return Patience(0, 0, 0, 0, 0)
-    return Patience(known.pause_ns, known.srtt_ns, known.rttvar_ns, known.burst_blocks, known.loses)
+        return Patience(0, 0, 0, 0, 0, 0)
+    return Patience(known.pause_ns, known.srtt_ns, known.rttvar_ns, known.burst_blocks, known.silence, known.loses)
 
 
 cdef class RttProbe:
@@ -388,7 +388,7 @@ cdef class FlightProbe:
         cdef Patience p
         flight_remember(&self._flight, &p)
         return {"loses": bool(p.loses), "pause_ns": p.pause_ns, "srtt_ns": p.srtt_ns, "rttvar_ns": p.rttvar_ns,
-                "burst_blocks": p.burst_blocks}
+                "burst_blocks": p.burst_blocks, "silence": p.silence}
 
     @property
     def retransmits(self):

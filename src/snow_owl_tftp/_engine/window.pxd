@@ -16,7 +16,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.burst cimport (
     Burst, burst_after, burst_forget, burst_init, burst_limit, burst_lost, burst_lost_behind_pause, burst_shrink,
     burst_whole, burst_whole_behind_pause)
-from snow_owl_tftp._engine.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
+from snow_owl_tftp._engine.patience cimport (
+    Patience, patience_level, patience_on_answer, patience_on_loss, patience_on_pause, patience_rto_ns)
 from snow_owl_tftp._engine.rtt cimport (
     Retransmit, Rtt, rtt_is_about_one, rtt_rto_ns, rtt_is_too_soon, rtt_sample, rtt_soonest_ns)
 from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1, seq_ahead, seq_index_from
@@ -159,8 +160,11 @@ cdef inline uint64_t flight_offset(const Flight *f, int64_t block_index) noexcep
 cdef inline uint64_t flight_rto_ns(const Flight *f, const Retransmit *policy) noexcept nogil:
     """How long the packet that was sent last is waited for."""
     cdef uint64_t wait_ns
+    cdef uint32_t level = 0
     if not f.timeout_ns:
-        return patience_rto_ns(&f.patience, &f.rtt, policy, f.retries)
+        if f.retries and f.role == SENDER and f.windowsize == 1 and not f.opening:
+            level = patience_level(&f.patience)
+        return patience_rto_ns(&f.patience, &f.rtt, policy, f.retries - level if f.retries > level else 0)
     if f.timeout_ns >= DELICATE_NS:
         return f.timeout_ns
     # `utimeout`: while nothing comes it doubles, up to a second.
@@ -486,6 +490,8 @@ cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t a
         f.deaf += 1
     elif f.retries and not f.resent:
         f.deaf = 0
+    if f.windowsize == 1:
+        patience_on_answer(&f.patience, f.retries)
     flight_progress(f, policy, now_ns)
     f.window_base = acked + 1
     if f.next < f.window_base:

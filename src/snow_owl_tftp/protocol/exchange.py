@@ -150,7 +150,7 @@ class Exchange(ABC):
         """How long the packet that was sent last is waited for."""
         asked_ns = self.terms.timeout_ns
         if not asked_ns:
-            return self.patience.rto_ns(self.rtt, self.terms.policy, self.retries)
+            return self.patience.rto_ns(self.rtt, self.terms.policy, max(self.retries - self._level(), 0))
         if asked_ns >= _DELICATE_NS:
             return asked_ns  # RFC 2349: as agreed
         # `utimeout` may be 10 ms, and a window each 10 ms for half a minute is a flood for who has vanished, or for a
@@ -164,6 +164,10 @@ class Exchange(ABC):
             return rto_ns
         # Up to a second: a longer RTO has backed off already, and a receiver's dally does not last for ever.
         return max(rto_ns, min(_DELICATE_PATIENCE * rto_ns, _DELICATE_NS))
+
+    def _level(self) -> int:
+        """How many repetitions in vain do not double the timer."""
+        return 0
 
     @abstractmethod
     def _is_delicate(self) -> bool:

@@ -28,6 +28,10 @@ from snow_owl_tftp.protocol.rtt import RetransmitPolicy, RoundTrip
 __all__ = ["Patience", "Trial"]
 
 _MOST_DOUBLINGS: Final = 16
+_ALL: Final = 256
+_SELDOM: Final = 4
+_MEMORY: Final = 16
+_MOST_LEVEL: Final = 4
 
 
 @dataclass(slots=True)
@@ -40,6 +44,7 @@ class Patience:
         srtt_ns: With `loses` or a limit: the round trip of its last transfer, for the next one's first packet.
         rttvar_ns: Its variation.
         burst_blocks: How many blocks at once its path took, 0: no limit was met (`burst`).
+        silence: Of 256 blocks in lock-step so many were met with silence, of late: what silence is worth.
     """
 
     loses: bool = False
@@ -47,6 +52,7 @@ class Patience:
     srtt_ns: int = 0
     rttvar_ns: int = 0
     burst_blocks: int = 0
+    silence: int = 0
 
     def rto_ns(self, rtt: RoundTrip, policy: RetransmitPolicy, retries: int) -> int:
         """Returns the wait before the next repetition, doubled for each that was in vain: RFC 6298 (5.5).
@@ -56,6 +62,28 @@ class Patience:
         """
         least_ns = self.pause_ns if self.loses else max(policy.initial_ns, self.pause_ns)
         return min(max(rtt.rto_ns, least_ns) << min(retries, _MOST_DOUBLINGS), policy.ceiling_ns)
+
+    @property
+    def level(self) -> int:
+        """How many repetitions in vain are no news on this path, for the timer of a sender in lock-step.
+
+        Where a third of all blocks are met with silence, three silences in a row happen every day, and a timer that
+        doubles for them costs more than the losses do. It doubles when chance is less than one in 64.
+        """
+        level, chance = 0, self.silence
+        while self.loses and chance > _SELDOM and level < _MOST_LEVEL:
+            chance = chance * self.silence // _ALL
+            level += 1
+        return level
+
+    def on_answer(self, repeats: int) -> None:
+        """A block in lock-step was answered, after so many repetitions; before a loss is known they mean nothing."""
+        if not self.loses:
+            return
+        if repeats:
+            self.silence += (_ALL - self.silence) * min(repeats, _MOST_LEVEL) // _MEMORY
+        else:
+            self.silence -= self.silence // _MEMORY
 
     def on_loss(self, policy: RetransmitPolicy) -> None:
         """Something was lost: rule 2."""
@@ -70,6 +98,7 @@ class Patience:
         """
         most_ns = policy.initial_ns if self.loses else policy.ceiling_ns
         self.pause_ns = max(self.pause_ns, min(2 * late_ns, most_ns))
+        self.silence = 0
 
 
 @dataclass(slots=True)

@@ -123,6 +123,13 @@ class Sender(Exchange):
         self._allow_burst()
         return self._send_window(now_ns)
 
+    def _level(self) -> int:
+        """Only in lock-step: where a window is met with silence it may have overrun the path.
+
+        And only behind the first packet: who has answered nothing is sent three of them, and these are spread.
+        """
+        return self.patience.level if self.terms.windowsize_blocks == 1 and not self.opening else 0
+
     def _is_delicate(self) -> bool:
         """Once the last block is sent the peer may have moved on; a boot ROM takes it for its next file's."""
         return self.sent_end > self.last
@@ -190,6 +197,8 @@ class Sender(Exchange):
         self._note_advance(acked - self.window_base + 1, is_early)
         is_report = self._is_partial(acked)
         self._judge_probe()
+        if self.terms.windowsize_blocks == 1:
+            self.patience.on_answer(self.retries)
         self._progress(now_ns)
         self.window_base = acked + 1
         self.next = max(self.next, self.window_base)
