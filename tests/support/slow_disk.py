@@ -27,12 +27,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CLONE_NEWNS = 0x20000  # linux/sched.h
+MNT_FORCE, MNT_DETACH = 1, 2  # sys/mount.h
 MS_REC_PRIVATE = 0x44000  # linux/mount.h: MS_REC | MS_PRIVATE
 INIT, LOOKUP, GETATTR, OPEN, READ, RELEASE, FLUSH, DESTROY = 26, 1, 3, 14, 15, 18, 25, 38  # linux/fuse.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SILENT = (2, 36, 42)  # FORGET, INTERRUPT, BATCH_FORGET: no answer
 FOPEN_DIRECT_IO = 1  # every read of the loop device asks us, nothing is cached
-LONG_S = 3600
+LONG_S = 10**9  # or, where one was left behind, whoever lists loop devices an hour later waits for its answer
 THREADS = 8
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -164,6 +165,6 @@ def slow_disk(files: Path, path: Path, scratch: Path, megabytes: int) -> Iterato
     finally:
         delay[:8] = bytes(8)
         subprocess.run(["umount", "-l", path], check=False, capture_output=True)
-        LIBC.umount2(os.fsencode(point), 2)  # MNT_DETACH
+        LIBC.umount2(os.fsencode(point), MNT_FORCE | MNT_DETACH)  # by force: nobody waits for an answer any more
         os.kill(daemon, signal.SIGKILL)
         os.waitpid(daemon, 0)
