@@ -171,16 +171,17 @@ async def begin(desk: UploadDesk, name: str) -> Any:
     asked = Asked(f"\0\2up/{name}\0octet\0".encode())
     plan = (await cast(Any, desk.decide(asked, parse_request_untrusted(asked.datagram)))).plan
     assert plan.role == Role.RECEIVER
-    os.pwrite(plan.fd, name.encode(), 0)
-    return plan
+    fd = (await plan.context.open()).fd
+    os.pwrite(fd, name.encode(), 0)
+    return plan, fd
 
 
 async def test_upload_is_stored_in_the_release_that_it_began_in(base: Path, desk: UploadDesk) -> None:
-    before = await begin(desk, "old")
+    before, _ = await begin(desk, "old")
     switch(base)
     assert desk.look_again()
     assert not desk.look_again()
-    after = await begin(desk, "new")
+    after, _ = await begin(desk, "new")
     for plan in (before, after):
         assert await plan.context.commit(3) is None
         plan.context.let_go()
@@ -190,13 +191,13 @@ async def test_upload_is_stored_in_the_release_that_it_began_in(base: Path, desk
 
 
 async def test_upload_keeps_to_the_limit_although_the_root_has_moved(base: Path, desk: UploadDesk) -> None:
-    plan = await begin(desk, "old")
+    plan, fd = await begin(desk, "old")
     switch(base)
     assert desk.look_again()
 
     async def write_on() -> None:
         # How the server cuts off one that outgrew the limit together with others.
-        while os.pwrite(plan.fd, b"x" * (LIMIT_BYTES + 1), 0):  # noqa: ASYNC110 - nobody tells
+        while os.pwrite(fd, b"x" * (LIMIT_BYTES + 1), 0):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
 
     with pytest.raises(OSError, match="No space left"):

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,21 @@
 static int file = -1;
 static int without_unnamed, without_rename;
 static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
+
+/* Without signals: the handler of one writes too, and would wait for its own thread. */
+static void take_order(sigset_t *before)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, before);
+    pthread_mutex_lock(&order);
+}
+
+static void leave_order(const sigset_t *before)
+{
+    pthread_mutex_unlock(&order);
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
 
 #define REAL(result, name, ...) \
     static result (*real)(__VA_ARGS__); \
@@ -83,14 +99,15 @@ static void note_write(int fd, const unsigned char *bytes, size_t size, long off
 
 #define IN_ORDER(call, done) \
     do { \
-        pthread_mutex_lock(&order); \
+        sigset_t before; \
+        take_order(&before); \
         result = (call); \
         if (result >= 0) { \
             int saved = errno; \
             done; \
             errno = saved; \
         } \
-        pthread_mutex_unlock(&order); \
+        leave_order(&before); \
     } while (0)
 
 int openat64(int directory, const char *path, int flags, ...)
@@ -205,14 +222,15 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 {
     REAL(int, sendmmsg, int, struct mmsghdr *, unsigned, int);
     int result, i;
-    pthread_mutex_lock(&order);
+    sigset_t before;
+    take_order(&before);
     for (i = 0; i < (int)count; i++) { /* before it leaves: whoever has it may not find less */
         const unsigned char *bytes = messages[i].msg_hdr.msg_iov[0].iov_base;
         const struct sockaddr_in *to = messages[i].msg_hdr.msg_name;
         if (messages[i].msg_hdr.msg_iov[0].iov_len >= 4 && bytes[0] == 0 && bytes[1] == 4)
             note("ack %d %d\n", ntohs(to->sin_port), bytes[2] << 8 | bytes[3]);
     }
-    pthread_mutex_unlock(&order);
+    leave_order(&before);
     result = real(fd, messages, count, flags);
     return result;
 }

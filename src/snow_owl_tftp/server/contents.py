@@ -165,7 +165,7 @@ def _our_own() -> Iterator[None]:
 
 def _submit(threads: PatientThreads, function: Callable[..., Any], *arguments: object) -> "Future[Any]":
     """Raises: RefusedError, when too much waits."""
-    if threads.waiting_for(b"") >= _MAX_WAITING:
+    if threads.waiting_for(None) >= _MAX_WAITING:
         raise RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
     return threads.submit(function, *arguments)
 
