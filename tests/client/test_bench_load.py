@@ -67,8 +67,6 @@ def test_every_client_has_an_address_of_its_own(root: Path) -> None:
 @pytest.mark.parametrize(
     ("blksize_bytes", "windowsize_blocks"), [(1428, 1), (512, 4), (1428, 16), (65464, 1), (8192, 2)]
 )
-    ("blksize_bytes", "windowsize_blocks"), [(1428, 1), (512, 4), (1428, 16), (65464, 1), (8192, 2)]
-)
 def test_options_are_learnt_and_kept_to(root: Path, blksize_bytes: int, windowsize_blocks: int) -> None:
     sizes = {"blksize_bytes": blksize_bytes, "windowsize_blocks": windowsize_blocks}
     with serve_in_thread(root) as served, load(served, **sizes) as clients:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from snow_owl_tftp.content.beneath import look, look_cached
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.walk import Place
 
 __all__ = ["device_of", "device_of_descriptor"]
@@ -81,7 +82,7 @@ class _Way:
 
     def close(self) -> None:
         while self._held:
-            os.close(self._held.pop())
+            close_descriptor(self._held.pop())
 
     def follow(self, path: bytes) -> int:
         parts = path.split(b"/")[::-1]
@@ -110,7 +111,7 @@ class _Way:
         try:
             return self._follow_link(fd, parts)
         finally:
-            os.close(fd)
+            close_descriptor(fd)
 
     def _follow_link(self, fd: int, parts: list[bytes]) -> bool:
         if self._may_wait_on is None and self._device != self._links_of:
@@ -139,6 +140,6 @@ class _Way:
 
     def _go_up(self) -> None:
         if self._held:
-            os.close(self._held.pop())
+            close_descriptor(self._held.pop())
             self._at = self._held[-1] if self._held else self._top
             self._device = device_of_descriptor(self._at)[0]

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OpenFile, refusal_of_errno
 from snow_owl_tftp.content.text import PIECE_BYTES, Text
 from snow_owl_tftp.content.translate import MAX_COPIED_BYTES, NetasciiCache
@@ -245,7 +246,7 @@ class TextStream:
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, -1
         if writer >= 0:
-            os.close(writer)
+            close_descriptor(writer)
 
     def _read(self, size_bytes: int) -> None:
         if self._texts.is_behind(self._text):
