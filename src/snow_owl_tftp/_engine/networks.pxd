@@ -2,9 +2,10 @@
 #
 # Who forges an address does not see what its owner is sent: it guesses the TID, and when to acknowledge.  So every
 # answer is evidence, in bits: how unlikely it was to be guessed.  An answer to a TID that was chosen among n is worth
-# log2(n); an ACK as soon as usual after a block that was held back for a random while is worth log2 of the
-# whiles that it might have been.  These differ by as much as usual answers do: a long way costs no more.  Until a network has shown PROOF_BITS it has a share of bytes, which fills slowly; what was
-# certainly received is given back to it.  A wrong guess, or an ACK of what was not sent yet, takes share and evidence.
+# log2(n); an ACK as soon as usual after a block that was held back for one of several whiles is worth log2 of their
+# number.  These differ by as much as usual answers do, not by as much as they take: a long way costs no more.  Until a
+# network has shown PROOF_BITS it has a share of bytes, which fills slowly; what was certainly received is given back to
+# it.  A wrong guess, or an ACK of what was not sent yet, takes share and evidence; an unusual answer takes a little.
 #
 # Bounded: sets of NETWORK_WAYS entries; the longest unheard of what is not proven gives way, then of what is.
 # Must not: send, hold or end anything (worker.pyx does).
@@ -18,7 +19,7 @@ cdef enum:
     NETWORK_SECONDS = 3600        # how long a network stays proven (of 2^30 ns)
     STRANGE_SECONDS = 1200        # and how long after it was sent something one that is not stays in the table
     LEAST_FILL_BYTES = 256        # or what is rounded off would matter
-    PROOF_BITS = 24               # a forger that guesses as often as wrong guesses allow needs weeks for it
+    PROOF_BITS = 24               # by chance alone once in 3^12 starts; see DOUBT_PARTS for how many there are
     REFILL_BYTES_PER_S = 17476    # 1 MiB a minute
     FREE_PARTS = 4                # so much of its share a network is sent before anything is held back: most boots
     TRIAL_BITS = 2                # a block is held back for one of 2^2 whiles
@@ -136,7 +137,7 @@ cdef inline void learn_answer(uint64_t *usual_ns, uint64_t *spread_ns, uint64_t 
     cdef int64_t off_ns = <int64_t>answer_ns - <int64_t>usual_ns[0]
     if usual_ns[0] == 0:
         usual_ns[0] = answer_ns + 1
-        spread_ns[0] = answer_ns // 16
+        spread_ns[0] = answer_ns // 2             # so anything up to twice as long is usual at first
         return
     off_ns = most_ns if off_ns > most_ns else -most_ns if off_ns < -most_ns else off_ns
     usual_ns[0] += <uint64_t>(off_ns // 8)
