@@ -147,6 +147,17 @@ def test_a_client_whose_way_loses_shows_that_it_hears(serve, tids, windowsize):
     assert served.counter("sends_capped") == served.counter("acks_too_early") == 0
 
 
+@pytest.mark.parametrize("windowsize", [1, 64, 256, 700])
+def test_a_rack_of_large_windows_does_not_spend_its_share_untried(serve, tmp_path, windowsize):
+    """All of a single port, none known: 254 first windows are up to 15 times the share."""
+    (tmp_path / "rack").write_bytes(CONTENT[: 1000 * 1000])
+    served = serve(tids=0, network_bytes=16 << 20)
+    rack = Rack(served.address, 254, windowsize)
+    rack.run(30)
+    assert rack.done == 254
+    assert served.counter("networks_proven") == 1
+
+
 def test_small_files_never_wait(serve, tmp_path):
     (tmp_path / "small").write_bytes(CONTENT[:700])
     served = serve(tids=0, network_bytes=SHARE_BYTES)

@@ -22,9 +22,11 @@ cdef enum:
     PROOF_BITS = 24               # by chance alone once in 3^12 starts; see DOUBT_PARTS for how many there are
     REFILL_BYTES_PER_S = 17476    # 1 MiB a minute
     FREE_PARTS = 4                # so much of its share a network is sent before anything is held back: most boots
+    LARGE_PARTS = 64              # a window of more than such a part is tried from the first on
     TRIAL_BITS = 2                # a block is held back for one of 2^2 whiles
     LEAST_SLACK_NS = 500000
     TICK_NS = 1000000             # the wheel's: a hold ends no more precisely
+    MOST_TRIALS = 16              # about so many at a time: a rack that boots must not spend its share untried
     DOUBT_PARTS = 256             # such a part of the share is what an unusual answer costs: there are not many trials
     LONGEST_HOLD_NS = 1000000000  # longer, and clients repeat their ACK
 
@@ -35,6 +37,7 @@ cdef struct Network:
     uint32_t is_proven
     int64_t left_bytes            # of its share; below 0 by what was sent beyond it
     uint64_t filled_ns            # when the share was filled up last
+    uint64_t turn_ns              # no trial begins before
 
 
 cdef inline uint32_t network_second(uint64_t now_ns) noexcept nogil:
@@ -147,6 +150,16 @@ cdef inline void learn_answer(uint64_t *usual_ns, uint64_t *spread_ns, uint64_t 
 cdef inline uint64_t trial_step_ns(uint64_t slack_ns) noexcept nogil:
     """A block is held back for none, one, two ... of these: no answer is usual after two of them, whenever it comes."""
     return 2 * slack_ns + TICK_NS
+
+
+cdef inline bint network_takes_turn(Network *n, uint64_t usual_ns, uint64_t slack_ns, int64_t fit,
+                                    uint64_t now_ns) noexcept nogil:
+    """Whether one more of its transfers may be sent a window, of which so many fit into a share; else from turn_ns."""
+    cdef uint64_t trials = fit // MOST_TRIALS if fit < MOST_TRIALS * MOST_TRIALS else MOST_TRIALS
+    if now_ns < n.turn_ns:
+        return False
+    n.turn_ns = now_ns + (usual_ns + (trial_step_ns(slack_ns) << TRIAL_BITS) // 2) // (trials if trials else 1)
+    return True
 
 
 cdef inline uint32_t trial_bits(uint64_t slack_ns) noexcept nogil:

@@ -481,4 +481,3 @@ def learn(uint64_t usual_ns, uint64_t spread_ns, uint64_t answer_ns):
     """learn_answer: what is usual, and the spread, after one more answer."""
     learn_answer(&usual_ns, &spread_ns, answer_ns)
     return usual_ns, spread_ns
-

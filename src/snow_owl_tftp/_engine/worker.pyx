@@ -25,8 +25,9 @@ from snow_owl_tftp._engine.linger cimport (
 from snow_owl_tftp._engine.memory cimport (
     MEMORY_LEARNED, MEMORY_REPLACED, MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall)
 from snow_owl_tftp._engine.networks cimport (
-    FREE_PARTS, NETWORK_SETS, NETWORK_WAYS, Network, network_fill, network_find, network_of, network_on_doubt,
-    network_on_evidence, network_on_forgery, answer_is_usual, answer_slack_ns, learn_answer, trial_bits, trial_step_ns)
+    FREE_PARTS, LARGE_PARTS, NETWORK_SETS, NETWORK_WAYS, Network, answer_is_usual, answer_slack_ns, learn_answer,
+    network_fill, network_find, network_of, network_on_doubt, network_on_evidence, network_on_forgery,
+    network_takes_turn, trial_bits, trial_step_ns)
 from snow_owl_tftp._engine.patience cimport Patience
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.resident cimport note_waits
@@ -1003,9 +1004,19 @@ cdef void hold(Worker *w, Transfer *t, uint8_t why, uint64_t ns) noexcept nogil:
     wheel_update(&w.wheel, t)
 
 
+cdef int64_t window_bytes(const Transfer *t) noexcept nogil:
+    return <int64_t>t.flight.windowsize * (t.flight.blksize_bytes + 4)
+
+
+cdef bint takes_turn(Worker *w, Transfer *t, Network *n) noexcept nogil:
+    return network_takes_turn(n, t.answer_ns, answer_slack_ns(t.answer_spread_ns),
+                              w.limits.network_bytes // window_bytes(t), w.now_ns)
+
+
 cdef void on_due_held(Worker *w, Transfer *t) noexcept nogil:
     """Sends what was held back, unless the network's share is still spent."""
     cdef uint64_t silent_ns = w.now_ns - t.flight.progress_ns
+    cdef Network *n
     if t.held == HELD_CAPPED and silent_ns >= w.retransmit.give_up_ns:
         fail(w, t, OUT_TIMED_OUT, 0, 0, b"timed out: nobody of this network was seen to hear us")
         return
@@ -1013,8 +1024,13 @@ cdef void on_due_held(Worker *w, Transfer *t) noexcept nogil:
         t.trial_ns = 0                           # others took it meanwhile
         hold(w, t, HELD_CAPPED, CAPPED_NS + silent_ns // 4)
         return
-    if t.held == HELD_CAPPED and t.doubted and hold_for_trial(w, t):
-        return                                   # or a client whose network had its share would have no way out
+    if t.held == HELD_CAPPED and t.doubted:
+        n = network_entry(w, t.hash_network)
+        if not takes_turn(w, t, n):
+            hold(w, t, HELD_CAPPED, n.turn_ns - w.now_ns)
+            return
+        if hold_for_trial(w, t):
+            return                               # or a client whose network had its share would have no way out
     t.held = HELD_NOT
     flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
     pump(w, t)
@@ -1067,9 +1083,12 @@ cdef bint try_answer(Worker *w, Transfer *t, bint is_report) noexcept nogil:
 
     First everything must be acknowledged: there are clients that acknowledge within the window.
     """
-    cdef uint64_t slack_ns = answer_slack_ns(t.answer_spread_ns)
+    cdef uint64_t slack_ns
     cdef int64_t share_bytes = w.limits.network_bytes
     cdef Network *n = network_entry(w, t.hash_network)
+    if t.answer_ns == 0 and t.flight.rtt.srtt_ns:
+        learn_answer(&t.answer_ns, &t.answer_spread_ns, t.flight.rtt.srtt_ns)   # that to the options
+    slack_ns = answer_slack_ns(t.answer_spread_ns)
     if t.held == HELD_EMPTYING and (is_report or t.flight.window_base == t.flight.sent_end):
         t.held = HELD_NOT
     if t.held:
@@ -1077,10 +1096,15 @@ cdef bint try_answer(Worker *w, Transfer *t, bint is_report) noexcept nogil:
         return True
     if n.is_proven or t.queued != Q_NONE or is_report:
         return False
-    if n.left_bytes <= 0 or n.left_bytes > share_bytes - share_bytes // FREE_PARTS or trial_bits(slack_ns) == 0:
+    if window_bytes(t) <= share_bytes // LARGE_PARTS and n.left_bytes > share_bytes - share_bytes // FREE_PARTS:
+        return False
+    if n.left_bytes <= 0 or trial_bits(slack_ns) == 0:
         return False
     if t.flight.window_base != t.flight.sent_end:
         hold(w, t, HELD_EMPTYING, EMPTYING_ANSWERS * (t.answer_ns + slack_ns))
+        return True
+    if not takes_turn(w, t, n):
+        hold(w, t, HELD_CAPPED, n.turn_ns - w.now_ns)
         return True
     return hold_for_trial(w, t)
 
