@@ -92,7 +92,7 @@ class LimitsSettings(_Table, frozen=True):
     max_transfers_per_client: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000
     max_half_open: Annotated[int, Meta(ge=1, le=10_000_000)] = 131_072
     max_half_open_per_client: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000
-    max_unproven_network_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    max_unproven_network_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 16_777_216
     """Sent to a /24 or /56 of which no client has shown that it hears us; 0: no limit. It fills again slowly."""
     max_pending_requests: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536
     """Requests received and not yet decided; beyond it they are dropped and clients retry."""

@@ -85,7 +85,7 @@ def test_requests_that_nobody_goes_on_with_lock_nobody_out(root: Path, limit: st
 
 @pytest.mark.parametrize(("share", "blocks"), [(1, 8 * 4), (0, 400)])
 def test_what_an_unproven_network_is_sent_is_a_setting(root: Path, share: int, blocks: int) -> None:
-    """Each ACK by the clock, as a forger sends it; at least eight windows are sent, 0 means no limit."""
+    """Each ACK by the clock, as a forger sends it; about eight windows are sent at most, 0 means no limit."""
     (root / "blocks").write_bytes(bytes(128 * 400 + 1))
     settings = {"limits.max_unproven_network_bytes": share, "options.max_window_bytes": 512}
     with serving(root, settings) as address, Client(address) as client:
@@ -98,7 +98,7 @@ def test_what_an_unproven_network_is_sent_is_a_setting(root: Path, share: int, b
                 datagram, _ = client.receive(0)
                 heard.add(int.from_bytes(datagram[2:4], "big"))
     if share:
-        assert max(heard) < blocks + 16
+        assert max(heard, default=0) < blocks + 16
     else:
         assert max(heard) >= blocks
 

@@ -196,8 +196,9 @@ cdef struct Transfer:
     uint64_t batch                # serial of the send batch that last took DATA of us
     uint64_t request_hash
     uint64_t rival                # of the same request: until it is known which of both is wanted
-    uint64_t answer_ns            # how soon after our last block the peer acknowledged all, smoothed; 0: not yet
-    uint64_t trial_ns             # what was sent last was held back: its ACK is evidence so long; 0: no trial
+    uint64_t answer_ns            # how soon after our last block the peer acknowledges all, usually; 0: not known
+    uint64_t answer_spread_ns     # and the mean distance from that
+    uint64_t trial_ns             # what was sent last was held back: its ACK is evidence if so near usual; 0: no trial
     uint64_t trial_bytes          # DATA sent since
     uint64_t held_until_ns        # with `held`
     uint32_t datagrams_in, datagrams_out

@@ -2,9 +2,10 @@
 #
 # Who forges an address does not see what its owner is sent: it guesses the TID, and when to acknowledge.  So every
 # answer is evidence, in bits: how unlikely it was to be guessed.  An answer to a TID that was chosen among n is worth
-# log2(n); an ACK soon after a block that was held back for a random while, as many times shorter than the longest such
-# while as it says.  Until a network has shown PROOF_BITS it has a share of bytes, which fills slowly; what was
-# certainly received is given back to it.  A wrong guess, or an ACK of what was not sent yet, takes share and evidence.
+# log2(n); an ACK as soon as usual after a block that was held back for one of several whiles is worth log2 of their
+# number.  These differ by as much as usual answers do, not by as much as they take: a long way costs no more.  Until a
+# network has shown PROOF_BITS it has a share of bytes, which fills slowly; what was certainly received is given back to
+# it.  A wrong guess, or an ACK of what was not sent yet, takes share and evidence; an unusual answer takes a little.
 #
 # Bounded: sets of NETWORK_WAYS entries; the longest unheard of what is not proven gives way, then of what is.
 # Must not: send, hold or end anything (worker.pyx does).
@@ -18,11 +19,15 @@ cdef enum:
     NETWORK_SECONDS = 3600        # how long a network stays proven (of 2^30 ns)
     STRANGE_SECONDS = 1200        # and how long after it was sent something one that is not stays in the table
     LEAST_FILL_BYTES = 256        # or what is rounded off would matter
-    PROOF_BITS = 24               # a forger that guesses as often as wrong guesses allow needs weeks for it
+    PROOF_BITS = 24               # by chance alone once in 3^12 starts; see DOUBT_PARTS for how many there are
     REFILL_BYTES_PER_S = 17476    # 1 MiB a minute
     FREE_PARTS = 4                # so much of its share a network is sent before anything is held back: most boots
-    TRIAL_BITS = 3                # an answer is tried over 2^3 times as long as it may take
-    LEAST_ANSWER_NS = 1000000     # the wheel's tick: a hold ends no more precisely
+    LARGE_PARTS = 64              # a window of more than such a part is tried from the first on
+    TRIAL_BITS = 2                # a block is held back for one of 2^2 whiles
+    LEAST_SLACK_NS = 500000
+    TICK_NS = 1000000             # the wheel's: a hold ends no more precisely
+    MOST_TRIALS = 16              # about so many at a time: a rack that boots must not spend its share untried
+    DOUBT_PARTS = 256             # such a part of the share is what an unusual answer costs: there are not many trials
     LONGEST_HOLD_NS = 1000000000  # longer, and clients repeat their ACK
 
 cdef struct Network:
@@ -32,6 +37,7 @@ cdef struct Network:
     uint32_t is_proven
     int64_t left_bytes            # of its share; below 0 by what was sent beyond it
     uint64_t filled_ns            # when the share was filled up last
+    uint64_t turn_ns              # no trial begins before
 
 
 cdef inline uint32_t network_second(uint64_t now_ns) noexcept nogil:
@@ -105,9 +111,10 @@ cdef inline bint network_on_evidence(Network *n, uint32_t bits, uint64_t now_ns)
     return not was_proven
 
 
-cdef inline void network_on_doubt(Network *n, uint32_t bits) noexcept nogil:
+cdef inline void network_on_doubt(Network *n, uint32_t bits, int64_t share_bytes) noexcept nogil:
     """Its client did what a forger mostly does, and a client now and then."""
     n.bits -= bits if bits < n.bits else n.bits
+    n.left_bytes -= share_bytes // DOUBT_PARTS
 
 
 cdef inline void network_on_forgery(Network *n) noexcept nogil:
@@ -117,19 +124,47 @@ cdef inline void network_on_forgery(Network *n) noexcept nogil:
         n.left_bytes = 0
 
 
-cdef inline uint64_t trial_answer_ns(uint64_t usual_ns) noexcept nogil:
-    """Within how long after a block that was held back its ACK is evidence."""
-    return 2 * usual_ns if 2 * usual_ns > LEAST_ANSWER_NS else LEAST_ANSWER_NS
+cdef inline uint64_t answer_slack_ns(uint64_t spread_ns) noexcept nogil:
+    """How far from usual an answer may be, and still be the client's."""
+    return 2 * spread_ns if 2 * spread_ns > LEAST_SLACK_NS else LEAST_SLACK_NS
 
 
-cdef inline uint32_t trial_bits(uint64_t answer_ns) noexcept nogil:
-    """What that is worth; 0: a client so slow cannot be tried."""
+cdef inline bint answer_is_usual(uint64_t answer_ns, uint64_t usual_ns, uint64_t slack_ns) noexcept nogil:
+    cdef uint64_t middle_ns = usual_ns if usual_ns > slack_ns else slack_ns
+    return middle_ns - slack_ns <= answer_ns <= middle_ns + slack_ns
+
+
+cdef inline void learn_answer(uint64_t *usual_ns, uint64_t *spread_ns, uint64_t answer_ns) noexcept nogil:
+    """What is usual, and the mean distance from it; one that is very late moves neither far."""
+    cdef int64_t most_ns = 4 * <int64_t>answer_slack_ns(spread_ns[0])
+    cdef int64_t off_ns = <int64_t>answer_ns - <int64_t>usual_ns[0]
+    if usual_ns[0] == 0:
+        usual_ns[0] = answer_ns + 1
+        spread_ns[0] = answer_ns // 2             # so anything up to twice as long is usual at first
+        return
+    off_ns = most_ns if off_ns > most_ns else -most_ns if off_ns < -most_ns else off_ns
+    usual_ns[0] += <uint64_t>(off_ns // 8)
+    spread_ns[0] = (7 * spread_ns[0] + <uint64_t>(off_ns if off_ns > 0 else -off_ns)) // 8
+
+
+cdef inline uint64_t trial_step_ns(uint64_t slack_ns) noexcept nogil:
+    """A block is held back for none, one, two ... of these: no answer is usual after two of them, whenever it comes."""
+    return 2 * slack_ns + TICK_NS
+
+
+cdef inline bint network_takes_turn(Network *n, uint64_t usual_ns, uint64_t slack_ns, int64_t fit,
+                                    uint64_t now_ns) noexcept nogil:
+    """Whether one more of its transfers may be sent a window, of which so many fit into a share; else from turn_ns."""
+    cdef uint64_t trials = fit // MOST_TRIALS if fit < MOST_TRIALS * MOST_TRIALS else MOST_TRIALS
+    if now_ns < n.turn_ns:
+        return False
+    n.turn_ns = now_ns + (usual_ns + (trial_step_ns(slack_ns) << TRIAL_BITS) // 2) // (trials if trials else 1)
+    return True
+
+
+cdef inline uint32_t trial_bits(uint64_t slack_ns) noexcept nogil:
+    """What a usual answer is worth in a trial; 0: a client so erratic cannot be tried."""
     cdef uint32_t bits = TRIAL_BITS
-    while bits and (answer_ns + LEAST_ANSWER_NS) << bits > LONGEST_HOLD_NS:
+    while bits and trial_step_ns(slack_ns) << bits > LONGEST_HOLD_NS:
         bits -= 1
     return bits
-
-
-cdef inline uint64_t trial_longest_ns(uint64_t answer_ns) noexcept nogil:
-    """The longest while for which a block is held back then."""
-    return (answer_ns + LEAST_ANSWER_NS) << trial_bits(answer_ns)

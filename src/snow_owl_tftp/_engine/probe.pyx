@@ -16,7 +16,7 @@ from snow_owl_tftp._engine.linger cimport linger_law_ns, smooth_rate
 from snow_owl_tftp._engine.memory cimport MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall
 from snow_owl_tftp._engine.networks cimport (
     NETWORK_SETS, NETWORK_WAYS, Network, network_fill, network_find, network_of, network_on_doubt, network_on_evidence,
-    network_on_forgery, trial_answer_ns, trial_bits, trial_longest_ns)
+    network_on_forgery, answer_is_usual, answer_slack_ns, learn_answer, trial_bits, trial_step_ns)
 from snow_owl_tftp._engine.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
 from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_rto_ns, rtt_sample
 from snow_owl_tftp._engine.seq cimport seq_ahead, seq_block, seq_index_from
@@ -452,7 +452,7 @@ cdef class NetworksProbe:
 
     def doubt(self, uint32_t hash, uint64_t now_ns, uint32_t bits):
         """network_on_doubt."""
-        network_on_doubt(self._entry(hash, now_ns), bits)
+        network_on_doubt(self._entry(hash, now_ns), bits, self.share_bytes)
 
     def forgery(self, uint32_t hash, uint64_t now_ns):
         """network_on_forgery."""
@@ -466,7 +466,18 @@ cdef class NetworksProbe:
         return network_find(self._networks, hash, now_ns) != NULL
 
 
-def trial_of(uint64_t usual_ns):
-    """How soon an ACK must come, over how long it is tried, and what it is worth: trial_answer_ns and what follows."""
-    cdef uint64_t answer_ns = trial_answer_ns(usual_ns)
-    return answer_ns, trial_longest_ns(answer_ns), trial_bits(answer_ns)
+def trial_of(uint64_t spread_ns):
+    """How far from usual an answer may be, the step of the whiles, and what it is worth, by how answers differ."""
+    cdef uint64_t slack_ns = answer_slack_ns(spread_ns)
+    return slack_ns, trial_step_ns(slack_ns), trial_bits(slack_ns)
+
+
+def is_usual(uint64_t answer_ns, uint64_t usual_ns, uint64_t slack_ns):
+    """answer_is_usual."""
+    return answer_is_usual(answer_ns, usual_ns, slack_ns)
+
+
+def learn(uint64_t usual_ns, uint64_t spread_ns, uint64_t answer_ns):
+    """learn_answer: what is usual, and the spread, after one more answer."""
+    learn_answer(&usual_ns, &spread_ns, answer_ns)
+    return usual_ns, spread_ns

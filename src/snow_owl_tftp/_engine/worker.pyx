@@ -25,8 +25,9 @@ from snow_owl_tftp._engine.linger cimport (
 from snow_owl_tftp._engine.memory cimport (
     MEMORY_LEARNED, MEMORY_REPLACED, MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall)
 from snow_owl_tftp._engine.networks cimport (
-    FREE_PARTS, NETWORK_SETS, NETWORK_WAYS, Network, network_fill, network_find, network_of, network_on_doubt,
-    network_on_evidence, network_on_forgery, trial_answer_ns, trial_bits, trial_longest_ns)
+    FREE_PARTS, LARGE_PARTS, NETWORK_SETS, NETWORK_WAYS, Network, answer_is_usual, answer_slack_ns, learn_answer,
+    network_fill, network_find, network_of, network_on_doubt, network_on_evidence, network_on_forgery,
+    network_takes_turn, trial_bits, trial_step_ns)
 from snow_owl_tftp._engine.patience cimport Patience
 from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.resident cimport note_waits
@@ -98,7 +99,7 @@ cdef enum:
     HISTORY_SECONDS = 3600        # how long it counts that a network's transfer ended well
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
     CROWD_LOOKS = 256             # at those that might give way, for one that begins
-    EMPTYING_ANSWERS = 4          # how long all that was sent may take to be acknowledged, in usual answers
+    EMPTYING_ANSWERS = 8          # how long all that was sent may take to be acknowledged, in usual answers
     CAPPED_NS = 16000000          # how soon it is looked again whether a network's share has grown
     TELL_REFUSALS_NS = 1000000000  # how often a worker says what it refused for one reason
 
@@ -1003,15 +1004,33 @@ cdef void hold(Worker *w, Transfer *t, uint8_t why, uint64_t ns) noexcept nogil:
     wheel_update(&w.wheel, t)
 
 
+cdef int64_t window_bytes(const Transfer *t) noexcept nogil:
+    return <int64_t>t.flight.windowsize * (t.flight.blksize_bytes + 4)
+
+
+cdef bint takes_turn(Worker *w, Transfer *t, Network *n) noexcept nogil:
+    return network_takes_turn(n, t.answer_ns, answer_slack_ns(t.answer_spread_ns),
+                              w.limits.network_bytes // window_bytes(t), w.now_ns)
+
+
 cdef void on_due_held(Worker *w, Transfer *t) noexcept nogil:
     """Sends what was held back, unless the network's share is still spent."""
     cdef uint64_t silent_ns = w.now_ns - t.flight.progress_ns
+    cdef Network *n
     if t.held == HELD_CAPPED and silent_ns >= w.retransmit.give_up_ns:
         fail(w, t, OUT_TIMED_OUT, 0, 0, b"timed out: nobody of this network was seen to hear us")
         return
-    if t.held == HELD_CAPPED and t.doubted and share_is_spent(w, t):
+    if t.held != HELD_EMPTYING and t.doubted and share_is_spent(w, t):
+        t.trial_ns = 0                           # others took it meanwhile
         hold(w, t, HELD_CAPPED, CAPPED_NS + silent_ns // 4)
         return
+    if t.held == HELD_CAPPED and t.doubted:
+        n = network_entry(w, t.hash_network)
+        if not takes_turn(w, t, n):
+            hold(w, t, HELD_CAPPED, n.turn_ns - w.now_ns)
+            return
+        if hold_for_trial(w, t):
+            return                               # or a client whose network had its share would have no way out
     t.held = HELD_NOT
     flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
     pump(w, t)
@@ -1037,14 +1056,26 @@ cdef void judge_answer(Worker *w, Transfer *t, bint is_whole, uint64_t answer_ns
     cdef Network *n
     if t.trial_ns:
         n = network_entry(w, t.hash_network)
-        if answer_ns <= t.trial_ns:
+        if answer_is_usual(answer_ns, t.answer_ns, t.trial_ns):
             n.left_bytes += t.trial_bytes        # at most what was taken: somebody got it
             note_evidence(w, n, trial_bits(t.trial_ns))
-        elif is_whole:
-            network_on_doubt(n, trial_bits(t.trial_ns))
+        else:
+            network_on_doubt(n, trial_bits(t.trial_ns), w.limits.network_bytes)
     t.trial_ns = 0
     if is_whole:
-        t.answer_ns = (3 * t.answer_ns + answer_ns) // 4 if t.answer_ns else answer_ns + 1
+        learn_answer(&t.answer_ns, &t.answer_spread_ns, answer_ns)
+
+
+cdef bint hold_for_trial(Worker *w, Transfer *t) noexcept nogil:
+    """Holds back for a random while what follows; not if nothing is known of the client, or it is too erratic."""
+    cdef uint64_t slack_ns = answer_slack_ns(t.answer_spread_ns)
+    if t.answer_ns == 0 or trial_bits(slack_ns) == 0 or t.flight.window_base != t.flight.sent_end:
+        return False
+    w.counters.sends_tried += 1
+    t.trial_ns = slack_ns
+    t.trial_bytes = 0
+    hold(w, t, HELD_TRIAL, trial_step_ns(slack_ns) * random_below(w, <uint32_t>1 << trial_bits(slack_ns)))
+    return True
 
 
 cdef bint try_answer(Worker *w, Transfer *t, bint is_report) noexcept nogil:
@@ -1052,9 +1083,12 @@ cdef bint try_answer(Worker *w, Transfer *t, bint is_report) noexcept nogil:
 
     First everything must be acknowledged: there are clients that acknowledge within the window.
     """
-    cdef uint64_t answer_ns = trial_answer_ns(t.answer_ns), longest_ns = trial_longest_ns(answer_ns)
+    cdef uint64_t slack_ns
     cdef int64_t share_bytes = w.limits.network_bytes
     cdef Network *n = network_entry(w, t.hash_network)
+    if t.answer_ns == 0 and t.flight.rtt.srtt_ns:
+        learn_answer(&t.answer_ns, &t.answer_spread_ns, t.flight.rtt.srtt_ns)   # that to the options
+    slack_ns = answer_slack_ns(t.answer_spread_ns)
     if t.held == HELD_EMPTYING and (is_report or t.flight.window_base == t.flight.sent_end):
         t.held = HELD_NOT
     if t.held:
@@ -1062,16 +1096,17 @@ cdef bint try_answer(Worker *w, Transfer *t, bint is_report) noexcept nogil:
         return True
     if n.is_proven or t.queued != Q_NONE or is_report:
         return False
-    if n.left_bytes <= 0 or n.left_bytes > share_bytes - share_bytes // FREE_PARTS or trial_bits(answer_ns) == 0:
+    if window_bytes(t) <= share_bytes // LARGE_PARTS and n.left_bytes > share_bytes - share_bytes // FREE_PARTS:
+        return False
+    if n.left_bytes <= 0 or trial_bits(slack_ns) == 0:
         return False
     if t.flight.window_base != t.flight.sent_end:
-        hold(w, t, HELD_EMPTYING, EMPTYING_ANSWERS * answer_ns)
+        hold(w, t, HELD_EMPTYING, EMPTYING_ANSWERS * (t.answer_ns + slack_ns))
         return True
-    w.counters.sends_tried += 1
-    t.trial_ns = answer_ns
-    t.trial_bytes = 0
-    hold(w, t, HELD_TRIAL, longest_ns // 256 * random_below(w, 256))
-    return True
+    if not takes_turn(w, t, n):
+        hold(w, t, HELD_CAPPED, n.turn_ns - w.now_ns)
+        return True
+    return hold_for_trial(w, t)
 
 
 # --- packets of transfers --------------------------------------------------------------------------------
