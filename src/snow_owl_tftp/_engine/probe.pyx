@@ -411,7 +411,7 @@ cdef class MemoryProbe:
 
     def keep(self, uint32_t hash, uint64_t now_ns, bint loses=True):
         """memory_keep, by name."""
-        cdef Patience patience = Patience(0, 0, 0, 0, loses)
+        cdef Patience patience = Patience(0, 0, 0, 0, 0, loses)
         return ("same", "learned", "replaced")[memory_keep(self._memory, hash, now_ns, &patience)]
 
     def recall(self, uint32_t hash, uint64_t now_ns):
