@@ -63,16 +63,38 @@ def test_unannounced_upload_reserves_what_has_arrived(area: UploadArea) -> None:
     second.close()
 
 
-def test_unannounced_uploads_are_checked_when_they_are_whole(area: UploadArea, root: Path) -> None:
+def test_whoever_is_whole_first_is_stored(area: UploadArea, root: Path) -> None:
+    """What has no grant yet does not stand in its way; otherwise each would be refused for the other's sake."""
     first, second = opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg"))
     receive(first, bytes(60))
     receive(second, bytes(60))
-    assert refusal(lambda: first.commit(60)).code == ErrorCode.DISK_FULL, "60 and 60 are held"
-    first.close()
-    second.commit(60)
-    second.close()
-    assert {path.name for path in root.glob("*.cfg")} == {"b.cfg"}
+    first.commit(60)
+    assert refusal(lambda: second.commit(60)).code == ErrorCode.DISK_FULL
+    for upload in (first, second):
+        upload.close()
+    assert {path.name for path in root.glob("*.cfg")} == {"a.cfg"}
     assert area.space.used_bytes == 60
+
+
+def test_of_two_that_arrived_in_the_same_moment_one_is_stored(area: UploadArea) -> None:
+    first, second = opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg"))
+    receive(first, bytes(60))
+    receive(second, bytes(60))
+    area.space.finish(first._reception.reservation)  # as commit does first
+    assert refusal(lambda: second.commit(60)).code == ErrorCode.DISK_FULL
+    assert first.commit(60).size_bytes == 60
+    for upload in (first, second):
+        upload.close()
+
+
+def test_what_is_whole_does_not_take_what_was_announced(area: UploadArea) -> None:
+    announced, other = opened(area, Terms(b"a.cfg"), 50), opened(area, Terms(b"b.cfg"))
+    receive(other, bytes(50) + b"x")
+    assert refusal(lambda: other.commit(51)).code == ErrorCode.DISK_FULL
+    receive(announced, bytes(50))
+    assert announced.commit(50).size_bytes == 50
+    for upload in (announced, other):
+        upload.close()
 
 
 def test_full_area_refuses_at_once(area: UploadArea) -> None:

@@ -2,14 +2,17 @@
 
     used       files of the area, as the last count found them, and what was committed since
     reserved   uploads that have begun to arrive: what each announced, or what it has received if it announced nothing
+    granted    the part of it that was announced, or has arrived in full
 
 May know sizes and descriptors to ask for sizes. Must not know names or where files lie.
 
 Invariants:
-- used + reserved never exceeds the limit when a reservation is granted or settled.
+- used + granted never exceeds the limit, where granted is what was announced or has arrived in full.
 - An upload that announced nothing reserves only what has arrived: to reserve all that is left would
   let one silent client lock out every other. Such uploads may outgrow the limit together, so `trim` looks
   at them every now and then, and cuts the largest off until the others fit.
+- Who arrives first is stored: what others hold without a grant keeps newcomers out, but never one that is complete.
+  Otherwise many that end together would each be refused for the others' sake, and none be stored.
 - Before anything is refused the area is counted anew (not more often than `RECOUNT_S`), as somebody
   may have tidied up behind our back.
 - A reservation that another upload needs is never waited for: the client is told, and may retry.
@@ -115,26 +118,30 @@ class Space:
         room_bytes = self._claim(reservation, _least_bytes(announced_bytes), enough_bytes)
         return reservation, room_bytes if announced_bytes is None else announced_bytes
 
-    def claim(self, reservation: Reservation, size_bytes: int) -> None:
-        """Hold exactly the size that a finished upload turned out to have.
-
-        Raises:
-            UploadError: There is no room (ERROR 3); what was held before is still held.
-        """
-        if self._max_bytes:
-            self._claim(reservation, size_bytes, size_bytes)
-            reservation.announced_bytes = size_bytes
-
     def finish(self, reservation: Reservation) -> None:
-        """Nothing is written to an upload any more: it is not cut off from now on.
+        """Grant an upload that has arrived what it holds; it is not cut off from now on.
 
         Raises:
-            UploadError: It was (ERROR 3).
+            UploadError: It was cut off, or there is no room (ERROR 3).
         """
         with self._lock:
             if reservation.is_cut_off:
                 raise _no_room()
-            reservation.announced_bytes = reservation.held_bytes()
+            size_bytes = reservation.held_bytes()
+        self.claim(reservation, size_bytes)
+
+    def claim(self, reservation: Reservation, size_bytes: int) -> None:
+        """Hold exactly the size that a finished upload turned out to have.
+
+        Raises:
+            UploadError: There is no room (ERROR 3), or it was cut off; what was held before is still held.
+        """
+        if self._max_bytes == 0:
+            return
+        if not self._try_grant(reservation, size_bytes) and self._is_count_old():
+            self._recount()
+        if not self._try_grant(reservation, size_bytes):
+            raise _no_room()
 
     def trim(self) -> int:
         """Cut off the largest uploads that announced nothing, until the others fit; return how many.
@@ -182,6 +189,14 @@ class Space:
         if room_bytes < least_bytes:
             raise _no_room()
         return room_bytes
+
+    def _try_grant(self, reservation: Reservation, size_bytes: int) -> bool:
+        with self._lock:
+            others = sum(other.announced_bytes or 0 for other in self._running if other is not reservation)
+            fits = not reservation.is_cut_off and self._used_bytes + others + size_bytes <= self._max_bytes
+            if fits:
+                reservation.announced_bytes = size_bytes
+            return fits
 
     def _excess(self) -> tuple[dict[Reservation, int], int]:
         """Return what each running upload holds, and by how much all is beyond the limit; under the lock."""
