@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from snow_owl_tftp import Client
-from snow_owl_tftp.client.bench.load import FIRST_ADDRESS, quantile
+from snow_owl_tftp.bench.load import FIRST_ADDRESS, quantile
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import build_request
 

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the file syst
 from tests.support.attacks import ATTACKS, Attack
 from tests.support.fuse import Fuse
 
-from snow_owl_tftp.client.bench.load import Load, quantile
+from snow_owl_tftp.bench.load import Load, quantile
 
 HOME = Path(__file__).resolve().parent.parent
 CLIENTS = 50

@@ -50,7 +50,7 @@ def load(port: int, content: Path, seconds: float) -> "subprocess.Popen[str]":
         "stop_after_s": seconds,
         "core": None,
     }
-    command = [sys.executable, "-m", "snow_owl_tftp.client.bench.load", json.dumps(asked)]
+    command = [sys.executable, "-m", "snow_owl_tftp.bench.load", json.dumps(asked)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     if "ready" not in (said := process.stdout.readline()):

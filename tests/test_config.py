@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from snow_owl_tftp import config
-from snow_owl_tftp.config import Settings, load, parse_bind, parse_port_range
+from snow_owl_tftp.config import schema as config
+from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+from snow_owl_tftp.config.load import load, override
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError, TftpError
 
 ALL_KEYS = """
@@ -114,7 +116,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_defaults_pass_their_own_check() -> None:
-    assert Settings().with_overrides({}) == Settings()
+    assert override(Settings(), {}) == Settings()
 
 
 def test_every_key_can_be_set_and_none_keeps_its_default(tmp_path: Path) -> None:
@@ -147,10 +149,10 @@ def test_settings_cannot_be_changed_in_place() -> None:
 )
 def test_a_number_out_of_its_range_is_refused_with_the_range(key: str, low: int, high: int) -> None:
     for inside in (low, high):
-        assert Settings().with_overrides({key: inside}) is not None
+        assert override(Settings(), {key: inside}) is not None
     for outside in (low - 1, high + 1):
         with pytest.raises(ConfigError) as caught:
-            Settings().with_overrides({key: outside})
+            override(Settings(), {key: outside})
         assert str(caught.value) == f"command line: {key}: expected {low}..{high}, got {outside}"
 
 
@@ -168,7 +170,7 @@ def test_workers_are_one_unless_more_are_asked_for(five_cores: None) -> None:
 
 
 def test_auto_workers_are_the_cores_that_may_be_used(five_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings().with_overrides({"workers": "auto"})
+    settings = override(Settings(), {"workers": "auto"})
     assert settings.worker_count == 5
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     assert settings.worker_count == 5, "sockets that are open are for so many"
@@ -181,16 +183,16 @@ def test_auto_workers_are_no_more_than_the_engine_takes(five_cores: None, monkey
 
 def test_auto_workers_need_a_port_each(five_cores: None) -> None:
     with pytest.raises(ConfigError, match="every worker needs one; widen it to 5 ports"):
-        Settings().with_overrides({"workers": "auto", "tid_ports": "5000-5003"})
+        override(Settings(), {"workers": "auto", "tid_ports": "5000-5003"})
 
 
 def test_every_number_has_a_range() -> None:
     for key, value in leaves(msgspec.to_builtins(Settings())).items():
         if type(value) is int:
             with pytest.raises(ConfigError, match=re.escape(key)):
-                Settings().with_overrides({key: -1})
+                override(Settings(), {key: -1})
             with pytest.raises(ConfigError, match=re.escape(key)):
-                Settings().with_overrides({key: 2**63})
+                override(Settings(), {key: 2**63})
 
 
 @pytest.mark.parametrize(
@@ -321,17 +323,17 @@ def test_a_level_of_nobody_is_refused(tmp_path: Path, level: str) -> None:
 
 
 def test_what_is_dropped_is_no_key_of_ours() -> None:
-    from snow_owl_tftp.config import _key_paths
-    from snow_owl_tftp.origin_keys import _HINTS, _REFUSED
+    from snow_owl_tftp.config.legacy import _HINTS, _REFUSED
+    from snow_owl_tftp.config.paths import key_paths
 
-    assert not {*_HINTS, *_REFUSED} & set(_key_paths(Settings))
+    assert not {*_HINTS, *_REFUSED} & set(key_paths(Settings))
 
 
 def test_audit_events_go_to_the_log_where_no_file_of_their_own_is_named() -> None:
     logging = {"logging.audit_enabled": True, "logging.file": "log"}
-    assert Settings().with_overrides(logging).logging.audit_path == "log"
-    assert Settings().with_overrides({**logging, "logging.audit_file": "audit"}).logging.audit_path == "audit"
-    assert Settings().with_overrides({"logging.file": "log"}).logging.audit_path == ""
+    assert override(Settings(), logging).logging.audit_path == "log"
+    assert override(Settings(), {**logging, "logging.audit_file": "audit"}).logging.audit_path == "audit"
+    assert override(Settings(), {"logging.file": "log"}).logging.audit_path == ""
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
@@ -392,7 +394,7 @@ def test_a_config_error_is_a_value_error_of_ours() -> None:
 
 def test_flags_lie_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
     settings = load(write(tmp_path, ALL_KEYS))
-    changed = settings.with_overrides({"workers": 2, "write_config.enabled": False, "root_dir": None})
+    changed = override(settings, {"workers": 2, "write_config.enabled": False, "root_dir": None})
     assert (changed.workers, changed.write_config.enabled, changed.root_dir) == (2, False, "/srv/boot")
     assert changed.write_config.allowed_patterns == ("backup/**",)
     assert (settings.workers, settings.write_config.enabled) == (4, True)
@@ -401,13 +403,13 @@ def test_flags_lie_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["nonsense", "workers.count", "logging.nonsense", "no.such.table"])
 def test_a_flag_that_names_no_key_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=f"^test: {re.escape(key.split('.')[0])}"):
-        Settings().with_overrides({key: 1}, source="test")
+        override(Settings(), {key: 1}, source="test")
 
 
 def test_a_flag_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     settings = load(write(tmp_path, ALL_KEYS))
     with pytest.raises(ConfigError, match="single_port"):
-        settings.with_overrides({"single_port": True})
+        override(settings, {"single_port": True})
 
 
 @pytest.mark.parametrize(("mode", "bits"), [("0o640", 0o640), ("'0640'", 0o640), ("'640'", 0o640), ("'0o640'", 0o640)])

@@ -1,4 +1,4 @@
-"""The layer rule: `cli → server → {policy, content, observe} → {config, plan} → protocol → errors`.
+"""Which room of the package may import from which (the drawing is in CONTRIBUTING.md).
 
 May know: source text only. It reads every import as text and imports nothing of the package, so it also judges a tree
 that does not build. Imports inside functions and under TYPE_CHECKING count like those at the top of a file: a layer
@@ -16,24 +16,26 @@ PACKAGE = "snow_owl_tftp"
 SOURCE_DIR = Path(__file__).resolve().parent.parent / "src" / PACKAGE
 ROOT = "(root)"  # the package's own __init__
 
-BELOW_PARTS = frozenset({"config", "plan", "protocol", "errors"})
-BELOW_SERVER = BELOW_PARTS | {"policy", "content", "observe"}
-# Layer -> what it may import beside itself. A layer that is not named here is a wrong arrow by itself.
+BELOW_SERVER = frozenset({"config", "plan", "protocol", "linux", "errors", "policy", "content", "observe"})
+# Room -> what it may import beside itself. A room that is not named here is a wrong arrow by itself.
 ALLOWED: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
+    "linux": frozenset({"errors"}),
     "protocol": frozenset({"errors"}),
-    "config": frozenset({"protocol", "errors", "origin_keys"}),
-    "origin_keys": frozenset(),
+    "config": frozenset({"protocol", "errors"}),
     "plan": frozenset({"protocol", "errors"}),
-    "policy": BELOW_PARTS,
-    "content": BELOW_PARTS,
-    "observe": BELOW_PARTS,
-    "client": frozenset({"plan", "protocol", "errors", "observe", "_engine"}),
+    "policy": frozenset({"config", "protocol", "errors"}),
+    "content": frozenset({"linux", "protocol", "errors"}),
+    "observe": frozenset({"config", "linux", "errors"}),
+    "client": frozenset({"plan", "protocol", "linux", "errors", "_engine"}),
+    "bench": frozenset({"plan", "protocol", "linux", "errors", "observe", "_engine"}),
     "server": BELOW_SERVER | {"_engine"},
-    "cli": BELOW_SERVER | {"server", "client"},
+    "library": BELOW_SERVER | {"server", "_engine"},
+    "operate": BELOW_SERVER | {"server", "_engine"},
+    "cli": BELOW_SERVER | {"operate", "client", "bench"},
     "__main__": frozenset({"cli"}),
     "_engine": frozenset(),
-    ROOT: BELOW_SERVER | {"server", "client"},
+    ROOT: BELOW_SERVER | {"library", "client"},
 }
 # Sans-I/O: time is an argument, and bytes come in and go out as values.
 PROTOCOL_MUST_NOT = frozenset({"asyncio", "logging", "os", "select", "socket", "threading", "time"})
@@ -46,7 +48,7 @@ CYTHON_IMPORT = re.compile(
 
 
 def layer_of(path: str) -> str:
-    """`protocol/packets.py` → `protocol`; `plan.py` → `plan`; `__init__.py` → the root."""
+    """`protocol/packets.py` → `protocol`; `plan/transfer.py` → `plan`; `__init__.py` → the root."""
     top = path.split("/", 1)[0]
     return ROOT if top == "__init__.py" else top.removesuffix(".pyi").removesuffix(".py")
 
@@ -131,7 +133,7 @@ def test_rule_has_no_cycle() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "expected"),
     [
-        ("protocol/packets.py", "from snow_owl_tftp.config import Settings", "protocol must not import config"),
+        ("protocol/packets.py", "from snow_owl_tftp.config.schema import Settings", "protocol must not import config"),
         ("protocol/packets.py", "from ..plan import TransferPlan", "protocol must not import plan"),
         ("protocol/packets.py", "from .. import plan", "protocol must not import plan"),
         ("protocol/deep/er.py", "from ...plan import TransferPlan", "protocol must not import plan"),
@@ -139,7 +141,7 @@ def test_rule_has_no_cycle() -> None:
         ("protocol/packets.py", "def f():\n    import os.path", "must not import os"),
         ("protocol/packets.py", "from time import monotonic_ns", "must not import time"),
         ("errors.py", "import snow_owl_tftp.protocol", "errors must not import protocol"),
-        ("plan.py", "from snow_owl_tftp import config", "plan must not import config"),
+        ("plan/transfer.py", "from snow_owl_tftp import config", "plan must not import config"),
         ("policy/rules.py", "from snow_owl_tftp.content.files import open_file", "policy must not import content"),
         ("policy/rules.py", "from snow_owl_tftp import Server", "policy must not import (root)"),
         (
@@ -158,9 +160,9 @@ def test_rule_has_no_cycle() -> None:
             "server must not import cli",
         ),
         ("_engine/__init__.py", "from ..errors import EngineError", "_engine must not import errors"),
-        ("_engine/engine.pyx", "from snow_owl_tftp.plan cimport TransferPlan", "_engine must not import plan"),
+        ("_engine/engine.pyx", "from snow_owl_tftp.plan.transfer cimport TransferPlan", "_engine must not import plan"),
         ("_engine/engine.pyx", "    from snow_owl_tftp import errors", "_engine must not import errors"),
-        ("_engine/batch.pxd", "cimport snow_owl_tftp.plan", "_engine must not import plan"),
+        ("_engine/batch.pxd", "cimport snow_owl_tftp.plan.transfer", "_engine must not import plan"),
         ("__init__.py", "from ._engine import engine", "(root) must not import _engine"),
         ("helpers.py", "import json", "helpers is no layer"),
     ],
@@ -175,10 +177,13 @@ def test_wrong_arrow_is_found(path: str, source: str, expected: str) -> None:
     ("path", "source"),
     [
         ("protocol/packets.py", "import struct\nfrom ..errors import BadPacket\nfrom .constants import Opcode"),
-        ("policy/rules.py", "import os\nfrom ..plan import TransferPlan\nfrom snow_owl_tftp.config import Settings"),
+        (
+            "policy/rules.py",
+            "import os\nfrom ..protocol import seq\nfrom snow_owl_tftp.config.schema import Settings",
+        ),
         ("server/loop.py", "from .._engine import engine\nfrom ..content import files\nfrom . import commit"),
         ("client/get.py", "from .._engine.engine import Engine\nfrom ..plan import TransferPlan"),
-        ("cli/serve.py", "from .. import __version__\ndef run():\n    from ..server import Server"),
+        ("cli/serve.py", "from .. import __version__\ndef run():\n    from ..operate import run"),
         ("_engine/engine.pyx", "from libc.stdint cimport uint16_t\nfrom snow_owl_tftp._engine.seq cimport next_block"),
         ("__main__.py", "from snow_owl_tftp.cli import main"),
     ],

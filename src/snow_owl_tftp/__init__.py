@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncClient": "snow_owl_tftp.client.faces",
+    "AsyncClient": "snow_owl_tftp.client.api",
     "BadPacket": "snow_owl_tftp.errors",
-    "Client": "snow_owl_tftp.client.faces",
+    "Client": "snow_owl_tftp.client.api",
     "ClientSettings": "snow_owl_tftp.client.settings",
-    "Completion": "snow_owl_tftp.server.told",
+    "Completion": "snow_owl_tftp.library.told",
     "ConfigError": "snow_owl_tftp.errors",
-    "ConfinedFile": "snow_owl_tftp.server.confined",
+    "ConfinedFile": "snow_owl_tftp.library.confined",
     "EngineError": "snow_owl_tftp.errors",
     "ForkedError": "snow_owl_tftp.errors",
     "InternalError": "snow_owl_tftp.errors",
-    "ReadRequest": "snow_owl_tftp.server.answers",
-    "Refuse": "snow_owl_tftp.server.answers",
+    "ReadRequest": "snow_owl_tftp.library.responses",
+    "Refuse": "snow_owl_tftp.library.responses",
     "RefusedError": "snow_owl_tftp.errors",
-    "Response": "snow_owl_tftp.server.answers",
-    "Server": "snow_owl_tftp.server.library",
+    "Response": "snow_owl_tftp.library.responses",
+    "Server": "snow_owl_tftp.library.server",
     "TftpError": "snow_owl_tftp.errors",
     "TftpUrl": "snow_owl_tftp.client.url",
     "TransferAborted": "snow_owl_tftp.errors",
@@ -41,10 +41,10 @@ _HOMES = {
     "TransferResult": "snow_owl_tftp.client.transfer",
     "TransferTimedOut": "snow_owl_tftp.errors",
     "TransferUnreachable": "snow_owl_tftp.errors",
-    "Upload": "snow_owl_tftp.server.answers",
-    "get": "snow_owl_tftp.client.faces",
+    "Upload": "snow_owl_tftp.library.responses",
+    "get": "snow_owl_tftp.client.api",
     "parse_url": "snow_owl_tftp.client.url",
-    "put": "snow_owl_tftp.client.faces",
+    "put": "snow_owl_tftp.client.api",
 }
 
 __all__ = [
@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from snow_owl_tftp.client.faces import AsyncClient, Client, get, put
+    from snow_owl_tftp.client.api import AsyncClient, Client, get, put
     from snow_owl_tftp.client.settings import ClientSettings
     from snow_owl_tftp.client.transfer import TransferResult
     from snow_owl_tftp.client.url import TftpUrl, parse_url
@@ -101,10 +101,10 @@ if TYPE_CHECKING:
         TransferTimedOut,
         TransferUnreachable,
     )
-    from snow_owl_tftp.server.answers import ReadRequest, Refuse, Response, Upload
-    from snow_owl_tftp.server.confined import ConfinedFile
-    from snow_owl_tftp.server.library import Server
-    from snow_owl_tftp.server.told import Completion
+    from snow_owl_tftp.library.confined import ConfinedFile
+    from snow_owl_tftp.library.responses import ReadRequest, Refuse, Response, Upload
+    from snow_owl_tftp.library.server import Server
+    from snow_owl_tftp.library.told import Completion
 
 
 def __getattr__(name: str) -> Any:

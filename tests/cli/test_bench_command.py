@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from snow_owl_tftp.bench.runs import Bench
+from snow_owl_tftp.bench.servers import KINDS, installed_peers
 from snow_owl_tftp.cli import bench as cli_bench
 from snow_owl_tftp.cli import main
-from snow_owl_tftp.client.bench.runs import Bench
-from snow_owl_tftp.client.bench.servers import KINDS, installed_peers
 
 own_steps = cli_bench._own_steps
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp.client.bench.origin import SHOWN
-from snow_owl_tftp.client.bench.sweeps import PLAIN, linger_targets
-from snow_owl_tftp.config import BatchSettings, load
+from snow_owl_tftp.bench.origin import SHOWN
+from snow_owl_tftp.bench.sweeps import PLAIN, linger_targets
+from snow_owl_tftp.config.load import load
+from snow_owl_tftp.config.schema import BatchSettings
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/config"
 

@@ -16,7 +16,7 @@ from tests.support.tracing import needs_trace, tracing  # noqa: F401 - a fixture
 
 from snow_owl_tftp.cli import main
 from snow_owl_tftp.cli import trace as cli_trace
-from snow_owl_tftp.observe.trace_counts import TraceCounts
+from snow_owl_tftp.observe.trace.counts import TraceCounts
 
 # To itself: a closed port would answer with an ICMP message, which counts as a datagram that left, too.
 SENDER = (

@@ -9,7 +9,8 @@ import pytest
 from tests.support.fake_server import Talk, fake_server
 
 from snow_owl_tftp import get, put
-from snow_owl_tftp.client import attempts, faces
+from snow_owl_tftp.client import api as faces
+from snow_owl_tftp.client import attempts
 from snow_owl_tftp.client.address import ServerAddress
 from snow_owl_tftp.errors import TransferTimedOut
 from snow_owl_tftp.protocol.packets import build_data

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import SEED
 from tests.support.server import ServerThread, serve_in_thread
 
-from snow_owl_tftp.client.bench.load import Load, quantile
+from snow_owl_tftp.bench.load import Load, quantile
 
 CONTENT = random.Random(SEED).randbytes(30_000)
 BLOCKS = len(CONTENT) // 512 + 1

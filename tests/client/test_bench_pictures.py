@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from tests.client.test_bench_report import WORKLOAD, load, timed, traced
 
-from snow_owl_tftp.client.bench.runs import Run
-from snow_owl_tftp.client.bench.settings import Target
-from snow_owl_tftp.client.bench.sweeps import NO_BATCHING, Result, linger_targets
+from snow_owl_tftp.bench.runs import Run
+from snow_owl_tftp.bench.settings import Target
+from snow_owl_tftp.bench.sweeps import NO_BATCHING, Result, linger_targets
 
 pytest.importorskip("matplotlib", reason="the pictures need matplotlib (pip install '.[bench]')")
 
-from snow_owl_tftp.client.bench import pictures
+from snow_owl_tftp.bench import pictures
 
 BROKEN = Run("x", WORKLOAD, problem="it did not become ready")
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from snow_owl_tftp.client.bench.figures import Rounds, figures_of
-from snow_owl_tftp.client.bench.provenance import machine, without_paths
-from snow_owl_tftp.client.bench.report import write
-from snow_owl_tftp.client.bench.runs import Run
-from snow_owl_tftp.client.bench.settings import Network, Target, Workload, human_bytes
-from snow_owl_tftp.client.bench.sweeps import (
+from snow_owl_tftp.bench.figures import Rounds, figures_of
+from snow_owl_tftp.bench.provenance import machine, without_paths
+from snow_owl_tftp.bench.report import write
+from snow_owl_tftp.bench.runs import Run
+from snow_owl_tftp.bench.settings import Network, Target, Workload, human_bytes
+from snow_owl_tftp.bench.sweeps import (
     ORIGIN_CLIENTS,
     ORIGIN_SIZES,
     Result,

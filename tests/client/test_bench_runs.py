@@ -10,13 +10,13 @@ import pytest
 from tests.support.server import wait_for
 from tests.support.tracing import needs_trace, tracing  # noqa: F401 - a fixture is used by its name
 
-from snow_owl_tftp.client.bench import cpu, runs
-from snow_owl_tftp.client.bench.cpu import PROCESS_CLOCKS, CpuAccount, end_tree, start
-from snow_owl_tftp.client.bench.runs import Bench
-from snow_owl_tftp.client.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
-from snow_owl_tftp.client.bench.settings import Network, Target, Workload
+from snow_owl_tftp.bench import cpu, runs
+from snow_owl_tftp.bench.cpu import PROCESS_CLOCKS, CpuAccount, end_tree, start
+from snow_owl_tftp.bench.runs import Bench
+from snow_owl_tftp.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
+from snow_owl_tftp.bench.settings import Network, Target, Workload
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.observe.trace import Tracer
+from snow_owl_tftp.observe.trace.counter import Tracer
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_problem_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch
 
 
 def test_content_is_the_same_for_every_size_and_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snow_owl_tftp.client.bench.runs._CHUNK_BYTES", 1000)
+    monkeypatch.setattr("snow_owl_tftp.bench.runs._CHUNK_BYTES", 1000)
     with Bench() as bench:
         assert bench._content(2500).stat().st_size == 2500
         assert bench._content(0).read_bytes() == b""

@@ -13,7 +13,8 @@ from tests.support.fake_server import Talk, fake_server, refuse_options
 from tests.support.server import serve_command, wait_for
 
 from snow_owl_tftp import AsyncClient, Client
-from snow_owl_tftp.client import core, faces
+from snow_owl_tftp.client import api as faces
+from snow_owl_tftp.client import core
 from snow_owl_tftp.client.url import parse_url
 from snow_owl_tftp.errors import TransferAborted, TransferError
 

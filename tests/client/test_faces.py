@@ -14,7 +14,7 @@ from tests.support.fake_server import Talk, fake_server, refuse_options
 from tests.support.server import serve_in_thread
 
 from snow_owl_tftp import AsyncClient, Client, Refuse, Response, Server, get
-from snow_owl_tftp.client import faces
+from snow_owl_tftp.client import api as faces
 from snow_owl_tftp.client.address import ServerAddress, resolve
 from snow_owl_tftp.errors import ConfigError, TransferAborted, TransferDiskFull, TransferRefused
 

@@ -105,7 +105,7 @@ def test_client_that_waits_in_another_thread_does_not_hold_up_the_child() -> Non
 def test_client_whose_threads_are_just_being_made_does_not_hold_up_the_child() -> None:
     """The lock is held at the moment of the fork."""
     run("""
-        from snow_owl_tftp.client import faces
+        from snow_owl_tftp.client import api as faces
         real, entered, may_go_on = faces.ClientCore, threading.Event(), threading.Event()
 
         def slow(settings):

@@ -5,7 +5,7 @@ import socket
 import pytest
 from tests.support.fake_server import Silence, Talk, fake_server
 
-from snow_owl_tftp.client.faces import put
+from snow_owl_tftp.client.api import put
 from snow_owl_tftp.errors import TransferError, TransferRefused, TransferTimedOut
 from snow_owl_tftp.protocol.packets import build_ack
 

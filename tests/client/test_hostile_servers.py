@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.fake_server import Talk, fake_server, refuse_options
 
-from snow_owl_tftp.client.faces import Client, get, put
+from snow_owl_tftp.client.api import Client, get, put
 from snow_owl_tftp.errors import (
     TransferChanged,
     TransferDiskFull,

@@ -7,7 +7,7 @@ import pytest
 from tests.client.conftest import Peer
 from tests.support.server import wait_for
 
-from snow_owl_tftp.client.faces import Client, get, put
+from snow_owl_tftp.client.api import Client, get, put
 from snow_owl_tftp.errors import TransferChanged, TransferError, TransferRefused
 
 SIZES = [0, 1, 511, 512, 513, 1427, 1428, 1429, 64 * 1428, 64 * 1428 + 1, 300_000]

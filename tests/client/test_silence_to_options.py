@@ -16,7 +16,7 @@ from snow_owl_tftp.client.attempts import Attempt, Remembered, attempts_at, pati
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.transfer import Stage, Transfer, attempts_after, error_of_completion
 from snow_owl_tftp.errors import ConfigError, TransferRefused, TransferTimedOut, TransferUnreachable
-from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.plan.transfer import Outcome, Role
 
 CONTENT = os.urandom(5_000)
 QUICK = {"timeout": 0.05}

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp.content import beneath, files
-from snow_owl_tftp.content.beneath import KernelResolver, Resolver, choose_resolver
+from snow_owl_tftp.content import confine as beneath
+from snow_owl_tftp.content import files
+from snow_owl_tftp.content.confine import KernelResolver, Resolver, choose_resolver
 from snow_owl_tftp.content.files import FileTooLargeError, FileTree, OpenFile, OutsideRootError, WouldBlock
 from snow_owl_tftp.content.walk import Place, WalkResolver
 from snow_owl_tftp.errors import ConfigError, RefusedError

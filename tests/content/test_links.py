@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.content.test_files import MakeResolver, kernel_has_openat2, open_descriptors, read, refused
 
-from snow_owl_tftp.content.beneath import KernelResolver
+from snow_owl_tftp.content.confine import KernelResolver
 from snow_owl_tftp.content.files import FileTree, OutsideRootError
 from snow_owl_tftp.content.walk import WalkResolver
 from snow_owl_tftp.errors import ConfigError, RefusedError

@@ -17,11 +17,11 @@ from tests.content.test_files import MakeResolver
 from tests.content.test_uploads import Terms
 from tests.support.swapper import swapping
 
-from snow_owl_tftp.content.beneath import KernelResolver
+from snow_owl_tftp.content.confine import KernelResolver
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
-from snow_owl_tftp.content.staging import StagedFile, is_staging_name
+from snow_owl_tftp.content.store.staging import StagedFile, is_staging_name
+from snow_owl_tftp.content.store.uploads import UploadArea
 from snow_owl_tftp.content.translate import NetasciiCache
-from snow_owl_tftp.content.uploads import UploadArea
 from snow_owl_tftp.content.walk import WalkResolver
 from snow_owl_tftp.errors import RefusedError
 

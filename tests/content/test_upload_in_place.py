@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tests.content.test_uploads import Terms, names_below, open_descriptors, put, receive, refusal
 
-from snow_owl_tftp.content import staging
-from snow_owl_tftp.content.uploads import UploadArea, UploadError
+from snow_owl_tftp.content.store import staging
+from snow_owl_tftp.content.store.uploads import UploadArea, UploadError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 NOBODY = 65534

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tests.content.test_uploads import Terms, put, receive, refusal
 
-from snow_owl_tftp.content import permissions, uploads
-from snow_owl_tftp.content.uploads import UploadArea
+from snow_owl_tftp.content.store import permissions, uploads
+from snow_owl_tftp.content.store.uploads import UploadArea
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 REPLACE = Terms(b"file", on_existing="replace")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.content.test_uploads import Terms, opened, put, receive, refusal
 
-from snow_owl_tftp.content import staging
-from snow_owl_tftp.content.space import RECOUNT_S, Space
-from snow_owl_tftp.content.uploads import UploadArea
+from snow_owl_tftp.content.store import staging
+from snow_owl_tftp.content.store.space import RECOUNT_S, Space
+from snow_owl_tftp.content.store.uploads import UploadArea
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 

@@ -13,10 +13,10 @@ from typing import Any, Literal, NoReturn
 import pytest
 from msgspec import Struct
 
-from snow_owl_tftp.content import leftovers, places, reception, staging
-from snow_owl_tftp.content.beneath import KernelResolver, choose_resolver
+from snow_owl_tftp.content.confine import KernelResolver, choose_resolver
 from snow_owl_tftp.content.files import OutsideRootError
-from snow_owl_tftp.content.uploads import StoredFile, Upload, UploadArea, UploadError
+from snow_owl_tftp.content.store import leftovers, places, reception, staging
+from snow_owl_tftp.content.store.uploads import StoredFile, Upload, UploadArea, UploadError
 from snow_owl_tftp.content.walk import WalkResolver
 from snow_owl_tftp.errors import ConfigError, InternalError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -232,7 +232,7 @@ def test_name_taken_between_look_and_link_is_not_overwritten(
     upload = opened(area, Terms(b"name"))
     receive(upload, b"ours")
     (root / "name").write_bytes(b"theirs")
-    monkeypatch.setattr("snow_owl_tftp.content.uploads.look", lambda *_: None)
+    monkeypatch.setattr("snow_owl_tftp.content.store.uploads.look", lambda *_: None)
     assert refusal(lambda: upload.commit(4)).code == ErrorCode.FILE_EXISTS
     upload.close()
     assert (root / "name").read_bytes() == b"theirs"

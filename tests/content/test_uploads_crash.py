@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from tests.content.test_uploads import Terms, names_below, no_unnamed_files, put
 
-from snow_owl_tftp.content import descriptors, leftovers, places, staging, uploads
-from snow_owl_tftp.content.uploads import UploadArea
+from snow_owl_tftp.content.store import leftovers, places, staging, uploads
+from snow_owl_tftp.content.store.uploads import UploadArea
+from snow_owl_tftp.linux import descriptors
 
 OLD, NEW = b"old " * 5000, b"new!" * 9000
 CALLS = ("open", "close", "link", "rename", "unlink", "fsync", "fchmod", "mkdir", "pwrite", "write", "stat", "readlink")

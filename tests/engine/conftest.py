@@ -23,7 +23,7 @@ from tests.support.accounts import check_ended
 
 from snow_owl_tftp._engine import engine as native
 from snow_owl_tftp.errors import BadPacket
-from snow_owl_tftp.plan import Outcome, Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Request, build_error, parse_request_untrusted

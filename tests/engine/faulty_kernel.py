@@ -21,7 +21,7 @@ import pytest
 from tests.engine.conftest import Served
 from tests.support.client import Client, Refused
 
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.packets import Oack, build_error
 
 CONTENT = random.Random(1).randbytes(300_000)

@@ -8,7 +8,7 @@ import pytest
 from tests.engine.conftest import sockaddr, udp_socket
 from tests.support.relay import Relay, Weather
 
-from snow_owl_tftp.plan import Outcome, Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import accept_oack_untrusted
 from snow_owl_tftp.protocol.packets import Ack, build_ack, build_data, build_error, build_oack, build_request

@@ -5,7 +5,7 @@ import os
 import pytest
 from tests.support.client import Client, Refused
 
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.packets import Data, Error, Oack, build_ack
 
 OLD = bytes(range(256)) * 8000  # 2 MB: four chunks of the engine's

@@ -6,7 +6,7 @@ import time
 import pytest
 from tests.support.client import Client
 
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import build_ack, build_request
 

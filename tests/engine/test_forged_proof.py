@@ -10,7 +10,7 @@ import time
 import pytest
 from tests.support.client import Client, Silence
 
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, Error, Oack, build_ack, build_data, build_error
 

@@ -7,7 +7,7 @@ import pytest
 from tests.engine.conftest import sockaddr, udp_socket
 from tests.support.client import Client
 
-from snow_owl_tftp.plan import Outcome, Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, build_ack, build_data, build_request
 

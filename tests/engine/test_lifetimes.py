@@ -5,7 +5,7 @@ import os
 import pytest
 from tests.support.client import Client, Silence
 
-from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Role, TransferPlan
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Data, Oack, build_ack, build_error, build_oack, build_request
 

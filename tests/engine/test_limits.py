@@ -7,7 +7,7 @@ import pytest
 from tests.support.client import Client, Silence
 
 from snow_owl_tftp._engine.engine import LIMITS
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, Error, build_ack, build_data
 

@@ -5,7 +5,7 @@ import time
 from tests.support.client import Client, drop_nth
 
 from snow_owl_tftp._engine import probe
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Data, build_ack, build_request
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from tests.support.client import Client, Silence
 
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.packets import Data, Oack, build_ack, build_error, build_request
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.support.client import Client, Refused
 
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 
 
 def content(size, salt=0):

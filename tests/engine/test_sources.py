@@ -11,7 +11,7 @@ import pytest
 from tests.support.attacks import Forger, rrq
 from tests.support.client import Client, Refused
 
-from snow_owl_tftp.plan import Outcome, Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import (
     Data,

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import SEED
 from tests.support.client import Client
 
-from snow_owl_tftp.client.bench.load import Load
+from snow_owl_tftp.bench.load import Load
 
 CONTENT = random.Random(SEED).randbytes(100_000)
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 from tests.support.client import Client, Refused, Silence
 
-from snow_owl_tftp.plan import Outcome
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Error, build_data, build_error
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support.client import Client, Silence
 
 from snow_owl_tftp._engine import engine as native
-from snow_owl_tftp.plan import Outcome, Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import (
     Ack,

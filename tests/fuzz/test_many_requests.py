@@ -19,7 +19,7 @@ from tests.fuzz.attack import CONTENT, Victim, make_root
 from tests.support.client import Client
 from tests.support.server import wait_for
 
-from snow_owl_tftp.client.bench.load import Load
+from snow_owl_tftp.bench.load import Load
 
 TINY = CONTENT[:400]
 UNDER_WAY = ("live_transfers", "half_open_transfers")

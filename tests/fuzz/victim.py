@@ -21,10 +21,11 @@ from typing import Any
 from tests.support.server import make_server
 
 from snow_owl_tftp._engine.engine import Completion, Engine
-from snow_owl_tftp.config import Settings
-from snow_owl_tftp.server import assemble
-from snow_owl_tftp.server.decide import FileDecider, TransferContext
-from snow_owl_tftp.server.uploads import UploadDesk
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.server import engine as assemble
+from snow_owl_tftp.server.reads import FileDecider, TransferContext
+from snow_owl_tftp.server.writes import UploadDesk
 
 EVENTS: Counter[str] = Counter()
 
@@ -82,7 +83,7 @@ def count_contexts() -> int:
 
 
 async def serve(root: Path, overrides: dict[str, Any]) -> None:
-    settings = Settings().with_overrides({"root_dir": str(root), **overrides}, source="test")
+    settings = override(Settings(), {"root_dir": str(root), **overrides}, source="test")
     desk = UploadDesk(settings) if settings.write_config.enabled else None
     decider = FileDecider(settings, desk)
     server, close = make_server(root, {"logging.level": "info", **overrides}, decider=decider)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp.config import LoggingSettings
+from snow_owl_tftp.config.schema import LoggingSettings
 from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger

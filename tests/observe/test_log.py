@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 
-from snow_owl_tftp.config import LoggingSettings
+from snow_owl_tftp.config.schema import LoggingSettings
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.log import LogFile, make_logger
 
@@ -211,7 +211,7 @@ def in_new_interpreter(code: str) -> str:
 def test_logging_needs_no_rich_and_leaves_it_importable() -> None:
     code = (
         "import sys\n"
-        "from snow_owl_tftp.config import LoggingSettings\n"
+        "from snow_owl_tftp.config.schema import LoggingSettings\n"
         "from snow_owl_tftp.observe.log import LogFile, make_logger\n"
         "make_logger(LoggingSettings(), LogFile('/dev/null'))\n"
         "print('rich' in sys.modules)\n"

@@ -19,9 +19,9 @@ from tests.support.server import ServerThread, serve_in_thread, wait_for
 from tests.support.tracing import needs_trace, tracing  # noqa: F401 - a fixture is used by its name
 
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.observe import trace
-from snow_owl_tftp.observe.trace import Tracer, pid_of_unit
-from snow_owl_tftp.observe.trace_counts import TraceCounts
+from snow_owl_tftp.observe.trace import counter as trace
+from snow_owl_tftp.observe.trace.counter import Tracer, pid_of_unit
+from snow_owl_tftp.observe.trace.counts import TraceCounts
 
 CONTENT = random.Random(SEED).randbytes(200_000)
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from snow_owl_tftp.observe.trace_counts import CallCounts, TraceCounts, bucket_label, parse_line
-from snow_owl_tftp.observe.trace_script import CALLS, READY, TICK, build_script
+from snow_owl_tftp.observe.trace.counts import CallCounts, TraceCounts, bucket_label, parse_line
+from snow_owl_tftp.observe.trace.script import CALLS, READY, TICK, build_script
 
 NUMBER = {call.name: number for number, call in enumerate(CALLS)}
 

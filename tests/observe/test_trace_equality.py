@@ -19,8 +19,8 @@ from tests.support.client import Client
 from tests.support.server import wait_for
 from tests.support.tracing import needs_trace, tracing  # noqa: F401 - a fixture is used by its name
 
-from snow_owl_tftp.observe.trace import Tracer
-from snow_owl_tftp.observe.trace_counts import TraceCounts, bucket_label
+from snow_owl_tftp.observe.trace.counter import Tracer
+from snow_owl_tftp.observe.trace.counts import TraceCounts, bucket_label
 
 CONTENT = random.Random(SEED).randbytes(100_000)
 BLOCKS = len(CONTENT) // 512 + 1

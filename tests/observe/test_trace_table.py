@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from snow_owl_tftp.observe.trace_counts import CallCounts, TraceCounts
-from snow_owl_tftp.observe.trace_table import render
+from snow_owl_tftp.observe.trace.counts import CallCounts, TraceCounts
+from snow_owl_tftp.observe.trace.table import render
 
 
 def shown(total: TraceCounts, interval: TraceCounts, interval_s: float) -> list[str]:

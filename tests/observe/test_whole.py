@@ -15,7 +15,7 @@ from tests.server.upload_support import make_root
 from tests.support.client import Client, Refused
 from tests.support.server import serve_command
 
-from snow_owl_tftp.config import LoggingSettings
+from snow_owl_tftp.config.schema import LoggingSettings
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.observe.whole import WholeLines
@@ -201,7 +201,7 @@ def test_line_that_hits_a_limit_of_the_files_size_is_whole_when_the_limit_is_lif
     """Where nothing can be mounted: RLIMIT_FSIZE, with its signal ignored, cuts a write as a full disk does."""
     code = """
         import resource, signal, sys
-        from snow_owl_tftp.config import LoggingSettings
+        from snow_owl_tftp.config.schema import LoggingSettings
         from snow_owl_tftp.observe.log import LogFile, make_logger
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

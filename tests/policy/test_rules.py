@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from snow_owl_tftp.config import WriteSettings
+from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.policy.rules import Policy, ReadDecision, WriteDecision
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode

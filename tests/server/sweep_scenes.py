@@ -19,7 +19,7 @@ from tests.support.client import Client, Refused, Silence
 from tests.support.server import wait_for
 from tests.support.sweep import Server
 
-from snow_owl_tftp.content.staging import is_staging_name
+from snow_owl_tftp.content.store.staging import is_staging_name
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, build_data, build_error
 

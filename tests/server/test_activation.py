@@ -15,8 +15,8 @@ from tests.support.client import Client
 from tests.support.server import DEADLINE_S, ServerProcess, _read_ready_lines, command_line, wait_for
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.linux.activation import take_given_sockets
 from snow_owl_tftp.protocol.packets import build_ack
-from snow_owl_tftp.server.activation import take_given_sockets
 
 # What a service manager does between fork and exec: descriptors to their places from 3 on, then the variables.
 HAND_OVER = """

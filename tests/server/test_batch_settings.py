@@ -13,8 +13,9 @@ import pytest
 from tests.conftest import SEED
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 
-from snow_owl_tftp.client.bench.load import Load
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.bench.load import Load
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
 
 CONTENT = random.Random(SEED).randbytes(20_000)
 TRANSFERS = 60
@@ -31,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 def far(address: tuple[str, int], rtt_ms: float) -> Iterator[tuple[str, int]]:
     """The address of a relay to `address` with this round trip."""
     asked = {"host": address[0], "port": address[1], "rtt_ms": rtt_ms, "loss_percent": 0, "seed": SEED, "core": None}
-    command = [sys.executable, "-m", "snow_owl_tftp.client.bench.relay", json.dumps(asked)]
+    command = [sys.executable, "-m", "snow_owl_tftp.bench.relay", json.dumps(asked)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
         assert relay.stdout is not None
         yield "127.0.0.1", json.loads(relay.stdout.readline())["port"]
@@ -233,7 +234,7 @@ def test_key_takes_effect_while_the_server_runs(root: Path, key: str) -> None:
     with serve_in_thread(root, start) as served:
 
         async def reload() -> None:
-            served.server.reload(Settings().with_overrides({**start, **paths({key: later})}))
+            served.server.reload(override(Settings(), {**start, **paths({key: later})}))
 
         assert not is_in_force(counted_meanwhile(served))
         served.call(reload)

@@ -13,7 +13,7 @@ from tests.support.client import Client
 from snow_owl_tftp import AsyncClient, ReadRequest, Response, Server
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.errors import ConfigError, RefusedError, TransferRefused
-from snow_owl_tftp.server.confined import confine, path_of
+from snow_owl_tftp.library.confined import confine, path_of
 
 SECRET = b"nobody's business"
 

@@ -15,7 +15,7 @@ from tests.support.server import wait_for
 
 from snow_owl_tftp import AsyncClient, Refuse, Response, Server
 from snow_owl_tftp.errors import RefusedError, TransferError, TransferRefused
-from snow_owl_tftp.server import contents
+from snow_owl_tftp.library import response_bytes as contents
 
 SOON_S = 5.0
 

@@ -20,12 +20,12 @@ from tests.support.server import make_server, serve_in_thread, wait_for
 
 from snow_owl_tftp.content.files import FileTree, WouldBlock
 from snow_owl_tftp.errors import RefusedError
-from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Role, TransferPlan
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Error, parse_request_untrusted
 from snow_owl_tftp.server import waiting
-from snow_owl_tftp.server.decide import Accepted, Asked, TransferContext, Verdict, refuse
-from snow_owl_tftp.server.uploads import UploadDesk
+from snow_owl_tftp.server.reads import Accepted, Asked, TransferContext, Verdict, refuse
+from snow_owl_tftp.server.writes import UploadDesk
 
 
 def accept(asked: Asked, payload: bytes, *, size_bytes: int | None = None) -> Accepted:
@@ -309,7 +309,7 @@ def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
 
     monkeypatch.setattr(FileTree, "open_cached", would_block)
     monkeypatch.setattr(FileTree, "open_for_reading", wait)
-    monkeypatch.setattr("snow_owl_tftp.server.decide._MAX_SLOW_OPENS", 6)  # and half of them of one device
+    monkeypatch.setattr("snow_owl_tftp.server.reads._MAX_SLOW_OPENS", 6)  # and half of them of one device
     with serve_in_thread(root) as server:
         waiting = [Client(server.address) for _ in range(3)]
         for client in waiting:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import TftpError
-from snow_owl_tftp.server.decide import FileDecider, Refused
+from snow_owl_tftp.server.reads import FileDecider, Refused
 
 
 @dataclass

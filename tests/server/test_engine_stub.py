@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp import plan
 from snow_owl_tftp._engine import engine
+from snow_owl_tftp.plan import transfer as plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUB = ast.parse((REPOSITORY / "src/snow_owl_tftp/_engine/engine.pyi").read_text(encoding="utf-8"))

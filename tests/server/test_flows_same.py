@@ -20,7 +20,7 @@ from tests.support.server import serve_in_thread, wait_for
 
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import build_ack, build_error
-from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.narrate import Report
 
 ENABLE_FLOWS = "performance.platform.batch.enable_flows"
 SETTINGS = {

@@ -12,10 +12,10 @@ from tests.server.upload_support import make_root, serve_uploads_command
 from tests.support.client import Client
 from tests.support.server import wait_for
 
-from snow_owl_tftp.config import WriteSettings
+from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.server import hooks
-from snow_owl_tftp.server.hooks import UploadHook
+from snow_owl_tftp.operate import hooks
+from snow_owl_tftp.operate.hooks import UploadHook
 
 
 class Log:

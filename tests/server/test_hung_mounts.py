@@ -14,12 +14,14 @@ from tests.support.client import Client, Refused
 from tests.support.fuse import Fuse, own_mounts
 from tests.support.server import DEADLINE_S, ServerThread, serve_command, serve_in_thread, wait_for
 
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Error, build_data
-from snow_owl_tftp.server import assemble, slow_opens
-from snow_owl_tftp.server.decide import FileDecider
-from snow_owl_tftp.server.uploads import UploadDesk
+from snow_owl_tftp.server import engine as assemble
+from snow_owl_tftp.server import slow_opens
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.writes import UploadDesk
 
 MANY = 300
 CONTENT = os.urandom(700_000)
@@ -71,7 +73,7 @@ def check_that_all_is_well(server: ServerThread, first: int) -> None:
 @contextlib.contextmanager
 def serve(root: Path) -> Iterator[ServerThread]:
     """With uploads, and with the engine asked who is sick, as in the command."""
-    settings = Settings().with_overrides({"root_dir": str(root), **WRITABLE}, source="test")
+    settings = override(Settings(), {"root_dir": str(root), **WRITABLE}, source="test")
     desk = UploadDesk(settings)
     decider = FileDecider(settings, desk)
     try:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import Client as RawClient
 
 from snow_owl_tftp import AsyncClient, ReadRequest, Refuse, Response, Server
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError, EngineError, RefusedError, TransferRefused
 
 CONTENT = os.urandom(200_000)

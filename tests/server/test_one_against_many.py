@@ -15,7 +15,7 @@ from tests.conftest import SEED
 from tests.support.client import Client
 from tests.support.server import Address, ServerProcess, serve_command
 
-from snow_owl_tftp.client.bench.load import Load
+from snow_owl_tftp.bench.load import Load
 from snow_owl_tftp.protocol.packets import build_request
 
 IP_PKTINFO = 8  # linux/in.h; the socket module of Python 3.11 does not name it

@@ -12,8 +12,8 @@ from tests.support.namespaces import narrow_path
 from tests.support.server import serve_command, serve_in_thread
 
 from snow_owl_tftp import Response, Server
+from snow_owl_tftp.linux.routes import route_mtu_bytes
 from snow_owl_tftp.protocol.packets import build_error
-from snow_owl_tftp.server.routes import route_mtu_bytes
 
 CONTENT = os.urandom(300_000)
 UPLOADS = "[write_config]\nenabled = true\nallowed_patterns = ['**']\n"

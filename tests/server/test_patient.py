@@ -13,7 +13,8 @@ from tests.support.client import Client, Refused
 from tests.support.server import serve_in_thread, wait_for
 
 from snow_owl_tftp.content.files import FileTree, WouldBlock
-from snow_owl_tftp.server import decide, patient
+from snow_owl_tftp.server import patient
+from snow_owl_tftp.server import reads as decide
 from snow_owl_tftp.server.patient import PatientThreads
 
 DEADLINE_S = 20

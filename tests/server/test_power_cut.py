@@ -20,7 +20,7 @@ from tests.support.client import Client
 from tests.support.power_cut import Cut, Model, Tape, Tree, lay_out, tree_of
 from tests.support.server import serve_command
 
-from snow_owl_tftp.content.uploads import UploadArea
+from snow_owl_tftp.content.store.uploads import UploadArea
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BLKSIZE = 1428

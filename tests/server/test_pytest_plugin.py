@@ -65,8 +65,8 @@ def test_suite_that_does_not_use_it_pays_nothing(pytester: pytest.Pytester):
         import sys
 
         def test_not_imported():
-            assert "snow_owl_tftp.server.pytest_plugin" in sys.modules
-            assert "snow_owl_tftp.server.library" not in sys.modules
+            assert "snow_owl_tftp.library.pytest_plugin" in sys.modules
+            assert "snow_owl_tftp.library.server" not in sys.modules
             assert "snow_owl_tftp._engine.engine" not in sys.modules
         """
     )

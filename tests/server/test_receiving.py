@@ -12,9 +12,9 @@ from tests.support.server import wait_for
 
 from snow_owl_tftp import AsyncClient, Refuse, Server
 from snow_owl_tftp.errors import RefusedError, TransferError, TransferRefused
+from snow_owl_tftp.library import receiving
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.netascii import NetasciiDecoder
-from snow_owl_tftp.server import receiving
 
 SOON_S = 10.0
 SIZES = [0, 1, 511, 512, 513, 1428, 100_000]

@@ -14,10 +14,11 @@ from tests.server.conftest import BOOT
 from tests.support.client import Client, Refused
 from tests.support.server import ServerProcess, serve_command, serve_in_thread, wait_for
 
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.operate.reload import merge
 from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
-from snow_owl_tftp.server.decide import Asked, FileDecider, Verdict
-from snow_owl_tftp.server.reload import merge
+from snow_owl_tftp.server.reads import Asked, FileDecider, Verdict
 
 DEBUG = '[logging]\nlevel = "debug"\nformat = "json"\n'
 ENDS = ("settings reloaded", "reload refused, the old settings stay", "nothing to reload")
@@ -214,7 +215,7 @@ def leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
     ],
 )
 def test_every_difference_is_either_applied_or_named(changes: dict[str, Any]) -> None:
-    running, asked = Settings(), Settings().with_overrides(changes)
+    running, asked = Settings(), override(Settings(), changes)
     merged, live, needs_restart = merge(running, asked)
     assert live + needs_restart == list(changes)
     expected = {**dict(leaves(msgspec.to_builtins(running))), live[0]: changes[live[0]]}
@@ -283,7 +284,7 @@ def test_engine_counts_by_the_new_settings(root: Path) -> None:
             async def reload() -> None:
                 off = {"performance.platform.batch.enable_recvmmsg": False}
                 off["performance.platform.batch.enable_flows"] = False
-                settings = Settings().with_overrides(off)
+                settings = override(Settings(), off)
                 decider.reload(settings)
                 served.server.reload(settings)
 

@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError, TftpError
-from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request
-from snow_owl_tftp.server.decide import Refused, TransferContext
-from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.narrate import Report
+from snow_owl_tftp.server.reads import Refused, TransferContext
 
 
 class Recorder:
@@ -41,7 +42,7 @@ class Untouchable:
 
 def make_report(level: str = "info") -> tuple[Report, Recorder, Recorder]:
     log, audit = Recorder(), Recorder()
-    settings = Settings().with_overrides({"logging.level": level, "max_file_size_bytes": 10})
+    settings = override(Settings(), {"logging.level": level, "max_file_size_bytes": 10})
     return Report(settings, log, audit), log, audit  # type: ignore[arg-type]
 
 
@@ -132,7 +133,7 @@ def test_beginning_of_a_flow_is_audited_with_its_end_as_for_any_other(level: str
 def test_without_an_audit_log_nobody_looks_whether_it_was_a_flow(level: str) -> None:
     log, audit = Recorder(), Recorder()
     audit.is_enabled = False
-    report = Report(Settings().with_overrides({"logging.level": level}), log, audit)  # type: ignore[arg-type]
+    report = Report(override(Settings(), {"logging.level": level}), log, audit)  # type: ignore[arg-type]
     completion = make_completion()
     del completion.flow_hit
     report.completed(completion)
@@ -182,7 +183,7 @@ def test_refusal_is_told_at_its_level(cause: TftpError, level: str, events: list
 def test_nothing_is_looked_at_when_nobody_listens() -> None:
     log, audit = Recorder(), Recorder()
     audit.is_enabled = False
-    settings = Settings().with_overrides({"logging.level": "warning"})
+    settings = override(Settings(), {"logging.level": "warning"})
     report = Report(settings, log, audit)  # type: ignore[arg-type]
     assert not report.hears_successes
     report.accepted(Untouchable(), Untouchable())  # type: ignore[arg-type]
@@ -195,14 +196,14 @@ def test_nothing_is_looked_at_when_nobody_listens() -> None:
 def test_successes_are_heard_from_info_on(level: str, hears: bool) -> None:
     audit = Recorder()
     audit.is_enabled = False
-    settings = Settings().with_overrides({"logging.level": level})
+    settings = override(Settings(), {"logging.level": level})
     assert Report(settings, Recorder(), audit).hears_successes is hears  # type: ignore[arg-type]
 
 
 def test_change_of_batching_tells_what_it_was_decided_by() -> None:
     log, audit = Recorder(), Recorder()
-    settings = Settings().with_overrides(
-        {"logging.level": "debug", "performance.platform.batch.adaptive_batch_threshold": 17}
+    settings = override(
+        Settings(), {"logging.level": "debug", "performance.platform.batch.adaptive_batch_threshold": 17}
     )
     report = Report(settings, log, audit)  # type: ignore[arg-type]
     change: Any = SimpleNamespace(worker=0, mode=2, live_transfers=20, linger_ns=300, datagrams_per_s=9)
@@ -217,7 +218,7 @@ def test_reload_changes_level_log_and_limits() -> None:
     report, log, audit = make_report("info")
     assert not report.hears_debug
     later = Recorder()
-    settings = Settings().with_overrides({"logging.level": "debug", "max_file_size_bytes": 20})
+    settings = override(Settings(), {"logging.level": "debug", "max_file_size_bytes": 20})
     report.reload(settings, later)  # type: ignore[arg-type]
     assert report.hears_debug
     report.refused(make_asked(), refused(FileTooLargeError(21)))
@@ -277,7 +278,7 @@ def test_dropped_requests_are_told_by_number() -> None:
 def test_what_no_level_would_show_uses_up_no_budget() -> None:
     log, audit = Recorder(), Recorder()
     audit.is_enabled = False
-    report = Report(Settings().with_overrides({"logging.level": "warning"}), log, audit)  # type: ignore[arg-type]
+    report = Report(override(Settings(), {"logging.level": "warning"}), log, audit)  # type: ignore[arg-type]
     for _ in range(1000):
         report.refused(make_asked(), refused(RefusedError(1, "File not found")))
     assert not report.owes_counts

@@ -16,15 +16,16 @@ from tests.server.upload_support import WRITABLE
 from tests.support.client import Client, Refused
 from tests.support.server import serve_command, wait_for
 
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.plan import Role
+from snow_owl_tftp.operate import root_watch
+from snow_owl_tftp.operate.root_watch import RootWatch
+from snow_owl_tftp.plan.transfer import Role
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import parse_request_untrusted
-from snow_owl_tftp.server import root_watch
-from snow_owl_tftp.server.decide import FileDecider
-from snow_owl_tftp.server.root_watch import RootWatch
-from snow_owl_tftp.server.uploads import UploadDesk
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.writes import UploadDesk
 
 CLONE_NEWNS = 0x00020000  # include/uapi/linux/sched.h
 MS_REC, MS_PRIVATE = 1 << 14, 1 << 18  # include/uapi/linux/mount.h
@@ -155,7 +156,7 @@ def test_release_that_is_away_is_told_once_and_the_old_one_stays(base: Path) -> 
 @pytest.fixture
 def desk(base: Path) -> Iterator[UploadDesk]:
     overrides = {"root_dir": str(base / "current"), **WRITABLE, "write_config.max_total_bytes": LIMIT_BYTES}
-    desk = UploadDesk(Settings().with_overrides(overrides, source="test"))
+    desk = UploadDesk(override(Settings(), overrides, source="test"))
     yield desk
     desk.close()
 
@@ -216,7 +217,7 @@ def count_descriptors() -> int:
 
 
 def test_switching_for_years_costs_no_descriptors(base: Path, desk: UploadDesk) -> None:
-    decider = FileDecider(Settings().with_overrides({"root_dir": str(base / "current")}, source="test"))
+    decider = FileDecider(override(Settings(), {"root_dir": str(base / "current")}, source="test"))
     counts = []
     for number in range(20):
         switch(base, f"releases/{7 + (number + 1) % 2}")
@@ -228,7 +229,7 @@ def test_switching_for_years_costs_no_descriptors(base: Path, desk: UploadDesk) 
 
 
 def test_missing_root_is_a_config_error_and_changes_nothing(base: Path, desk: UploadDesk) -> None:
-    decider = FileDecider(Settings().with_overrides({"root_dir": str(base / "current")}, source="test"))
+    decider = FileDecider(override(Settings(), {"root_dir": str(base / "current")}, source="test"))
     switch(base, "nowhere")
     for look in (decider.look_again, desk.look_again):
         with pytest.raises(ConfigError, match="root_dir"):

@@ -10,7 +10,7 @@ from typing import Any
 from tests.support.client import Client
 from tests.support.server import cpu_seconds, serve_command, wait_for
 
-from snow_owl_tftp.server.samples import SAMPLE_S, CallSample, CallSampler
+from snow_owl_tftp.observe.samples import SAMPLE_S, CallSample, CallSampler
 
 NOTHING = dict.fromkeys(
     (

@@ -193,7 +193,7 @@ def test_nothing_but_dates_and_one_cache_asks_the_wall_clock() -> None:
         for path in package.rglob("*")
         if path.suffix in (".py", ".pyx", ".pxd") and any(name in path.read_text() for name in names)
     }
-    shown = {"observe/log.py", "observe/lines.py", "observe/audit.py", "client/bench/provenance.py"}
+    shown = {"observe/log.py", "observe/lines.py", "observe/audit.py", "bench/provenance.py"}
     assert found - shown == {"content/translate.py"}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.server import sockets
 from snow_owl_tftp.server.sockets import BoundAddress, open_addresses
@@ -21,7 +22,7 @@ class Warnings(list[tuple[str, dict[str, Any]]]):
 
 def open_with(**overrides: object) -> tuple[list[BoundAddress], Warnings]:
     warnings = Warnings()
-    settings = Settings().with_overrides({"bind_addr": "127.0.0.1:0", **overrides})
+    settings = override(Settings(), {"bind_addr": "127.0.0.1:0", **overrides})
     return open_addresses(settings, warnings), warnings
 
 
@@ -109,7 +110,7 @@ def test_more_addresses_than_the_engine_has_groups_are_refused() -> None:
 
 
 def test_range_is_dealt_out_to_the_workers() -> None:
-    settings = Settings().with_overrides({"tid_ports": "5000-5006", "workers": 3})
+    settings = override(Settings(), {"tid_ports": "5000-5006", "workers": 3})
     shares = [list(sockets._tid_ports(settings, worker)) for worker in range(3)]
     assert shares == [[5000, 5003, 5006], [5001, 5004], [5002, 5005]]
 

@@ -11,7 +11,7 @@ from tests.support.client import Client
 from snow_owl_tftp import AsyncClient, Completion, Response, Server
 from snow_owl_tftp.errors import TransferError, TransferRefused
 from snow_owl_tftp.observe.records import log_event
-from snow_owl_tftp.server import report
+from snow_owl_tftp.server import narrate as report
 
 SOON_S = 10.0
 

@@ -18,7 +18,7 @@ from tests.server.upload_support import make_root, serve_uploads_command
 from tests.support.client import Client, Refused, Silence
 from tests.support.server import Address
 
-from snow_owl_tftp.content.staging import is_staging_name
+from snow_owl_tftp.content.store.staging import is_staging_name
 
 WRITERS = 4
 CONTESTED = 3

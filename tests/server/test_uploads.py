@@ -18,7 +18,7 @@ from tests.server.upload_support import files_below, make_root, serve_uploads
 from tests.support.client import Client, Refused, Silence, Transfer, double_nth, drop_nth, lose_randomly
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 
-from snow_owl_tftp.content import staging
+from snow_owl_tftp.content.store import staging
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.packets import (
     Ack,
@@ -346,8 +346,8 @@ def test_last_ack_waits_for_the_disk_and_nobody_else_does(root: Path, monkeypatc
             assert may_go_on.wait(10)
         real_fsync(fd)
 
-    monkeypatch.setattr("snow_owl_tftp.content.uploads.os.fsync", slow_fsync)
-    monkeypatch.setattr("snow_owl_tftp.content.uploads.fsync_directory", lambda _: None)
+    monkeypatch.setattr("snow_owl_tftp.content.store.uploads.os.fsync", slow_fsync)
+    monkeypatch.setattr("snow_owl_tftp.content.store.uploads.fsync_directory", lambda _: None)
     with serve_uploads(root) as server, Client(server.address) as client:
         peer = begin(client, "up/slow")
         client.send(build_data(1, b"slow"), peer)
@@ -371,7 +371,7 @@ def test_what_cannot_be_made_durable_is_no_success(
     def broken_fsync(_: int) -> None:
         raise OSError(error_number, os.strerror(error_number))
 
-    monkeypatch.setattr("snow_owl_tftp.content.uploads.os.fsync", broken_fsync)
+    monkeypatch.setattr("snow_owl_tftp.content.store.uploads.os.fsync", broken_fsync)
     with serve_uploads(root) as server, Client(server.address) as client:
         assert refused(lambda: client.put("up/x", b"x" * 600)).code == code
         wait_for(lambda: "transfer failed" in server.log, "the failure in the log")

@@ -18,7 +18,7 @@ from tests.support.client import Client, Silence
 from tests.support.server import ServerThread, wait_for
 
 from snow_owl_tftp._engine.engine import Engine
-from snow_owl_tftp.content import reception
+from snow_owl_tftp.content.store import reception
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Ack, Error, build_data, build_error
 
@@ -157,8 +157,8 @@ class Gate:
         monkeypatch.setattr(where, slow)
 
 
-BEFORE_THE_NAME = "snow_owl_tftp.content.uploads.os.fsync"
-BEHIND_THE_NAME = "snow_owl_tftp.content.uploads.fsync_directory"
+BEFORE_THE_NAME = "snow_owl_tftp.content.store.uploads.os.fsync"
+BEHIND_THE_NAME = "snow_owl_tftp.content.store.uploads.fsync_directory"
 
 
 @contextmanager
@@ -337,7 +337,7 @@ def test_write_that_never_ends_is_told_at_the_bound_and_keeps_its_descriptor_unt
             disk.wait(20)
             super()._run_io()
 
-    monkeypatch.setattr("snow_owl_tftp.server.assemble.Engine", ColdDisk)
+    monkeypatch.setattr("snow_owl_tftp.server.engine.Engine", ColdDisk)
     keys = {"retransmit.stalled_give_up_s": 1}
     with serve_audited(root, audit, **keys) as server, Client(server.address) as client:
         before = open_descriptors()

@@ -14,7 +14,7 @@ from tests.server.upload_support import files_below, make_root, serve_uploads
 from tests.support.client import Client
 from tests.support.server import wait_for
 
-from snow_owl_tftp.content import reception, staging
+from snow_owl_tftp.content.store import reception, staging
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Ack, build_data
 

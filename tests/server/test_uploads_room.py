@@ -15,7 +15,7 @@ from tests.server.upload_support import files_below, make_root, serve_uploads
 from tests.support.client import Client, Refused, Silence
 from tests.support.server import ServerThread, wait_for
 
-from snow_owl_tftp.content.space import Space
+from snow_owl_tftp.content.store.space import Space
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.packets import Ack, Error, build_data, build_error
 

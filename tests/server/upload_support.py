@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tests.support.server import ServerProcess, ServerThread, serve_command, serve_in_thread
 
-from snow_owl_tftp.config import Settings
-from snow_owl_tftp.server.decide import FileDecider
-from snow_owl_tftp.server.uploads import UploadDesk
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.writes import UploadDesk
 
 WRITABLE = {
     "write_config.enabled": True,
@@ -34,7 +35,7 @@ def serve_uploads(root: Path, **write_config: object) -> Iterator[ServerThread]:
     """`write_config` holds further keys of that table; a key with a dot is one of another (".key": of none)."""
     further = {key.removeprefix(".") if "." in key else f"write_config.{key}": v for key, v in write_config.items()}
     overrides = {**WRITABLE, **further}
-    settings = Settings().with_overrides({"root_dir": str(root), **overrides}, source="test")
+    settings = override(Settings(), {"root_dir": str(root), **overrides}, source="test")
     desk = UploadDesk(settings)
     decider = FileDecider(settings, desk)
     try:

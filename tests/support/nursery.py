@@ -20,12 +20,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import snow_owl_tftp.server.uploads
+import snow_owl_tftp.server.writes
 from snow_owl_tftp import cli
 from snow_owl_tftp.cli import serve
-from snow_owl_tftp.config import LoggingSettings
+from snow_owl_tftp.config.schema import LoggingSettings
 from snow_owl_tftp.observe.log import LogFile, make_logger
-from snow_owl_tftp.server import core, run
+from snow_owl_tftp.operate import run
+from snow_owl_tftp.server import loop as core
 
 LIVE = "live.json"
 ENGINE_MODULES = 5
@@ -93,7 +94,7 @@ def wait(child: int, within_s: float) -> int | None:
 
 def warm_up() -> None:
     """Import what is imported at the first use."""
-    assert all((serve, run, snow_owl_tftp.server.uploads, tomllib))
+    assert all((serve, run, snow_owl_tftp.server.writes, tomllib))
     log = make_logger(LoggingSettings(level="error"), LogFile())
     log.debug("warm")
     with contextlib.suppress(OSError):

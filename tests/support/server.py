@@ -24,12 +24,13 @@ from typing import Any
 
 from tests.conftest import FLOWS
 
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
-from snow_owl_tftp.server.core import Server
-from snow_owl_tftp.server.decide import Decider, FileDecider
-from snow_owl_tftp.server.report import Report
+from snow_owl_tftp.server.loop import Server
+from snow_owl_tftp.server.narrate import Report
+from snow_owl_tftp.server.reads import Decider, FileDecider
 
 Address = tuple[str, int]
 READY = re.compile(rb"listening on \[?([^\]\n]*)\]?:(\d+)\n")
@@ -167,7 +168,7 @@ def make_server(
     usual: dict[str, object] = {"root_dir": str(root), "bind_addr": "127.0.0.1:0", "logging.level": "debug"}
     if FLOWS is not None:
         usual["performance.platform.batch.enable_flows"] = FLOWS
-    settings = Settings().with_overrides({**usual, **(overrides or {})}, source="test")
+    settings = override(Settings(), {**usual, **(overrides or {})}, source="test")
     log_file = LogFile(str(log_path))
     audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
     files = None if decider else FileDecider(settings)

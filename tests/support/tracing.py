@@ -7,7 +7,7 @@ import functools
 
 import pytest
 
-from snow_owl_tftp.observe.trace import why_not_after_trying
+from snow_owl_tftp.observe.trace.counter import why_not_after_trying
 
 why_no_trace = functools.cache(why_not_after_trying)
 

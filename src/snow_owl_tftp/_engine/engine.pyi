@@ -8,7 +8,7 @@ COUNTERS: Final[tuple[str, ...]]
 LIMITS: Final[tuple[str, ...]]
 
 class Plan(Protocol):
-    """What start, ask and resume read; `snow_owl_tftp.plan.TransferPlan` has this shape."""
+    """What start, ask and resume read; `snow_owl_tftp.plan.transfer.TransferPlan` has this shape."""
 
     @property
     def transfer_id(self) -> int: ...

@@ -14,12 +14,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from snow_owl_tftp.client.bench.provenance import machine, without_paths
-from snow_owl_tftp.client.bench.report import write
-from snow_owl_tftp.client.bench.runs import Bench, check_target
-from snow_owl_tftp.client.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
-from snow_owl_tftp.client.bench.settings import Network, Target, Workload
-from snow_owl_tftp.client.bench.sweeps import (
+from snow_owl_tftp.bench.provenance import machine, without_paths
+from snow_owl_tftp.bench.report import write
+from snow_owl_tftp.bench.runs import Bench, check_target
+from snow_owl_tftp.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
+from snow_owl_tftp.bench.settings import Network, Target, Workload
+from snow_owl_tftp.bench.sweeps import (
     ORIGIN_SIZES,
     RUN_S,
     SECTIONS,
@@ -30,7 +30,7 @@ from snow_owl_tftp.client.bench.sweeps import (
     standard_steps,
 )
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.observe.trace import why_not_after_trying
+from snow_owl_tftp.observe.trace.counter import why_not_after_trying
 
 __all__ = ["command"]
 
@@ -263,7 +263,7 @@ def _perform(bench: Bench, steps: list[Step], results: list[Result]) -> None:
 
 
 def _draw(output: Path, results: list[Result], notes: list[str]) -> list[str]:
-    from snow_owl_tftp.client.bench.pictures import MISSING, draw
+    from snow_owl_tftp.bench.pictures import MISSING, draw
 
     try:
         return draw(output, results)

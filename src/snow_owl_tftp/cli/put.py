@@ -21,7 +21,7 @@ from snow_owl_tftp.cli.transfers import (
 )
 
 if TYPE_CHECKING:
-    from snow_owl_tftp.client.faces import AsyncClient
+    from snow_owl_tftp.client.api import AsyncClient
     from snow_owl_tftp.client.transfer import ProgressCallback, TransferResult
 
 __all__ = ["command"]

@@ -38,8 +38,9 @@ def command(
     A flag wins over the configuration file, which SIGHUP reads again. A line "listening on ADDR:PORT" a
     bound address on standard output says that requests are answered; port 0 lets the kernel choose.
     """
-    from snow_owl_tftp.config import Settings, load
-    from snow_owl_tftp.server.run import serve
+    from snow_owl_tftp.config.load import load, override
+    from snow_owl_tftp.config.schema import Settings
+    from snow_owl_tftp.operate.run import serve
 
     flags = {
         "root_dir": root,
@@ -57,7 +58,7 @@ def command(
         dropped[:] = keys
 
     def read() -> Settings:
-        return (load(config_path, note_dropped) if config_path else Settings()).with_overrides(flags)
+        return override(load(config_path, note_dropped) if config_path else Settings(), flags)
 
     serve(read(), _announce, read if config_path else None, dropped)
 

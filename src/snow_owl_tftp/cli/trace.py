@@ -17,8 +17,8 @@ from typing import Final
 import click
 
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.observe.trace import Tracer, pid_of_unit
-from snow_owl_tftp.observe.trace_counts import TraceCounts
+from snow_owl_tftp.observe.trace.counter import Tracer, pid_of_unit
+from snow_owl_tftp.observe.trace.counts import TraceCounts
 
 __all__ = ["command"]
 
@@ -160,7 +160,7 @@ def _show_json(tracer: Tracer, duration_s: float | None, title: str) -> None:
 def _show_table(tracer: Tracer, duration_s: float | None, title: str) -> None:
     from rich.live import Live
 
-    from snow_owl_tftp.observe.trace_table import render
+    from snow_owl_tftp.observe.trace.table import render
 
     before, before_s = TraceCounts(), time.monotonic()
     # The last picture is printed by _show_last, which knows the calls of the last interval too.
@@ -177,6 +177,6 @@ def _show_last(counts: TraceCounts, title: str, *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from snow_owl_tftp.observe.trace_table import render
+    from snow_owl_tftp.observe.trace.table import render
 
     Console(file=sys.stdout).print(render(counts, TraceCounts(), 0, title=title))

@@ -30,7 +30,7 @@ from snow_owl_tftp.errors import (
 )
 
 if TYPE_CHECKING:
-    from snow_owl_tftp.client.faces import AsyncClient
+    from snow_owl_tftp.client.api import AsyncClient
     from snow_owl_tftp.client.transfer import ProgressCallback, TransferResult
 
 __all__ = ["EXIT_STATUSES", "Hashing", "Job", "client_flags", "run_jobs", "settings_of", "sha256_of_file", "stream"]
@@ -189,7 +189,7 @@ class _Run:
         self._main: asyncio.Task[Any] | None = None
 
     async def all(self, jobs: Sequence[Job], settings: dict[str, Any], *, in_turn: bool) -> int:
-        from snow_owl_tftp.client.faces import AsyncClient
+        from snow_owl_tftp.client.api import AsyncClient
 
         self._main = asyncio.current_task()
         self._printing = asyncio.Lock()

@@ -15,7 +15,7 @@ from snow_owl_tftp.client.address import ServerAddress, is_no_descriptor, open_s
 from snow_owl_tftp.client.attempts import Remembered, attempts_at, patience_s
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.transfer import Stage, Transfer
-from snow_owl_tftp.plan import Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Role, TransferPlan
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS, Opcode
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Option, build_request

@@ -46,7 +46,7 @@ from snow_owl_tftp.errors import (
     TransferDiskFull,
     TransferError,
 )
-from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.options import accept_oack_untrusted
 

@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from typing import Any, BinaryIO, cast
 
-from snow_owl_tftp.client.faces import Client, SettingsArguments
+from snow_owl_tftp.client.api import Client, SettingsArguments
 
 __all__ = ["Download", "Upload"]
 

@@ -27,7 +27,7 @@ from snow_owl_tftp.errors import (
     TransferTimedOut,
     TransferUnreachable,
 )
-from snow_owl_tftp.plan import Outcome, Role
+from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Option

@@ -1,6 +1,6 @@
 """Where bytes come from: a name that a peer sent becomes a file descriptor with an exact size.
 
-    name ──names──► path ──beneath──► fd ──files──► OpenFile ──translate (netascii)──► OpenFile
+    name ──names──► path ──confine──► fd ──files──► OpenFile ──translate (netascii)──► OpenFile
 
 May know files and directories. Must not know peers, rules or transfers: who may read what was
 decided before, and the engine that reads the descriptor checks that the file stays as it is.

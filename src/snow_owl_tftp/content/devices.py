@@ -18,9 +18,9 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from snow_owl_tftp.content.beneath import look, look_cached
-from snow_owl_tftp.content.descriptors import close_descriptor
+from snow_owl_tftp.content.confine import look, look_cached
 from snow_owl_tftp.content.walk import Place
+from snow_owl_tftp.linux.descriptors import close_descriptor
 
 __all__ = ["device_of", "device_of_descriptor"]
 

@@ -21,12 +21,12 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from snow_owl_tftp.content.beneath import Resolver, choose_resolver
-from snow_owl_tftp.content.descriptors import close_descriptor
+from snow_owl_tftp.content.confine import Resolver, choose_resolver
 from snow_owl_tftp.content.devices import device_of
 from snow_owl_tftp.content.names import climbs_above_root, spellings_of
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["FileTooLargeError", "FileTree", "OpenFile", "OutsideRootError", "WouldBlock", "refusal_of_errno"]

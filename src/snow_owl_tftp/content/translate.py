@@ -31,10 +31,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.content.text import Text, text_refusal
 from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["MAX_COPIED_BYTES", "NetasciiCache"]

@@ -21,8 +21,8 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
-from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.linux.descriptors import close_descriptor
 
 __all__ = ["READ_FLAGS", "Place", "WalkResolver"]
 
@@ -81,7 +81,7 @@ def _parts_of(path: str) -> tuple[bytes, ...]:
 
 
 class WalkResolver:
-    """Confines by descriptors; see Resolver in `beneath`."""
+    """Confines by descriptors; see Resolver in `confine`."""
 
     def __init__(self, root_fd: int, places: Sequence[Place] = ()) -> None:
         """Take the directory to stay in; the descriptor remains the caller's.

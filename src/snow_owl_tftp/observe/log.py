@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from snow_owl_tftp.config import LoggingSettings
+from snow_owl_tftp.config.schema import LoggingSettings
 from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import escape_name, json_line, utc_timestamp
 from snow_owl_tftp.observe.whole import WholeLines

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from snow_owl_tftp.config import WriteSettings
+from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.policy.patterns import PathPatterns
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode

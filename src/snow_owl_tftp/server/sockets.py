@@ -23,9 +23,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from snow_owl_tftp.config import Settings, SocketSettings
+from snow_owl_tftp.config.schema import Settings, SocketSettings
 from snow_owl_tftp.errors import ConfigError, EngineError
-from snow_owl_tftp.server.remedies import with_remedy
+from snow_owl_tftp.linux.remedies import with_remedy
 
 __all__ = ["BoundAddress", "format_address", "open_addresses"]
 

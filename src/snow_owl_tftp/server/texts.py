@@ -27,11 +27,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from snow_owl_tftp.content.descriptors import close_descriptor
 from snow_owl_tftp.content.files import OpenFile, refusal_of_errno
 from snow_owl_tftp.content.text import PIECE_BYTES, Text
 from snow_owl_tftp.content.translate import MAX_COPIED_BYTES, NetasciiCache
 from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.server.patient import PatientThreads
 
 __all__ = ["TextStream", "Texts"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tests.support.simulation.network import MS, S
 
-from snow_owl_tftp.config import Settings
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.protocol.patience import Patience
 from snow_owl_tftp.protocol.rtt import RetransmitPolicy
 from snow_owl_tftp.protocol.transfer import Receiver, Sender, Terms

@@ -1,0 +1,124 @@
+"""Whether settings hold together: every problem at once, each with its key path and the remedy.
+
+    tree of tables ──check──► Settings, or one ConfigError
+
+May know: the schema, and how to put its types in words.
+
+Invariants:
+- What is wrong is refused as a whole: nobody wants to meet five typing errors in five restarts.
+- An unknown key is an error, never ignored: a misspelt limit that is silently off is worse than a
+  server that does not start.
+"""
+
+from collections.abc import Iterator
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+from snow_owl_tftp.config.legacy import remedy_of
+from snow_owl_tftp.config.paths import is_table, key_paths
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.errors import ConfigError
+
+__all__ = ["check", "unknown_key"]
+
+
+def check(tree: dict[str, Any], source: str) -> Settings:
+    """Check a tree of tables, whole.
+
+    Args:
+        tree: As TOML has it; keys that are missing have their defaults.
+        source: Whom to name in an error.
+
+    Raises:
+        ConfigError: A key is unknown, a value out of range, or two contradict each other; every problem is named.
+    """
+    problems = list(_problems(Settings, tree, ""))
+    if not problems:
+        settings = msgspec.convert(tree, Settings)
+        problems = list(_contradictions(settings))
+    if problems:
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
+    return settings
+
+
+def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> Iterator[str]:
+    """Check key by key: msgspec alone stops at the first error and does not name the range."""
+    fields = {field.name: field for field in msgspec.structs.fields(table_type)}
+    for key, value in tree.items():
+        path = prefix + key
+        if key not in fields:
+            yield unknown_key(path)
+            continue
+        kind = fields[key].type
+        if is_table(kind) and isinstance(value, dict):
+            yield from _problems(kind, value, path + ".")
+            continue
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            yield f"{path}: expected {_expected(kind, key)}, got {_shown(value)}"
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    try:
+        if not settings.bind_addresses:
+            yield 'bind_addr: the list is empty; name at least one "ADDR:PORT"'
+    except ConfigError as error:
+        yield f"bind_addr: {error}"
+    try:
+        ports = settings.tid_port_range
+    except ConfigError as error:
+        yield f"tid_ports: {error}"
+    else:
+        if ports and settings.single_port:
+            yield "tid_ports: has no effect with single_port = true; remove one of them"
+        elif ports and ports[1] - ports[0] + 1 < settings.worker_count:
+            yield f"tid_ports: every worker needs one; widen it to {settings.worker_count} ports or more"
+    timer = settings.retransmit
+    if not timer.floor_ms <= timer.initial_ms <= timer.ceiling_ms:
+        yield (
+            "retransmit: expected floor_ms <= initial_ms <= ceiling_ms, got "
+            f"{timer.floor_ms}, {timer.initial_ms}, {timer.ceiling_ms}"
+        )
+    if settings.logging.audit_enabled and not settings.logging.audit_path:
+        yield "logging.audit_file: audit_enabled = true needs it; name a file"
+
+
+def unknown_key(path: str) -> str:
+    """Put in words that there is no such key, and what was meant."""
+    remedy = remedy_of(path)
+    if remedy is not None:
+        return f"{path}: {remedy}"
+    import difflib  # lazy: only for a file that is refused
+
+    # By the last part of the path: a key in the wrong table is found as well as a misspelt one.
+    known = {other.rpartition(".")[2]: other for other in key_paths(Settings)}
+    near = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
+    return f"{path}: unknown key; " + (f"did you mean {known[near[0]]}?" if near else "remove it")
+
+
+def _expected(kind: Any, key: str) -> str:
+    """Put a declared type in words, with its range."""
+    if key == "file_mode":
+        return 'permissions 0o000..0o777, such as 0o644 or "0644"'
+    metas = [arg for arg in get_args(kind) if isinstance(arg, Meta)]
+    if metas:
+        return f"{metas[0].ge}..{metas[0].le}"
+    if get_origin(kind) is Literal:
+        return ("one of " if len(get_args(kind)) > 1 else "") + ", ".join(f'"{value}"' for value in get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_expected(part, key) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "a list of texts"
+    return {bool: "true or false", str: "a text"}.get(kind, "a table")
+
+
+def _shown(value: object) -> str:
+    """Show a value as the file spells it, cut so that one bad value cannot fill the screen."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

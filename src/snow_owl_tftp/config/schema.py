@@ -1,0 +1,219 @@
+"""What an operator may set: one frozen struct per table of the TOML file.
+
+May know: the vocabulary, its ranges and its defaults. It must not open a socket, look for a
+directory or start anything: whether `root_dir` exists is found out by who opens it.
+
+Invariants:
+- Every key here is read by some other module.
+- A unit is in every name that has one, a range on every number.
+"""
+
+import functools
+import os
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+
+__all__ = [
+    "BatchSettings",
+    "FileIoSettings",
+    "LimitsSettings",
+    "LoggingSettings",
+    "OptionsSettings",
+    "PerformanceSettings",
+    "PlatformSettings",
+    "RetransmitSettings",
+    "Settings",
+    "SocketSettings",
+    "WriteSettings",
+]
+
+_MAX_WORKERS = 64
+"""What the engine takes (docs/engine-contract.md)."""
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all tables share: no key that is not declared.
+
+    `frozen=True` is repeated below only because mypy does not see it inherited.
+    """
+
+
+class LoggingSettings(_Table, frozen=True):
+    """[logging]: what is written about the server's work, and where."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    file: str = ""
+    """Empty: standard error."""
+    audit_enabled: bool = False
+    audit_file: str = ""
+    """Empty: events go to `file`, between its lines."""
+
+    @property
+    def audit_path(self) -> str:
+        """Where events go; empty: nowhere."""
+        return (self.audit_file or self.file) if self.audit_enabled else ""
+
+
+class OptionsSettings(_Table, frozen=True):
+    """[options]: caps on what a client may negotiate."""
+
+    max_blksize_bytes: Annotated[int, Meta(ge=8, le=65464)] = 65464
+    """RFC 2348 sets the range; tunnels need a lower cap (1500 less their own headers)."""
+    max_windowsize_blocks: Annotated[int, Meta(ge=1, le=65535)] = 32767
+    """Beyond 32767 an old ACK that was overtaken can be taken for one of this window: 16 bits tell no more."""
+    max_window_bytes: Annotated[int, Meta(ge=512, le=64 * 1024 * 1024)] = 2 * 1024 * 1024
+    """windowsize times blksize; 2 MiB fill 1 Gbit/s at 16 ms round trip."""
+
+
+class LimitsSettings(_Table, frozen=True):
+    """[limits]: how much one client, and all of them, may hold at once."""
+
+    max_transfers: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    max_transfers_per_client: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000
+    max_half_open: Annotated[int, Meta(ge=1, le=10_000_000)] = 131_072
+    max_half_open_per_client: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000
+    max_unproven_network_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 16_777_216
+    """Sent to a /24 or /56 of which no client has shown that it hears us; 0: no limit. It fills again slowly."""
+    max_pending_requests: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536
+    """Requests received and not yet decided; beyond it they are dropped and clients retry."""
+
+
+class RetransmitSettings(_Table, frozen=True):
+    """[retransmit]: bounds of the timer; a negotiated `timeout` overrides them."""
+
+    floor_ms: Annotated[int, Meta(ge=1, le=60_000)] = 10
+    """The least that the timer exceeds the measured round trip by."""
+    ceiling_ms: Annotated[int, Meta(ge=10, le=255_000)] = 3_000
+    initial_ms: Annotated[int, Meta(ge=1, le=255_000)] = 1_000
+    """Before the first repetition to a client of which no loss is known. There are devices that pause, and
+    that hang when a block comes twice."""
+    give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 30
+    """Without any progress; progress starts the count anew."""
+    half_open_give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 10
+    stalled_give_up_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
+    """How long the server's own disk may hold a transfer up; a client's patience is its own affair meanwhile."""
+    half_open_max_datagrams: Annotated[int, Meta(ge=1, le=64)] = 3
+    """Sent to a peer that has answered nothing yet: the bound on amplification."""
+
+
+class WriteSettings(_Table, frozen=True):
+    """[write_config]: uploads, off unless switched on, and then only where a pattern allows."""
+
+    enabled: bool = False
+    allow_overwrite: bool = False
+    allowed_patterns: tuple[str, ...] = ()
+    create_directories: bool = False
+    file_mode: Annotated[int, Meta(ge=0, le=0o777)] | Annotated[str, Meta(pattern="^(0o|0)?[0-7]{3}$")] = 0o644
+    on_existing: Literal["refuse", "replace", "version", "replace_writable"] = "refuse"
+    max_total_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """0: no limit."""
+    fsync: bool = True
+    on_upload: tuple[str, ...] = ()
+    """Program and arguments to run after an upload; empty: none."""
+    on_upload_timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    on_upload_max_running: Annotated[int, Meta(ge=1, le=1_024)] = 4
+
+    @property
+    def file_mode_bits(self) -> int:
+        """`file_mode` as permission bits, whichever way it was written."""
+        return self.file_mode if isinstance(self.file_mode, int) else int(self.file_mode, 8)
+
+
+class BatchSettings(_Table, frozen=True):
+    """[performance.platform.batch]: what is gathered into one system call."""
+
+    enable_recvmmsg: bool = True
+    enable_sendmmsg: bool = True
+    enable_gso: bool = True
+    enable_flows: bool = True
+    max_batch_size: Annotated[int, Meta(ge=1, le=1_024)] = 64
+    """1024 is UIO_MAXIOV, the most one recvmmsg or sendmmsg takes."""
+    batch_timeout_us: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    enable_adaptive_batching: bool = False
+    adaptive_batch_threshold: Annotated[int, Meta(ge=1, le=1_024)] = 5
+
+
+class SocketSettings(_Table, frozen=True):
+    """[performance.platform.socket]: buffers asked of the kernel; what it granted is logged."""
+
+    recv_buffer_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 16_384
+    """The default of 208 KiB holds 166 datagrams of 516 bytes: a boot storm overflows it."""
+    send_buffer_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 16_384
+
+
+class FileIoSettings(_Table, frozen=True):
+    """[performance.platform.file_io]: the threads that fetch what is not in memory."""
+
+    io_threads: Annotated[int, Meta(ge=1, le=64)] = 4
+    source_linger_s: Annotated[int, Meta(ge=0, le=3_600)] = 5
+    """How long a file stays open after its last transfer; the next one finds it ready."""
+
+
+class PlatformSettings(_Table, frozen=True):
+    """[performance.platform]."""
+
+    batch: BatchSettings = BatchSettings()
+    socket: SocketSettings = SocketSettings()
+    file_io: FileIoSettings = FileIoSettings()
+
+
+class PerformanceSettings(_Table, frozen=True):
+    """[performance]."""
+
+    platform: PlatformSettings = PlatformSettings()
+
+
+class Settings(_Table, frozen=True):
+    """Everything that can be set. `Settings()` is the default configuration.
+
+    Build it with `load.load` or `paths.override`: only these check it. A struct built by hand is the
+    caller's word.
+    """
+
+    root_dir: str = "/srv/tftp"
+    link_targets: tuple[str, ...] = ()
+    """Directories outside the root that links within it may lead to."""
+    hidden: Literal["refuse", "serve"] = "refuse"
+    """Names of which a part begins with a dot: administrators keep there what is not meant for clients."""
+    bind_addr: str | tuple[str, ...] = "0.0.0.0:69"
+    workers: Annotated[int, Meta(ge=1, le=_MAX_WORKERS)] | Literal["auto"] = 1
+    single_port: bool = False
+    tid_ports: str = ""
+    """Empty: the kernel chooses."""
+    tid_sockets: Annotated[int, Meta(ge=1, le=64)] = 16
+    """Per worker."""
+    max_file_size_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """0: no limit."""
+    drain_timeout_s: Annotated[int, Meta(ge=0, le=3_600)] = 10
+    logging: LoggingSettings = LoggingSettings()
+    options: OptionsSettings = OptionsSettings()
+    limits: LimitsSettings = LimitsSettings()
+    retransmit: RetransmitSettings = RetransmitSettings()
+    write_config: WriteSettings = WriteSettings()
+    performance: PerformanceSettings = PerformanceSettings()
+
+    @property
+    def worker_count(self) -> int:
+        """`workers` as a number: "auto" is one for each core that this process may run on."""
+        return self.workers if isinstance(self.workers, int) else min(_MAX_WORKERS, _usable_cores())
+
+    @property
+    def bind_addresses(self) -> tuple[tuple[str, int], ...]:
+        """(host, port) of every `bind_addr`."""
+        texts = (self.bind_addr,) if isinstance(self.bind_addr, str) else self.bind_addr
+        return tuple(parse_bind(text) for text in texts)
+
+    @property
+    def tid_port_range(self) -> tuple[int, int] | None:
+        """First and last port of `tid_ports`, or None where the kernel chooses."""
+        return parse_port_range(self.tid_ports) if self.tid_ports else None
+
+
+@functools.cache
+def _usable_cores() -> int:
+    """Asked once: whatever happens to the process later, there are as many threads as sockets for them."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,45 @@
+"""A log below the root could be fetched by whoever can send a datagram; the origin's chart keeps its audit log there.
+
+May know: where settings say that files are. Must not open or create one.
+"""
+
+import os
+from pathlib import Path
+
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.errors import ConfigError
+
+__all__ = ["refuse_logs_below_root"]
+
+
+def refuse_logs_below_root(settings: Settings) -> None:
+    """Look where the log and the audit log would be.
+
+    Raises:
+        ConfigError: One lies below the root, by whatever path; the text names the key and the remedy.
+    """
+    logging = settings.logging
+    files = {"logging.file": logging.file, "logging.audit_file": logging.audit_file if logging.audit_enabled else ""}
+    problems = [
+        f"{key}: {file}: lies below root_dir, where every client can read it; "
+        "name a file outside, such as one in /var/log, or serve a directory beside it"
+        for key, file in files.items()
+        if file and _lies_below(file, settings.root_dir)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _lies_below(file: str, root: str) -> bool:
+    """By device and inode of every directory above it: a root has several paths where links or bind mounts are."""
+    try:
+        root_status = Path(root).stat()
+    except OSError:
+        return False  # whoever opens the root says what is wrong with it
+    for directory in Path(os.path.realpath(file)).parents:
+        try:
+            if os.path.samestat(directory.stat(), root_status):
+                return True
+        except OSError:
+            continue  # it is to be made, or may not be entered; what is above it may still be seen
+    return False

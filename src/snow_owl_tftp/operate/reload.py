@@ -1,0 +1,110 @@
+"""SIGHUP: read the configuration again, apply what can change while the server runs, name what cannot.
+
+    file, flags ──read──► Settings ──compare with those in force──► live keys: applied
+                                                                    others: "restart needed for: …"
+
+May know: settings by key path, and who must be told of a change. Must not know signals, the engine or
+what a key does.
+
+Invariants:
+- A file that cannot be read or is refused changes nothing, and costs one line at `error`.
+- What is in force is known: a key that needs a restart keeps its old value here, so that the next
+  reload names it again, as long as the file says something else.
+- The event loop never waits for the disk that holds the file.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from snow_owl_tftp.config.load import override
+from snow_owl_tftp.config.paths import by_path
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["Reloader", "merge"]
+
+_LIVE_TABLES: Final = ("performance.platform.batch.", "options.")
+_LIVE_KEYS: Final = frozenset({"max_file_size_bytes", "hidden", "drain_timeout_s", "logging.level"})
+
+
+class Reloader:
+    """Reloads when it is asked to, one after another.
+
+    Attributes:
+        settings: Those in force.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        read: Callable[[], Settings] | None,
+        apply: Callable[[Settings], "FilteringBoundLogger"],
+        threads: Executor | None = None,
+    ) -> None:
+        """Prepare; nothing is read before somebody asks.
+
+        Args:
+            settings: Those that the server was started with.
+            read: Reads the file and lays the flags over it; runs in a thread. None: there is no file.
+            apply: Puts live keys in force, in the event loop, and returns the log to use from then on.
+            threads: Where `read` runs; None: in the loop's own, which the end waits for.
+        """
+        self.settings = settings
+        self._read = read
+        self._threads = threads
+        self._apply = apply
+        self._is_asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Reload soon; what is asked for while one is under way makes one more, not several."""
+        self._is_asked.set()
+
+    async def run(self, log: "FilteringBoundLogger") -> None:
+        """Reload whenever it is asked for, until this is cancelled."""
+        while True:
+            await self._is_asked.wait()
+            self._is_asked.clear()
+            try:
+                log = await self._reload(log)
+            except Exception as error:  # a bug of ours must cost a reload, not the next ones too
+                log.error("internal error", exc_info=error)
+
+    async def _reload(self, log: "FilteringBoundLogger") -> "FilteringBoundLogger":
+        if self._read is None:
+            log.warning("nothing to reload: the server was started without --config")
+            return log
+        try:
+            asked = await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
+        except ConfigError as error:
+            log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
+            return log
+        self.settings, changed, needs_restart = merge(self.settings, asked)
+        log = self._apply(self.settings)
+        log.info("settings reloaded", changed=",".join(changed) or "nothing")
+        if needs_restart:
+            log.warning("restart needed for: %s", ", ".join(needs_restart))
+        return log
+
+
+def merge(running: Settings, asked: Settings) -> tuple[Settings, list[str], list[str]]:
+    """Compare key by key.
+
+    Args:
+        running: Settings in force.
+        asked: What the operator wants.
+
+    Returns:
+        `running` with the live keys of `asked`; the paths of the live keys that differ; those of the others.
+    """
+    before, after = by_path(msgspec.to_builtins(running)), by_path(msgspec.to_builtins(asked))
+    differing = sorted(path for path in after if after[path] != before[path])
+    live = [path for path in differing if path in _LIVE_KEYS or path.startswith(_LIVE_TABLES)]
+    merged = override(running, {path: after[path] for path in live}, source="reload")
+    return merged, live, [path for path in differing if path not in live]

@@ -1,0 +1,296 @@
+"""The process around one Server: descriptors, log, signals, and how it ends.
+
+    SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0; 2 s later at
+                      the latest, whatever hangs
+    a second one      exit at once with 128 + its number, as a shell counts a process that was killed
+    SIGHUP            open the log files by their names again, look up the root again (see `root_watch`) and read the
+                      configuration again (see `reload`); a server that is ending only does the first
+    SIGUSR1           open the log files by their names again
+
+May know: the process. Must not know requests or transfers. It runs in the main thread of a process
+of its own, since signals and the limit of descriptors belong to the process.
+"""
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from snow_owl_tftp import __version__
+from snow_owl_tftp._engine import apart
+from snow_owl_tftp.config.schema import LoggingSettings, Settings
+from snow_owl_tftp.errors import ConfigError, EngineError
+from snow_owl_tftp.linux.activation import take_given_sockets
+from snow_owl_tftp.linux.remedies import with_remedy
+from snow_owl_tftp.observe.audit import AuditLog
+from snow_owl_tftp.observe.log import LogFile, make_logger
+from snow_owl_tftp.operate.hooks import UploadHook
+from snow_owl_tftp.operate.last_resort import LastResort
+from snow_owl_tftp.operate.log_places import refuse_logs_below_root
+from snow_owl_tftp.operate.reload import Reloader
+from snow_owl_tftp.operate.root_watch import RootWatch
+from snow_owl_tftp.server.loop import Server
+from snow_owl_tftp.server.narrate import Report
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.sockets import format_address
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from snow_owl_tftp.server.writes import UploadDesk
+
+__all__ = ["serve"]
+
+_END_S: Final = 1.8
+"""After the drain: what still runs is ended, and what hangs is left behind."""
+_CONFIGURATION: Final = "configuration"
+"""Key of the thread that reads it: it may lie on a mount of its own."""
+_HOST_ENDED: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
+
+
+def serve(
+    settings: Settings,
+    announce: Callable[[str], bool],
+    read_again: Callable[[], Settings] | None = None,
+    dropped_keys: Sequence[str] = (),
+) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        settings: All of them.
+        announce: Told every bound address, once requests to it are answered; must not wait. Returns whether that could
+            be said.
+        read_again: Reads all settings anew, for SIGHUP; called in a thread. None: they come from no file.
+        dropped_keys: What has no effect in what was read last; looked at now and after every reload.
+
+    Raises:
+        ConfigError: The root, a log file or an address is not what the settings say.
+        EngineError: The operating system refused a descriptor, memory or a thread.
+    """
+    has_started = threading.Event()
+
+    def announce_started(address: str) -> bool:
+        has_started.set()
+        return announce(address)
+
+    try:
+        _live(settings, announce_started, read_again, dropped_keys)
+    except EngineError:
+        raise
+    except (OSError, MemoryError, RuntimeError) as error:  # Python's word for a thread that cannot be had is the last
+        if has_started.is_set():
+            raise
+        # What asyncio leaves half made complains when it is collected; all there is to say is said.
+        sys.unraisablehook = lambda _: None
+        raise EngineError(getattr(error, "errno", None), with_remedy("the server cannot start", error)) from error
+
+
+def _live(
+    settings: Settings,
+    announce: Callable[[str], bool],
+    read_again: Callable[[], Settings] | None,
+    dropped_keys: Sequence[str],
+) -> None:
+    """See serve."""
+    occupy_standard_descriptors()
+    raise_descriptor_limit()
+    refuse_logs_below_root(settings)
+    # Their default would end a server that logrotate meets before its loop runs.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
+    with ExitStack() as closing:
+        given = take_given_sockets()
+        for sock in given:
+            closing.callback(sock.close)
+        log_file = LogFile(settings.logging.file)
+        closing.callback(log_file.close)
+        log = make_logger(settings.logging, log_file)
+        warn_of_dropped_keys(log, dropped_keys)
+        audit = AuditLog(settings.logging.audit_path, into=log_file if _is_one_file(settings.logging) else None)
+        closing.callback(audit.close)
+        report = Report(settings, log, audit)
+        log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
+        audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
+        hook = UploadHook(settings.write_config, log)
+        host = _begin_host(log)
+        uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
+        if uploads is not None:
+            closing.callback(uploads.close)
+        decider = FileDecider(settings, uploads)
+        closing.callback(decider.close)
+        if not os.access(settings.root_dir, os.X_OK):
+            raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
+        if given:
+            log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
+        server = Server(settings, decider, report, given)
+        decider.texts.abort = server.abort
+        decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
+
+        def apply(changed: Settings) -> "FilteringBoundLogger":
+            log = make_logger(changed.logging, log_file)
+            warn_of_dropped_keys(log, dropped_keys)
+            hook.log = log
+            decider.reload(changed)
+            if uploads is not None:
+                uploads.reload(changed)
+            report.reload(changed, log)
+            server.reload(changed)
+            return log
+
+        def reopen() -> None:
+            log_file.reopen()
+            audit.reopen()
+
+        reloader = Reloader(settings, read_again, apply, decider.threads.of(_CONFIGURATION))
+        looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
+        watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
+        server.on_work = watch.suspect
+        last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
+        serving = _serve(_Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort), announce)
+        closing.callback(serving.close)  # where there is no event loop for it
+        asyncio.run(serving)
+    last_resort.leave()
+
+
+def _begin_host(log: "FilteringBoundLogger") -> int:
+    """Have what may hang in a process of its own, which lets this one end; returns its id, 0: there is none."""
+    try:
+        return apart.begin()
+    except OSError as error:
+        log.info("threads for files are in this process: it does not end while one of them hangs", reason=str(error))
+        return 0
+
+
+def _count_hung(server: Server, decider: FileDecider, uploads: "UploadDesk | None") -> int:
+    of_reads = decider.threads.busy_total + decider.texts.threads.busy_total
+    return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
+
+
+def _is_one_file(logging: LoggingSettings) -> bool:
+    """Whether audit events are to go between the lines of the log."""
+    return bool(logging.file) and os.path.realpath(logging.file) == os.path.realpath(logging.audit_path)
+
+
+def _tell_of_file(report: Report, key: str, reason: str) -> None:
+    """Into the file that is still open, where it is the log's own."""
+    report.log.error("file cannot be opened by its name, the old one stays", setting=key, reason=reason)
+
+
+def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
+    from snow_owl_tftp.server.writes import UploadDesk  # lazy: most servers take no uploads
+
+    desk = UploadDesk(settings, hook.submit)
+    swept = desk.swept
+    if swept.removed_files or not swept.is_complete:
+        log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)
+    return desk
+
+
+def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
+    """Name keys of the origin that change nothing, on one line."""
+    if keys:
+        log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
+
+
+def occupy_standard_descriptors() -> None:
+    """Put /dev/null where whoever started us closed 0, 1 or 2: what is opened next would be taken for one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many files as the system permits it: every file being sent takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # cannot fail: the hard limit is always allowed
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the process is made of; `reopen` opens the log files by their names again, `host` is a process id."""
+
+    reloader: Reloader
+    watch: RootWatch
+    server: Server
+    report: Report
+    audit: AuditLog
+    hook: UploadHook
+    reopen: Callable[[], None]
+    host: int
+    last_resort: LastResort
+
+
+async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
+    reloader, server, report, audit = parts.reloader, parts.server, parts.report, parts.audit
+    settings = reloader.settings
+
+    def on_hangup() -> None:
+        parts.watch.ask()
+        reloader.ask()
+
+    ended_by = _catch_signals(on_hangup, parts.reopen)
+    if parts.host:
+        _watch_host(parts.host, report)
+    async with server:
+        texts = [format_address(host, port) for host, port in server.addresses]
+        # What start-up made lives as long as the process: not worth a look at every collection.
+        gc.freeze()
+        unsaid = [text for text in texts if not announce(text)]
+        audit.server_started(
+            version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.worker_count
+        )
+        audit.flush()
+        report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
+        if unsaid:
+            report.log.warning("standard output does not take lines", lost=len(unsaid), addresses=",".join(unsaid))
+        tasks = [asyncio.create_task(reloader.run(report.log)), asyncio.create_task(parts.watch.run())]
+        reason = await ended_by
+        for task in tasks:
+            task.cancel()
+        report.log.info("asked to stop", by=reason)
+        parts.last_resort.begin(reloader.settings.drain_timeout_s + _END_S)
+        is_drained = await server.drain(reloader.settings.drain_timeout_s)
+        aborted = server.live_transfers
+    await parts.hook.close()
+    parts.last_resort.tell()
+    report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
+    audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
+
+
+def _watch_host(host: int, report: Report) -> None:
+    """Without it no file is read any more; whoever started us starts us again."""
+
+    def on_ended() -> None:
+        report.log.error("the process of the threads for files was killed, so this one ends too", pid=host)
+        os._exit(_HOST_ENDED)
+
+    with suppress(OSError):  # before Linux 5.3
+        asyncio.get_running_loop().add_reader(os.pidfd_open(host), on_ended)
+
+
+def _catch_signals(on_hangup: Callable[[], None], reopen: Callable[[], None]) -> asyncio.Future[str]:
+    loop = asyncio.get_running_loop()
+    ended_by: asyncio.Future[str] = loop.create_future()
+
+    def on_sighup() -> None:
+        reopen()
+        on_hangup()
+
+    def on_signal(number: signal.Signals) -> None:
+        if ended_by.done():
+            os._exit(128 + number)
+        ended_by.set_result(number.name)
+
+    loop.add_signal_handler(signal.SIGHUP, on_sighup)
+    loop.add_signal_handler(signal.SIGUSR1, reopen)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return ended_by

@@ -1,0 +1,1 @@
+"""What is handed to the engine: `transfer` holds the frozen plan of one transfer, and how transfers end."""

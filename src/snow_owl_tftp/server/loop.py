@@ -1,0 +1,515 @@
+"""Server: takes the engine's events in turn and carries out what was decided.
+
+    async with Server(settings, decider, report) as server:
+        print(server.addresses)          # requests are answered from here on
+        await server.drain(timeout_s=10)
+
+May know: the engine's events, the Decider protocol, the report. Must not know files, rules, log
+formats, signals or the process around it; several servers live in one process, in any thread that
+runs an event loop.
+
+Invariants:
+- Every Request is answered once, by start() or refuse(), whatever a Decider does: an exception in
+  it becomes ERROR 0 and a traceback in the log, and the server lives on.
+- Nothing here waits: one turn takes what poll() has, decides for a few milliseconds at most, and returns
+  to the event loop. What is not decided then waits in `waiting`, where no address is behind another's flood.
+- Every accepted plan reaches the engine or is discarded; no descriptor is left behind.
+- What was decided before a reload is not repeated after it by the engine alone.
+- Every FirstData and every Received is answered once: the last ACK leaves only when the upload's context says that the
+  file is in its place.
+- A stop that has begun ends, also where nobody waits for it any more: whoever asks again waits for the same one.
+"""
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from snow_owl_tftp._engine.engine import (
+    Completion,
+    Engine,
+    FirstData,
+    ModeChange,
+    Received,
+    Refusals,
+    Released,
+    Request,
+)
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
+from snow_owl_tftp.linux.remedies import with_remedy
+from snow_owl_tftp.observe.samples import CallSampler
+from snow_owl_tftp.plan.transfer import Outcome, Role
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.server.engine import hand_over, make_engine, tuning
+from snow_owl_tftp.server.narrate import Report
+from snow_owl_tftp.server.reads import (
+    Accepted,
+    CommitRefusal,
+    Decider,
+    Refused,
+    Sink,
+    UploadContext,
+    Verdict,
+    refuse,
+)
+from snow_owl_tftp.server.sockets import open_addresses
+from snow_owl_tftp.server.waiting import Waiting
+
+if TYPE_CHECKING:
+    from snow_owl_tftp._engine.engine import Event  # the stub's name for what poll() returns
+
+__all__ = ["Server"]
+
+_DRAIN_LOOK_S: Final = 0.02
+"""How often a draining server looks whether it is done; no event says so, and nobody notices 20 ms at a shutdown."""
+
+_DECIDE_NS: Final = 5_000_000
+"""Then whatever else the event loop has to do gets its turn: signals, uploads, what the engine tells."""
+_SETTLE_S: Final = 1.0
+"""A budget of lines is one for a second; what was left out is told behind it."""
+
+
+class Server:
+    """One TFTP server: its sockets, its engine, and the loop that serves them."""
+
+    def __init__(
+        self, settings: Settings, decider: Decider, report: Report, given: Sequence[socket.socket] = ()
+    ) -> None:
+        """Prepare; nothing is opened before `start`.
+
+        Args:
+            settings: Addresses, limits, batching. `root_dir` is not looked at: content is the decider's affair.
+            decider: Answers requests; stays the caller's.
+            report: Told what happens; stays the caller's.
+            given: Bound sockets to listen on instead of `bind_addr`, for the first `start`; taken over then.
+        """
+        self._settings = settings
+        self._decider = decider
+        self._report = report
+        self._given = given
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sampler: CallSampler | None = None
+        self._reloads_total = 0
+        self._waiting = self._nobody_waits()
+        self._goes_on: asyncio.Handle | None = None
+        self._settles: asyncio.TimerHandle | None = None
+        self._deciding: set[asyncio.Future[Verdict]] = set()
+        self._committing: set[asyncio.Future[Sink | CommitRefusal | None]] = set()
+        self._stopping: asyncio.Future[None] | None = None
+        self._left_behind = 0
+        self._addresses: tuple[tuple[str, int], ...] = ()
+        self.transfers_total = 0
+        self.dropped_total = 0
+        self.on_work: Callable[[], None] = _do_nothing
+        """Called whenever the engine has said something, in the event loop; must be quick."""
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """(host, port) of every bound address, with the real port where 0 was asked; empty before start."""
+        return self._addresses
+
+    async def start(self) -> None:
+        """Bind, start the engine's threads and answer requests.
+
+        Raises:
+            ConfigError: The settings name what this machine does not have.
+            EngineError: The operating system refused a socket, memory or a thread.
+            RuntimeError: It runs already.
+        """
+        if self._engine is not None:
+            raise RuntimeError("the server runs already; stop it before it is started anew")
+        if self._stopping is not None:
+            raise RuntimeError("the server is still being stopped; wait for stop() before it is started anew")
+        given, self._given = self._given, ()
+        addresses = open_addresses(self._settings, self._report.log.warning, given)
+        try:
+            engine = make_engine(self._settings)
+            hand_over(engine, addresses)
+            engine.run()
+        except OSError as error:
+            raise EngineError(error.errno, with_remedy("the engine cannot start", error)) from error
+        except MemoryError as error:
+            raise EngineError(errno.ENOMEM, with_remedy("the engine cannot start", error)) from error
+        finally:
+            for address in addresses:
+                address.close()
+        self._engine = engine
+        self._addresses = tuple((address.host, address.port) for address in addresses)
+        self._loop = asyncio.get_running_loop()
+        self._sampler = self._make_sampler(self._loop, engine)
+        self._loop.add_reader(engine.fileno(), self._on_events)
+        self._report.log.debug("engine runs", workers=self._settings.worker_count, addresses=len(addresses))
+
+    def reload(self, settings: Settings) -> None:
+        """Batch by other settings from now on, and ask the decider about every following request.
+
+        Call it in the event loop's thread, after decider and report have changed. Running transfers go on.
+
+        Args:
+            settings: `performance.platform.batch` is looked at; the rest is taken by another `start` only.
+        """
+        self._settings = settings
+        self.forget_decisions()
+        engine, loop = self._engine, self._loop
+        if engine is None or loop is None:
+            return
+        engine.set_tuning(**tuning(settings))
+        # A new one: no sample mixes what was before with what is after.
+        if self._sampler is not None:
+            self._sampler.stop()
+        self._sampler = self._make_sampler(loop, engine)
+
+    def forget_decisions(self) -> None:
+        """Ask the decider about every following request, also where the engine had repeated its answer by itself.
+
+        Call it in the event loop's thread, after the decider has changed.
+        """
+        self._reloads_total += 1
+        if self._engine is not None:
+            self._engine.forget_flows()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more requests and wait for the running transfers.
+
+        Args:
+            timeout_s: How long to wait at most.
+
+        Returns:
+            True when all have ended.
+        """
+        engine = self._engine
+        if engine is None:
+            return True
+        engine.drain()
+        self._report.log.info("draining", timeout_s=timeout_s)
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        quiet_looks = 0
+        # Two looks: the workers count while we read, so one alone can miss a transfer that just began.
+        while quiet_looks < 2:
+            if asyncio.get_running_loop().time() > deadline_s:
+                return False
+            await asyncio.sleep(_DRAIN_LOOK_S)
+            quiet_looks = quiet_looks + 1 if self._is_quiet(engine) else 0
+        return True
+
+    def abort(self, transfer_id: int, text: str) -> None:
+        """End a started transfer with ERROR 0; in the event loop's thread."""
+        if self._engine is not None:
+            self._engine.abort(transfer_id, int(ErrorCode.NOT_DEFINED), text.encode())
+
+    async def stop(self) -> None:
+        """End what still runs, tell its peers, and release every socket and thread.
+
+        May be called again at any time. If it is cancelled, the rest is done all the same while the loop runs.
+        """
+        if self._engine is not None and self._loop is not None:
+            self._begin_stop(self._engine, self._loop)
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    def _begin_stop(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = None
+        loop.remove_reader(engine.fileno())
+        for handle in (self._goes_on, self._settles):
+            if handle is not None:
+                handle.cancel()
+        self._goes_on = self._settles = None
+        sampler, self._sampler = self._sampler, None  # it holds the engine
+        if sampler is not None:
+            sampler.stop()
+        for future in list(self._deciding):
+            future.cancel()
+        # No request may begin behind the one that was aborted last.
+        engine.drain()
+        # In a thread: it waits for the I/O threads, and those for a disk. What follows is a callback and no task:
+        # nobody can cancel that, a loop that ends included.
+        try:
+            ended = loop.run_in_executor(None, engine.stop)
+        except RuntimeError:  # no thread is to be had: better late than never
+            engine.stop()
+            ended = loop.create_future()
+            ended.set_result(None)
+        self._stopping = loop.create_future()
+        ended.add_done_callback(lambda ended: self._on_stopped(engine, ended))
+
+    def _on_stopped(self, engine: Engine, ended: "asyncio.Future[None]") -> None:
+        stopping, self._stopping = self._stopping, None
+        try:
+            self._take(engine)
+            self._left_behind = engine.hung_threads
+            self._waiting = self._nobody_waits()
+            self._report.flush(is_last=True)
+        finally:
+            error = _failure_of(ended)
+            if stopping is not None and error is None:
+                stopping.set_result(None)
+            elif stopping is not None and error is not None:
+                stopping.set_exception(error)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def counters(self) -> Mapping[str, object]:
+        """What the engine counts (docs/engine-contract.md), summed over workers; empty while it does not run."""
+        return self._engine.counters() if self._engine is not None else {}
+
+    def is_sick(self, device: int) -> bool:
+        """Whether so much hangs on a device (st_dev) that a file of it would be waited for in vain."""
+        return self._engine is not None and self._engine.is_sick(device)
+
+    @property
+    def hung_threads(self) -> int:
+        """Threads of the engine that hang, or were left behind by the last stop."""
+        return self._engine.hung_threads if self._engine is not None else self._left_behind
+
+    @property
+    def live_transfers(self) -> int:
+        """Requests being decided and transfers that have not ended."""
+        if self._engine is None:
+            return 0
+        figures = self._engine.counters()
+        # Not the engine's own `live_transfers`: a request stands in `_deciding` and there.
+        return len(self._deciding) + figures["transfers_started"] - figures["transfers_ended"]
+
+    def _make_sampler(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> CallSampler:
+        return CallSampler(loop, engine.counters, self._report.calls_sampled)
+
+    # ---- events
+
+    def _on_events(self) -> None:
+        if self._engine is not None:
+            self._take(self._engine)
+            self._decide_waiting(self._engine)
+            self._flush()
+            self.on_work()
+            if self._sampler is not None and self._report.hears_debug:
+                self._sampler.wake()
+
+    def _flush(self) -> None:
+        self._report.flush()
+        if self._report.owes_counts and self._settles is None and self._engine is not None and self._loop is not None:
+            self._settles = self._loop.call_later(_SETTLE_S, self._settle)
+
+    def _settle(self) -> None:
+        self._settles = None
+        self._flush()
+
+    def _take(self, engine: Engine) -> None:
+        hears_successes = self._report.hears_successes
+        for event in engine.poll():
+            # The most frequent first, and those that nobody wants to hear of without a call.
+            if isinstance(event, Completion):
+                self.transfers_total += 1
+                if (
+                    not hears_successes
+                    and event.outcome == Outcome.OK
+                    and event.role == Role.SENDER
+                    and not event.context.hears_success
+                ):
+                    continue
+            if isinstance(event, Request):
+                self._waiting.add(event)
+                continue
+            try:
+                self._on_event(event)
+            except Exception as error:  # the events behind it must not be lost with it
+                self._report.log.error("internal error", exc_info=error)
+
+    def _decide_waiting(self, engine: Engine) -> None:
+        """Decide for a while; the rest has its turn when the event loop, and the engine, have had theirs."""
+        now_ns = time.monotonic_ns()
+        end_ns = now_ns + _DECIDE_NS
+        while (late := self._waiting.drop(now_ns)) is not None:
+            engine.refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
+            self.dropped_total += 1
+            self._report.dropped()
+        while now_ns < end_ns and (asked := self._waiting.take(now_ns)) is not None:
+            try:
+                self._on_request(asked)
+            except Exception as error:  # as above
+                self._report.log.error("internal error", exc_info=error)
+            now_ns = time.monotonic_ns()
+        if self._waiting and self._goes_on is None and self._loop is not None:
+            self._goes_on = self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = None
+        self._on_events()
+
+    def _nobody_waits(self) -> Waiting[Request]:
+        # Half of what the engine lets wait: the other half is for who comes meanwhile.
+        return Waiting(self._settings.limits.max_pending_requests // 2)
+
+    def _on_event(self, event: "Event") -> None:
+        if isinstance(event, Completion):
+            self._on_completion(event)
+        elif isinstance(event, FirstData):
+            self._on_first_data(event)
+        elif isinstance(event, Received):
+            self._on_received(event)
+        elif isinstance(event, Released):
+            event.context.let_go()
+        elif isinstance(event, Refusals):
+            self._report.refused_by_limit(event)
+        elif isinstance(event, ModeChange):
+            self._report.mode_changed(event)
+
+    def _on_completion(self, completion: Completion) -> None:
+        context = completion.context
+        if completion.is_stuck:
+            context.abandon()  # its file may still be written to: Released follows
+        else:
+            context.let_go()
+        if self._report.hears_successes or completion.outcome != Outcome.OK:
+            self._report.completed(completion)
+        if isinstance(context, UploadContext) and completion.outcome != Outcome.OK:
+            context.failed = completion.transfer_id, completion.peer
+            self._tell_of_stored(context)
+
+    def _tell_of_stored(self, context: UploadContext) -> None:
+        """Of a file that is in its place although its transfer failed: the client gave up in the last moment."""
+        if context.is_stored and context.failed is not None:
+            self._report.stored_after_failure(*context.failed, context)
+
+    def _on_first_data(self, event: FirstData) -> None:
+        """An upload begins to arrive: open its file."""
+        self._answer_later(event.transfer_id, event.context, event.context.open())
+
+    def _on_received(self, received: Received) -> None:
+        """Every byte of an upload is written: store it, then let the engine answer."""
+        self._answer_later(received.transfer_id, received.context, received.context.commit(received.payload_bytes))
+
+    def _answer_later(
+        self, transfer_id: int, context: UploadContext, answer: Coroutine[Any, Any, Sink | CommitRefusal | None]
+    ) -> None:
+        future = asyncio.ensure_future(answer)
+        self._committing.add(future)  # the loop itself holds no strong reference
+
+        def on_done(done: asyncio.Future[Sink | CommitRefusal | None]) -> None:
+            self._committing.discard(done)
+            self._answer(transfer_id, done)
+            self._tell_of_stored(context)
+
+        future.add_done_callback(on_done)
+
+    def _answer(self, transfer_id: int, done: "asyncio.Future[Sink | CommitRefusal | None]") -> None:
+        engine = self._engine
+        error = _failure_of(done)
+        if error is not None:
+            self._report.log.error("internal error", exc_info=error)
+        if engine is None:
+            return  # stopped meanwhile: the engine has told the client
+        answer = None if error is not None else done.result()
+        if error is not None:
+            engine.commit(transfer_id, ErrorCode.NOT_DEFINED, b"Internal error")
+        elif isinstance(answer, Sink):
+            engine.supply(transfer_id, *answer)
+        elif answer is not None:
+            engine.commit(transfer_id, answer.code, answer.text.encode(), answer.error_number)
+        else:
+            engine.commit(transfer_id)
+
+    def _on_request(self, asked: Request) -> None:
+        try:
+            verdict = self._decider.decide(asked)
+        except Exception as error:  # a bug must cost one request, not the server
+            verdict = _internal_error(error)
+        if isinstance(verdict, (Accepted, Refused)):
+            self._carry_out(asked, verdict)
+        else:
+            self._carry_out_later(asked, verdict)
+
+    def _carry_out_later(self, asked: Request, awaitable: Awaitable[Verdict]) -> None:
+        future = asyncio.ensure_future(awaitable)
+        self._deciding.add(future)
+        reloads_before = self._reloads_total
+
+        def on_done(done: asyncio.Future[Verdict]) -> None:
+            self._deciding.discard(done)
+            error = _failure_of(done)
+            verdict = _internal_error(error) if error else done.result()
+            if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
+                verdict.flow = None  # decided by the old rules, perhaps: good for this once
+            self._carry_out(asked, verdict)
+            self._flush()
+
+        future.add_done_callback(on_done)
+
+    def _carry_out(self, asked: Request, verdict: Verdict) -> None:
+        engine = self._engine
+        if engine is None:
+            verdict.discard()
+        elif isinstance(verdict, Accepted):
+            self._start(engine, asked, verdict)
+        else:
+            engine.refuse(asked.transfer_id, verdict.datagram)
+            self._report.refused(asked, verdict)
+
+    def _start(self, engine: Engine, asked: Request, accepted: Accepted) -> None:
+        try:
+            engine.start(accepted.plan, accepted.flow)
+        except OSError as error:
+            # The file shrank or grew since it was opened, or memory for its mapping is short, or so much hangs on its
+            # device that nobody would read it. Its descriptor is the engine's all the same; what else the context
+            # holds is ours.
+            context = accepted.plan.context
+            context.let_go()
+            self._carry_out(asked, refuse(context.request, _refusal_of_start(error.errno)))
+        except MemoryError:
+            context = accepted.plan.context
+            context.let_go()
+            refused = RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+            self._carry_out(asked, refuse(context.request, refused))
+        except ValueError as error:
+            accepted.plan.context.let_go()
+            self._carry_out(asked, _internal_error(error))
+        else:
+            accepted.plan.context.begin()
+            self._report.accepted(asked, accepted)
+
+    def _is_quiet(self, engine: Engine) -> bool:
+        """Nothing is being decided or transferred; a receiver that merely repeats its last ACK does not count."""
+        figures = engine.counters()
+        return (
+            not self._deciding
+            and figures["transfers_started"] == figures["transfers_ended"]
+            and figures["half_open_transfers"] == 0
+        )
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _failure_of(done: "asyncio.Future[Any]") -> BaseException | None:
+    """What it ended with; a CancelledError that it let out by itself is one failure more, and must be answered."""
+    try:
+        return done.exception()
+    except asyncio.CancelledError as error:
+        return error
+
+
+def _refusal_of_start(error_number: int | None) -> RefusedError:
+    if error_number == errno.EFBIG:
+        return RefusedError(ErrorCode.ACCESS_VIOLATION, "File too large to serve")
+    if error_number == errno.EBUSY:
+        return RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
+    return RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
+
+
+def _internal_error(cause: BaseException) -> Refused:
+    error = InternalError("a request could not be decided")
+    error.__cause__ = cause
+    refused = refuse(None, RefusedError(ErrorCode.NOT_DEFINED, "Internal error"))
+    return Refused(refused.datagram, error, None)

@@ -1,0 +1,310 @@
+"""What is told about requests and transfers: to people (log), to machines (audit).
+
+May know: Verdicts, Completions, the log and the audit log. Must not decide, or touch the engine.
+
+Invariants:
+- What nobody reads costs nothing: `hears_successes` is asked before a Completion is looked at, and no
+  text is made before a level is known to be on. 40,000 transfers a second pass here.
+- What strangers can cause without limit has a budget of lines, in the log and in the audit log: a flood of
+  requests that are refused, or that nobody goes on with, is told by number.
+- `correlation_id` is the engine's transfer id in hexadecimal. It joins all events of one request.
+- A request that the engine answered by itself (a flow) has the same events as any other. We hear of it at
+  its end, so its beginning is told then, with the time at which it happened; the log, whose lines have the
+  time of their writing, says nothing of it.
+
+Size probes: firmware asks for `tsize`, reads the OACK and sends ERROR 0 or 8, because the size was all
+it wanted; the real RRQ follows. That is no failure: the log says "size probe" (debug) and the audit log
+transfer_completed with 0 payload bytes, because a failure there would page somebody at every boot.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from snow_owl_tftp._engine.engine import OUTCOMES, Completion, ModeChange, Refusals
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
+from snow_owl_tftp.content.store.refusals import UploadTooLargeError
+from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
+from snow_owl_tftp.observe.audit import AuditLog
+from snow_owl_tftp.observe.budget import LineBudget
+from snow_owl_tftp.observe.samples import CallSample
+from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
+from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
+from snow_owl_tftp.server.reads import Accepted, Asked, Refused, TransferContext
+from snow_owl_tftp.server.sockets import format_address
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["Report", "is_size_probe"]
+
+_PROBE_ERRORS: Final = (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED)
+"""What clients say that wanted the size only: PXE ROMs 8 ("aborted"), others 0."""
+_MODES: Final = ("at once", "batching", "lingering")
+"""ModeChange.mode, docs/engine-contract.md."""
+_LINES_PER_S: Final = 200
+"""Of one kind: more than anybody reads. In a minute 2,000, with the longest names some 4 MB."""
+_REFUSED: Final = "refused requests"
+_UNANSWERED: Final = "transfers that nobody went on with"
+_DROPPED: Final = "requests that waited too long"
+
+
+class Report:
+    """Tells the log and the audit log.
+
+    Attributes:
+        log: For whoever has something else to say.
+        hears_debug: Whether anybody reads what is told at `debug`.
+        hears_successes: Whether anybody reads about transfers that ended well.
+    """
+
+    def __init__(self, settings: Settings, log: "FilteringBoundLogger", audit: AuditLog) -> None:
+        """Find out what is on.
+
+        Args:
+            settings: Those that `log` was made with.
+            log: Where lines go.
+            audit: Where events go.
+        """
+        self._audit = audit
+        self._is_audited = audit.is_enabled
+        self._budgets = {_REFUSED: LineBudget(_LINES_PER_S), _UNANSWERED: LineBudget(_LINES_PER_S)}
+        self._budgets[_DROPPED] = LineBudget(0)  # only ever told by number
+        self.reload(settings, log)
+
+    def reload(self, settings: Settings, log: "FilteringBoundLogger") -> None:
+        """Go on with another level and other limits.
+
+        Args:
+            settings: Those that `log` was made with.
+            log: Where lines go from now on.
+        """
+        self.log = log
+        self._max_file_size_bytes = settings.max_file_size_bytes
+        self._adaptive_batch_threshold = settings.performance.platform.batch.adaptive_batch_threshold
+        self.hears_debug = settings.logging.level == "debug"
+        self.hears_successes = settings.logging.level in ("debug", "info") or self._is_audited
+
+    @property
+    def owes_counts(self) -> bool:
+        """Whether lines were left out of which nobody was told yet: flush again, in a second."""
+        return any(budget.left_out for budget in self._budgets.values())
+
+    def flush(self, *, is_last: bool = False) -> None:
+        """Write out what one batch of events has gathered.
+
+        Args:
+            is_last: What was left out is told now, for there will be no other time.
+        """
+        for what, budget in self._budgets.items():
+            if count := budget.settle(at_once=is_last):
+                self.log.warning("not logged one by one", what=what, count=count)
+                self._audit.events_left_out(what=what, count=count)
+        if self._is_audited:
+            self._audit.flush()
+
+    # ---- requests
+
+    def accepted(self, asked: Asked, verdict: Accepted) -> None:
+        """A transfer begins."""
+        if not (self.hears_debug or self._is_audited):
+            return
+        context: TransferContext = verdict.plan.context
+        self.log.debug(
+            "transfer started",
+            peer=format_address(*asked.peer),
+            file=context.request.filename,
+            bytes=context.size_bytes,
+            blksize_bytes=verdict.plan.blksize_bytes,
+            windowsize_blocks=verdict.plan.windowsize_blocks,
+        )
+        if self._is_audited:
+            self._audit_start(asked, verdict.plan, context, ago_ns=0)
+
+    def _audit_start(
+        self, whose: Asked | Completion, agreed: TransferPlan | Completion, context: TransferContext, *, ago_ns: int
+    ) -> None:
+        request, is_write = context.request, context.request.kind == Opcode.WRQ
+        who = (_correlation_id(whose.transfer_id), format_address(*whose.peer), request.filename)
+        self._audit.request(*who, is_write=is_write, mode=request.mode, options=dict(request.options), ago_ns=ago_ns)
+        self._audit.transfer_started(
+            *who,
+            is_write=is_write,
+            size_bytes=context.size_bytes,
+            blksize_bytes=agreed.blksize_bytes,
+            windowsize_blocks=agreed.windowsize_blocks,
+            ago_ns=ago_ns,
+        )
+
+    def refused(self, asked: Asked, verdict: Refused) -> None:
+        """A request got an ERROR, or silence."""
+        if not self._hears_refusal(verdict) or not self.may_tell_refusal():
+            return
+        peer = format_address(*asked.peer)
+        cause, request = verdict.cause, verdict.request
+        if isinstance(cause, BadPacket):
+            self.log.info("malformed request", peer=peer, reason=cause.reason)
+            self._audit.protocol_violation(peer, reason=cause.reason)
+        elif isinstance(cause, RefusedError) and request is not None:
+            self._tell_refusal(asked, peer, request.filename, request.kind == Opcode.WRQ, cause)
+        elif isinstance(cause, InternalError):
+            # The traceback is the one way to find our bug; the peer is told nothing of it.
+            file = request.filename if request else ""
+            self.log.error("internal error", peer=peer, file=file, exc_info=cause.__cause__ or cause)
+
+    def _hears_refusal(self, verdict: Refused) -> bool:
+        # As below: a malformed request and a missing file are nothing to warn of.
+        is_notice = isinstance(verdict.cause, BadPacket) or (
+            isinstance(verdict.cause, RefusedError) and verdict.cause.code == ErrorCode.FILE_NOT_FOUND
+        )
+        return self.hears_successes or not is_notice
+
+    def may_tell_refusal(self) -> bool:
+        """Whether one more refused request is told by a line of its own; if not it is counted."""
+        return self._budgets[_REFUSED].grants()
+
+    def dropped(self) -> None:
+        """A request waited for a decision until its client had given up."""
+        self._budgets[_DROPPED].grants()
+
+    def _tell_refusal(self, asked: Asked, peer: str, filename: str, is_write: bool, cause: RefusedError) -> None:
+        kind = "WRQ" if is_write else "RRQ"
+        # Boot loaders probe for dozens of files that are not there: nothing to warn of.
+        tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
+        why = {"why": cause.why} if cause.why else {}
+        tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text, **why)
+        if not self._is_audited:
+            return
+        correlation_id = _correlation_id(asked.transfer_id)
+        if isinstance(cause, OutsideRootError) and cause.by_link:
+            self._audit.symlink_access_denied(correlation_id, peer, filename)
+        elif isinstance(cause, OutsideRootError):
+            self._audit.path_traversal_attempt(correlation_id, peer, filename)
+        elif isinstance(cause, (FileTooLargeError, UploadTooLargeError)):
+            self._audit.file_size_limit_exceeded(
+                correlation_id, peer, filename, size_bytes=cause.size_bytes, max_bytes=self._max_file_size_bytes
+            )
+        self._audit.request_denied(
+            correlation_id, peer, filename, is_write=is_write, error_code=cause.code, reason=cause.text
+        )
+
+    # ---- transfers
+
+    def completed(self, completion: Completion) -> None:
+        """A transfer ended; ask `hears_successes` before you report one that ended well."""
+        is_ok = completion.outcome == Outcome.OK
+        is_probe = not is_ok and is_size_probe(completion)
+        if not (is_ok or is_probe or completion.blocks or self._budgets[_UNANSWERED].grants()):
+            return
+        if self._is_audited and completion.flow_hit:
+            self._audit_start(completion, completion, completion.context, ago_ns=completion.duration_ns)
+        if is_ok:
+            self._tell_success(completion, "transfer completed")
+        elif not is_probe:
+            self._tell_failure(completion)
+        elif self.hears_debug or self._is_audited:
+            self._tell_success(completion, "size probe")
+
+    def _tell_success(self, completion: Completion, event: str) -> None:
+        context: TransferContext = completion.context
+        peer, filename = format_address(*completion.peer), context.request.filename
+        tell = self.log.info if completion.outcome == Outcome.OK else self.log.debug
+        tell(
+            event,
+            peer=peer,
+            file=filename,
+            bytes=completion.payload_bytes,
+            blocks=completion.blocks,
+            retransmits=completion.retransmits,
+            ms=completion.duration_ns // 1_000_000,
+        )
+        if self._is_audited:
+            self._audit.transfer_completed(
+                _correlation_id(completion.transfer_id),
+                peer,
+                filename,
+                is_write=completion.role == Role.RECEIVER,
+                payload_bytes=completion.payload_bytes,
+                retransmits=completion.retransmits,
+                duration_ns=completion.duration_ns,
+            )
+
+    def _tell_failure(self, completion: Completion) -> None:
+        context: TransferContext = completion.context
+        peer, filename = format_address(*completion.peer), context.request.filename
+        outcome, reason = OUTCOMES[completion.outcome], completion.text.decode("utf-8", "replace")
+        figures = {"bytes": completion.payload_bytes, "of_bytes": context.size_bytes}
+        self.log.warning(
+            "transfer failed",
+            peer=peer,
+            file=filename,
+            outcome=outcome,
+            error=completion.error,
+            reason=reason,
+            retransmits=completion.retransmits,
+            ms=completion.duration_ns // 1_000_000,
+            **figures,
+        )
+        if self._is_audited:
+            self._audit.transfer_failed(
+                _correlation_id(completion.transfer_id),
+                peer,
+                filename,
+                is_write=completion.role == Role.RECEIVER,
+                outcome=outcome,
+                reason=reason,
+                payload_bytes=completion.payload_bytes,
+                retransmits=completion.retransmits,
+                duration_ns=completion.duration_ns,
+            )
+
+    def stored_after_failure(self, transfer_id: int, peer: tuple[str, int], context: TransferContext) -> None:
+        """An upload is in its place although its transfer failed, which was told before."""
+        where = format_address(*peer)
+        self.log.warning("upload is stored although its transfer failed", peer=where, file=context.request.filename)
+        self._audit.write_stored_after_failure(_correlation_id(transfer_id), where, context.request.filename)
+
+    # ---- the engine
+
+    def refused_by_limit(self, refusals: Refusals) -> None:
+        """A worker refused requests without asking; said at most once a second, worker and limit."""
+        peer = format_address(*refusals.peer)
+        limit, count = refusals.limit, refusals.count
+        self.log.warning(
+            "requests refused by a limit", limit=limit, count=count, last_peer=peer, worker=refusals.worker
+        )
+        self._audit.requests_refused(peer, limit=limit, count=count)
+
+    def mode_changed(self, change: ModeChange) -> None:
+        """A worker gathers more, or less, into one call than before."""
+        if self.hears_debug:
+            self.log.debug(
+                "batching mode changed",
+                worker=change.worker,
+                mode=_MODES[change.mode],
+                live_transfers=change.live_transfers,
+                adaptive_batch_threshold=self._adaptive_batch_threshold,
+                linger_ns=change.linger_ns,
+                datagrams_per_s=change.datagrams_per_s,
+            )
+
+    def calls_sampled(self, sample: CallSample) -> None:
+        """What the system calls carried since the last sample."""
+        if self.hears_debug:
+            self.log.debug("batch calls", **sample._asdict())
+
+
+def is_size_probe(completion: Completion) -> bool:
+    """Tell whether a client got what it wanted, though it sent an ERROR."""
+    context: TransferContext = completion.context
+    return (
+        completion.outcome == Outcome.PEER_ERROR
+        and completion.role == Role.SENDER  # an upload given up at its OACK is a failure
+        and completion.blocks == 0
+        and completion.error in _PROBE_ERRORS
+        # Asked, not granted: the size of an empty file is left out of the OACK.
+        and any(name.lower() == "tsize" for name, _ in context.request.options)
+    )
+
+
+def _correlation_id(transfer_id: int) -> str:
+    return f"{transfer_id:016x}"

@@ -1,0 +1,365 @@
+"""One WRQ to a file in its place: decide, receive, commit, let go.
+
+    WRQ ─policy─► terms ─area.begin─► Upload ─negotiate─► TransferPlan (RECEIVER)
+    FirstData ─open─► descriptor, or ERROR
+    Received ─commit─► durable and visible ─► last ACK, or ERROR          Completion ─close─► nothing left over
+
+May know: policy, content, protocol and the plan. Must not know the engine or the log; `loop` carries
+the answers to the engine, `narrate` tells of them.
+
+Invariants:
+- The loop never waits for a disk: whatever touches one runs in a thread of its device. Beginnings have threads of
+  their own, so that a WRQ is answered while others wait for an fsync.
+- Every Upload that was begun is closed: by its Completion, by whoever discards its verdict, or at
+  the end by `close`.
+- An upload of which nothing has arrived holds no descriptor: whoever sends WRQs and nothing else takes none away.
+- A descriptor is closed after the Completion only, or after Released: until then the engine may write to it.
+"""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.content.names import normalise_name, spellings_of
+from snow_owl_tftp.content.store.leftovers import Survey
+from snow_owl_tftp.content.store.uploads import Upload, UploadArea, UploadError
+from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.plan.transfer import NO_SINK_YET, Role, TransferPlan
+from snow_owl_tftp.policy.rules import Policy, WriteDecision
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.protocol.options import Negotiated, negotiate
+from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.reads import (
+    Accepted,
+    Asked,
+    CommitRefusal,
+    Sink,
+    UploadContext,
+    Verdict,
+    option_limits,
+    refuse,
+)
+from snow_owl_tftp.server.slow_opens import OPEN_PATIENCE_S, Elsewhere, SlowOpens
+
+__all__ = ["UploadDesk"]
+
+_BEGIN_THREADS: Final = 4
+"""Of one device. A directory look-up and an O_TMPFILE each: microseconds, unless it is a network mount that hangs."""
+_COMMIT_THREADS: Final = 16
+"""Of one device. An fsync each: a journal commits what is waiting in one go, so more threads mean fewer waits."""
+_SPARES: Final = 8
+"""Threads of one device that replace what hangs."""
+_DEVICES: Final = 4
+"""So many may have all their threads at work; beyond that each has one."""
+_SWEEP_PATIENCE_S: Final = 5.0
+"""A start waits no longer until the tree is looked through, in which a mount may hang; the walk goes on."""
+_END_PATIENCE_S: Final = 1.0
+"""The end waits no longer for what is being stored."""
+_MAX_WAITING: Final = 1024
+"""Requests waiting for a thread; beyond it a client is told to try again."""
+_MAX_OPENING: Final = 4096
+"""Uploads whose first DATA is here and whose file is not open yet; beyond it a client is told to try again."""
+_BUSY: Final = CommitRefusal(ErrorCode.NOT_DEFINED, "Server busy, try again", 0)
+_LOOK_S: Final = 0.05
+"""Between two looks at uploads that announced nothing: by what comes meanwhile they may outgrow `max_total_bytes`."""
+
+
+class UploadDesk:
+    """Decides about WRQs and commits what was received."""
+
+    def __init__(self, settings: Settings, on_stored: Callable[[Path, str], None] = lambda path, client: None) -> None:
+        """Open the root and remove what a crash left.
+
+        Args:
+            settings: All of them.
+            on_stored: Told the real path and the client's address of every upload in its place; called by
+                the loop, must not wait.
+
+        Raises:
+            ConfigError: The root is no directory that may be entered, or a pattern is none.
+        """
+        self._policy = Policy(settings.write_config, settings.hidden)
+        self._limits = option_limits(settings)
+        self._on_stored = on_stored
+        self._max_total_bytes = settings.write_config.max_total_bytes
+        self._root_dir = settings.root_dir
+        self._area = self._open_area(settings.max_file_size_bytes)
+        self._users = Counter[UploadArea]()  # uploads that need an area; guarded by the lock
+        self._areas = threading.Lock()
+        self._sweeping = PatientThreads(1, 1, "tftp-sweep")
+        self.swept: Survey = self._sweep()
+        self._beginning = _threads(_BEGIN_THREADS, "tftp-begin")
+        self._committing = _threads(_COMMIT_THREADS, "tftp-commit")
+        self.slow_opens = SlowOpens(self._beginning, _MAX_WAITING)
+        self._waiting = self._opening = 0
+        self._open: dict[Upload, UploadArea] = {}
+        # A thread of its own: a look must not wait behind those who wait for a disk.
+        self._looking = PatientThreads(1, 1, "tftp-room")
+        self._looks_for_room = settings.write_config.max_total_bytes > 0
+        self._look: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """Close every upload that is still open, and the root; call it when the server has stopped."""
+        self._looks_for_room = False
+        if self._look is not None:
+            self._look.cancel()
+        for threads in (self._sweeping, self._looking, self._beginning):
+            threads.shutdown(cancel_futures=True)
+        for upload in list(self._open):
+            self._committing.submit(self._close, upload)
+        self._committing.shutdown()
+        # What hangs keeps its upload, and the root that this is in.
+        ended_s = time.monotonic() + _END_PATIENCE_S
+        for threads in (self._looking, self._beginning, self._committing):
+            threads.finish(max(0.0, ended_s - time.monotonic()))
+        if not self._open:
+            for area in {self._area, *self._users}:
+                area.close()
+
+    @property
+    def busy_total(self) -> int:
+        """Threads that are at work now; after `close` those that hang."""
+        return sum(threads.busy_total for threads in (self._beginning, self._committing, self._looking, self._sweeping))
+
+    def _sweep(self) -> Survey:
+        """What a crash left; of a tree that takes long, or hangs, the rest is told to nobody."""
+        try:
+            return self._sweeping.submit(self._area.sweep).result(_SWEEP_PATIENCE_S)
+        except TimeoutError:
+            return Survey(0, 0, False)
+
+    def reload(self, settings: Settings) -> None:
+        """Take uploads that begin from now on by other limits.
+
+        Args:
+            settings: `options`, `hidden` and `max_file_size_bytes` are looked at, nothing else that may differ.
+        """
+        self._policy = Policy(settings.write_config, settings.hidden)
+        self._limits = option_limits(settings)
+        self._area.max_file_size_bytes = settings.max_file_size_bytes
+
+    def look_again(self) -> bool:
+        """Take uploads that begin from now on to where `root_dir` leads now; call it in a thread.
+
+        An upload that has begun stays with the root that it began in, which is closed after the last of them.
+
+        Returns:
+            Whether that is elsewhere.
+
+        Raises:
+            ConfigError: It leads to no directory that may be entered; everything stays as it was.
+        """
+        if self._area.is_current():
+            return False
+        area = self._open_area(self._area.max_file_size_bytes)
+        area.sweep()
+        with self._areas:
+            area.max_file_size_bytes = self._area.max_file_size_bytes  # a reload may have come between
+            old, self._area = self._area, area
+            if not self._users[old]:
+                old.close()
+        return True
+
+    def _open_area(self, max_file_size_bytes: int) -> UploadArea:
+        return UploadArea(
+            self._root_dir,
+            max_file_size_bytes=max_file_size_bytes,
+            max_total_bytes=self._max_total_bytes,
+            counts=self._may_be_uploaded,
+        )
+
+    def _use_area(self) -> UploadArea:
+        with self._areas:
+            self._users[self._area] += 1
+            return self._area
+
+    def _leave_area(self, area: UploadArea) -> None:
+        with self._areas:
+            self._users[area] -= 1
+            if not self._users[area]:
+                del self._users[area]
+                if area is not self._area:
+                    area.close()
+
+    def decide(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
+        """Decide about a WRQ; see Decider.decide.
+
+        Raises:
+            RefusedError: The rules do not allow it, or too many wait.
+        """
+        terms = self._policy.decide_write(normalise_name(request.filename))
+        self._waiting += 1
+        self._look_later()
+
+        def find(may_wait_on: int | None) -> Verdict:
+            return self._begin(asked.transfer_id, asked.peer[0], request, terms, may_wait_on)
+
+        def refuse_busy() -> Verdict:
+            return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
+
+        verdict = self.slow_opens.decide(self._area.device_of(terms.path), find, refuse_busy)
+        if isinstance(verdict, asyncio.Task):
+            verdict.add_done_callback(self._note_begun)
+        else:
+            self._note_begun(None)
+        return verdict
+
+    def _look_later(self) -> None:
+        if self._look is None and self._looks_for_room:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_for_room)
+
+    def _look_for_room(self) -> None:
+        def on_done(done: "asyncio.Future[None]") -> None:
+            _ = done.cancelled() or done.exception()  # a look that failed is made again, soon
+            self._look = None
+            if self._open or self._waiting:
+                self._look_later()
+
+        trimming = asyncio.get_running_loop().run_in_executor(self._looking, self._trim)
+        trimming.add_done_callback(on_done)
+
+    def _trim(self) -> None:
+        """Of every root in which an upload may run: it may have moved meanwhile. Runs in a thread."""
+        with ExitStack() as leaving:
+            with self._areas:
+                areas = {self._area, *self._users}
+                self._users.update(areas)
+            for area in areas:
+                leaving.callback(self._leave_area, area)
+            for area in areas:
+                area.space.trim()
+
+    def _may_be_uploaded(self, path: bytes) -> bool:
+        try:
+            self._policy.decide_write(path)
+        except RefusedError:
+            return False
+        return True
+
+    def _note_begun(self, _: object) -> None:
+        self._waiting -= 1
+
+    def _begin(
+        self, transfer_id: int, client: str, request: Request, terms: WriteDecision, may_wait_on: int | None
+    ) -> Verdict:
+        """Runs in a thread; `terms` are those of the name without what firmware hangs behind it."""
+        area = self._use_area()
+        try:
+            device = area.device_of(terms.path, may_wait_on)
+            if may_wait_on not in (None, device):
+                raise Elsewhere(device)
+            sent = spellings_of(request.filename)[0]
+            if sent != terms.path and area.holds(sent):
+                terms = self._policy.decide_write(sent)
+            negotiated = negotiate(request, size_bytes=None, limits=self._limits)
+            upload = area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
+        except BaseException as error:
+            self._leave_area(area)
+            if isinstance(error, RefusedError):
+                return refuse(request, error)
+            raise
+        self._open[upload] = area
+        receiving = _Receiving(self, upload, device, client, request, negotiated)
+        return Accepted(_plan(transfer_id, upload, negotiated, receiving), None)
+
+    async def open(self, upload: Upload, device: int) -> Sink | CommitRefusal:
+        """Open the file of an upload that begins to arrive; see UploadContext.open."""
+        if self._opening >= _MAX_OPENING or self._beginning.is_stuck(device):
+            return _BUSY
+        self._opening += 1
+        try:
+            opening = asyncio.wrap_future(self._beginning.submit_for(device, upload.open))
+            fd = await asyncio.wait_for(opening, OPEN_PATIENCE_S)
+        except RefusedError as error:
+            return _refusal_of(error)
+        except (TimeoutError, RuntimeError):  # it hangs, or no thread is to be had
+            return _BUSY
+        finally:
+            self._opening -= 1
+        return Sink(fd, upload.limit_bytes)
+
+    async def commit(self, upload: Upload, device: int, received_bytes: int, client: str) -> CommitRefusal | None:
+        """Make an upload durable and visible; see UploadContext.commit."""
+        loop = asyncio.get_running_loop()
+        try:
+            stored = await loop.run_in_executor(self._committing.of(device), upload.commit, received_bytes)
+        except RefusedError as error:
+            return _refusal_of(error)
+        self._on_stored(stored.real_path, client)
+        return None
+
+    def let_go(self, upload: Upload, device: int) -> None:
+        """Close an upload without waiting: what it wrote may take long to give back."""
+        upload.abandon()  # now, for a commit that hangs may have all threads
+        self._committing.submit_for(device, self._close, upload)
+
+    def _close(self, upload: Upload) -> None:
+        """Runs in a thread."""
+        upload.close()
+        area = self._open.pop(upload, None)
+        if area is not None:
+            self._leave_area(area)
+
+
+class _Receiving(UploadContext):
+    """An upload under way."""
+
+    __slots__ = ("_client", "_desk", "_device", "_upload")
+
+    def __init__(
+        self, desk: UploadDesk, upload: Upload, device: int, client: str, request: Request, negotiated: Negotiated
+    ) -> None:
+        super().__init__(request, upload.announced_bytes, negotiated)
+        self._desk = desk
+        self._upload = upload
+        self._device = device
+        self._client = client
+
+    async def open(self) -> Sink | CommitRefusal:
+        """See UploadContext.open."""
+        return await self._desk.open(self._upload, self._device)
+
+    async def commit(self, received_bytes: int) -> CommitRefusal | None:
+        """See UploadContext.commit."""
+        refusal = await self._desk.commit(self._upload, self._device, received_bytes, self._client)
+        self.is_stored = refusal is None
+        return refusal
+
+    def abandon(self) -> None:
+        """See UploadContext.abandon."""
+        self._upload.abandon()
+
+    def let_go(self) -> None:
+        """See UploadContext.let_go."""
+        self._desk.let_go(self._upload, self._device)
+
+
+def _threads(of_one_device: int, name: str) -> PatientThreads:
+    return PatientThreads(_DEVICES * (of_one_device + _SPARES), of_one_device, name, max_spares=_SPARES)
+
+
+def _refusal_of(error: RefusedError) -> CommitRefusal:
+    return CommitRefusal(error.code, error.text, error.errno if isinstance(error, UploadError) else 0)
+
+
+def _plan(transfer_id: int, upload: Upload, negotiated: Negotiated, context: UploadContext) -> TransferPlan:
+    return TransferPlan(
+        transfer_id=transfer_id,
+        role=Role.RECEIVER,
+        fd=NO_SINK_YET,
+        size_bytes=upload.limit_bytes,
+        blksize_bytes=negotiated.blksize_bytes,
+        windowsize_blocks=negotiated.windowsize_blocks,
+        timeout_ns=negotiated.timeout_ns,
+        rollover=negotiated.rollover,
+        first_packet=negotiated.oack,
+        declared_bytes=upload.announced_bytes,
+        context=context,
+    )
