@@ -75,7 +75,7 @@ def tell(run: Run) -> None:
     if not said:
         figures = run.figures
         said = f"{figures['cpu_us_per_block']:8.3f} µs/block {figures['blocks_per_s']:11,.0f} blocks/s"
-        said += f"  p99 {figures['p99_s'] * 1e3:7.1f} ms  {figures['resident_mb']:4.0f} MB"
+        said += f"  p99 {figures['p99_s'] * 1e3:7.1f} ms  {figures['memory_mb']:4.0f} MB"
         said += f"  others {figures['others_cores']:.2f} cores"
     print(f"{run.load:13}{run.server:16}{said}", file=sys.stderr, flush=True)
 

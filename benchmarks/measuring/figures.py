@@ -16,7 +16,7 @@ TABLES = {
     "blocks_per_s": "DATA blocks per second (higher is better)",
     "p99_s": "p99 of a transfer's time in ms (lower is better)",
 }
-_MEDIANS = (*TABLES, "mb_per_s", "p50_s", "max_s", "wall_s", "cpu_s", "load_cpu_s", "resident_mb")
+_MEDIANS = (*TABLES, "mb_per_s", "p50_s", "max_s", "wall_s", "cpu_s", "load_cpu_s", "memory_mb")
 _MOSTS = ("steal_share", "others_cores", "timeouts", "gaps", "duplicates", "lost")
 
 Row = dict[str, Any]

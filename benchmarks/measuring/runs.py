@@ -141,7 +141,7 @@ class Bench:
         watch, busy_s, before_s = StealWatch((self.server_core, self.load_core)), machine_busy_s(), account.used_s()
         said, problem = self._loaded(load, name, seed, where)
         machine_s = machine_busy_s() - busy_s
-        steal_share, memory_bytes = watch.share(), resident_bytes(pid)
+        steal_share, memory = watch.share(), memory_bytes(pid)
         time.sleep(SETTLE_S)
         after_s = account.used_s()
         problem = problem or problem_of(said, load, self._scale, self._max_s)
@@ -156,7 +156,7 @@ class Bench:
         figures = {key: said[key] for key in (*SAID, "wall_s", "p50_s", "p99_s", "max_s", "load_cpu_s")}
         figures |= {"cpu_s": cpu_s, "cpu_us_per_block": cpu_s * 1e6 / said["blocks"]}
         figures |= {"blocks_per_s": said["blocks"] / said["wall_s"], "mb_per_s": said["bytes"] / said["wall_s"] / 1e6}
-        figures |= {"resident_mb": memory_bytes / 1e6, "steal_share": steal_share}
+        figures |= {"memory_mb": memory / 1e6, "steal_share": steal_share}
         figures["others_cores"] = max(0.0, machine_s - cpu_s - said["load_cpu_s"]) / said["wall_s"]
         return Run(name, server.name, seed, counts, figures)
 
@@ -202,12 +202,13 @@ def machine_busy_s() -> float:
     return (sum(ticks[:8]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def resident_bytes(pid: int) -> int:
-    """Of a server and its children."""
-    pages = 0
+def memory_bytes(pid: int) -> int:
+    """Resident, of a server and its children; pages that several processes share count once (Pss)."""
+    total = 0
     for member in (pid, *descendants(pid)):
         try:
-            pages += int(Path(f"/proc/{member}/statm").read_text().split()[1])
+            rollup = Path(f"/proc/{member}/smaps_rollup").read_text()
         except OSError:
-            continue  # a child that has just ended
-    return pages * os.sysconf("SC_PAGE_SIZE")
+            continue  # a child that has just ended, or a server that is another user now
+        total += sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:"))
+    return total
