@@ -82,7 +82,7 @@ def tell(run: Run) -> None:
 
 def measure(bench: Bench, chosen: Sequence[servers.Server], name: str, rounds: int) -> list[Run]:
     """One load: rounds in which the servers take turns, each time another first."""
-    taking = [server for server in chosen if server.takes_uploads or not LOADS[name].is_upload]
+    taking = [server for server in chosen if not server.lacks & LOADS[name].needs]
     runs = []
     for number in range(rounds):
         first = number % max(1, len(taking))

@@ -35,6 +35,12 @@ class Load:
     more: tuple[str, ...] = ()
     is_upload: bool = False
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a server has to be able to do: "uploads", "timers" (where datagrams are lost)."""
+        needed = (("uploads", self.is_upload), ("timers", "--loss-percent" in self.more))
+        return frozenset(name for name, is_needed in needed if is_needed)
+
     def scaled(self, scale: float) -> int:
         """Transfers, so many times as many; one for each client at least."""
         return max(self.clients, round(self.transfers * scale))

@@ -52,13 +52,13 @@ class Server:
     Attributes:
         name: In tables.
         command: The argv for a place.
-        takes_uploads: False: a load of uploads is left out, and the table says so.
+        lacks: Of what loads need (Load.needs); such a load is left out, and the table has a dash.
         address: Where it has to listen, if it cannot choose; (host, port).
     """
 
     name: str
     command: Callable[[Where], list[str]]
-    takes_uploads: bool = True
+    lacks: frozenset[str] = frozenset()
     address: tuple[str, int] | None = None
 
 
@@ -78,7 +78,10 @@ def ours(where: Where) -> list[str]:
 
 
 def limit(program: Path) -> Server:
-    return Server(LIMIT, lambda where: [str(program), str(where.root), str(where.port)], takes_uploads=False)
+    def command(where: Where) -> list[str]:
+        return [str(program), str(where.root), str(where.port)]
+
+    return Server(LIMIT, command, lacks=frozenset({"uploads", "timers"}))
 
 
 def peer(name: str) -> Server:
@@ -92,7 +95,8 @@ def peer(name: str) -> Server:
         return [words[0], "--create", *words[1:]] if where.is_upload and name == "tftpd-hpa" else words
 
     address = ("127.77.0.1", kind.fixed_port) if kind.fixed_port else None
-    return Server(name, command, takes_uploads=name != "dnsmasq", address=address)
+    lacks = frozenset({"uploads"}) if name == "dnsmasq" else frozenset[str]()
+    return Server(name, command, lacks=lacks, address=address)
 
 
 def why_no_peer(name: str) -> str:
