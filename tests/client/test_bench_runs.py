@@ -48,6 +48,20 @@ def test_cpu_is_measured_without_control_groups(no_control_groups: None) -> None
     assert 0 < run.cpu_us_per_block < 1000
 
 
+def test_cpu_of_a_server_that_forgets_its_children_is_no_figure(no_control_groups: None, tmp_path: Path) -> None:
+    # tftpd-hpa ignores SIGCHLD: what its children used is counted nowhere.
+    script = "import signal, time; signal.signal(signal.SIGCHLD, signal.{}); print(1, flush=True); time.sleep(60)"
+    for disposition, is_counted in (("SIG_DFL", True), ("SIG_IGN", False)):
+        log = tmp_path / disposition
+        with CpuAccount("test") as account:
+            process = start([sys.executable, "-c", script.format(disposition)], account, core=None, log_path=log)
+            try:
+                wait_for(log.read_text, "the server")
+                assert (account.used_s() is not None) == is_counted
+            finally:
+                end_tree(process)
+
+
 @pytest.mark.parametrize("used_s", [None, 1.5])
 def test_cpu_that_nothing_tells_is_no_figure(monkeypatch: pytest.MonkeyPatch, used_s: float | None) -> None:
     monkeypatch.setattr(CpuAccount, "used_s", lambda account: used_s)

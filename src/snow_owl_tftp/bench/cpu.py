@@ -11,6 +11,7 @@ Three ways to count, the best that this machine allows; `how` says which, and re
 - cgroup v2 cpu.stat: microseconds, the same;
 - the CPU clocks of the processes: nanoseconds, what a child used that has ended in clock ticks (10 ms), and without
   children that were reaped by nobody we see. It needs no right, so it is what a container and an ordinary user have.
+  A server that ignores SIGCHLD (tftpd-hpa) is not counted so at all: its children's time goes nowhere.
 """
 
 import contextlib
@@ -188,7 +189,10 @@ def _removed(folder: Path) -> bool:
 
 
 def _used_by_tree_s(pid: int) -> float | None:
-    used = [_used_by_process_s(member) for member in (pid, *descendants(pid))]
+    members = (pid, *descendants(pid))
+    if any(map(_forgets_children, members)):
+        return None
+    used = [_used_by_process_s(member) for member in members]
     measured = [seconds for seconds in used if seconds is not None]
     return sum(measured) if measured else None
 
@@ -201,6 +205,16 @@ def _used_by_process_s(pid: int) -> float | None:
         return None
     children_ticks = sum(int(field) for field in fields[13:15])  # cutime, cstime (proc_pid_stat(5))
     return own_s + children_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _forgets_children(pid: int) -> bool:
+    """Whether it ignores SIGCHLD: then no time of a child that ends is added to its own (times(2), NOTES)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    ignored = next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:")), 0)
+    return bool(ignored >> (signal.SIGCHLD - 1) & 1)
 
 
 def _cpu_clock_of(pid: int) -> int:
