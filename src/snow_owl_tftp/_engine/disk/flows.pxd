@@ -1,0 +1,129 @@
+# Flows: what Python decided once for a request, repeated by the worker for every identical datagram.
+#
+# A flow is found by the exact bytes of the request and the address it came to, and holds only while the
+# path still leads to the same inode with the same size, mtime and ctime (a chmod moves ctime).  That is
+# asked of the kernel once a batch of received requests, after they came, and never of a disk or a file
+# server (RESOLVE_CACHED, RESOLVE_NO_XDEV; for a root that is not local the server gives no flows); at the
+# least doubt the flow is forgotten and Python decides again.
+# A flow does not use the file: that lingers, and is closed, as if there were no flow, which then holds no more.
+# Only decisions that do not depend on the client become flows: the server says so in the plan.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy
+from snow_owl_tftp._engine.base.data cimport M_RETIRED, Recipe, Source
+from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cached_path
+from snow_owl_tftp._engine.includes.net cimport close
+from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.base.index cimport index_add, index_find, index_remove
+from snow_owl_tftp._engine.base.queue cimport message_new
+from snow_owl_tftp._engine.disk.store cimport recipe_forget, source_is_changed, source_is_fresh, store_unuse, store_use
+from snow_owl_tftp._engine.worker.loop cimport Flow, Worker
+
+
+cdef inline int flow_look(int dir, const char *path, so_file *file) noexcept nogil:
+    """What the path leads to now; -1 when that cannot be told without waiting."""
+    cdef int fd = so_open_cached_path(dir, path), result
+    if fd < 0:
+        return -1
+    result = so_look(fd, file)
+    close(fd)
+    return result
+
+
+cdef inline void flow_forget(Worker *w, Flow *flow) noexcept nogil:
+    if flow.recipe == NULL:
+        return
+    index_remove(&w.by_flow, flow.hash, <uint32_t>(flow - w.flow_entries))
+    recipe_forget(flow.recipe, flow.farewell, w.outbox)
+    flow.recipe = NULL
+    flow.farewell = NULL
+    free(flow.request)
+    flow.request = NULL
+
+
+cdef inline void flows_forget(Worker *w) noexcept nogil:
+    cdef uint32_t i
+    for i in range(w.limits.flows):
+        flow_forget(w, &w.flow_entries[i])
+
+
+cdef inline void look_behind(Worker *w, Source *source) noexcept nogil:
+    """The path leads elsewhere now: a file that was deleted, or changed, need not linger."""
+    if store_use(w.store, source):
+        w.counters.file_checks += 1
+        source_is_changed(source)
+        store_unuse(w.store, source)
+
+
+cdef inline bint flow_holds(Worker *w, Flow *flow) noexcept nogil:
+    """Asked once a batch of requests, after they came."""
+    cdef so_file file
+    if not source_is_fresh(flow.recipe.source):
+        return False
+    if flow.checked == w.receives:
+        return True
+    w.counters.file_checks += 1
+    if flow_look(flow.dir, flow.path, &file) < 0 or memcmp(&file, &flow.file, sizeof(so_file)):
+        look_behind(w, flow.recipe.source)
+        return False
+    flow.checked = w.receives
+    return True
+
+
+cdef inline Recipe *flow_find(Worker *w, const uint8_t *request, uint32_t size, uint32_t hash,
+                              int32_t group) noexcept nogil:
+    """The recipe for this request, or NULL: Python must decide."""
+    cdef uint32_t at = hash
+    cdef int64_t found
+    cdef Flow *flow
+    while True:
+        found = index_find(&w.by_flow, hash, &at)
+        if found < 0:
+            return NULL
+        flow = &w.flow_entries[found]
+        if flow.group == group and flow.request_bytes == size and memcmp(flow.request, request, size) == 0:
+            if flow_holds(w, flow):
+                return flow.recipe
+            flow_forget(w, flow)
+            return NULL
+
+
+cdef inline void flow_keep(Worker *w, Recipe *recipe, int dir, const uint8_t *path, uint32_t path_bytes,
+                           const uint8_t *request, uint32_t request_bytes, uint32_t hash, int32_t group,
+                           int64_t ctime_ns) noexcept nogil:
+    """Remembers `recipe` for `request`; quietly does not when anything stands in the way.
+
+    `path` counts and holds its terminating zero.
+    """
+    cdef Source *source = recipe.source
+    cdef Flow *flow
+    cdef so_file file
+    if w.limits.flows == 0 or source == NULL or flow_find(w, request, request_bytes, hash, group) != NULL:
+        return
+    if (flow_look(dir, <const char *>path, &file) < 0 or file.inode != source.inode or file.device != source.device
+            or file.size_bytes != source.size_bytes or file.mtime_ns != source.mtime_ns or file.ctime_ns != ctime_ns):
+        return
+    flow = &w.flow_entries[w.flow_hand]
+    w.flow_hand = (w.flow_hand + 1) % w.limits.flows
+    flow_forget(w, flow)
+    flow.request = <uint8_t *>malloc(request_bytes + path_bytes)
+    flow.farewell = message_new(M_RETIRED, 0, NULL, 0)
+    if (flow.request == NULL or flow.farewell == NULL
+            or index_add(&w.by_flow, hash, <uint32_t>(flow - w.flow_entries)) < 0):
+        free(flow.request)
+        free(flow.farewell)
+        flow.request = NULL
+        flow.farewell = NULL
+        return
+    memcpy(flow.request, request, request_bytes)
+    memcpy(flow.request + request_bytes, path, path_bytes)
+    flow.request_bytes = request_bytes
+    flow.path = <char *>flow.request + request_bytes
+    flow.dir = dir
+    flow.hash = hash
+    flow.group = group
+    flow.file = file
+    flow.checked = w.receives
+    flow.recipe = recipe
+    so_add32(&recipe.refs, 1)

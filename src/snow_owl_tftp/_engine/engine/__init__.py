@@ -1,0 +1,38 @@
+"""The engine's Python face: `Engine`, what its poll() returns, and the names that both sides count by.
+
+What is imported here is compiled; the stub beside this file says what each of it is.
+"""
+
+from snow_owl_tftp._engine.engine.api import (
+    CONTRACT_VERSION,
+    COUNTERS,
+    LIMITS,
+    OUTCOMES,
+    Answer,
+    Completion,
+    Engine,
+    FirstData,
+    ModeChange,
+    Progress,
+    Received,
+    Refusals,
+    Released,
+    Request,
+)
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "COUNTERS",
+    "LIMITS",
+    "OUTCOMES",
+    "Answer",
+    "Completion",
+    "Engine",
+    "FirstData",
+    "ModeChange",
+    "Progress",
+    "Received",
+    "Refusals",
+    "Released",
+    "Request",
+]
