@@ -9,16 +9,53 @@
 # Only decisions that do not depend on the client become flows: the server says so in the plan.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
-from snow_owl_tftp._engine.base.data cimport M_RETIRED, Recipe, Source
+from snow_owl_tftp._engine.base.data cimport M_RETIRED, Message, Recipe, Source
 from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cached_path
 from snow_owl_tftp._engine.includes.net cimport close
 from snow_owl_tftp._engine.includes.threads cimport so_add32
-from snow_owl_tftp._engine.base.index cimport index_add, index_find, index_remove
-from snow_owl_tftp._engine.base.queue cimport message_new
+from snow_owl_tftp._engine.base.index cimport Index, index_add, index_find, index_free, index_init, index_remove
+from snow_owl_tftp._engine.base.queue cimport Queue, message_new
+from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.disk.store cimport recipe_forget, source_is_changed, source_is_fresh, store_unuse, store_use
-from snow_owl_tftp._engine.worker.loop cimport Flow, Worker
+
+cdef struct Flow:
+    # A decision of Python's that the worker repeats by itself for the same request.
+    uint8_t *request              # the datagram; path behind it
+    uint32_t request_bytes
+    char *path                    # beneath `dir`
+    int dir
+    uint32_t hash
+    int32_t group
+    Recipe *recipe                # NULL: free entry
+    Message *farewell             # put by for the recipe's way up
+    so_file file                  # what the path led to when Python decided
+    uint64_t checked              # the `round` in which the file was last found the same
+
+cdef struct FlowTable:
+    Flow *entries
+    uint32_t most                 # so many entries; 0: no flows
+    uint32_t hand                 # the entry that makes room next
+    uint64_t round                # batches taken from sockets: what was checked is checked anew for each
+    Index by_request
+    Errands *errands              # the worker's
+    Queue *outbox
+
+
+cdef inline int flows_init(FlowTable *flows, uint32_t most, Errands *errands, Queue *outbox) noexcept nogil:
+    """`flows` is zeroed.  Returns -1 when there is no memory."""
+    flows.most = most
+    flows.errands = errands
+    flows.outbox = outbox
+    flows.entries = <Flow *>calloc(most + 1, sizeof(Flow))
+    return index_init(&flows.by_request, 1024) if flows.entries != NULL else -1
+
+
+cdef inline void flows_free(FlowTable *flows) noexcept nogil:
+    """After flows_forget()."""
+    free(flows.entries)
+    index_free(&flows.by_request)
 
 
 cdef inline int flow_look(int dir, const char *path, so_file *file) noexcept nogil:
@@ -31,65 +68,65 @@ cdef inline int flow_look(int dir, const char *path, so_file *file) noexcept nog
     return result
 
 
-cdef inline void flow_forget(Worker *w, Flow *flow) noexcept nogil:
+cdef inline void flow_forget(FlowTable *flows, Flow *flow) noexcept nogil:
     if flow.recipe == NULL:
         return
-    index_remove(&w.by_flow, flow.hash, <uint32_t>(flow - w.flow_entries))
-    recipe_forget(flow.recipe, flow.farewell, w.outbox)
+    index_remove(&flows.by_request, flow.hash, <uint32_t>(flow - flows.entries))
+    recipe_forget(flow.recipe, flow.farewell, flows.outbox)
     flow.recipe = NULL
     flow.farewell = NULL
     free(flow.request)
     flow.request = NULL
 
 
-cdef inline void flows_forget(Worker *w) noexcept nogil:
+cdef inline void flows_forget(FlowTable *flows) noexcept nogil:
     cdef uint32_t i
-    for i in range(w.limits.flows):
-        flow_forget(w, &w.flow_entries[i])
+    for i in range(flows.most):
+        flow_forget(flows, &flows.entries[i])
 
 
-cdef inline void look_behind(Worker *w, Source *source) noexcept nogil:
+cdef inline void look_behind(FlowTable *flows, Source *source) noexcept nogil:
     """The path leads elsewhere now: a file that was deleted, or changed, need not linger."""
-    if store_use(w.store, source):
-        w.counters.file_checks += 1
+    if store_use(flows.errands.store, source):
+        flows.errands.counters.file_checks += 1
         source_is_changed(source)
-        store_unuse(w.store, source)
+        store_unuse(flows.errands.store, source)
 
 
-cdef inline bint flow_holds(Worker *w, Flow *flow) noexcept nogil:
+cdef inline bint flow_holds(FlowTable *flows, Flow *flow) noexcept nogil:
     """Asked once a batch of requests, after they came."""
     cdef so_file file
     if not source_is_fresh(flow.recipe.source):
         return False
-    if flow.checked == w.receives:
+    if flow.checked == flows.round:
         return True
-    w.counters.file_checks += 1
+    flows.errands.counters.file_checks += 1
     if flow_look(flow.dir, flow.path, &file) < 0 or memcmp(&file, &flow.file, sizeof(so_file)):
-        look_behind(w, flow.recipe.source)
+        look_behind(flows, flow.recipe.source)
         return False
-    flow.checked = w.receives
+    flow.checked = flows.round
     return True
 
 
-cdef inline Recipe *flow_find(Worker *w, const uint8_t *request, uint32_t size, uint32_t hash,
+cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t size, uint32_t hash,
                               int32_t group) noexcept nogil:
     """The recipe for this request, or NULL: Python must decide."""
     cdef uint32_t at = hash
     cdef int64_t found
     cdef Flow *flow
     while True:
-        found = index_find(&w.by_flow, hash, &at)
+        found = index_find(&flows.by_request, hash, &at)
         if found < 0:
             return NULL
-        flow = &w.flow_entries[found]
+        flow = &flows.entries[found]
         if flow.group == group and flow.request_bytes == size and memcmp(flow.request, request, size) == 0:
-            if flow_holds(w, flow):
+            if flow_holds(flows, flow):
                 return flow.recipe
-            flow_forget(w, flow)
+            flow_forget(flows, flow)
             return NULL
 
 
-cdef inline void flow_keep(Worker *w, Recipe *recipe, int dir, const uint8_t *path, uint32_t path_bytes,
+cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, int dir, const uint8_t *path, uint32_t path_bytes,
                            const uint8_t *request, uint32_t request_bytes, uint32_t hash, int32_t group,
                            int64_t ctime_ns) noexcept nogil:
     """Remembers `recipe` for `request`; quietly does not when anything stands in the way.
@@ -99,18 +136,18 @@ cdef inline void flow_keep(Worker *w, Recipe *recipe, int dir, const uint8_t *pa
     cdef Source *source = recipe.source
     cdef Flow *flow
     cdef so_file file
-    if w.limits.flows == 0 or source == NULL or flow_find(w, request, request_bytes, hash, group) != NULL:
+    if flows.most == 0 or source == NULL or flow_find(flows, request, request_bytes, hash, group) != NULL:
         return
     if (flow_look(dir, <const char *>path, &file) < 0 or file.inode != source.inode or file.device != source.device
             or file.size_bytes != source.size_bytes or file.mtime_ns != source.mtime_ns or file.ctime_ns != ctime_ns):
         return
-    flow = &w.flow_entries[w.flow_hand]
-    w.flow_hand = (w.flow_hand + 1) % w.limits.flows
-    flow_forget(w, flow)
+    flow = &flows.entries[flows.hand]
+    flows.hand = (flows.hand + 1) % flows.most
+    flow_forget(flows, flow)
     flow.request = <uint8_t *>malloc(request_bytes + path_bytes)
     flow.farewell = message_new(M_RETIRED, 0, NULL, 0)
     if (flow.request == NULL or flow.farewell == NULL
-            or index_add(&w.by_flow, hash, <uint32_t>(flow - w.flow_entries)) < 0):
+            or index_add(&flows.by_request, hash, <uint32_t>(flow - flows.entries)) < 0):
         free(flow.request)
         free(flow.farewell)
         flow.request = NULL
@@ -124,6 +161,6 @@ cdef inline void flow_keep(Worker *w, Recipe *recipe, int dir, const uint8_t *pa
     flow.hash = hash
     flow.group = group
     flow.file = file
-    flow.checked = w.receives
+    flow.checked = flows.round
     flow.recipe = recipe
     so_add32(&recipe.refs, 1)

@@ -13,9 +13,9 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.data cimport (
     CHUNK_ABSENT, CHUNK_BYTES, CHUNK_READY, KEEP_AFTER, LOOK_TICK_SHIFT, Look, Source)
+from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.includes.files cimport so_in_page_table
 from snow_owl_tftp._engine.includes.threads cimport so_swap8
-from snow_owl_tftp._engine.worker.loop cimport Worker
 
 cdef enum:
     LOOK_TICKS = 10               # of 2^20 ns
@@ -35,33 +35,35 @@ cdef extern from * nogil:
     uint64_t so_major_faults()
 
 
-cdef inline bint is_due(Worker *w, const Look *look) noexcept nogil:
-    return w.now_ns < w.watch_until_ns or <int32_t>(<uint32_t>(w.now_ns >> LOOK_TICK_SHIFT) - look.tick) >= LOOK_TICKS
+cdef inline bint is_due(const Errands *errands, const Look *look, uint64_t now_ns) noexcept nogil:
+    return (now_ns < errands.watch_until_ns
+            or <int32_t>(<uint32_t>(now_ns >> LOOK_TICK_SHIFT) - look.tick) >= LOOK_TICKS)
 
 
-cdef inline bint is_lost(Worker *w, Source *source, uint64_t chunk, uint64_t start, uint64_t end) noexcept nogil:
+cdef inline bint is_lost(Errands *errands, Source *source, uint64_t chunk, uint64_t start, uint64_t end,
+                         uint64_t now_ns) noexcept nogil:
     """True when a page of bytes start .. end - 1 was dropped since its chunk, which is CHUNK_READY, was made resident.
     The chunk is absent then."""
     cdef Look *look = source.looks + chunk
-    if source.looks == NULL or not is_due(w, look):
+    if source.looks == NULL or not is_due(errands, look, now_ns):
         return False
-    look.tick = <uint32_t>(w.now_ns >> LOOK_TICK_SHIFT)
-    w.counters.page_looks += 1
+    look.tick = <uint32_t>(now_ns >> LOOK_TICK_SHIFT)
+    errands.counters.page_looks += 1
     if start < chunk * CHUNK_BYTES:
         start = chunk * CHUNK_BYTES
     if end > (chunk + 1) * CHUNK_BYTES:
         end = (chunk + 1) * CHUNK_BYTES
-    if so_in_page_table(w.store.pagemap, source.map + start, end - start):
+    if so_in_page_table(errands.store.pagemap, source.map + start, end - start):
         return False
-    w.watch_until_ns = w.now_ns + WATCH_NS
-    w.counters.chunks_lost += 1
+    errands.watch_until_ns = now_ns + WATCH_NS
+    errands.counters.chunks_lost += 1
     if look.lost < KEEP_AFTER:
         look.lost += 1
     so_swap8(&source.chunks[chunk], CHUNK_READY, CHUNK_ABSENT)   # or another worker was quicker
     return True
 
 
-cdef inline void note_waits(Worker *w) noexcept nogil:
+cdef inline void note_waits(Errands *errands, uint64_t now_ns) noexcept nogil:
     """Between a look and its message a page may still go: how often that cost a wait, while we are watchful."""
-    if w.now_ns < w.watch_until_ns:
-        w.counters.page_waits = so_major_faults()
+    if now_ns < errands.watch_until_ns:
+        errands.counters.page_waits = so_major_faults()

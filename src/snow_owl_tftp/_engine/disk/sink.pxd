@@ -14,8 +14,8 @@ from libc.string cimport memcmp, memcpy
 from snow_owl_tftp._engine.base.buffers cimport buffers_free
 from snow_owl_tftp._engine.base.data cimport Buffer, Sink, Transfer
 from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.disk.store cimport store_write
-from snow_owl_tftp._engine.worker.loop cimport Worker
 
 cdef enum:
     SINK_OK = 0
@@ -24,7 +24,7 @@ cdef enum:
     SINK_DIFFERS = 3
 
 
-cdef inline int sink_write(Worker *w, Transfer *t, uint32_t at_least) noexcept nogil:
+cdef inline int sink_write(Errands *errands, Transfer *t, uint32_t at_least) noexcept nogil:
     """Hands all full buffers to one I/O thread, unless there are fewer than `at_least`, one is writing for us, or there
     is no file yet.
 
@@ -33,9 +33,9 @@ cdef inline int sink_write(Worker *w, Transfer *t, uint32_t at_least) noexcept n
     cdef Sink *sink = t.sink
     if sink.writing or sink.fd < 0 or sink.full == NULL or sink.waiting < at_least:
         return SINK_OK
-    if store_write(w.store, sink, sink.full, t.id, w.number) < 0:
+    if store_write(errands.store, sink, sink.full, t.id, errands.worker) < 0:
         return SINK_NO_MEMORY
-    w.owes_kick = 1
+    errands.owes_kick = 1
     sink.writing = 1
     sink.waiting = 0
     sink.full = NULL
@@ -43,7 +43,7 @@ cdef inline int sink_write(Worker *w, Transfer *t, uint32_t at_least) noexcept n
     return SINK_OK
 
 
-cdef inline int sink_submit(Worker *w, Transfer *t, uint32_t at_least) noexcept nogil:
+cdef inline int sink_submit(Errands *errands, Transfer *t, uint32_t at_least) noexcept nogil:
     """The buffer being filled is to be written, once `at_least` buffers are full."""
     cdef Sink *sink = t.sink
     cdef Buffer *buffer = sink.filling
@@ -58,7 +58,7 @@ cdef inline int sink_submit(Worker *w, Transfer *t, uint32_t at_least) noexcept 
     sink.full_end = buffer
     sink.buffers += 1
     sink.waiting += 1
-    return sink_write(w, t, at_least)
+    return sink_write(errands, t, at_least)
 
 
 cdef inline int sink_buffer(Sink *sink) noexcept nogil:
@@ -80,7 +80,7 @@ cdef inline int sink_buffer(Sink *sink) noexcept nogil:
     return SINK_OK
 
 
-cdef inline int sink_deliver(Worker *w, Transfer *t, const uint8_t *payload, uint32_t size) noexcept nogil:
+cdef inline int sink_deliver(Errands *errands, Transfer *t, const uint8_t *payload, uint32_t size) noexcept nogil:
     """The next `size` bytes of the file."""
     cdef Sink *sink = t.sink
     cdef uint64_t total = sink.received_bytes + size
@@ -103,7 +103,7 @@ cdef inline int sink_deliver(Worker *w, Transfer *t, const uint8_t *payload, uin
         sink.received_bytes += part
         payload += part
         size -= part
-        if sink.filling.used == sink.filling.capacity and sink_submit(w, t, sink.gathered) != SINK_OK:
+        if sink.filling.used == sink.filling.capacity and sink_submit(errands, t, sink.gathered) != SINK_OK:
             return SINK_NO_MEMORY
     return SINK_OK
 

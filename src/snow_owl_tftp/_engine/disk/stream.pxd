@@ -8,14 +8,15 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, malloc, free
-from snow_owl_tftp._engine.net.batch cimport send_data
 from snow_owl_tftp._engine.base.data cimport Source, Transfer
 from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EINTR, EPOLLIN, EPOLLONESHOT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno, read)
-from snow_owl_tftp._engine.worker.send cimport (
-    note_sent, quantum_blocks, rest, run_later, train_length, use_socket_for)
-from snow_owl_tftp._engine.protocol.window cimport flight_offset, flight_restart_clocks, flight_send_end
-from snow_owl_tftp._engine.worker.loop cimport Q_NONE, STREAM_EVENT, Worker
+
+cdef extern from *:
+    """
+    #define STREAM_EVENT 0x100000000ULL   /* epoll data: the low half is a transfer's place */
+    """
+    const uint64_t STREAM_EVENT
 
 
 cdef inline Source *stream_new(int fd, uint32_t blksize_bytes, uint32_t windowsize) noexcept nogil:
@@ -59,13 +60,13 @@ cdef inline void stream_fill(Transfer *t) noexcept nogil:
             return
 
 
-cdef inline void stream_watch(Worker *w, Transfer *t) noexcept nogil:
+cdef inline void stream_watch(int epoll_fd, Transfer *t) noexcept nogil:
     """Once more readable, the pipe brings the transfer back."""
     cdef Source *source = t.recipe.source
     cdef epoll_event event
     event.events = EPOLLIN | EPOLLONESHOT
     event.data.u64 = STREAM_EVENT | <uint32_t>t.id
-    epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD if source.watched else EPOLL_CTL_ADD, source.fd, &event)
+    epoll_ctl(epoll_fd, EPOLL_CTL_MOD if source.watched else EPOLL_CTL_ADD, source.fd, &event)
     source.watched = 1                           # a failure (no memory) is caught by the timer, which pumps
 
 
@@ -73,42 +74,3 @@ cdef inline bint stream_idle(const Transfer *t) noexcept nogil:
     """Waiting for the pipe, not for the peer: nothing is in flight."""
     return (t.recipe.source != NULL and t.recipe.source.stream and not t.flight.opening
             and t.flight.sent_end == t.flight.window_base)
-
-
-cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
-    """pump() for a pipe: whole blocks as they come, the rest when the pipe has ended."""
-    cdef Source *source = t.recipe.source
-    cdef uint64_t offset, size, to_wrap
-    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
-    cdef int64_t end, whole
-    if stream_idle(t):
-        flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
-    stream_fill(t)
-    if t.doomed:
-        run_later(w, t)
-        return
-    end = flight_send_end(&t.flight)
-    while t.flight.next <= end:
-        if budget == 0:
-            run_later(w, t)
-            break
-        if not use_socket_for(w, t):
-            break
-        offset = flight_offset(&t.flight, t.flight.next)
-        whole = <int64_t>((source.size_bytes - offset) // blksize) if source.size_bytes > offset else 0
-        if whole == 0 and not source.ended:
-            stream_watch(w, t)
-            break
-        if whole == 0:
-            count = 1
-            size = source.size_bytes - offset
-        else:
-            to_wrap = (source.ring_bytes - offset % source.ring_bytes) // blksize
-            count = train_length(w, t, t.flight.next + whole - 1 if t.flight.next + whole - 1 < end else end)
-            count = count if count < to_wrap else <uint32_t>to_wrap
-            count = count if count < budget else budget
-            size = <uint64_t>count * blksize
-        send_data(&w.out, t, t.flight.next, count, source.map + offset % source.ring_bytes, size, True)
-        note_sent(w, t, count)
-        budget -= count
-    rest(w, t)

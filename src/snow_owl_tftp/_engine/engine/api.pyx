@@ -29,9 +29,9 @@ from snow_owl_tftp._engine.disk.store cimport (
     store_watch)
 from snow_owl_tftp._engine.disk.stream cimport stream_new
 from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
-from snow_owl_tftp._engine.worker.loop cimport (
-    Limits, MAX_GROUPS, Recipe, S_LISTENER, S_SHARED, S_TID, Worker, recipe_new, worker_add_socket, worker_free,
-    worker_init, worker_run)
+from snow_owl_tftp._engine.net.sockets cimport MAX_GROUPS, S_LISTENER, S_SHARED, S_TID, socket_add
+from snow_owl_tftp._engine.worker.loop cimport recipe_new, worker_free, worker_init, worker_run
+from snow_owl_tftp._engine.worker.state cimport Limits, Worker
 
 CONTRACT_VERSION = 2
 
@@ -320,7 +320,8 @@ cdef class Engine:
     def _add(self, int worker, int kind, int group, int fd, bint wildcard, bint wants_control):
         if self._running or not 0 <= worker < <int>self._count or not 0 <= group < MAX_GROUPS:
             raise ValueError("sockets are added before start, to an existing worker, in groups 0..63")
-        if worker_add_socket(&self._workers[worker], fd, kind, group, wildcard, wants_control) < 0:
+        if socket_add(&self._workers[worker].sockets, self._workers[worker].epoll_fd, fd, kind, group, wildcard,
+                      wants_control) < 0:
             raise OSError(ENOMEM, "the engine could not register a socket")
 
     def run(self):

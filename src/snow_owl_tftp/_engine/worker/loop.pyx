@@ -8,7 +8,7 @@
 # Every transfer that was started gets exactly one M_COMPLETION, also when the engine stops.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset, strlen
 from snow_owl_tftp._engine.net.batch cimport (
     Tuning, may_be_anothers, receive, receive_error, receive_free, receive_init, received_local, received_segment,
@@ -16,10 +16,10 @@ from snow_owl_tftp._engine.net.batch cimport (
 from snow_owl_tftp._engine.base.buffers cimport buffers_free
 from snow_owl_tftp._engine.memory.chain cimport chain_join, chain_leave, chain_oldest
 from snow_owl_tftp._engine.base.data cimport *
-from snow_owl_tftp._engine.disk.flows cimport flow_find, flow_keep, flows_forget
+from snow_owl_tftp._engine.disk.flows cimport flow_find, flow_keep, flows_forget, flows_free, flows_init
 from snow_owl_tftp._engine.includes.net cimport *
 from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_add32, so_load32, so_swap8, so_turn
-from snow_owl_tftp._engine.base.index cimport hash_bytes, index_free, index_init
+from snow_owl_tftp._engine.base.index cimport hash_bytes
 from snow_owl_tftp._engine.net.adaptive cimport (
     MODE_AT_ONCE, MODE_HOLD_NS, MODE_UNKNOWN, RATE_WINDOW_NS, linger_law_ns, smooth_rate)
 from snow_owl_tftp._engine.memory.remembered cimport (
@@ -36,46 +36,31 @@ from snow_owl_tftp._engine.worker.send cimport (
 from snow_owl_tftp._engine.disk.sink cimport (
     SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_free, sink_submit, sink_write, sink_written)
 from snow_owl_tftp._engine.protocol.seq cimport seq_block, seq_index_from
+from snow_owl_tftp._engine.base.clock cimport clock_ns
+from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
+from snow_owl_tftp._engine.base.peers cimport address_hash, network_hash, peer_equal, peer_hash, peer_same_host
+from snow_owl_tftp._engine.memory.clients cimport client_leave, client_of, clients_free, clients_init
+from snow_owl_tftp._engine.memory.guesses cimport (
+    Guesser, guessed_since, guesser_of, guesses_are_recent, guesses_free, guesses_init, guesses_note)
+from snow_owl_tftp._engine.memory.history cimport history_free, history_has, history_init, history_note
 from snow_owl_tftp._engine.memory.slab cimport (
-    add_by_local, add_by_request, add_by_tid, client_hash, client_leave, client_of, find_by_local, find_by_request,
-    find_by_tid, peer_equal, peer_hash, peer_same_host, remove_by_local, remove_by_request, remove_by_tid,
-    slot, transfer_by_id, transfer_new, transfer_slot_free)
+    add_by_local, add_by_request, add_by_tid, find_by_local, find_by_request, find_by_tid, remove_by_local,
+    remove_by_request, remove_by_tid, slab_free, slab_init, slab_places, transfer_at, transfer_by_id, transfer_free,
+    transfer_new)
+from snow_owl_tftp._engine.memory.strays cimport (
+    OF_ENDED, OF_STRANGER, strays_free, strays_init, strays_may_answer, strays_recall, strays_remember)
+from snow_owl_tftp._engine.net.sockets cimport (
+    Group, S_FREE, S_LISTENER, S_PRIVATE, S_SHARED, Socket, socket_add, socket_close, sockets_free, sockets_init)
+from snow_owl_tftp._engine.worker.state cimport *
 from snow_owl_tftp._engine.disk.store cimport recipe_release, source_is_changed, store_is_crowded, store_kick, store_use
-from snow_owl_tftp._engine.disk.stream cimport pump_stream, stream_idle
+from snow_owl_tftp._engine.disk.stream cimport STREAM_EVENT, stream_idle
+from snow_owl_tftp._engine.worker.piping cimport pump_stream
 from snow_owl_tftp._engine.memory.timers cimport (
     wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
 from snow_owl_tftp._engine.protocol.window cimport *
 
 cdef extern from "errno.h" nogil:
     int EDQUOT, EFBIG, ENOSPC, ETIMEDOUT
-
-cdef extern from * nogil:
-    """
-    #ifdef SNOW_OWL_DEBUG
-    #include <stdio.h>
-    #include <stdlib.h>
-    #define SO_INVARIANT(what) \\
-        do { if (!(what)) { fprintf(stderr, "invariant broken: %s\\n", #what); abort(); } } while (0)
-    #else
-    #define SO_INVARIANT(what) ((void)0)
-    #endif
-    """
-    void SO_INVARIANT(bint)
-
-cdef extern from *:
-    """
-    /* An entry of `ended`: hash << 32 | whose | second, the second being of 2^30 ns. */
-    #define ENDED_SECOND 0x3fffffffU
-    #define OF_ENDED 0x40000000U
-    #define OF_STRANGER 0x80000000U
-    """
-    const uint32_t ENDED_SECOND, OF_ENDED, OF_STRANGER
-
-cdef extern from *:
-    """
-    static const unsigned char so_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};   /* ::ffff:0:0/96 */
-    """
-    const uint8_t *MAPPED "so_mapped"
 
 cdef enum:
     OP_RRQ = 1                    # RFC 1350 section 5
@@ -87,7 +72,6 @@ cdef enum:
     RECEIVES_A_TURN = 8           # batches from one socket before the others have their turn
     ERRORS_A_TURN = 256           # and errors
     INBOX = 0x7fffffff            # epoll data of the inbox
-    STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most
     COPY_NS = 700000000           # how long a client is given to go on with the transfer whose request came again
     COPIES = 4096                 # at most so many wait for that
     TID_EPOCH_NS = 10000000000    # how long new transfers prefer the same TID sockets
@@ -95,19 +79,11 @@ cdef enum:
     TRANSFERS_A_TID = 25          # ... or one for so many transfers
     WRONG_GUESSES = 3             # of one address, before its requests are dropped ...
     KNOWN_WRONG_GUESSES = 30      # ... or so many, where its network has a history ...
-    GUESS_MEMORY_NS = 60000000000  # ... until none has come for so long
-    HISTORY_SECONDS = 3600        # how long it counts that a network's transfer ended well
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
     CROWD_LOOKS = 256             # at those that might give way, for one that begins
     EMPTYING_ANSWERS = 8          # how long all that was sent may take to be acknowledged, in usual answers
     CAPPED_NS = 16000000          # how soon it is looked again whether a network's share has grown
     TELL_REFUSALS_NS = 1000000000  # how often a worker says what it refused for one reason
-
-
-cdef uint64_t clock_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)           # cannot fail: the clock exists
-    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
 
 
 # --- life and death of a transfer ----------------------------------------------------------------------
@@ -139,7 +115,7 @@ cdef void count_half_open(Worker *w, Transfer *t) noexcept nogil:
     t.counted_half_open = 1
     w.counters.half_open_transfers += 1
     if t.client >= 0:
-        w.clients[t.client].half_open += 1
+        w.clients.entries[t.client].half_open += 1
 
 
 cdef void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
@@ -149,25 +125,25 @@ cdef void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
     t.counted_half_open = 0
     w.counters.half_open_transfers -= 1
     if t.client >= 0:
-        w.clients[t.client].half_open -= 1
+        w.clients.entries[t.client].half_open -= 1
     if t.may_give_way:
         t.may_give_way = 0
-        chain_leave(w, &w.unproven, t, AMONG_ALL)
+        chain_leave(&w.slab, &w.unproven, t, AMONG_ALL)
         if t.client >= 0:
-            chain_leave(w, &w.clients[t.client].unproven, t, AMONG_CLIENTS)
+            chain_leave(&w.slab, &w.clients.entries[t.client].unproven, t, AMONG_CLIENTS)
 
 
 cdef void let_give_way(Worker *w, Transfer *t) noexcept nogil:
     """It has begun: from now on it ends where a newcomer needs its place, until its peer answers."""
     t.may_give_way = 1
-    chain_join(w, &w.unproven, t, AMONG_ALL)
+    chain_join(&w.slab, &w.unproven, t, AMONG_ALL)
     if t.client >= 0:
-        chain_join(w, &w.clients[t.client].unproven, t, AMONG_CLIENTS)
+        chain_join(&w.slab, &w.clients.entries[t.client].unproven, t, AMONG_CLIENTS)
 
 
 cdef Transfer *shared_owner(Worker *w, const Local *local, const Peer *peer) noexcept nogil:
     """As private_owner, on a shared socket: the address that the datagram came to tells whose it is."""
-    cdef Transfer *t = find_by_local(w, local)
+    cdef Transfer *t = find_by_local(&w.slab, local)
     if t == NULL:
         return NULL
     if t.state == T_ASKING and peer_same_host(&t.peer, peer):
@@ -178,107 +154,44 @@ cdef Transfer *shared_owner(Worker *w, const Local *local, const Peer *peer) noe
 
 cdef void close_private(Worker *w, Transfer *t) noexcept nogil:
     """The socket of a transfer that we asked for goes with it."""
-    cdef Socket *s
-    if t.socket < 0 or w.sockets[t.socket].kind != S_PRIVATE:
+    if t.socket < 0 or w.sockets.entries[t.socket].kind != S_PRIVATE:
         return
     flush(w)                                     # what is still in the batch leaves from it
-    s = &w.sockets[t.socket]
-    close(s.fd)                                  # takes it out of epoll
-    s.kind = S_FREE
-    s.next_free = w.free_socket
-    w.free_socket = t.socket
+    socket_close(&w.sockets, t.socket)
     t.socket = -1
-
-
-cdef void remember(Worker *w, uint32_t hash, uint32_t whose) noexcept nogil:
-    """A TID pair whose packets are not answered with ERROR 5 for a while; the oldest of its set gives way."""
-    cdef uint64_t *entries = w.ended + (hash & (ENDED_SETS - 1)) * ENDED_WAYS
-    cdef uint32_t second = <uint32_t>(w.now_ns >> 30) & ENDED_SECOND, i, oldest = 0
-    for i in range(<uint32_t>ENDED_WAYS):
-        if <uint32_t>(entries[i] >> 32) == hash:
-            oldest = i
-            break
-        if (<uint32_t>entries[i] & ENDED_SECOND) < (<uint32_t>entries[oldest] & ENDED_SECOND):
-            oldest = i
-    entries[oldest] = <uint64_t>hash << 32 | whose | second
-
-
-cdef uint32_t recall(Worker *w, uint32_t hash) noexcept nogil:
-    """OF_ENDED, OF_STRANGER, or 0: nothing is known of this TID pair."""
-    cdef uint64_t *entries = w.ended + (hash & (ENDED_SETS - 1)) * ENDED_WAYS
-    cdef uint32_t i
-    for i in range(<uint32_t>ENDED_WAYS):
-        if <uint32_t>(entries[i] >> 32) == hash:
-            if (<uint32_t>(w.now_ns >> 30) - <uint32_t>entries[i] & ENDED_SECOND) < ENDED_SECONDS:
-                return <uint32_t>entries[i] & ~ENDED_SECOND
-            return 0
-    return 0
-
-
-cdef uint32_t network_hash(Worker *w, const Peer *peer) noexcept nogil:
-    """The hash of the peer's network, a /24 or a /56."""
-    cdef uint8_t address[16]
-    client_hash(w, peer, address)
-    if peer.address.family == AF_INET:
-        address[3] = 0
-    elif memcmp(address, MAPPED, 12) == 0:       # IPv4 on a dual-stack socket
-        address[15] = 0
-    else:
-        memset(address + 7, 0, 9)
-    return <uint32_t>hash_bytes(address, 16, w.secret)
-
-
-cdef uint64_t *network_history(Worker *w, const Peer *peer, uint32_t *hash) noexcept nogil:
-    """The entry where the history of the peer's network may stand."""
-    hash[0] = network_hash(w, peer)
-    return &w.history[hash[0] & (HISTORY - 1)]
-
-
-cdef void note_history(Worker *w, const Peer *peer) noexcept nogil:
-    """A transfer with a peer of this network ended well."""
-    cdef uint32_t hash
-    cdef uint64_t *entry = network_history(w, peer, &hash)
-    entry[0] = <uint64_t>hash << 32 | <uint32_t>(w.now_ns // 1000000000 + 1)
-
-
-cdef bint has_history(Worker *w, const Peer *peer) noexcept nogil:
-    cdef uint32_t hash
-    cdef uint64_t *entry = network_history(w, peer, &hash)
-    return (<uint32_t>(entry[0] >> 32) == hash and <uint32_t>entry[0] != 0
-            and <uint32_t>(w.now_ns // 1000000000 + 1) - <uint32_t>entry[0] < HISTORY_SECONDS)
 
 
 cdef void begin_dally(Worker *w, Transfer *t) noexcept nogil:
     """Its file is stored and its last ACK sent: that this ACK may be repeated is no transfer, and uses up no limit."""
     t.state = T_DALLY
-    note_history(w, &t.peer)
+    history_note(&w.history, &t.peer, w.now_ns)
     w.counters.live_transfers -= 1
     w.counters.dallying_transfers += 1
-    client_leave(w, t.client)
+    client_leave(&w.clients, t.client)
     t.client = -1
-    chain_join(w, &w.dallying, t, AMONG_ALL)
+    chain_join(&w.slab, &w.dallying, t, AMONG_ALL)
 
 
 cdef void end_dally(Worker *w, Transfer *t) noexcept nogil:
-    chain_leave(w, &w.dallying, t, AMONG_ALL)
+    chain_leave(&w.slab, &w.dallying, t, AMONG_ALL)
     w.counters.dallying_transfers -= 1
 
 
 cdef void part_rivals(Worker *w, Transfer *t) noexcept nogil:
     """One of two transfers of the same request ends: the other one is wanted, if it was not sure."""
-    cdef Transfer *other = transfer_by_id(w, t.rival)
+    cdef Transfer *other = transfer_by_id(&w.slab, t.rival)
     t.rival = 0
     if other == NULL:
         return
     other.rival = 0
     if other.superseded == SUPERSEDED_PERHAPS:
         other.superseded = SUPERSEDED_NOT
-        add_by_request(w, other, other.hash_request)   # no memory: a copy of its request counts as a new one
+        add_by_request(&w.slab, other, other.hash_request)   # no memory: a copy of its request counts as a new one
 
 
 cdef void prefer(Worker *w, Transfer *t) noexcept nogil:
     """The client has gone on with `t`: its other transfer of the same request is over."""
-    cdef Transfer *other = transfer_by_id(w, t.rival)
+    cdef Transfer *other = transfer_by_id(&w.slab, t.rival)
     if other == NULL:
         t.rival = 0
     elif other.state == T_REQUESTED:
@@ -291,19 +204,19 @@ cdef void prefer(Worker *w, Transfer *t) noexcept nogil:
 cdef void forget(Worker *w, Transfer *t) noexcept nogil:
     """Every index, timer and count forgets the transfer."""
     if t.in_tids and t.flight.proven:
-        remember(w, t.hash_tid, OF_ENDED)        # a late echo of it is no stranger's; of who never spoke there is none
+        strays_remember(&w.strays, w.now_ns, t.hash_tid, OF_ENDED)        # a late echo of it is no stranger's; of who never spoke there is none
     if t.rival:
         part_rivals(w, t)
     uncount_half_open(w, t)
-    remove_by_request(w, t)
-    remove_by_tid(w, t)
-    remove_by_local(w, t)
+    remove_by_request(&w.slab, t)
+    remove_by_tid(&w.slab, t)
+    remove_by_local(&w.slab, t)
     wheel_remove(&w.wheel, t)
     close_private(w, t)
     if t.state == T_DALLY:
         end_dally(w, t)
     else:
-        client_leave(w, t.client)
+        client_leave(&w.clients, t.client)
         t.client = -1
         w.counters.live_transfers -= 1
 
@@ -315,14 +228,14 @@ cdef void release(Worker *w, Transfer *t) noexcept nogil:
 
 
 cdef void free_slot(Worker *w, Transfer *t) noexcept nogil:
-    recipe_release(w.store, t.recipe, t.farewell, w.outbox)
+    recipe_release(w.errands.store, t.recipe, t.farewell, w.outbox)
     t.recipe = NULL
     t.farewell = NULL
     sink_free(t.sink)
     t.sink = NULL
     t.state = T_FREE
     if t.queued == Q_NONE:
-        transfer_slot_free(w, t)                 # else the queue does when it comes to it
+        transfer_free(&w.slab, t)                 # else the queue does when it comes to it
 
 
 cdef Message *verdict(Transfer *t, int outcome, int error, const uint8_t *text, uint32_t size) noexcept nogil:
@@ -358,14 +271,14 @@ cdef void keep_memory(Worker *w, Transfer *t) noexcept nogil:
     cdef int what
     flight_remember(&t.flight, &patience)
     t.kept = patience.loses
-    what = memory_keep(w.memory, client_hash(w, &t.peer, address), w.now_ns, &patience)
+    what = memory_keep(w.memory, address_hash(&t.peer, w.secret, address), w.now_ns, &patience)
     w.counters.memory_learned += what == MEMORY_LEARNED
     w.counters.memory_replaced += what == MEMORY_REPLACED
 
 
 cdef void recall_memory(Worker *w, const Peer *peer, Patience *patience) noexcept nogil:
     cdef uint8_t address[16]
-    w.counters.memory_used += memory_recall(w.memory, client_hash(w, peer, address), w.now_ns, patience)
+    w.counters.memory_used += memory_recall(w.memory, address_hash(peer, w.secret, address), w.now_ns, patience)
 
 
 cdef void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
@@ -472,18 +385,18 @@ cdef void fail_source(Worker *w, Transfer *t) noexcept nogil:
 
 cdef int32_t reply_socket(Worker *w, int32_t group) noexcept nogil:
     """Where an ERROR to a request leaves from: any TID, or the listener in single-port mode."""
-    cdef Group *g = &w.groups[group]
+    cdef Group *g = &w.sockets.groups[group]
     return g.first_tid if g.tid_count else g.listener
 
 
 cdef uint32_t random_below(Worker *w, uint32_t limit) noexcept nogil:
     """0 .. limit - 1 (limit at most 256), which nobody outside can foretell from those before."""
-    if w.random_left == 0:
-        if getrandom(w.random, RANDOM_BYTES, GRND_NONBLOCK) != RANDOM_BYTES:
+    if w.random.left == 0:
+        if getrandom(w.random.bytes, RANDOM_BYTES, GRND_NONBLOCK) != RANDOM_BYTES:
             return <uint32_t>(hash_bytes(<uint8_t *>&w.now_ns, 8, w.secret) % limit)   # early in the boot
-        w.random_left = RANDOM_BYTES
-    w.random_left -= 1
-    return w.random[w.random_left] % limit
+        w.random.left = RANDOM_BYTES
+    w.random.left -= 1
+    return w.random.bytes[w.random.left] % limit
 
 
 cdef uint32_t tid_spread(Worker *w, const Group *g) noexcept nogil:
@@ -493,7 +406,7 @@ cdef uint32_t tid_spread(Worker *w, const Group *g) noexcept nogil:
     there is nothing to batch, and for a while after a wrong guess.  Otherwise so few that each has many datagrams.
     """
     cdef uint64_t spread = w.counters.live_transfers // TRANSFERS_A_TID
-    if w.counters.live_transfers <= 1 or (w.guessed_ns and w.now_ns - w.guessed_ns < GUESS_MEMORY_NS):
+    if w.counters.live_transfers <= 1 or guesses_are_recent(&w.guesses, w.now_ns):
         return <uint32_t>g.tid_count
     if spread < LEAST_TIDS:
         spread = LEAST_TIDS
@@ -519,7 +432,7 @@ cdef int32_t choose_socket(Worker *w, Transfer *t, uint32_t of_peer, int32_t gro
     those that are in use, which change every ten seconds: a TID that is learned by a transfer of one's own is no
     proof of another's address.
     """
-    cdef Group *g = &w.groups[group]
+    cdef Group *g = &w.sockets.groups[group]
     cdef uint8_t *last = &w.tid_history[of_peer & (TID_HISTORY - 1)]
     cdef uint32_t spread, first, offset, i, at
     cdef const Peer *peer = &t.peer
@@ -532,7 +445,7 @@ cdef int32_t choose_socket(Worker *w, Transfer *t, uint32_t of_peer, int32_t gro
     for i in range(<uint32_t>g.tid_count):
         # Those in use first, from a random one on; the others when the peer has a transfer on each of these.
         at = (first + (offset + i) % spread if i < spread else first + i) % <uint32_t>g.tid_count
-        if (at + 1 != last[0] or g.tid_count == 1) and find_by_tid(w, peer, of_peer, g.first_tid + <int32_t>at) == NULL:
+        if (at + 1 != last[0] or g.tid_count == 1) and find_by_tid(&w.slab, peer, of_peer, g.first_tid + <int32_t>at) == NULL:
             t.tid_bits = tid_bits(spread, last[0] != 0)
             last[0] = <uint8_t>(at + 1)
             return g.first_tid + <int32_t>at
@@ -541,42 +454,16 @@ cdef int32_t choose_socket(Worker *w, Transfer *t, uint32_t of_peer, int32_t gro
 
 cdef void note_guess(Worker *w, const Peer *peer) noexcept nogil:
     """A TID was guessed wrongly in the name of this address."""
-    cdef uint8_t address[16]
-    cdef uint32_t hash = client_hash(w, peer, address)
-    cdef Guesser *guesser = &w.guessers[hash & (GUESSES - 1)]
-    w.guessed_ns = w.now_ns
+    guesses_note(&w.guesses, peer, w.now_ns)
     if w.limits.network_bytes:
-        network_on_forgery(network_entry(w, network_hash(w, peer)))
-    if guesser.hash != hash or w.now_ns - guesser.last_ns >= GUESS_MEMORY_NS:
-        guesser.hash = hash                      # of two that share an entry the later one counts
-        guesser.count = 0
-    guesser.count += 1
-    guesser.last_ns = w.now_ns
-
-
-cdef Guesser *guesser_of(Worker *w, const Peer *peer) noexcept nogil:
-    """What is known of guesses in the name of this address; NULL: none for long."""
-    cdef uint8_t address[16]
-    cdef uint32_t hash
-    cdef Guesser *guesser
-    if w.guessed_ns == 0 or w.now_ns - w.guessed_ns >= GUESS_MEMORY_NS:
-        return NULL
-    hash = client_hash(w, peer, address)
-    guesser = &w.guessers[hash & (GUESSES - 1)]
-    return guesser if guesser.hash == hash and w.now_ns - guesser.last_ns < GUESS_MEMORY_NS else NULL
+        network_on_forgery(network_entry(w, network_hash(peer, w.secret)))
 
 
 cdef bint has_guessed_often(Worker *w, const Peer *peer) noexcept nogil:
-    cdef Guesser *guesser = guesser_of(w, peer)
+    cdef Guesser *guesser = guesser_of(&w.guesses, peer, w.now_ns)
     # More for a network of our own clients: whoever forges their addresses must not lock them out that easily.
     return (guesser != NULL and guesser.count >= WRONG_GUESSES
-            and (guesser.count >= KNOWN_WRONG_GUESSES or not has_history(w, peer)))
-
-
-cdef uint64_t guessed_since(Worker *w, const Peer *peer) noexcept nogil:
-    """When the last wrong guess in the name of this address came; 0: none for long."""
-    cdef Guesser *guesser = guesser_of(w, peer)
-    return guesser.last_ns if guesser != NULL else 0
+            and (guesser.count >= KNOWN_WRONG_GUESSES or not history_has(&w.history, peer, w.now_ns)))
 
 
 cdef void give_way(Worker *w, Transfer *t) noexcept nogil:
@@ -591,7 +478,7 @@ cdef bint gives_way(Worker *w, const Chain *unproven) noexcept nogil:
     One that Python is deciding never gives way: its answer is on its way, and `max_pending_requests` bounds how many
     there are.
     """
-    cdef Transfer *t = chain_oldest(w, unproven)
+    cdef Transfer *t = chain_oldest(&w.slab, unproven)
     if t == NULL:
         return False
     give_way(w, t)
@@ -604,10 +491,10 @@ cdef void leave_descriptors(Worker *w) noexcept nogil:
     Only who is alone with a file, since nothing is gained by the others; of the oldest, which such a flood consists of.
     One for each that comes: the file is in use until Python has taken its Completion.
     """
-    cdef uint32_t link = w.unproven.oldest if store_is_crowded(w.store) else 0, looks = CROWD_LOOKS
+    cdef uint32_t link = w.unproven.oldest if store_is_crowded(w.errands.store) else 0, looks = CROWD_LOOKS
     cdef Transfer *t
     while link and looks:
-        t = slot(w, link - 1)
+        t = transfer_at(&w.slab, link - 1)
         if t.recipe.source != NULL and so_load32(&t.recipe.source.users) == 1:
             give_way(w, t)
             return
@@ -625,11 +512,11 @@ cdef int over_limit(Worker *w, const Peer *peer, int32_t client) noexcept nogil:
         return REFUSED_PENDING
     if has_guessed_often(w, peer):
         return REFUSED_GUESSES
-    if (client >= 0 and w.clients[client].live > w.limits.transfers_per_client
-            and not gives_way(w, &w.clients[client].unproven)):
+    if (client >= 0 and w.clients.entries[client].live > w.limits.transfers_per_client
+            and not gives_way(w, &w.clients.entries[client].unproven)):
         return REFUSED_CLIENT_TRANSFERS
-    if (client >= 0 and w.clients[client].half_open >= w.limits.half_open_per_client
-            and not gives_way(w, &w.clients[client].unproven)):
+    if (client >= 0 and w.clients.entries[client].half_open >= w.limits.half_open_per_client
+            and not gives_way(w, &w.clients.entries[client].unproven)):
         return REFUSED_CLIENT_HALF_OPEN
     # The Completion of one that gives way is undelivered then: COMPLETIONS_BEHIND bounds how many there are.
     if w.counters.live_transfers + undelivered >= w.limits.transfers and not gives_way(w, &w.unproven):
@@ -657,10 +544,10 @@ cdef void refuse_busy(Worker *w, int32_t group, const Peer *peer, const Local *l
     """The client is told now; whoever runs the server is told by tell_refusals()."""
     w.counters.requests_refused_busy += 1
     (&w.counters.refused_transfers)[reason] += 1
-    if w.refusals[reason].count == 0:
-        w.untold += 1
-    w.refusals[reason].count += 1
-    w.refusals[reason].last = peer[0]
+    if w.refusals.by_reason[reason].count == 0:
+        w.refusals.untold += 1
+    w.refusals.by_reason[reason].count += 1
+    w.refusals.by_reason[reason].last = peer[0]
     if reason == REFUSED_GUESSES:
         return                                   # whoever has this address has hardly asked
     send_error(w, reply_socket(w, group), peer, local, 0, refusal_text(reason))
@@ -672,7 +559,7 @@ cdef void tell_refusals(Worker *w, bint now) noexcept nogil:
     cdef Refusal *refusal
     cdef int reason
     for reason in range(REFUSALS):
-        refusal = &w.refusals[reason]
+        refusal = &w.refusals.by_reason[reason]
         if refusal.count == 0 or (w.now_ns - refusal.told_ns < TELL_REFUSALS_NS and not now):
             continue
         m = message_new(M_REFUSED, 0, NULL, 0)
@@ -684,27 +571,27 @@ cdef void tell_refusals(Worker *w, bint now) noexcept nogil:
         m.peer = refusal.last
         refusal.count = 0
         refusal.told_ns = w.now_ns
-        w.untold -= 1
+        w.refusals.untold -= 1
         queue_push(w.outbox, m)
 
 
 cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local *local, uint32_t of_peer,
                      uint64_t hash) noexcept nogil:
     """A slot for a new request, counted as half-open; NULL when it was refused or dropped."""
-    cdef int32_t client = client_of(w, peer), group = w.sockets[listener].group
+    cdef int32_t client = client_of(&w.clients, peer), group = w.sockets.entries[listener].group
     cdef Transfer *t = NULL
     cdef int reason
     if client >= 0:
-        w.clients[client].live += 1              # first: its entry must not go with one that gives way
+        w.clients.entries[client].live += 1              # first: its entry must not go with one that gives way
     reason = over_limit(w, peer, client)
     if reason < 0:
-        t = chain_oldest(w, &w.dallying)
+        t = chain_oldest(&w.slab, &w.dallying)
         if t != NULL and w.counters.live_transfers + w.counters.dallying_transfers >= w.limits.transfers:
             release(w, t)                        # its ACK was hardly lost, and here is somebody who needs the place
-        t = transfer_new(w)
+        t = transfer_new(&w.slab)
         reason = REFUSED_MEMORY
     if t == NULL:
-        client_leave(w, client)
+        client_leave(&w.clients, client)
         refuse_busy(w, group, peer, local, reason)
         return NULL
     t.state = T_REQUESTED
@@ -718,7 +605,7 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
     t.group = group                          # until it begins: which address was asked
     w.counters.live_transfers += 1
     count_half_open(w, t)
-    if add_by_request(w, t, of_peer) < 0:
+    if add_by_request(&w.slab, t, of_peer) < 0:
         w.counters.requests_dropped += 1
         release(w, t)
         return NULL
@@ -728,7 +615,7 @@ cdef Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local 
 cdef bint is_repeated(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size, const Peer *peer,
                       const Local *local, uint32_t of_peer, uint64_t hash) noexcept nogil:
     """A request from a TID that we know: the same one again, or the sign that the peer has moved on."""
-    cdef Transfer *t = find_by_request(w, peer, of_peer)
+    cdef Transfer *t = find_by_request(&w.slab, peer, of_peer)
     if t == NULL:
         return False
     if t.request_hash != hash:
@@ -764,7 +651,7 @@ cdef void supersede(Worker *w, Transfer *t, int32_t listener, int how) noexcept 
         # A TID carries one transfer at a time.  The ACK of the last block may still be under way, so the
         # old transfer may end well, but it never speaks again by itself: a boot ROM that waits for its
         # next file takes whatever comes first for the answer.
-        remove_by_request(w, t)
+        remove_by_request(&w.slab, t)
         t.superseded = how
         if t.flight.deadline_ns > w.now_ns + w.retransmit.ceiling_ns:
             # A negotiated timeout may be 255 s, and who does not speak has nothing to wait for so long.
@@ -782,7 +669,7 @@ cdef void supersede(Worker *w, Transfer *t, int32_t listener, int how) noexcept 
 cdef void put_copy_aside(Worker *w, Transfer *t, int32_t listener, const uint8_t *bytes, uint32_t size,
                          const Local *local) noexcept nogil:
     cdef Message *m
-    if t.has_copy or w.copy_count >= COPIES:
+    if t.has_copy or w.aside.count >= COPIES:
         return
     m = message_new(M_REQUEST, t.id, bytes, size)
     if m == NULL:
@@ -793,19 +680,19 @@ cdef void put_copy_aside(Worker *w, Transfer *t, int32_t listener, const uint8_t
     m.started_ns = w.now_ns
     m.next = NULL
     t.has_copy = 1
-    if w.copies == NULL:
-        w.copies = m
+    if w.aside.oldest == NULL:
+        w.aside.oldest = m
     else:
-        w.copies_end.next = m
-    w.copies_end = m
-    w.copy_count += 1
+        w.aside.newest.next = m
+    w.aside.newest = m
+    w.aside.count += 1
 
 
 cdef void forget_copy(Worker *w) noexcept nogil:
     """The oldest."""
-    cdef Message *m = w.copies
-    w.copies = m.next
-    w.copy_count -= 1
+    cdef Message *m = w.aside.oldest
+    w.aside.oldest = m.next
+    w.aside.count -= 1
     free(m)
 
 
@@ -813,9 +700,9 @@ cdef void judge_copies(Worker *w) noexcept nogil:
     """Those whose time is over: has the client gone on with its transfer since?"""
     cdef Message *m
     cdef Transfer *t
-    while w.copies != NULL and w.now_ns - w.copies.started_ns >= COPY_NS:
-        m = w.copies
-        t = transfer_by_id(w, m.id)
+    while w.aside.oldest != NULL and w.now_ns - w.aside.oldest.started_ns >= COPY_NS:
+        m = w.aside.oldest
+        t = transfer_by_id(&w.slab, m.id)
         if t != NULL:
             t.has_copy = 0
             if t.state == T_ACTIVE and not t.superseded and t.flight.progress_ns <= m.started_ns and not w.draining:
@@ -832,12 +719,12 @@ cdef void ask_again(Worker *w, Transfer *elder, int32_t listener, const uint8_t 
     supersede(w, elder, listener, SUPERSEDED_PERHAPS)
     t = take_request(w, listener, bytes, size, peer, local, peer_hash(peer, w.secret),
                      request_hash(w, listener, bytes, size))
-    elder = transfer_by_id(w, id)
+    elder = transfer_by_id(&w.slab, id)
     if elder == NULL:
         return
     if t == NULL:
         elder.superseded = SUPERSEDED_NOT        # refused by a limit
-        add_by_request(w, elder, elder.hash_request)
+        add_by_request(&w.slab, elder, elder.hash_request)
     else:
         t.rival = id
         elder.rival = t.id
@@ -883,31 +770,31 @@ cdef void on_request(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t
 
 
 cdef uint64_t request_hash(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size) noexcept nogil:
-    return hash_bytes(bytes, size, w.secret) + <uint32_t>w.sockets[listener].group
+    return hash_bytes(bytes, size, w.secret) + <uint32_t>w.sockets.entries[listener].group
 
 
 cdef Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size, const Peer *peer,
                             const Local *local, uint32_t of_peer, uint64_t hash) noexcept nogil:
     """Begun by a flow, or with Python; NULL when it was refused or dropped."""
-    cdef int32_t group = w.sockets[listener].group
+    cdef int32_t group = w.sockets.entries[listener].group
     cdef Recipe *recipe = NULL
     cdef Transfer *t
     cdef Message *m
     cdef uint64_t id
     if w.tuning.flows:
-        recipe = flow_find(w, bytes, size, <uint32_t>hash, group)
+        recipe = flow_find(&w.flows, bytes, size, <uint32_t>hash, group)
     t = admit(w, listener, peer, local, of_peer, hash)
     if t == NULL:
         return NULL
     if recipe != NULL:
         t.farewell = message_new(M_COMPLETION, t.id, NULL, 0)
-    if t.farewell != NULL and store_use(w.store, recipe.source):   # it may have been closed just now
+    if t.farewell != NULL and store_use(w.errands.store, recipe.source):   # it may have been closed just now
         w.counters.flow_hits += 1
         so_add32(&recipe.refs, 1)
         t.flow_hit = 1
         id = t.id
         begin(w, t, recipe, NULL)
-        return transfer_by_id(w, id)
+        return transfer_by_id(&w.slab, id)
     m = message_new(M_REQUEST, t.id, bytes, size)
     if m == NULL:
         w.counters.requests_dropped += 1
@@ -953,7 +840,7 @@ cdef void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nog
     t.flight.rollover = recipe.rollover
     doubt(w, t)
     t.socket = choose_socket(w, t, of_peer, group)
-    if t.socket < 0 or add_by_tid(w, t, of_peer) < 0:
+    if t.socket < 0 or add_by_tid(&w.slab, t, of_peer) < 0:
         send_error(w, reply_socket(w, group), &t.peer, &t.local, 0, b"too many transfers from your port")
         end(w, t, OUT_ABORTED, 0, b"too many transfers from one port", 32)
         return
@@ -975,7 +862,7 @@ cdef void doubt(Worker *w, Transfer *t) noexcept nogil:
     cdef Network *n
     if not w.limits.network_bytes:
         return
-    t.hash_network = network_hash(w, &t.peer)
+    t.hash_network = network_hash(&t.peer, w.secret)
     n = network_find(w.networks, t.hash_network, w.now_ns)
     t.doubted = t.flight.role == SENDER and (n == NULL or not n.is_proven)
 
@@ -1117,7 +1004,7 @@ cdef void end_guessed(Worker *w, const Peer *peer) noexcept nogil:
     The peer itself would have answered where it was spoken to; so somebody else asked in its name, and guesses.  Its
     transfer ends without a word: if it was the peer after all, it asks again.
     """
-    cdef Transfer *t = find_by_request(w, peer, peer_hash(peer, w.secret))
+    cdef Transfer *t = find_by_request(&w.slab, peer, peer_hash(peer, w.secret))
     if t == NULL:
         return
     if t.state == T_REQUESTED:
@@ -1134,7 +1021,7 @@ cdef void end_guessed(Worker *w, const Peer *peer) noexcept nogil:
 cdef void reject_stray(Worker *w, int32_t socket, const Peer *peer, const Local *local, uint8_t opcode,
                        uint32_t hash) noexcept nogil:
     """ERROR 5 to a stranger: never to an ERROR, never to an echo, once, and not many a second."""
-    cdef uint32_t known = recall(w, hash)
+    cdef uint32_t known = strays_recall(&w.strays, w.now_ns, hash)
     w.counters.strays += 1
     if known == OF_ENDED:
         return
@@ -1143,14 +1030,10 @@ cdef void reject_stray(Worker *w, int32_t socket, const Peer *peer, const Local 
         end_guessed(w, peer)
     if (opcode != OP_DATA and opcode != OP_ACK and opcode != OP_OACK) or known == OF_STRANGER:
         return
-    if w.now_ns - w.stray_refill_ns >= 1000000000:
-        w.stray_refill_ns = w.now_ns
-        w.stray_tokens = STRAYS_PER_SECOND
-    if w.stray_tokens == 0:
+    if not strays_may_answer(&w.strays, w.now_ns):
         return
-    w.stray_tokens -= 1
     w.counters.strays_answered += 1
-    remember(w, hash, OF_STRANGER)
+    strays_remember(&w.strays, w.now_ns, hash, OF_STRANGER)
     send_error(w, socket, peer, local, 5, b"unknown transfer ID")
 
 
@@ -1162,7 +1045,7 @@ cdef bint may_be_guessed(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     """
     if t.superseded and block != seq_block(t.flight.last, t.flight.rollover):
         end_guessed(w, &t.peer)
-    elif not w.guessed_ns or guessed_since(w, &t.peer) < t.started_ns:
+    elif not w.guesses.last_ns or guessed_since(&w.guesses, &t.peer, w.now_ns) < t.started_ns:
         return False
     end(w, t, OUT_ABORTED, 0, b"an answer came to another TID", 29)
     return True
@@ -1201,7 +1084,7 @@ cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
         else:
             judge_answer(w, t, False, w.now_ns - progress_ns)   # which was when it was sent, in a trial
     if act & ACT_DONE:
-        note_history(w, &t.peer)
+        history_note(&w.history, &t.peer, w.now_ns)
         end(w, t, OUT_OK, 0, NULL, 0)
     elif act & ACT_SEND:
         if not t.doubted or not try_answer(w, t, act & ACT_GAP):
@@ -1249,7 +1132,7 @@ cdef void flush_sink(Worker *w, Transfer *t) noexcept nogil:
         else:
             end(w, t, OUT_OK, 0, NULL, 0)
         return
-    if sink_submit(w, t, 1) != SINK_OK or sink_write(w, t, 1) != SINK_OK:
+    if sink_submit(&w.errands, t, 1) != SINK_OK or sink_write(&w.errands, t, 1) != SINK_OK:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
         return
     owe_verdict(w, t, T_FLUSHING)
@@ -1289,7 +1172,7 @@ cdef void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *payload
         if t.sink.fd < 0 and not t.sink.asked and ask_for_sink(w, t) < 0:
             fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
             return
-        result = sink_deliver(w, t, payload, size)
+        result = sink_deliver(&w.errands, t, payload, size)
         if result == SINK_DIFFERS:
             fail(w, t, OUT_CHANGED, 0, 0, b"content differs")
             return
@@ -1367,7 +1250,7 @@ cdef void on_packet(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t size)
 cdef Transfer *private_owner(Worker *w, Socket *s, const Peer *peer) noexcept nogil:
     """The transfer of a private socket, when `peer` may speak to it: RFC 1350 section 4 fixes the TID
     with the first answer; another address than the one that was asked is a stranger."""
-    cdef Transfer *t = transfer_by_id(w, s.owner)
+    cdef Transfer *t = transfer_by_id(&w.slab, s.owner)
     if t == NULL:
         return NULL
     if t.state == T_ASKING and peer_same_host(&t.peer, peer):
@@ -1378,7 +1261,7 @@ cdef Transfer *private_owner(Worker *w, Socket *s, const Peer *peer) noexcept no
 
 cdef void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, uint32_t size, const Peer *peer,
                       const Local *local) noexcept nogil:
-    cdef Socket *s = &w.sockets[socket]
+    cdef Socket *s = &w.sockets.entries[socket]
     cdef uint32_t of_peer
     cdef Transfer *t
     if s.kind == S_PRIVATE:
@@ -1389,12 +1272,12 @@ cdef void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, uint32_t 
         if t == NULL:
             return                               # an echo of a transfer that is over
         of_peer = 0
-    elif s.kind == S_LISTENER and (w.groups[s.group].tid_count or size < 2 or bytes[1] <= OP_WRQ):
+    elif s.kind == S_LISTENER and (w.sockets.groups[s.group].tid_count or size < 2 or bytes[1] <= OP_WRQ):
         on_request(w, socket, bytes, size, peer, local)
         return
     else:
         of_peer = peer_hash(peer, w.secret)
-        t = find_by_tid(w, peer, of_peer, socket)
+        t = find_by_tid(&w.slab, peer, of_peer, socket)
     if t != NULL:
         on_packet(w, t, bytes, size)
     elif s.kind == S_LISTENER:
@@ -1407,7 +1290,7 @@ cdef void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, uint32_t 
 
 cdef void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
     """One received message: a datagram, or several joined by UDP_GRO."""
-    cdef Socket *s = &w.sockets[socket]
+    cdef Socket *s = &w.sockets.entries[socket]
     cdef uint8_t *bytes = w.received.buffers + <size_t>i * w.received.stride_bytes
     cdef uint32_t size = w.received.messages[i].msg_len, segment = 0, part
     cdef Local local
@@ -1428,7 +1311,7 @@ cdef void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
         on_datagram(w, socket, bytes, part, &w.received.peers[i], &local)
         bytes += part
         size -= part
-        if size == 0 or w.sockets[socket].kind == S_FREE:
+        if size == 0 or w.sockets.entries[socket].kind == S_FREE:
             return
         w.counters.datagrams_received += 1
 
@@ -1437,7 +1320,7 @@ cdef void drain_errors(Worker *w, int32_t socket) noexcept nogil:
     """What ICMP says of peers.  A peer whose host says that nobody has its port will never answer: it has vanished, or
     somebody forged its address and we are bothering a stranger.  Hosts and networks that cannot be reached may be back
     at the next repetition."""
-    cdef Socket *s = &w.sockets[socket]
+    cdef Socket *s = &w.sockets.entries[socket]
     cdef Transfer *t
     cdef Peer peer
     cdef int error, _round
@@ -1450,16 +1333,16 @@ cdef void drain_errors(Worker *w, int32_t socket) noexcept nogil:
         if error != ECONNREFUSED:
             continue
         if s.kind == S_PRIVATE:
-            t = transfer_by_id(w, s.owner)
+            t = transfer_by_id(&w.slab, s.owner)
             if t != NULL and not peer_equal(&t.peer, &peer):
                 t = NULL
         else:
-            t = find_by_tid(w, &peer, peer_hash(&peer, w.secret), socket)
+            t = find_by_tid(&w.slab, &peer, peer_hash(&peer, w.secret), socket)
         if t != NULL and (t.state == T_ACTIVE or t.state == T_ASKING or t.state == T_DALLY):
             end(w, t, OUT_UNREACHABLE, error, b"nobody has the peer's port", 26)
-            if w.sockets[socket].kind == S_FREE:
+            if w.sockets.entries[socket].kind == S_FREE:
                 return
-            s = &w.sockets[socket]               # what it was for is over, but the array may have moved
+            s = &w.sockets.entries[socket]               # what it was for is over, but the array may have moved
 
 
 cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
@@ -1467,11 +1350,11 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
     cdef int n, i, _round
     cdef uint32_t asked
     for _round in range(RECEIVES_A_TURN):
-        if w.sockets[socket].kind == S_FREE:
+        if w.sockets.entries[socket].kind == S_FREE:
             return
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
-        w.receives += 1
-        n = receive(&w.received, w.sockets[socket].fd, w.sockets[socket].wants_control, &w.tuning, &w.counters)
+        w.flows.round += 1
+        n = receive(&w.received, w.sockets.entries[socket].fd, w.sockets.entries[socket].wants_control, &w.tuning, &w.counters)
         if n == -EINTR or (n < 0 and may_be_anothers(-n)):
             continue                             # what is queued is still there
         if n <= 0:
@@ -1479,7 +1362,7 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
         for i in range(n):
             on_slot(w, socket, <uint32_t>i)
         if w.tuning.recvmmsg:
-            if w.final_count:
+            if w.finals.count:
                 flush_finals(w)
             flush(w)
             if <uint32_t>n < asked:
@@ -1490,7 +1373,7 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
 
 cdef void on_start(Worker *w, Message *m) noexcept nogil:
     """A plan for a request that is waiting.  The message stays with the transfer, for its Completion."""
-    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     if t == NULL or t.state != T_REQUESTED:
         # The client gave up or moved on: the plan ends before it began, with its one Completion.
         never_began(w, m, OUT_ABORTED, 0, b"the client sent another request", 31)
@@ -1499,7 +1382,7 @@ cdef void on_start(Worker *w, Message *m) noexcept nogil:
     t.farewell = m
     w.pending -= 1
     if m.flow_dir >= 0 and w.tuning.flows:
-        flow_keep(w, m.recipe, m.flow_dir, m.bytes, m.split, m.bytes + m.split, m.bytes_used - m.split,
+        flow_keep(&w.flows, m.recipe, m.flow_dir, m.bytes, m.split, m.bytes + m.split, m.bytes_used - m.split,
                   <uint32_t>t.request_hash, t.group, m.flow_ctime_ns)
     begin(w, t, m.recipe, m.sink)
 
@@ -1527,7 +1410,7 @@ cdef void never_began(Worker *w, Message *m, int outcome, int error, const uint8
 
 cdef void on_refuse(Worker *w, Message *m) noexcept nogil:
     """Python's ERROR to a request, or silence."""
-    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     if t == NULL or t.state != T_REQUESTED:
         return
     w.pending -= 1
@@ -1538,19 +1421,19 @@ cdef void on_refuse(Worker *w, Message *m) noexcept nogil:
 
 cdef void on_ask(Worker *w, Message *m) noexcept nogil:
     """A transfer of our own asking, on a socket of its own (m.socket: its descriptor)."""
-    cdef Transfer *t = transfer_new(w)
+    cdef Transfer *t = transfer_new(&w.slab)
     cdef int32_t socket
     cdef Patience patience
     if m.socket < 0:
-        socket = w.shared_socket
+        socket = w.sockets.shared
     else:
-        socket = worker_add_socket(w, m.socket, S_PRIVATE, -1, False, m.state)
+        socket = socket_add(&w.sockets, w.epoll_fd, m.socket, S_PRIVATE, -1, False, m.state)
     if t == NULL or socket < 0:
         # Without a slot there is no id: the client's own limit of transfers keeps this from happening.
         if m.socket >= 0:
             close(m.socket)
         if t != NULL:
-            transfer_slot_free(w, t)
+            transfer_free(&w.slab, t)
         m.id = 0
         never_began(w, m, OUT_LOCAL_IO_ERROR, ENOMEM, b"out of memory", 13)
         return
@@ -1563,11 +1446,11 @@ cdef void on_ask(Worker *w, Message *m) noexcept nogil:
     t.started_ns = w.now_ns
     w.counters.live_transfers += 1
     w.counters.transfers_started += 1
-    if w.sockets[socket].kind == S_PRIVATE:
-        w.sockets[socket].owner = t.id
+    if w.sockets.entries[socket].kind == S_PRIVATE:
+        w.sockets.entries[socket].owner = t.id
     else:
         t.local = m.local
-        add_by_local(w, t)                       # no memory: the transfer times out
+        add_by_local(&w.slab, t)                       # no memory: the transfer times out
     recall_memory(w, &t.peer, &patience)
     flight_init(&t.flight, &w.retransmit, &patience, m.recipe.role, 512, 1, final_block(m.recipe, 512), True, True,
                 m.recipe.fixed_ns, w.now_ns)
@@ -1577,16 +1460,16 @@ cdef void on_ask(Worker *w, Message *m) noexcept nogil:
 
 cdef void on_resume(Worker *w, Message *m) noexcept nogil:
     """Python has read the OACK: m.recipe carries what was granted (a reference of ours).  Takes the message along."""
-    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     cdef Recipe *granted = m.recipe
     if t == NULL or t.state != T_ANSWERED:
-        recipe_release(w.store, granted, m, w.outbox)
+        recipe_release(w.errands.store, granted, m, w.outbox)
         return
     granted.source = t.recipe.source             # moves over; the context is the same object on both
     t.recipe.source = NULL
     if m.payload_bytes and t.sink != NULL:
         t.sink.declared_bytes = m.payload_bytes - 1
-    recipe_release(w.store, t.recipe, m, w.outbox)
+    recipe_release(w.errands.store, t.recipe, m, w.outbox)
     t.recipe = granted
     resume(w, t, t.recipe.fixed_ns)
 
@@ -1615,7 +1498,7 @@ cdef bint awaits_sink(const Transfer *t) noexcept nogil:
 
 cdef void on_supply(Worker *w, Message *m) noexcept nogil:
     """The file is open: what has arrived can be written."""
-    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     if t == NULL or not awaits_sink(t):
         return
     t.sink.fd = m.socket
@@ -1629,7 +1512,7 @@ cdef void on_supply(Worker *w, Message *m) noexcept nogil:
 
 cdef void on_commit(Worker *w, Message *m) noexcept nogil:
     """The upload is durable and visible (m.error < 0), or could not be made so (the TFTP error code)."""
-    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     if t == NULL or (t.state != T_COMMITTING and not (m.error >= 0 and awaits_sink(t))):
         return
     if m.error >= 0:
@@ -1644,7 +1527,7 @@ cdef void on_commit(Worker *w, Message *m) noexcept nogil:
 
 
 cdef void on_abort(Worker *w, Message *m) noexcept nogil:
-    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     if t == NULL or t.state == T_REQUESTED:
         return
     m.bytes[m.bytes_used] = 0
@@ -1661,8 +1544,8 @@ cdef Transfer *asked_with(Worker *w, uint64_t context) noexcept nogil:
     """
     cdef uint32_t i
     cdef Transfer *t
-    for i in range(w.slab_chunks * <uint32_t>SLAB_CHUNK):
-        t = slot(w, i)
+    for i in range(slab_places(&w.slab)):
+        t = transfer_at(&w.slab, i)
         if T_ASKING <= t.state < T_ENDING and t.recipe != NULL and <uint64_t>t.recipe.context == context:
             return t
     return NULL
@@ -1696,8 +1579,8 @@ cdef void abort_all(Worker *w) noexcept nogil:
     """Every live transfer is told; those whose buffers are with the disk follow when they are back."""
     cdef uint32_t i
     cdef Transfer *t
-    for i in range(w.slab_chunks * <uint32_t>SLAB_CHUNK):
-        t = slot(w, i)
+    for i in range(slab_places(&w.slab)):
+        t = transfer_at(&w.slab, i)
         if t.state == T_FREE or t.state == T_ENDING or t.state == T_STUCK:
             continue
         if t.state == T_REQUESTED:
@@ -1711,7 +1594,7 @@ cdef void abort_all(Worker *w) noexcept nogil:
 
 cdef void on_written(Worker *w, Message *m) noexcept nogil:
     """Buffers came back from the disk."""
-    cdef Transfer *t = transfer_by_id(w, m.id)
+    cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     if t == NULL or t.sink == NULL:
         buffers_free(m.buffer)
         return
@@ -1731,7 +1614,7 @@ cdef void on_written(Worker *w, Message *m) noexcept nogil:
 
 cdef void write_on(Worker *w, Transfer *t) noexcept nogil:
     """The disk has done something, or the file is open: the next buffers, and what was held back meanwhile."""
-    if sink_write(w, t, 1 if t.state == T_FLUSHING else t.sink.gathered) != SINK_OK:
+    if sink_write(&w.errands, t, 1 if t.state == T_FLUSHING else t.sink.gathered) != SINK_OK:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
     elif t.state == T_FLUSHING:
         owe_verdict(w, t, T_FLUSHING)
@@ -1752,8 +1635,8 @@ cdef void end_all(Worker *w) noexcept nogil:
     """The last Completions: of transfers whose write hangs for ever.  Its buffers belong to the I/O thread."""
     cdef uint32_t i
     cdef Transfer *t
-    for i in range(w.slab_chunks * <uint32_t>SLAB_CHUNK):
-        t = slot(w, i)
+    for i in range(slab_places(&w.slab)):
+        t = transfer_at(&w.slab, i)
         if t.state == T_ENDING:
             complete(w, t, t.ending)
             release(w, t)
@@ -1776,7 +1659,7 @@ cdef void resume_list(Worker *w, Transfer *t) noexcept nogil:
         waited = t.queued == Q_WAITING
         t.queued = Q_NONE
         if t.state == T_FREE:
-            transfer_slot_free(w, t)
+            transfer_free(&w.slab, t)
         elif t.doomed:
             fail_source(w, t)
         elif t.state != T_ACTIVE:
@@ -1809,8 +1692,8 @@ cdef void look_again(Worker *w, Transfer *t) noexcept nogil:
 
 
 cdef void on_loaded(Worker *w) noexcept nogil:
-    cdef Transfer *t = w.waiting
-    w.waiting = NULL
+    cdef Transfer *t = w.waiters.for_chunk
+    w.waiters.for_chunk = NULL
     resume_list(w, t)
 
 
@@ -1846,14 +1729,14 @@ cdef void on_small_message(Worker *w, Message *m) noexcept nogil:
         on_ask_progress(w, m)
     elif m.kind == M_DRAIN:
         w.draining = 1
-        flows_forget(w)
+        flows_forget(&w.flows)
     elif m.kind == M_ABORT_ALL:
         w.draining = 1
         abort_all(w)
     elif m.kind == M_FORGET_FLOWS:
-        flows_forget(w)
+        flows_forget(&w.flows)
     elif m.kind == M_STOP:
-        flows_forget(w)
+        flows_forget(&w.flows)
         end_all(w)
         w.stopping = 1
 
@@ -1911,8 +1794,8 @@ cdef void on_due(Worker *w, Transfer *t) noexcept nogil:
     if t.superseded:
         on_due_superseded(w, t)
         return
-    if t.queued == Q_WAITING and w.owes_look:
-        w.owes_look = 0
+    if t.queued == Q_WAITING and w.errands.owes_look:
+        w.errands.owes_look = 0
         on_loaded(w)                             # there was no memory to ask for a chunk
         wheel_update(&w.wheel, t)
         return
@@ -1953,31 +1836,31 @@ cdef void run_timers(Worker *w) noexcept nogil:
 
 cdef void run_queue(Worker *w) noexcept nogil:
     """One quantum for every transfer that had more to send than its last turn allowed."""
-    cdef Transfer *t = w.run_head
-    w.run_head = NULL
-    w.run_tail = NULL
+    cdef Transfer *t = w.waiters.run_head
+    w.waiters.run_head = NULL
+    w.waiters.run_tail = NULL
     resume_list(w, t)
 
 
 cdef void on_writable(Worker *w, int32_t socket) noexcept nogil:
     cdef epoll_event event
-    cdef Transfer *t = w.blocked
+    cdef Transfer *t = w.waiters.for_socket
     event.events = EPOLLIN
     event.data.u64 = <uint64_t>socket
-    w.sockets[socket].awaits_writable = 0
-    epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.sockets[socket].fd, &event)   # cannot fail: it is registered
-    w.blocked = NULL
+    w.sockets.entries[socket].awaits_writable = 0
+    epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.sockets.entries[socket].fd, &event)   # cannot fail: it is registered
+    w.waiters.for_socket = NULL
     resume_list(w, t)                            # those of other sockets find out and wait again
 
 
 cdef int wait_ms(Worker *w) noexcept nogil:
     cdef uint64_t due
-    if w.run_head != NULL:
+    if w.waiters.run_head != NULL:
         return 0
     due = wheel_next_ns(&w.wheel)
-    if w.copies != NULL and w.copies.started_ns + COPY_NS < due:
-        due = w.copies.started_ns + COPY_NS
-    if w.untold and due > w.now_ns + TELL_REFUSALS_NS:
+    if w.aside.oldest != NULL and w.aside.oldest.started_ns + COPY_NS < due:
+        due = w.aside.oldest.started_ns + COPY_NS
+    if w.refusals.untold and due > w.now_ns + TELL_REFUSALS_NS:
         due = w.now_ns + TELL_REFUSALS_NS
     if due == <uint64_t>-1:
         return -1
@@ -1989,12 +1872,12 @@ cdef int wait_ms(Worker *w) noexcept nogil:
 
 cdef void measure_rate(Worker *w) noexcept nogil:
     """The arrival rate over the last milliseconds."""
-    cdef uint64_t elapsed = w.now_ns - w.rate_at_ns
+    cdef uint64_t elapsed = w.now_ns - w.lingering.rate_at_ns
     if elapsed < RATE_WINDOW_NS:
         return
-    w.rate_per_ns = smooth_rate(w.rate_per_ns, w.counters.datagrams_received - w.rate_seen, elapsed)
-    w.rate_seen = w.counters.datagrams_received
-    w.rate_at_ns = w.now_ns
+    w.lingering.rate_per_ns = smooth_rate(w.lingering.rate_per_ns, w.counters.datagrams_received - w.lingering.rate_seen, elapsed)
+    w.lingering.rate_seen = w.counters.datagrams_received
+    w.lingering.rate_at_ns = w.now_ns
 
 
 cdef void tell_mode(Worker *w, uint64_t linger_ns) noexcept nogil:
@@ -2002,27 +1885,27 @@ cdef void tell_mode(Worker *w, uint64_t linger_ns) noexcept nogil:
     cdef Message *m = message_new(M_MODE, 0, NULL, 0)
     if m == NULL:
         return                                   # told at the next turn
-    w.mode_told = w.mode
+    w.lingering.mode_told = w.lingering.mode
     m.worker = w.number
-    m.state = w.mode
+    m.state = w.lingering.mode
     m.payload_bytes = w.counters.live_transfers
     m.started_ns = linger_ns
-    m.ended_ns = <uint64_t>(w.rate_per_ns * 1e9)
+    m.ended_ns = <uint64_t>(w.lingering.rate_per_ns * 1e9)
     queue_push(w.outbox, m)
 
 
 cdef uint64_t choose_mode(Worker *w) noexcept nogil:
     """Follows the law, but changes the mode no sooner than MODE_HOLD_NS after the last change."""
     cdef uint8_t mode = MODE_AT_ONCE
-    cdef uint64_t ns = linger_law_ns(&w.tuning, w.counters.live_transfers, w.rate_per_ns, &mode)
-    if mode != w.mode:
-        if w.mode != MODE_UNKNOWN and w.now_ns - w.mode_since_ns < MODE_HOLD_NS:
+    cdef uint64_t ns = linger_law_ns(&w.tuning, w.counters.live_transfers, w.lingering.rate_per_ns, &mode)
+    if mode != w.lingering.mode:
+        if w.lingering.mode != MODE_UNKNOWN and w.now_ns - w.lingering.mode_since_ns < MODE_HOLD_NS:
             return 0                             # to linger too little is the harmless error
-        w.mode = mode
-        w.mode_since_ns = w.now_ns
+        w.lingering.mode = mode
+        w.lingering.mode_since_ns = w.now_ns
     if not w.tuning.tell_modes:
-        w.mode_told = MODE_UNKNOWN               # who begins to listen is told where things stand
-    elif w.mode_told != w.mode:
+        w.lingering.mode_told = MODE_UNKNOWN               # who begins to listen is told where things stand
+    elif w.lingering.mode_told != w.lingering.mode:
         tell_mode(w, ns)
     return ns
 
@@ -2052,7 +1935,7 @@ cdef void take_tuning(Worker *w) noexcept nogil:
     """Settings have changed.  Between turns only: the batch is empty, so all that is queued leaves as it was queued."""
     SO_INVARIANT(w.out.count == 0)
     w.tuning = w.live_tuning[0]
-    w.mode = MODE_UNKNOWN                        # decided anew, without waiting for MODE_HOLD_NS
+    w.lingering.mode = MODE_UNKNOWN                        # decided anew, without waiting for MODE_HOLD_NS
 
 
 cdef void turn(Worker *w) noexcept nogil:
@@ -2060,7 +1943,7 @@ cdef void turn(Worker *w) noexcept nogil:
     cdef int n, i
     w.counters.epoll_wait_calls += 1
     n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
-    so_turn(&w.store.turns[w.number])            # from here on it may send from a chunk ...
+    so_turn(&w.errands.store.turns[w.number])            # from here on it may send from a chunk ...
     w.now_ns = clock_ns()
     if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
         take_tuning(w)
@@ -2071,33 +1954,33 @@ cdef void turn(Worker *w) noexcept nogil:
             read_inbox(w)
             continue
         if events[i].data.u64 & STREAM_EVENT:
-            on_stream(w, slot(w, <uint32_t>events[i].data.u64))
+            on_stream(w, transfer_at(&w.slab, <uint32_t>events[i].data.u64))
             continue
         if events[i].events & EPOLLERR:
             drain_errors(w, <int32_t>events[i].data.u64)
         if events[i].events & EPOLLOUT:
             on_writable(w, <int32_t>events[i].data.u64)
-        if events[i].events & ~<uint32_t>EPOLLOUT and w.sockets[events[i].data.u64].kind != S_LISTENER:
+        if events[i].events & ~<uint32_t>EPOLLOUT and w.sockets.entries[events[i].data.u64].kind != S_LISTENER:
             drain_socket(w, <int32_t>events[i].data.u64)
     # Requests last: the ACK that ended the peer's transfer was sent before its next request.
     for i in range(n):
-        if events[i].data.u64 < INBOX and w.sockets[events[i].data.u64].kind == S_LISTENER:
+        if events[i].data.u64 < INBOX and w.sockets.entries[events[i].data.u64].kind == S_LISTENER:
             drain_socket(w, <int32_t>events[i].data.u64)
-    if w.run_head != NULL:
+    if w.waiters.run_head != NULL:
         run_queue(w)
     run_timers(w)
-    if w.copies != NULL:
+    if w.aside.oldest != NULL:
         judge_copies(w)
-    if w.final_count:
+    if w.finals.count:
         flush_finals(w)
     flush(w)
-    if w.untold:
+    if w.refusals.untold:
         tell_refusals(w, False)
-    if w.owes_kick:
-        w.owes_kick = 0
-        store_kick(w.store)
-    note_waits(w)
-    so_turn(&w.store.turns[w.number])            # ... and now it has
+    if w.errands.owes_kick:
+        w.errands.owes_kick = 0
+        store_kick(w.errands.store)
+    note_waits(&w.errands, w.now_ns)
+    so_turn(&w.errands.store.turns[w.number])            # ... and now it has
 
 
 cdef void worker_run(Worker *w) noexcept nogil:
@@ -2113,6 +1996,20 @@ cdef void worker_run(Worker *w) noexcept nogil:
 
 # --- set-up ----------------------------------------------------------------------------------------------------
 
+cdef int tables_init(Worker *w) noexcept nogil:
+    """-1: there is no memory."""
+    w.tid_history = <uint8_t *>calloc(TID_HISTORY, 1)
+    w.networks = <Network *>calloc(NETWORK_SETS * NETWORK_WAYS, sizeof(Network))
+    w.memory = <Remembered *>calloc(MEMORY_SETS * MEMORY_WAYS, sizeof(Remembered))
+    if (w.tid_history == NULL or w.networks == NULL or w.memory == NULL
+            or slab_init(&w.slab, w.number, w.secret) < 0 or clients_init(&w.clients, w.secret) < 0
+            or strays_init(&w.strays) < 0 or guesses_init(&w.guesses, w.secret) < 0
+            or history_init(&w.history, w.secret) < 0
+            or flows_init(&w.flows, w.limits.flows, &w.errands, w.outbox) < 0):
+        return -1
+    return 0
+
+
 cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, Store *store,
                      const Tuning *tuning, const Retransmit *retransmit, const Limits *limits, uint32_t max_batch,
                      uint32_t slot_bytes, uint64_t secret) noexcept nogil:
@@ -2121,131 +2018,41 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.number = number
     w.inbox = inbox
     w.outbox = outbox
-    w.store = store
     w.live_tuning = tuning
     w.tuning = tuning[0]
     w.retransmit = retransmit[0]
     w.limits = limits[0]
     w.secret = secret
-    w.free_socket = -1
-    w.shared_socket = -1
-    w.free_client = -1
-    w.mode = MODE_UNKNOWN
-    w.mode_told = MODE_UNKNOWN
+    w.lingering.mode = MODE_UNKNOWN
+    w.lingering.mode_told = MODE_UNKNOWN
+    w.errands.store = store
+    w.errands.counters = &w.counters
+    w.errands.worker = number
+    sockets_init(&w.sockets)
     w.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
-    w.tid_history = <uint8_t *>calloc(TID_HISTORY, 1)
-    w.guessers = <Guesser *>calloc(GUESSES, sizeof(Guesser))
-    w.history = <uint64_t *>calloc(HISTORY, sizeof(uint64_t))
-    w.networks = <Network *>calloc(NETWORK_SETS * NETWORK_WAYS, sizeof(Network))
-    w.memory = <Remembered *>calloc(MEMORY_SETS * MEMORY_WAYS, sizeof(Remembered))
-    w.ended = <uint64_t *>calloc(ENDED_SETS * ENDED_WAYS, sizeof(uint64_t))
-    w.flow_entries = <Flow *>calloc(limits.flows + 1, sizeof(Flow))
-    if (w.epoll_fd < 0 or w.tid_history == NULL or w.guessers == NULL or w.history == NULL or w.ended == NULL
-            or w.flow_entries == NULL or w.memory == NULL or w.networks == NULL
-            or index_init(&w.by_tid, 1024) < 0 or index_init(&w.by_request, 1024) < 0
-            or index_init(&w.by_client, 1024) < 0 or index_init(&w.by_flow, 1024) < 0
-            or index_init(&w.by_local, 1024) < 0
-            or send_init(&w.out) < 0 or receive_init(&w.received, max_batch, slot_bytes) < 0):
+    if w.epoll_fd < 0 or tables_init(w) < 0 or send_init(&w.out) < 0:
+        return -1
+    if receive_init(&w.received, max_batch, slot_bytes) < 0:
         return -1
     event.events = EPOLLIN
     event.data.u64 = INBOX
     return epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, w.inbox.wake_fd, &event)
 
 
-cdef int32_t socket_entry(Worker *w) noexcept nogil:
-    cdef void *larger
-    cdef int32_t i = w.free_socket
-    if i >= 0:
-        w.free_socket = w.sockets[i].next_free
-        return i
-    if w.socket_count == w.socket_capacity:
-        larger = realloc(w.sockets, (w.socket_capacity * 2 + 32) * sizeof(Socket))
-        if larger == NULL:
-            return -1
-        w.sockets = <Socket *>larger
-        w.socket_capacity = w.socket_capacity * 2 + 32
-    w.socket_count += 1
-    return w.socket_count - 1
-
-
-cdef void let_routers_fragment(int fd) noexcept nogil:
-    """No "don't fragment" bit: some boot ROMs discard datagrams that have it, and behind a firewall that swallows
-    ICMP a block that is larger than the path's MTU would never arrive.  A train that the kernel would have to
-    fragment is refused as ever (EMSGSIZE), and goes as plain datagrams."""
-    cdef int never4 = IP_PMTUDISC_DONT, never6 = IPV6_PMTUDISC_DONT
-    # Each fails on a socket of the other family, and a dual-stack socket needs both: nothing depends on the rest.
-    setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &never4, sizeof(never4))
-    setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &never6, sizeof(never6))
-
-
-cdef void hear_icmp(int fd) noexcept nogil:
-    """Errors that ICMP brings are queued with the peer's address; drain_errors() reads them."""
-    cdef int on = 1
-    # As above: a dual-stack socket needs both, and a socket of one family refuses the other's.
-    setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on))
-    setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof(on))
-
-
-cdef int worker_add_socket(Worker *w, int fd, int kind, int group, bint wildcard, bint wants_control) noexcept nogil:
-    """Its index; -1 when there is no memory or epoll refuses it (the descriptor stays the caller's)."""
-    cdef epoll_event event
-    cdef int32_t i = socket_entry(w)
-    if i < 0:
-        return -1
-    memset(&w.sockets[i], 0, sizeof(Socket))
-    event.events = EPOLLIN
-    event.data.u64 = <uint64_t>i
-    if epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0:
-        w.sockets[i].next_free = w.free_socket
-        w.free_socket = i
-        return -1
-    w.sockets[i].fd = fd
-    w.sockets[i].kind = kind
-    w.sockets[i].group = group
-    w.sockets[i].wildcard = wildcard
-    w.sockets[i].wants_control = wants_control
-    let_routers_fragment(fd)
-    if kind != S_SHARED:                         # its transfers are told apart by what an error does not say
-        hear_icmp(fd)
-    if kind == S_LISTENER:
-        w.groups[group].listener = i
-        if group >= w.group_count:
-            w.group_count = group + 1
-    elif kind == S_TID:
-        if w.groups[group].tid_count == 0:
-            w.groups[group].first_tid = i
-        w.groups[group].tid_count += 1
-    elif kind == S_SHARED:
-        w.shared_socket = i
-    return i
-
-
 cdef void worker_free(Worker *w) noexcept nogil:
     """After its thread has left.  Transfers were ended by M_ABORT_ALL; what is left is memory."""
-    cdef int32_t i
-    cdef uint32_t chunk
-    for i in range(w.socket_count):
-        if w.sockets[i].kind != S_FREE:
-            close(w.sockets[i].fd)
-    for chunk in range(w.slab_chunks):
-        free(w.slab[chunk])
-    free(w.slab)
-    free(w.sockets)
-    free(w.clients)
-    free(w.flow_entries)
+    sockets_free(&w.sockets)
+    slab_free(&w.slab)
+    clients_free(&w.clients)
+    flows_free(&w.flows)
+    strays_free(&w.strays)
+    guesses_free(&w.guesses)
+    history_free(&w.history)
     free(w.tid_history)
-    free(w.guessers)
-    free(w.history)
     free(w.networks)
     free(w.memory)
-    while w.copies != NULL:
+    while w.aside.oldest != NULL:
         forget_copy(w)
-    free(w.ended)
-    index_free(&w.by_tid)
-    index_free(&w.by_request)
-    index_free(&w.by_client)
-    index_free(&w.by_flow)
-    index_free(&w.by_local)
     send_free(&w.out)
     receive_free(&w.received)
     if w.epoll_fd >= 0:

@@ -30,8 +30,8 @@ from snow_owl_tftp._engine.protocol.seq cimport seq_block
 from snow_owl_tftp._engine.disk.store cimport source_is_changed, store_load
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.window cimport flight_is_pausing, flight_offset, flight_rest, flight_send_end, sender_sent
-from snow_owl_tftp._engine.worker.loop cimport (
-    FINALS, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Socket, Worker)
+from snow_owl_tftp._engine.net.sockets cimport Socket
+from snow_owl_tftp._engine.worker.state cimport FINALS, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Worker
 
 cdef enum:
     # A transfer sends no more in one turn while others wait (fairness).
@@ -47,11 +47,11 @@ cdef inline void run_later(Worker *w, Transfer *t) noexcept nogil:
         return
     t.queued = Q_RUN
     t.queue_next = NULL
-    if w.run_head == NULL:
-        w.run_head = t
+    if w.waiters.run_head == NULL:
+        w.waiters.run_head = t
     else:
-        w.run_tail.queue_next = t
-    w.run_tail = t
+        w.waiters.run_tail.queue_next = t
+    w.waiters.run_tail = t
 
 
 cdef inline void wait_for_chunk(Worker *w, Transfer *t) noexcept nogil:
@@ -60,19 +60,19 @@ cdef inline void wait_for_chunk(Worker *w, Transfer *t) noexcept nogil:
     t.queued = Q_WAITING
     if t.held_ns == 0:
         t.held_ns = w.now_ns
-    t.queue_next = w.waiting
-    w.waiting = t
+    t.queue_next = w.waiters.for_chunk
+    w.waiters.for_chunk = t
 
 
 cdef inline void wait_for_socket(Worker *w, Transfer *t) noexcept nogil:
     """The socket is full: EPOLLOUT brings the transfer back."""
     cdef epoll_event event
-    cdef Socket *s = &w.sockets[t.socket]
+    cdef Socket *s = &w.sockets.entries[t.socket]
     if t.queued != Q_NONE:
         return
     t.queued = Q_BLOCKED
-    t.queue_next = w.blocked
-    w.blocked = t
+    t.queue_next = w.waiters.for_socket
+    w.waiters.for_socket = t
     if not s.awaits_writable:
         s.awaits_writable = 1
         event.events = EPOLLIN | EPOLLOUT
@@ -168,7 +168,7 @@ cdef inline void use_socket(Worker *w, int32_t socket, uint32_t segments) noexce
     if w.out.count and (w.out.socket != socket or not send_has_room(&w.out, segments)):
         flush(w)
     w.out.socket = socket
-    w.out.fd = w.sockets[socket].fd
+    w.out.fd = w.sockets.entries[socket].fd
 
 
 # --- control packets ---------------------------------------------------------------------------------
@@ -230,15 +230,15 @@ cdef inline bint use_socket_for(Worker *w, Transfer *t) noexcept nogil:
 cdef inline int chunk_state(Worker *w, Source *source, uint64_t chunk, uint64_t start, uint64_t end) noexcept nogil:
     """Whether bytes start .. end - 1 of a chunk may be sent; asks for it, and for the one behind, when it is needed."""
     cdef int state = so_load8(&source.chunks[chunk])
-    if state == CHUNK_READY and is_lost(w, source, chunk, start, end):
+    if state == CHUNK_READY and is_lost(&w.errands, source, chunk, start, end, w.now_ns):
         state = CHUNK_ABSENT
     if state == CHUNK_ABSENT:
-        w.owes_kick = 1
-        if store_load(w.store, source, <uint32_t>chunk, w.number) < 0:
-            w.owes_look = 1
+        w.errands.owes_kick = 1
+        if store_load(w.errands.store, source, <uint32_t>chunk, w.number) < 0:
+            w.errands.owes_look = 1
     if chunk + 1 < source.chunk_count and so_load8(&source.chunks[chunk + 1]) == CHUNK_ABSENT:
-        w.owes_kick = 1
-        store_load(w.store, source, <uint32_t>chunk + 1, w.number)
+        w.errands.owes_kick = 1
+        store_load(w.errands.store, source, <uint32_t>chunk + 1, w.number)
     return state
 
 
@@ -261,11 +261,11 @@ cdef inline bint resident(Worker *w, Transfer *t, uint64_t start, uint64_t end) 
 
 
 cdef inline void add_final(Worker *w, Transfer *t) noexcept nogil:
-    if w.final_count == FINALS:
+    if w.finals.count == FINALS:
         flush_finals(w)
-    w.finals[w.final_count].transfer = t
-    w.finals[w.final_count].id = t.id
-    w.final_count += 1
+    w.finals.entries[w.finals.count].transfer = t
+    w.finals.entries[w.finals.count].id = t.id
+    w.finals.count += 1
 
 
 cdef inline uint32_t train_length(Worker *w, Transfer *t, int64_t end) noexcept nogil:
@@ -370,7 +370,7 @@ cdef inline int stage_final(Worker *w, Transfer *t) noexcept nogil:
 
 cdef inline bint source_holds(Worker *w, Source *source) noexcept nogil:
     """One look at a source and round, after the last block of every transfer in the round was copied."""
-    cdef uint64_t token = w.check_round << 8 | w.number
+    cdef uint64_t token = w.finals.check_round << 8 | w.number
     if source.checked == token:
         return True
     w.counters.file_checks += 1
@@ -386,22 +386,22 @@ cdef inline void flush_finals(Worker *w) noexcept nogil:
     cdef int sizes[128]
     cdef Transfer *t
     flush(w)                                     # the blocks before them leave first
-    while first < w.final_count:
+    while first < w.finals.count:
         used = first
-        while used < w.final_count:
-            t = w.finals[used].transfer
+        while used < w.finals.count:
+            t = w.finals.entries[used].transfer
             if used > first and w.out.staging_used + t.flight.blksize_bytes > STAGING_BYTES:
                 break
             sizes[used] = -2
-            if final_is_due(t, w.finals[used].id):
+            if final_is_due(t, w.finals.entries[used].id):
                 sizes[used] = stage_final(w, t)
                 if sizes[used] > 0:
                     w.out.staging_used += <uint32_t>sizes[used]
             used += 1
-        w.check_round += 1
+        w.finals.check_round += 1
         send_staged(w, first, used, sizes)
         first = used
-    w.final_count = 0
+    w.finals.count = 0
 
 
 cdef inline void send_staged(Worker *w, uint32_t first, uint32_t end, const int *sizes) noexcept nogil:
@@ -412,11 +412,11 @@ cdef inline void send_staged(Worker *w, uint32_t first, uint32_t end, const int 
     for i in range(first, end):
         if sizes[i] == -2:
             continue
-        t = w.finals[i].transfer
+        t = w.finals.entries[i].transfer
         if sizes[i] < 0 or not source_holds(w, t.recipe.source):
             t.doomed = 1
             run_later(w, t)
-        elif final_is_due(t, w.finals[i].id):
+        elif final_is_due(t, w.finals.entries[i].id):
             # Changing the socket flushes, and a flush resets the staging area: keep what is still needed.
             use_socket(w, t.socket, 1)
             w.out.staging_used = used
