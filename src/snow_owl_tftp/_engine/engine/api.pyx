@@ -24,13 +24,14 @@ from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.base.queue cimport Queue, message_new, queue_close, queue_init, queue_push, queue_take_all
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
 from snow_owl_tftp._engine.protocol.seq cimport ROLLOVER_TO_1
+from snow_owl_tftp._engine.disk.recipe cimport recipe_new
 from snow_owl_tftp._engine.disk.store cimport (
     Store, store_abandon, store_discard, store_init, store_is_sick, store_open, store_release, store_stop, store_unuse,
     store_watch)
 from snow_owl_tftp._engine.disk.stream cimport stream_new
 from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.net.sockets cimport MAX_GROUPS, S_LISTENER, S_SHARED, S_TID, socket_add
-from snow_owl_tftp._engine.worker.loop cimport recipe_new, worker_free, worker_init, worker_run
+from snow_owl_tftp._engine.worker.loop cimport worker_free, worker_init, worker_run
 from snow_owl_tftp._engine.worker.state cimport Limits, Worker
 
 CONTRACT_VERSION = 2

@@ -1,7 +1,6 @@
 # What the engine calls of a worker: made, run by its thread, freed.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport Recipe
+from libc.stdint cimport uint32_t, uint64_t
 from snow_owl_tftp._engine.base.queue cimport Queue
 from snow_owl_tftp._engine.disk.store cimport Store
 from snow_owl_tftp._engine.net.batch cimport Tuning
@@ -13,6 +12,3 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
                      uint32_t slot_bytes, uint64_t secret) noexcept nogil
 cdef void worker_run(Worker *w) noexcept nogil
 cdef void worker_free(Worker *w) noexcept nogil
-cdef Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t windowsize, uint64_t fixed_ns,
-                        const uint8_t *first, uint32_t first_bytes, const uint8_t *expected,
-                        uint32_t expected_bytes) noexcept nogil
