@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.counters cimport Counters
-from snow_owl_tftp._engine.disk.store cimport Store
+from snow_owl_tftp._engine.disk.state cimport Store
 
 cdef struct Errands:
     Store *store

@@ -18,7 +18,8 @@ from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.base.index cimport Index, index_add, index_find, index_free, index_init, index_remove
 from snow_owl_tftp._engine.base.queue cimport Queue, message_new
 from snow_owl_tftp._engine.disk.errands cimport Errands
-from snow_owl_tftp._engine.disk.store cimport recipe_forget, source_is_changed, source_is_fresh, store_unuse, store_use
+from snow_owl_tftp._engine.disk.recipe cimport recipe_forget
+from snow_owl_tftp._engine.disk.sources cimport source_is_changed, source_is_fresh, store_unuse, store_use
 
 cdef struct Flow:
     # A decision of Python's that the worker repeats by itself for the same request.

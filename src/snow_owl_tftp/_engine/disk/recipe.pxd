@@ -3,9 +3,13 @@
 # References are counted.  `context` is Python's own object: a worker never touches it.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-from snow_owl_tftp._engine.base.data cimport Recipe
+from snow_owl_tftp._engine.base.data cimport M_RETIRED, Message, Recipe
+from snow_owl_tftp._engine.base.queue cimport Queue, queue_push
+from snow_owl_tftp._engine.disk.sources cimport store_unuse
+from snow_owl_tftp._engine.disk.state cimport Store
+from snow_owl_tftp._engine.includes.threads cimport so_add32
 
 
 cdef inline Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t windowsize, uint64_t fixed_ns,
@@ -29,3 +33,25 @@ cdef inline Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t window
     if expected_bytes:
         memcpy(recipe.expected, expected, expected_bytes)
     return recipe
+
+
+cdef inline void recipe_release(Store *store, Recipe *recipe, Message *message, Queue *outbox) noexcept nogil:
+    """Drops the reference of a transfer, which uses the source.  Takes the message over; see recipe_forget."""
+    if recipe == NULL:
+        free(message)
+        return
+    store_unuse(store, recipe.source)
+    recipe_forget(recipe, message, outbox)
+
+
+cdef inline void recipe_forget(Recipe *recipe, Message *message, Queue *outbox) noexcept nogil:
+    """Drops a reference; the last one on a worker goes up to Python, which owns `context`.
+
+    Takes over a message, whatever was in it: memory to say so must not be missing.
+    """
+    if so_add32(&recipe.refs, -1) != 0 or message == NULL:
+        free(message)                            # NULL: of one that was stuck, and even then there was no memory
+        return
+    message.kind = M_RETIRED
+    message.recipe = recipe
+    queue_push(outbox, message)

@@ -15,7 +15,7 @@ from snow_owl_tftp._engine.base.buffers cimport buffers_free
 from snow_owl_tftp._engine.base.data cimport Buffer, Sink, Transfer
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.disk.errands cimport Errands
-from snow_owl_tftp._engine.disk.store cimport store_write
+from snow_owl_tftp._engine.disk.jobs cimport store_write
 
 cdef enum:
     SINK_OK = 0

@@ -1,72 +1,15 @@
-# Files being sent and received, and the I/O threads that touch the disk so that no worker ever has to.
+# What the engine calls of the store: made, filled, watched, ended.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
-from snow_owl_tftp._engine.base.data cimport Buffer, Message, Recipe, Sink, Source
-from snow_owl_tftp._engine.includes.threads cimport pthread_cond_t, pthread_mutex_t
-from snow_owl_tftp._engine.disk.lanes cimport IoThread, Lanes
+from libc.stdint cimport uint32_t, uint64_t
+from snow_owl_tftp._engine.base.data cimport Source
 from snow_owl_tftp._engine.base.queue cimport Queue
-
-cdef enum:
-    COPIES = 256                  # chunks of files that cannot be mapped, at most: 128 MiB
-    KEPT = 16                     # chunks that the kernel evicts again and again: 8 MiB, since memory is short
-
-cdef struct Copy:
-    # A chunk whose bytes lie in memory of our own.
-    Source *source                # NULL: none
-    uint32_t chunk
-
-cdef enum:                        # Store.stopping
-    STOP_FINISH = 1               # what is queued is finished
-    STOP_NOW = 2                  # what is queued is dropped, who hangs is left behind
-cdef struct Copies:
-    Copy places[256]
-    uint32_t count                # so many of them are used
-    uint32_t hand                 # the one that makes room next
-
-cdef struct Store:
-    pthread_mutex_t mutex
-    pthread_cond_t work           # for I/O threads: there is a job
-    pthread_cond_t watch          # for the watch thread: there is something to look at
-    pthread_cond_t left           # for who stops: a thread has left
-    Lanes lanes
-    IoThread threads[160]         # MAX_THREADS places
-    uint32_t thread_count, idle_threads, starting_threads, hung_threads
-    uint8_t wake                  # atomic: a job was added that an idle thread may take
-    uint8_t watch_sleeps          # 1: the watch thread must be woken when a job begins
-    uint64_t patience_ns          # how long a read may take before who waits for it is refused
-    Source **buckets              # sources in use and lingering, by device and inode; SOURCE_BUCKETS of them
-    Source *idle_first            # those that linger, in the order in which they go
-    Source *idle_last
-    uint32_t source_count, idle_count
-    uint32_t max_sources          # of more than that, those that linger go at once, the oldest first
-    uint64_t linger_ns            # how long an unused source stays open
-    uint32_t stopping             # atomic: STOP_...
-    uint32_t orphaned             # 1: the engine is gone, and who leaves last frees everything
-    Queue *workers                # array of the workers' inboxes
-    uint32_t worker_count
-    uint64_t loads_total, writes_total, evictions_total, copies_total
-    uint64_t expired_total        # jobs that somebody waited for in vain
-    Copies copies                 # of files that cannot be mapped
-    Copies kept                   # of mapped files, in the place of what was mapped
-    int pagemap                   # for so_in_page_table(), -1: nothing is looked at
-    uint32_t *turns               # of each worker: odd while it is in a turn, and may be sending from a chunk
+from snow_owl_tftp._engine.disk.state cimport Store
 
 cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t linger_ns, uint32_t io_threads,
                     uint64_t patience_ns) noexcept nogil
 cdef void store_abandon(Store *store, uint64_t wait_ns) noexcept nogil
 cdef bint store_stop(Store *store, uint64_t wait_ns) noexcept nogil
 cdef bint store_is_sick(Store *store, uint64_t device) noexcept nogil
-cdef void store_kick(Store *store) noexcept nogil
 cdef void store_watch(Store *store) noexcept nogil
 cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared, Source **out) noexcept nogil
 cdef void store_discard(Store *store, int fd) noexcept nogil
-cdef bint store_use(Store *store, Source *source) noexcept nogil
-cdef bint store_is_crowded(const Store *store) noexcept nogil
-cdef void store_unuse(Store *store, Source *source) noexcept nogil
-cdef void store_release(Source *source) noexcept nogil
-cdef int store_load(Store *store, Source *source, uint32_t chunk, uint32_t worker) noexcept nogil
-cdef int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer_id, uint32_t worker) noexcept nogil
-cdef void recipe_release(Store *store, Recipe *recipe, Message *message, Queue *outbox) noexcept nogil
-cdef void recipe_forget(Recipe *recipe, Message *message, Queue *outbox) noexcept nogil
-cdef bint source_is_fresh(const Source *source) noexcept nogil
-cdef bint source_is_changed(Source *source) noexcept nogil

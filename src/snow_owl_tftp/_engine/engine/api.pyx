@@ -25,9 +25,10 @@ from snow_owl_tftp._engine.base.queue cimport Queue, message_new, queue_close, q
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
 from snow_owl_tftp._engine.protocol.seq cimport ROLLOVER_TO_1
 from snow_owl_tftp._engine.disk.recipe cimport recipe_new
+from snow_owl_tftp._engine.disk.sources cimport store_release, store_unuse
+from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
-    Store, store_abandon, store_discard, store_init, store_is_sick, store_open, store_release, store_stop, store_unuse,
-    store_watch)
+    store_abandon, store_discard, store_init, store_is_sick, store_open, store_stop, store_watch)
 from snow_owl_tftp._engine.disk.stream cimport stream_new
 from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.net.sockets cimport MAX_GROUPS, S_LISTENER, S_SHARED, S_TID, socket_add

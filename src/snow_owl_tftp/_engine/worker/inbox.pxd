@@ -13,7 +13,7 @@ from snow_owl_tftp._engine.base.data cimport (
 from snow_owl_tftp._engine.base.queue cimport message_new, queue_push, queue_take_all
 from snow_owl_tftp._engine.disk.flows cimport flow_keep, flows_forget
 from snow_owl_tftp._engine.disk.sink cimport sink_free
-from snow_owl_tftp._engine.disk.store cimport recipe_release
+from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.includes.net cimport EFBIG, ENOMEM, close
 from snow_owl_tftp._engine.includes.threads cimport so_add32, so_swap8
 from snow_owl_tftp._engine.memory.slab cimport (

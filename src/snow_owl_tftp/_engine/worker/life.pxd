@@ -13,7 +13,8 @@ from snow_owl_tftp._engine.base.data cimport (
     SUPERSEDED_NOT, SUPERSEDED_PERHAPS, Source, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK, Transfer)
 from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
 from snow_owl_tftp._engine.disk.sink cimport sink_free
-from snow_owl_tftp._engine.disk.store cimport recipe_release, source_is_changed
+from snow_owl_tftp._engine.disk.recipe cimport recipe_release
+from snow_owl_tftp._engine.disk.sources cimport source_is_changed
 from snow_owl_tftp._engine.includes.net cimport EBUSY, EIO, ETIMEDOUT
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.memory.chain cimport chain_join, chain_leave

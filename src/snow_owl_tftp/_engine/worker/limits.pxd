@@ -6,7 +6,7 @@
 from libc.stdint cimport int32_t, uint32_t
 from snow_owl_tftp._engine.base.data cimport AMONG_ALL, Chain, Local, M_REFUSED, Message, OUT_ABORTED, Peer, Transfer
 from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
-from snow_owl_tftp._engine.disk.store cimport store_is_crowded
+from snow_owl_tftp._engine.disk.sources cimport store_is_crowded
 from snow_owl_tftp._engine.includes.threads cimport so_load32
 from snow_owl_tftp._engine.memory.chain cimport chain_oldest
 from snow_owl_tftp._engine.memory.guesses cimport Guesser, guesser_of

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from snow_owl_tftp._engine.base.queue cimport Queue
-from snow_owl_tftp._engine.disk.store cimport Store
+from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.net.batch cimport Tuning
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
 from snow_owl_tftp._engine.worker.state cimport Limits, Worker

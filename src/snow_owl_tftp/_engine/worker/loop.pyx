@@ -18,7 +18,8 @@ from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
 from snow_owl_tftp._engine.base.queue cimport Queue
 from snow_owl_tftp._engine.disk.flows cimport flows_free, flows_init
 from snow_owl_tftp._engine.disk.resident cimport note_waits
-from snow_owl_tftp._engine.disk.store cimport Store, store_kick
+from snow_owl_tftp._engine.disk.jobs cimport store_kick
+from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.stream cimport STREAM_EVENT
 from snow_owl_tftp._engine.includes.net cimport (
     EPOLLERR, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait)

@@ -12,7 +12,7 @@ from snow_owl_tftp._engine.base.index cimport hash_bytes
 from snow_owl_tftp._engine.base.peers cimport peer_hash
 from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
 from snow_owl_tftp._engine.disk.flows cimport flow_find
-from snow_owl_tftp._engine.disk.store cimport store_use
+from snow_owl_tftp._engine.disk.sources cimport store_use
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.memory.chain cimport chain_oldest
 from snow_owl_tftp._engine.memory.clients cimport client_leave, client_of

@@ -27,7 +27,8 @@ from snow_owl_tftp._engine.includes.threads cimport so_load8
 from snow_owl_tftp._engine.memory.networks cimport Network, network_find
 from snow_owl_tftp._engine.disk.resident cimport is_lost
 from snow_owl_tftp._engine.protocol.seq cimport seq_block
-from snow_owl_tftp._engine.disk.store cimport source_is_changed, store_load
+from snow_owl_tftp._engine.disk.jobs cimport store_load
+from snow_owl_tftp._engine.disk.sources cimport source_is_changed
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.window cimport flight_is_pausing, flight_offset, flight_rest, flight_send_end, sender_sent
 from snow_owl_tftp._engine.net.sockets cimport Socket
