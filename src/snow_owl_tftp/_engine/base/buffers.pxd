@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free
-from snow_owl_tftp._engine.base.data cimport Buffer
+from snow_owl_tftp._engine.base.content cimport Buffer
 
 
 cdef inline uint32_t buffers_free(Buffer *buffer) noexcept nogil:

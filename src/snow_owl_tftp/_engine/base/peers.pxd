@@ -4,7 +4,7 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
-from snow_owl_tftp._engine.base.data cimport Peer
+from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.index cimport hash_bytes
 from snow_owl_tftp._engine.includes.net cimport AF_INET
 

@@ -5,10 +5,8 @@
 # carry: every message belongs to a transfer or a chunk, and those are limited (see worker.pxd).
 # A message belongs to its sender until it is pushed and to the receiver once it is taken.
 
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
-from snow_owl_tftp._engine.base.data cimport Message
+from libc.stdint cimport uint8_t, uint64_t
+from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.includes.net cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, read, write
 from snow_owl_tftp._engine.includes.threads cimport (
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, so_store8)
@@ -77,19 +75,3 @@ cdef inline Message *queue_take_all(Queue *queue) noexcept nogil:
 cdef inline void queue_close(Queue *queue) noexcept nogil:
     close(queue.wake_fd)
     pthread_mutex_destroy(&queue.mutex)
-
-
-cdef inline Message *message_new(uint32_t kind, uint64_t id, const void *bytes, size_t size) noexcept nogil:
-    """A zeroed message with a copy of `bytes` behind it; NULL when there is no memory."""
-    cdef Message *message = <Message *>calloc(1, sizeof(Message) + size + 1)
-    if message == NULL:
-        return NULL
-    message.kind = kind
-    message.id = id
-    message.socket = -1
-    message.flow_dir = -1
-    message.bytes = <unsigned char *>(message + 1)
-    message.bytes_used = <uint32_t>size
-    if size:
-        memcpy(message.bytes, bytes, size)
-    return message

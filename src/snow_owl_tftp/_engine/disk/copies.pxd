@@ -6,7 +6,8 @@
 # left the turn in which it may have queued bytes of it.  On I/O threads.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_LEAVING, CHUNK_OWNED, Source
+from snow_owl_tftp._engine.base.content cimport (
+    CHUNK_ABSENT, CHUNK_ASKED, CHUNK_BYTES, CHUNK_LEAVING, CHUNK_OWNED, Source)
 from snow_owl_tftp._engine.disk.sources cimport source_wanted, store_unuse
 from snow_owl_tftp._engine.disk.state cimport Copies, Copy, Store
 from snow_owl_tftp._engine.includes.files cimport MADV_DONTNEED, MAP_FIXED, MAP_SHARED, PROT_READ, madvise, mmap

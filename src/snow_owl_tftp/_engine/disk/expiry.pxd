@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from snow_owl_tftp._engine.base.data cimport Source
+from snow_owl_tftp._engine.base.content cimport Source
 from snow_owl_tftp._engine.disk.copies cimport forget_copies
 from snow_owl_tftp._engine.disk.jobs cimport add
 from snow_owl_tftp._engine.disk.lanes cimport JOB_EXPIRE, Job

@@ -11,15 +11,16 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
-from snow_owl_tftp._engine.base.data cimport M_RETIRED, Message, Recipe, Source
-from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cached_path
-from snow_owl_tftp._engine.includes.net cimport close
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.base.content cimport Recipe, Source
 from snow_owl_tftp._engine.base.index cimport Index, index_add, index_find, index_free, index_init, index_remove
-from snow_owl_tftp._engine.base.queue cimport Queue, message_new
+from snow_owl_tftp._engine.base.messages cimport M_RETIRED, Message, Start, message_new
+from snow_owl_tftp._engine.base.queue cimport Queue
 from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.disk.recipe cimport recipe_forget
 from snow_owl_tftp._engine.disk.sources cimport source_is_changed, source_is_fresh, store_unuse, store_use
+from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cached_path
+from snow_owl_tftp._engine.includes.net cimport close
+from snow_owl_tftp._engine.includes.threads cimport so_add32
 
 cdef struct Flow:
     # A decision of Python's that the worker repeats by itself for the same request.
@@ -127,25 +128,26 @@ cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t
             return NULL
 
 
-cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, int dir, const uint8_t *path, uint32_t path_bytes,
-                           const uint8_t *request, uint32_t request_bytes, uint32_t hash, int32_t group,
-                           int64_t ctime_ns) noexcept nogil:
+cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start, const uint8_t *bytes,
+                           uint32_t bytes_used, uint32_t hash, int32_t group) noexcept nogil:
     """Remembers `recipe` for `request`; quietly does not when anything stands in the way.
 
-    `path` counts and holds its terminating zero.
+    `bytes`: the path with its terminating zero, and the request behind it.
     """
     cdef Source *source = recipe.source
+    cdef const uint8_t *request = bytes + start.path_bytes
+    cdef uint32_t request_bytes = bytes_used - start.path_bytes
     cdef Flow *flow
     cdef so_file file
     if flows.most == 0 or source == NULL or flow_find(flows, request, request_bytes, hash, group) != NULL:
         return
-    if (flow_look(dir, <const char *>path, &file) < 0 or file.inode != source.inode or file.device != source.device
-            or file.size_bytes != source.size_bytes or file.mtime_ns != source.mtime_ns or file.ctime_ns != ctime_ns):
+    if (flow_look(start.directory, <const char *>bytes, &file) < 0 or file.inode != source.inode or file.device != source.device
+            or file.size_bytes != source.size_bytes or file.mtime_ns != source.mtime_ns or file.ctime_ns != start.ctime_ns):
         return
     flow = &flows.entries[flows.hand]
     flows.hand = (flows.hand + 1) % flows.most
     flow_forget(flows, flow)
-    flow.request = <uint8_t *>malloc(request_bytes + path_bytes)
+    flow.request = <uint8_t *>malloc(bytes_used)
     flow.farewell = message_new(M_RETIRED, 0, NULL, 0)
     if (flow.request == NULL or flow.farewell == NULL
             or index_add(&flows.by_request, hash, <uint32_t>(flow - flows.entries)) < 0):
@@ -155,10 +157,10 @@ cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, int dir, const uint
         flow.farewell = NULL
         return
     memcpy(flow.request, request, request_bytes)
-    memcpy(flow.request + request_bytes, path, path_bytes)
+    memcpy(flow.request + request_bytes, bytes, start.path_bytes)
     flow.request_bytes = request_bytes
     flow.path = <char *>flow.request + request_bytes
-    flow.dir = dir
+    flow.dir = start.directory
     flow.hash = hash
     flow.group = group
     flow.file = file

@@ -6,8 +6,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport Buffer, CHUNK_ABSENT, CHUNK_ASKED, M_WRITTEN, Sink, Source
-from snow_owl_tftp._engine.base.queue cimport message_new
+from snow_owl_tftp._engine.base.content cimport Buffer, CHUNK_ABSENT, CHUNK_ASKED, Sink, Source
+from snow_owl_tftp._engine.base.messages cimport M_WRITTEN, message_new
 from snow_owl_tftp._engine.disk.lanes cimport JOB_LOAD, JOB_WRITE, Job, Lane, MAX_THREADS, lane_add, lane_may_run
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.includes.files cimport so_file, so_look

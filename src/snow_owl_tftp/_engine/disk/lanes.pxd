@@ -9,8 +9,9 @@
 #
 # All of it is guarded by the store's mutex.  Must not: wait, allocate, or call anything but what is here.
 
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
-from snow_owl_tftp._engine.base.data cimport Buffer, Message, Source
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.content cimport Buffer, Source
+from snow_owl_tftp._engine.base.messages cimport Message
 
 cdef enum:                        # Job.kind
     JOB_LOAD = 1                  # this chunk of this source

@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
-from snow_owl_tftp._engine.base.data cimport CHUNK_BYTES, Source
+from snow_owl_tftp._engine.base.content cimport CHUNK_BYTES, Source
 from snow_owl_tftp._engine.disk.jobs cimport wake_watch
 from snow_owl_tftp._engine.disk.sources cimport bucket_of, source_is_fresh
 from snow_owl_tftp._engine.disk.state cimport Store

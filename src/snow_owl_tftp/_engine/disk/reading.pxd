@@ -7,10 +7,10 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport (
-    CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_OWNED, CHUNK_READY, KEEP_AFTER, LOOK_TICK_SHIFT, Look, M_LOADED,
-    Message, Source)
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_note, queue_push
+from snow_owl_tftp._engine.base.content cimport (
+    CHUNK_ASKED, CHUNK_BYTES, CHUNK_FAILED, CHUNK_OWNED, CHUNK_READY, KEEP_AFTER, LOOK_TICK_SHIFT, Look, Source)
+from snow_owl_tftp._engine.base.messages cimport M_LOADED, Message, message_new
+from snow_owl_tftp._engine.base.queue cimport queue_note, queue_push
 from snow_owl_tftp._engine.disk.copies cimport chunk_bytes, make_room
 from snow_owl_tftp._engine.disk.lanes cimport Job
 from snow_owl_tftp._engine.disk.state cimport Store

@@ -5,7 +5,8 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-from snow_owl_tftp._engine.base.data cimport M_RETIRED, Message, Recipe
+from snow_owl_tftp._engine.base.content cimport Recipe
+from snow_owl_tftp._engine.base.messages cimport M_RETIRED, Message, message_becomes
 from snow_owl_tftp._engine.base.queue cimport Queue, queue_push
 from snow_owl_tftp._engine.disk.sources cimport store_unuse
 from snow_owl_tftp._engine.disk.state cimport Store
@@ -52,6 +53,6 @@ cdef inline void recipe_forget(Recipe *recipe, Message *message, Queue *outbox) 
     if so_add32(&recipe.refs, -1) != 0 or message == NULL:
         free(message)                            # NULL: of one that was stuck, and even then there was no memory
         return
-    message.kind = M_RETIRED
+    message_becomes(message, M_RETIRED, 0)
     message.recipe = recipe
     queue_push(outbox, message)

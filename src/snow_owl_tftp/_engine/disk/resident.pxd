@@ -10,8 +10,8 @@
 #
 # Must not: touch what is mapped, or wait.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport (
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.content cimport (
     CHUNK_ABSENT, CHUNK_BYTES, CHUNK_READY, KEEP_AFTER, LOOK_TICK_SHIFT, Look, Source)
 from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.includes.files cimport so_in_page_table

@@ -8,14 +8,15 @@
 # nobody else can shorten, so reading the mapping is safe).
 # Must not: write, allocate beyond one buffer a call, or end the transfer.
 
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 from snow_owl_tftp._engine.base.buffers cimport buffers_free
-from snow_owl_tftp._engine.base.data cimport Buffer, Sink, Transfer
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.base.content cimport Buffer, Sink
+from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.disk.jobs cimport store_write
+from snow_owl_tftp._engine.includes.threads cimport so_add32
 
 cdef enum:
     SINK_OK = 0

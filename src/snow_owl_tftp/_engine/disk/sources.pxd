@@ -10,7 +10,7 @@
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport Source
+from snow_owl_tftp._engine.base.content cimport Source
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.includes.files cimport munmap, so_file, so_look
 from snow_owl_tftp._engine.includes.net cimport close

@@ -2,11 +2,11 @@
 #
 # Under `mutex`, unless said otherwise.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
-from snow_owl_tftp._engine.base.data cimport Source
-from snow_owl_tftp._engine.includes.threads cimport pthread_cond_t, pthread_mutex_t
-from snow_owl_tftp._engine.disk.lanes cimport IoThread, Lanes
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.content cimport Source
 from snow_owl_tftp._engine.base.queue cimport Queue
+from snow_owl_tftp._engine.disk.lanes cimport IoThread, Lanes
+from snow_owl_tftp._engine.includes.threads cimport pthread_cond_t, pthread_mutex_t
 
 cdef enum:
     COPIES = 256                  # chunks of files that cannot be mapped, at most: 128 MiB

@@ -1,7 +1,7 @@
 # What the engine calls of the store: made, filled, watched, ended.
 
 from libc.stdint cimport uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport Source
+from snow_owl_tftp._engine.base.content cimport Source
 from snow_owl_tftp._engine.base.queue cimport Queue
 from snow_owl_tftp._engine.disk.state cimport Store
 

@@ -16,7 +16,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memset
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport CHUNK_BYTES, Source
+from snow_owl_tftp._engine.base.content cimport CHUNK_BYTES, Source
 from snow_owl_tftp._engine.base.queue cimport Queue
 from snow_owl_tftp._engine.disk.expiry cimport expire_sources
 from snow_owl_tftp._engine.disk.jobs cimport append, store_kick

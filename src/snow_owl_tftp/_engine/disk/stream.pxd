@@ -7,8 +7,9 @@
 # Must not: block (the pipe is non-blocking), or send a short block before the pipe has ended.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, malloc, free
-from snow_owl_tftp._engine.base.data cimport Source, Transfer
+from libc.stdlib cimport calloc, free, malloc
+from snow_owl_tftp._engine.base.content cimport Source
+from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EINTR, EPOLLIN, EPOLLONESHOT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno, read)
 

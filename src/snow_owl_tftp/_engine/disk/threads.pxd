@@ -7,7 +7,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from snow_owl_tftp._engine.base.buffers cimport buffers_free
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport Message, Source
+from snow_owl_tftp._engine.base.content cimport Source
+from snow_owl_tftp._engine.base.messages cimport M_WRITTEN, Message
 from snow_owl_tftp._engine.base.queue cimport queue_close, queue_take_all
 from snow_owl_tftp._engine.disk.apart cimport start_apart
 from snow_owl_tftp._engine.disk.expiry cimport expire_sources
@@ -44,7 +45,8 @@ cdef inline void store_free(Store *store) noexcept nogil:
         message = queue_take_all(&store.workers[i])
         while message != NULL:
             next_message = message.next
-            buffers_free(message.buffer)
+            if message.kind == M_WRITTEN:
+                buffers_free(message.body.written.buffers)
             free(message)
             message = next_message
         queue_close(&store.workers[i])

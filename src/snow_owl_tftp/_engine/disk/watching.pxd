@@ -6,7 +6,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport Message
+from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.disk.lanes cimport (
     IoThread, JOB_LOAD, Job, MAX_THREADS, any_lane_may_run, lane_may_run, lane_take_out, waited_in_vain)
@@ -80,8 +80,8 @@ cdef inline void give_up(Store *store, Job *job, int error) noexcept nogil:
             store_unuse(store, job.source)
         else:
             message = job.written
-            message.buffer = job.buffer
-            message.error = error
+            message.body.written.buffers = job.buffer
+            message.body.written.error = error
             message.worker = job.worker
             queue_push(&store.workers[job.worker], message)
         free(job)

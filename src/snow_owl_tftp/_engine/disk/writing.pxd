@@ -2,7 +2,8 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport Buffer, Message
+from snow_owl_tftp._engine.base.content cimport Buffer
+from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.base.queue cimport queue_push_list
 from snow_owl_tftp._engine.disk.lanes cimport IoThread, Job
 from snow_owl_tftp._engine.disk.state cimport STOP_NOW, Store
@@ -38,8 +39,8 @@ cdef inline Message *run_write(Store *store, Job *job) noexcept nogil:
         # After the end the descriptor may be another file's.
         error = write_buffer(job.fd, buffer) if so_load32(&store.stopping) < STOP_NOW else ECANCELED
         buffer = buffer.next
-    message.buffer = job.buffer
-    message.error = error
+    message.body.written.buffers = job.buffer
+    message.body.written.error = error
     message.worker = job.worker
     return message
 

@@ -11,27 +11,31 @@ import threading
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-from snow_owl_tftp._engine.net.batch cimport Tuning
-from snow_owl_tftp._engine.base.counters cimport HISTOGRAM, Counters
-from snow_owl_tftp._engine.base.data cimport *
-from snow_owl_tftp._engine.includes.files cimport so_file, so_look
-from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockaddr_in6
-from snow_owl_tftp._engine.includes.threads cimport so_add32
-from snow_owl_tftp._engine.base.queue cimport Queue, message_new, queue_close, queue_init, queue_push, queue_take_all
-from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
-from snow_owl_tftp._engine.protocol.seq cimport ROLLOVER_TO_1
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.content cimport Recipe, Sink
+from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
+from snow_owl_tftp._engine.base.messages cimport (
+    Completed, M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ANSWER, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN,
+    M_FIRST_DATA, M_FORGET_FLOWS, M_MODE, M_PROGRESS, M_RECEIVED, M_REFUSE, M_REFUSED, M_RELEASED, M_REQUEST, M_RESUME,
+    M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_becomes, message_new)
+from snow_owl_tftp._engine.base.queue cimport Queue, queue_close, queue_init, queue_push, queue_take_all
 from snow_owl_tftp._engine.disk.recipe cimport recipe_new
 from snow_owl_tftp._engine.disk.sources cimport store_release, store_unuse
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_open, store_stop, store_watch)
 from snow_owl_tftp._engine.disk.stream cimport stream_new
-from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
+from snow_owl_tftp._engine.includes.files cimport so_file, so_look
+from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, EAGAIN, ENOMEM, ntohs, sockaddr_in6
+from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.net.batch cimport Tuning
 from snow_owl_tftp._engine.net.sockets cimport MAX_GROUPS, S_LISTENER, S_SHARED, S_TID, socket_add
+from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
+from snow_owl_tftp._engine.protocol.seq cimport ROLLOVER_TO_1
+from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker.loop cimport worker_free, worker_init, worker_run
 from snow_owl_tftp._engine.worker.state cimport Limits, Worker
 
@@ -424,30 +428,31 @@ cdef class Engine:
 
     cdef Completion _completion(self, Message *m):
         cdef Completion c = Completion.__new__(Completion)
+        cdef const Completed *told = &m.body.completion
         so_add32(&self._workers[m.worker].undelivered, -1)
         c.transfer_id = m.id
         c.worker = m.worker
-        c.outcome = m.outcome
-        c.error = m.error
+        c.outcome = told.outcome
+        c.error = told.error
         c.text = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
         c.role = m.recipe.role
         c.context = <object>m.recipe.context
-        c.blksize_bytes = m.figures.blksize_bytes
-        c.windowsize_blocks = m.figures.windowsize
-        c.payload_bytes = m.payload_bytes
-        c.started_ns = m.started_ns
-        c.duration_ns = m.ended_ns - m.started_ns
-        c.srtt_ns = m.figures.srtt_ns
-        c.blocks = m.figures.blocks
-        c.datagrams_in = m.datagrams_in
-        c.datagrams_out = m.datagrams_out
-        c.retransmits = m.figures.retransmits
-        c.duplicate_acks = m.duplicate_acks
-        c.peak_window_blocks = m.peak_window
-        c.flow_hit = m.flow_hit
-        c.is_stuck = m.state == T_STUCK
-        c._peer = m.peer
-        c._local = m.local
+        c.blksize_bytes = told.figures.blksize_bytes
+        c.windowsize_blocks = told.figures.windowsize
+        c.payload_bytes = told.payload_bytes
+        c.started_ns = told.started_ns
+        c.duration_ns = told.ended_ns - told.started_ns
+        c.srtt_ns = told.figures.srtt_ns
+        c.blocks = told.figures.blocks
+        c.datagrams_in = told.datagrams_in
+        c.datagrams_out = told.datagrams_out
+        c.retransmits = told.figures.retransmits
+        c.duplicate_acks = told.duplicate_acks
+        c.peak_window_blocks = told.peak_window
+        c.flow_hit = told.flow_hit
+        c.is_stuck = told.is_stuck
+        c._peer = told.peer
+        c._local = told.local
         self._drop_recipe(m.recipe)
         return c
 
@@ -463,7 +468,7 @@ cdef class Engine:
         a.transfer_id = m.id
         a.datagram = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
         a.context = <object>m.recipe.context if m.recipe != NULL else None
-        a._peer = m.peer
+        a._peer = m.body.answer.peer
         return a
 
     cdef void _drop_recipe(self, Recipe *recipe):
@@ -592,9 +597,10 @@ cdef class Engine:
                 store_discard(self._store, fd)
             raise MemoryError()
         if flow is not None and so_look(fd, &file) == 0:
-            m.flow_dir = flow[0]
-            m.flow_ctime_ns = file.ctime_ns
-            m.split = <uint32_t>PyBytes_GET_SIZE(path)
+            m.body.start.has_flow = 1
+            m.body.start.directory = flow[0]
+            m.body.start.ctime_ns = file.ctime_ns
+            m.body.start.path_bytes = <uint32_t>PyBytes_GET_SIZE(path)
         try:
             self._attach(m, plan)
             self._push(m)
@@ -612,8 +618,8 @@ cdef class Engine:
         if fd < 0:
             raise ValueError("fd must be a descriptor")
         m = self._message(M_SUPPLY, transfer_id, b"")
-        m.socket = fd
-        m.payload_bytes = limit_bytes
+        m.body.supply.fd = fd
+        m.body.supply.limit_bytes = limit_bytes
         try:
             self._push(m)
         except BaseException:
@@ -648,8 +654,8 @@ cdef class Engine:
             return
         for i in range(self._count):
             m = self._message(kind, <uint64_t>i << 56, text)
-            m.hash = <uint64_t><PyObject *>context
-            m.error = code
+            m.body.asked.context = <PyObject *>context
+            m.body.asked.code = code
             queue_push(&self._inboxes[i], m)
 
     def ask(self, plan, fd, bytes peer, *, bint gro=False, bytes local=b"", int worker=-1):
@@ -674,15 +680,15 @@ cdef class Engine:
         try:
             if PyBytes_GET_SIZE(peer) not in (16, 28):
                 raise ValueError("peer must be a sockaddr_in or sockaddr_in6")
-            memcpy(m.peer.address.raw, PyBytes_AS_STRING(peer), PyBytes_GET_SIZE(peer))
-            m.peer.size = <uint32_t>PyBytes_GET_SIZE(peer)
-            m.socket = -1 if fd is None else fd
-            m.state = gro
+            memcpy(m.body.ask.peer.address.raw, PyBytes_AS_STRING(peer), PyBytes_GET_SIZE(peer))
+            m.body.ask.peer.size = <uint32_t>PyBytes_GET_SIZE(peer)
+            m.body.ask.fd = -1 if fd is None else fd
+            m.body.ask.has_gro = gro
             if fd is None:
                 if PyBytes_GET_SIZE(local) != 4:
                     raise ValueError("local must be an IPv4 address of four bytes where fd is None")
-                memcpy(m.local.address, PyBytes_AS_STRING(local), 4)
-                m.local.family = <uint32_t>AF_INET
+                memcpy(m.body.ask.local.address, PyBytes_AS_STRING(local), 4)
+                m.body.ask.local.family = <uint32_t>AF_INET
             m.id = <uint64_t>(self._next_worker % self._count if worker < 0 else worker) << 56
             self._next_worker += 1
             self._attach(m, plan)
@@ -701,7 +707,8 @@ cdef class Engine:
         try:
             m.recipe = self._recipe(plan.role, plan)
             if plan.declared_bytes is not None:
-                m.payload_bytes = <uint64_t>plan.declared_bytes + 1
+                m.body.resume.declared_bytes = plan.declared_bytes
+                m.body.resume.is_declared = 1
             self._push(m)
         except BaseException:
             self._undo(m)
@@ -709,8 +716,8 @@ cdef class Engine:
 
     cdef _send_down(self, uint32_t kind, uint64_t transfer_id, bytes data, int code, int error):
         cdef Message *m = self._message(kind, transfer_id, data)
-        m.error = code
-        m.socket = error
+        m.body.verdict.code = code
+        m.body.verdict.error = error
         try:
             self._push(m)
         except BaseException:
@@ -741,8 +748,7 @@ cdef class Engine:
         self._spares = m.next
         self._spare_count -= 1
         m.next = NULL
-        m.kind = kind
-        m.id = transfer_id
+        message_becomes(m, kind, transfer_id)
         m.bytes_used = <uint32_t>PyBytes_GET_SIZE(data)
         memcpy(m.bytes, PyBytes_AS_STRING(data), m.bytes_used)
         return m
@@ -838,11 +844,11 @@ cdef uint32_t share(uint32_t total, uint32_t workers):
 cdef Request request_event(Message *m):
     cdef Request r = Request.__new__(Request)
     r.transfer_id = m.id
-    r.group = m.socket
+    r.group = m.body.request.group
     r.datagram = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
-    r.received_ns = m.started_ns
-    r._peer = m.peer
-    r._local = m.local
+    r.received_ns = m.body.request.received_ns
+    r._peer = m.body.request.peer
+    r._local = m.body.request.local
     return r
 
 
@@ -856,7 +862,7 @@ cdef FirstData first_data_event(Message *m):
 cdef Received received_event(Message *m):
     cdef Received r = Received.__new__(Received)
     r.transfer_id = m.id
-    r.payload_bytes = m.payload_bytes
+    r.payload_bytes = m.body.received.payload_bytes
     r.context = <object>m.recipe.context
     return r
 
@@ -864,9 +870,9 @@ cdef Received received_event(Message *m):
 cdef Progress progress_event(Message *m):
     cdef Progress p = Progress.__new__(Progress)
     p.transfer_id = m.id
-    p.payload_bytes = m.payload_bytes
-    p.datagrams_in = m.datagrams_in
-    p.datagrams_out = m.datagrams_out
+    p.payload_bytes = m.body.progress.payload_bytes
+    p.datagrams_in = m.body.progress.datagrams_in
+    p.datagrams_out = m.body.progress.datagrams_out
     p.context = <object>m.recipe.context
     return p
 
@@ -874,17 +880,17 @@ cdef Progress progress_event(Message *m):
 cdef Refusals refusals_event(Message *m):
     cdef Refusals r = Refusals.__new__(Refusals)
     r.worker = m.worker
-    r.limit = LIMITS[m.error]
-    r.count = m.payload_bytes
-    r._peer = m.peer
+    r.limit = LIMITS[m.body.refused.reason]
+    r.count = m.body.refused.count
+    r._peer = m.body.refused.last
     return r
 
 
 cdef ModeChange mode_event(Message *m):
     cdef ModeChange c = ModeChange.__new__(ModeChange)
     c.worker = m.worker
-    c.mode = m.state
-    c.live_transfers = m.payload_bytes
-    c.linger_ns = m.started_ns
-    c.datagrams_per_s = m.ended_ns
+    c.mode = m.body.mode.mode
+    c.live_transfers = m.body.mode.live_transfers
+    c.linger_ns = m.body.mode.linger_ns
+    c.datagrams_per_s = m.body.mode.datagrams_per_s
     return c

@@ -5,7 +5,7 @@
 # 16 bytes a transfer.  Must not: decide who joins, or who gives way.
 
 from libc.stdint cimport uint32_t
-from snow_owl_tftp._engine.base.data cimport Chain, Transfer
+from snow_owl_tftp._engine.base.transfer cimport Chain, Transfer
 from snow_owl_tftp._engine.memory.slab cimport Slab, transfer_at
 
 

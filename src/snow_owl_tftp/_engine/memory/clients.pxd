@@ -3,9 +3,10 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
-from snow_owl_tftp._engine.base.data cimport Chain, Peer
+from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.index cimport Index, index_add, index_find, index_free, index_init, index_remove
 from snow_owl_tftp._engine.base.peers cimport address_hash
+from snow_owl_tftp._engine.base.transfer cimport Chain
 
 cdef struct Client:
     uint8_t address[16]

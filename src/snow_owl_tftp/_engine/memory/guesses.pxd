@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from snow_owl_tftp._engine.base.data cimport Peer
+from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.peers cimport address_hash
 
 cdef enum:

@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from snow_owl_tftp._engine.base.data cimport Peer
+from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.peers cimport network_hash
 
 cdef enum:

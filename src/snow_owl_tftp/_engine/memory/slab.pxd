@@ -7,10 +7,11 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memset
-from snow_owl_tftp._engine.base.data cimport Local, Peer, T_FREE, Transfer
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
 from snow_owl_tftp._engine.base.peers cimport peer_equal, tid_hash
+from snow_owl_tftp._engine.base.transfer cimport T_FREE, Transfer
 
 cdef enum:
     SLAB_CHUNK = 256

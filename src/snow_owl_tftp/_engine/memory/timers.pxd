@@ -10,7 +10,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from snow_owl_tftp._engine.base.data cimport Transfer
+from snow_owl_tftp._engine.base.transfer cimport Transfer
 
 cdef extern from * nogil:
     """

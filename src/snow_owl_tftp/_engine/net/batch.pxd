@@ -1,8 +1,9 @@
 # Batched system calls: datagrams in, datagrams out, and nothing about TFTP.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.counters cimport Counters
-from snow_owl_tftp._engine.base.data cimport Local, Peer, Transfer
+from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.includes.net cimport iovec, mmsghdr
 
 cdef enum:

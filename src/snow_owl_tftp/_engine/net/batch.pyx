@@ -11,15 +11,17 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from snow_owl_tftp._engine.base.counters cimport count_batch
-from snow_owl_tftp._engine.base.data cimport Source
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.content cimport Source
+from snow_owl_tftp._engine.base.counters cimport Counters, count_batch
+from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.includes.files cimport pread
 from snow_owl_tftp._engine.includes.net cimport (
     AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, CMSG_SPACE, EACCES, EAGAIN, ECONNREFUSED,
-    EFAULT, EHOSTDOWN, EHOSTUNREACH, EINTR, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPROTO, IP_PKTINFO,
-    IP_RECVERR, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPV6_PKTINFO, IPV6_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE,
-    MSG_NOSIGNAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, UDP_GRO, UDP_SEGMENT, cmsghdr, errno, in6_pktinfo,
-    in_pktinfo, msghdr, recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto, sock_extended_err, sockaddr)
+    EFAULT, EHOSTDOWN, EHOSTUNREACH, EINTR, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPROTO, IPPROTO_IP,
+    IPPROTO_IPV6, IPPROTO_UDP, IPV6_PKTINFO, IPV6_RECVERR, IP_PKTINFO, IP_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE,
+    MSG_NOSIGNAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, UDP_GRO, UDP_SEGMENT, cmsghdr, errno, in6_pktinfo, in_pktinfo,
+    iovec, mmsghdr, msghdr, recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto, sock_extended_err, sockaddr)
 from snow_owl_tftp._engine.protocol.seq cimport seq_block
 
 cdef enum:

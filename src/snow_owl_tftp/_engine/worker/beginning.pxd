@@ -1,8 +1,10 @@
 # How a transfer begins to send, or goes on: with its first packet, or with what its options allow.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport HELD_CAPPED, OUT_ABORTED, Recipe, Sink, T_ACTIVE, Transfer
+from snow_owl_tftp._engine.base.content cimport Recipe, Sink
+from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
 from snow_owl_tftp._engine.base.peers cimport peer_hash
+from snow_owl_tftp._engine.base.transfer cimport HELD_CAPPED, T_ACTIVE, Transfer
 from snow_owl_tftp._engine.memory.slab cimport add_by_tid
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.patience cimport Patience

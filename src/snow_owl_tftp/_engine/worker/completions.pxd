@@ -5,9 +5,11 @@
 # Must not: free a transfer, or tell its peer anything.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport Figures, M_COMPLETION, Message, Peer, Transfer
+from snow_owl_tftp._engine.base.addresses cimport Peer
+from snow_owl_tftp._engine.base.messages cimport Completed, Figures, M_COMPLETION, Message, message_becomes, message_new
 from snow_owl_tftp._engine.base.peers cimport address_hash
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
+from snow_owl_tftp._engine.base.queue cimport queue_push
+from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.memory.remembered cimport MEMORY_LEARNED, MEMORY_REPLACED, memory_keep, memory_recall
 from snow_owl_tftp._engine.protocol.patience cimport Patience
@@ -21,11 +23,9 @@ cdef inline Message *verdict(Transfer *t, int outcome, int error, const uint8_t 
     if m == NULL:
         m = t.farewell
         t.farewell = NULL
-        m.kind = M_COMPLETION
-        m.id = t.id
-        m.bytes_used = 0
-    m.outcome = outcome
-    m.error = error
+        message_becomes(m, M_COMPLETION, t.id)
+    m.body.completion.outcome = outcome
+    m.body.completion.error = error
     return m
 
 
@@ -67,6 +67,21 @@ cdef inline uint64_t payload_acknowledged(const Transfer *t) noexcept nogil:
     return bytes if bytes < t.recipe.source.size_bytes else t.recipe.source.size_bytes
 
 
+cdef inline void fill(const Worker *w, const Transfer *t, Completed *completion) noexcept nogil:
+    """What there is to tell, but for how it ended."""
+    completion.figures = figures(t)
+    completion.peer = t.peer
+    completion.local = t.local
+    completion.started_ns = t.started_ns
+    completion.ended_ns = w.now_ns
+    completion.payload_bytes = t.sink.received_bytes if t.sink != NULL else t.payload_bytes
+    completion.datagrams_in = t.datagrams_in
+    completion.datagrams_out = t.datagrams_out
+    completion.duplicate_acks = t.duplicate_acks
+    completion.peak_window = t.peak_window
+    completion.flow_hit = t.flow_hit
+
+
 cdef inline void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
     """The Completion of a started transfer goes up, and takes its recipe along."""
     keep_memory(w, t)
@@ -76,16 +91,6 @@ cdef inline void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
     m.recipe = t.recipe
     t.recipe = NULL
     m.worker = w.number
-    m.figures = figures(t)
-    m.peer = t.peer
-    m.local = t.local
-    m.started_ns = t.started_ns
-    m.ended_ns = w.now_ns
-    m.payload_bytes = t.sink.received_bytes if t.sink != NULL else t.payload_bytes
-    m.datagrams_in = t.datagrams_in
-    m.datagrams_out = t.datagrams_out
-    m.duplicate_acks = t.duplicate_acks
-    m.peak_window = t.peak_window
-    m.flow_hit = t.flow_hit
+    fill(w, t, &m.body.completion)
     so_add32(&w.undelivered, 1)
     queue_push(w.outbox, m)

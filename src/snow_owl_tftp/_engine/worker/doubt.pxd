@@ -4,9 +4,10 @@
 # A transfer is held back (HELD_...) without a word: its deadline brings it back.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport (
-    HELD_CAPPED, HELD_EMPTYING, HELD_NOT, HELD_TRIAL, OUT_ABORTED, Peer, Transfer)
+from snow_owl_tftp._engine.base.addresses cimport Peer
+from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
 from snow_owl_tftp._engine.base.peers cimport network_hash
+from snow_owl_tftp._engine.base.transfer cimport HELD_CAPPED, HELD_EMPTYING, HELD_NOT, HELD_TRIAL, Transfer
 from snow_owl_tftp._engine.memory.guesses cimport guesses_note
 from snow_owl_tftp._engine.memory.networks cimport (
     FREE_PARTS, LARGE_PARTS, Network, answer_is_usual, answer_slack_ns, learn_answer, network_fill, network_find,

@@ -3,17 +3,19 @@
 # A message is taken over with its memory: M_START and M_ASK stay with their transfer, for its Completion, which must not
 # be missing.  What answers a transfer that is over is ignored, but for a plan, which has its Completion at once.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport free
-from snow_owl_tftp._engine.base.data cimport (
-    M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN, M_FORGET_FLOWS,
+from snow_owl_tftp._engine.base.content cimport Recipe
+from snow_owl_tftp._engine.base.messages cimport (
+    Ask, M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN, M_FORGET_FLOWS,
     M_LOADED, M_PROGRESS, M_REFUSE, M_RESUME, M_START, M_STOP, M_SUPPLY, M_WRITTEN, Message, OUT_ABORTED,
-    OUT_LOCAL_IO_ERROR, OUT_OK, Recipe, T_ANSWERED, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING, T_FREE, T_REQUESTED,
-    T_STUCK, Transfer)
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_push, queue_take_all
+    OUT_LOCAL_IO_ERROR, OUT_OK, Verdict, message_becomes, message_new)
+from snow_owl_tftp._engine.base.queue cimport queue_push, queue_take_all
+from snow_owl_tftp._engine.base.transfer cimport (
+    T_ANSWERED, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK, Transfer)
 from snow_owl_tftp._engine.disk.flows cimport flow_keep, flows_forget
-from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
+from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.includes.net cimport EFBIG, ENOMEM, close
 from snow_owl_tftp._engine.includes.threads cimport so_add32, so_swap8
 from snow_owl_tftp._engine.memory.slab cimport (
@@ -42,9 +44,8 @@ cdef inline void on_start(Worker *w, Message *m) noexcept nogil:
     free(t.farewell)                             # of a flow whose file was closed just then
     t.farewell = m
     w.pending -= 1
-    if m.flow_dir >= 0 and w.tuning.flows:
-        flow_keep(&w.flows, m.recipe, m.flow_dir, m.bytes, m.split, m.bytes + m.split, m.bytes_used - m.split,
-                  <uint32_t>t.request_hash, t.group, m.flow_ctime_ns)
+    if m.body.start.has_flow and w.tuning.flows:
+        flow_keep(&w.flows, m.recipe, &m.body.start, m.bytes, m.bytes_used, <uint32_t>t.request_hash, t.group)
     begin(w, t, m.recipe, m.sink)
 
 
@@ -55,13 +56,12 @@ cdef inline void never_began(Worker *w, Message *m, int outcome, int error, cons
     sink_free(m.sink)
     if up == NULL:
         up = m
-        up.kind = M_COMPLETION
-        up.bytes_used = 0
+        message_becomes(up, M_COMPLETION, m.id)
     up.recipe = m.recipe
-    up.outcome = outcome
-    up.error = error
-    up.started_ns = w.now_ns
-    up.ended_ns = w.now_ns
+    up.body.completion.outcome = outcome
+    up.body.completion.error = error
+    up.body.completion.started_ns = w.now_ns
+    up.body.completion.ended_ns = w.now_ns
     up.worker = w.number
     if up != m:
         free(m)
@@ -81,25 +81,26 @@ cdef inline void on_refuse(Worker *w, Message *m) noexcept nogil:
 
 
 cdef inline void on_ask(Worker *w, Message *m) noexcept nogil:
-    """A transfer of our own asking, on a socket of its own (m.socket: its descriptor)."""
+    """A transfer of our own asking, on a socket of its own or on the shared one."""
     cdef Transfer *t = transfer_new(&w.slab)
+    cdef const Ask *ask = &m.body.ask
     cdef int32_t socket
     cdef Patience patience
-    if m.socket < 0:
+    if ask.fd < 0:
         socket = w.sockets.shared
     else:
-        socket = socket_add(&w.sockets, w.epoll_fd, m.socket, S_PRIVATE, -1, False, m.state)
+        socket = socket_add(&w.sockets, w.epoll_fd, ask.fd, S_PRIVATE, -1, False, ask.has_gro)
     if t == NULL or socket < 0:
         # Without a slot there is no id: the client's own limit of transfers keeps this from happening.
-        if m.socket >= 0:
-            close(m.socket)
+        if ask.fd >= 0:
+            close(ask.fd)
         if t != NULL:
             transfer_free(&w.slab, t)
         m.id = 0
         never_began(w, m, OUT_LOCAL_IO_ERROR, ENOMEM, b"out of memory", 13)
         return
     t.farewell = m
-    t.peer = m.peer
+    t.peer = ask.peer
     t.recipe = m.recipe
     t.sink = m.sink
     t.socket = socket
@@ -110,7 +111,7 @@ cdef inline void on_ask(Worker *w, Message *m) noexcept nogil:
     if w.sockets.entries[socket].kind == S_PRIVATE:
         w.sockets.entries[socket].owner = t.id
     else:
-        t.local = m.local
+        t.local = ask.local
         add_by_local(&w.slab, t)                       # no memory: the transfer times out
     recall_memory(w, &t.peer, &patience)
     flight_init(&t.flight, &w.retransmit, &patience, m.recipe.role, 512, 1, final_block(m.recipe, 512), True, True,
@@ -128,8 +129,8 @@ cdef inline void on_resume(Worker *w, Message *m) noexcept nogil:
         return
     granted.source = t.recipe.source             # moves over; the context is the same object on both
     t.recipe.source = NULL
-    if m.payload_bytes and t.sink != NULL:
-        t.sink.declared_bytes = m.payload_bytes - 1
+    if m.body.resume.is_declared and t.sink != NULL:
+        t.sink.declared_bytes = m.body.resume.declared_bytes
     recipe_release(w.errands.store, t.recipe, m, w.outbox)
     t.recipe = granted
     resume(w, t, t.recipe.fixed_ns)
@@ -140,23 +141,24 @@ cdef inline void on_supply(Worker *w, Message *m) noexcept nogil:
     cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     if t == NULL or not awaits_sink(t):
         return
-    t.sink.fd = m.socket
-    if m.payload_bytes:
-        t.sink.limit_bytes = m.payload_bytes
-        if t.sink.received_bytes > m.payload_bytes:
+    t.sink.fd = m.body.supply.fd
+    if m.body.supply.limit_bytes:
+        t.sink.limit_bytes = m.body.supply.limit_bytes
+        if t.sink.received_bytes > t.sink.limit_bytes:
             fail(w, t, OUT_ABORTED, EFBIG, 3, b"more data than announced or allowed")
             return
     write_on(w, t)
 
 
 cdef inline void on_commit(Worker *w, Message *m) noexcept nogil:
-    """The upload is durable and visible (m.error < 0), or could not be made so (the TFTP error code)."""
+    """The upload is durable and visible (code < 0), or could not be made so (the TFTP error code)."""
+    cdef const Verdict *told = &m.body.verdict
     cdef Transfer *t = transfer_by_id(&w.slab, m.id)
-    if t == NULL or (t.state != T_COMMITTING and not (m.error >= 0 and awaits_sink(t))):
+    if t == NULL or (t.state != T_COMMITTING and not (told.code >= 0 and awaits_sink(t))):
         return
-    if m.error >= 0:
+    if told.code >= 0:
         m.bytes[m.bytes_used] = 0
-        fail(w, t, OUT_LOCAL_IO_ERROR, m.socket, m.error, <char *>m.bytes)
+        fail(w, t, OUT_LOCAL_IO_ERROR, told.error, told.code, <char *>m.bytes)
         return
     send_ack(w, t, t.flight.last)
     complete(w, t, verdict(t, OUT_OK, 0, NULL, 0))
@@ -173,10 +175,10 @@ cdef inline void on_abort(Worker *w, Message *m) noexcept nogil:
     if t.state == T_DALLY:
         release(w, t)                            # it went well: nothing to tell, the socket is wanted back
     elif t.state != T_ENDING and t.state != T_STUCK:
-        fail(w, t, OUT_ABORTED, 0, m.error, <char *>m.bytes)
+        fail(w, t, OUT_ABORTED, 0, m.body.verdict.code, <char *>m.bytes)
 
 
-cdef inline Transfer *asked_with(Worker *w, uint64_t context) noexcept nogil:
+cdef inline Transfer *asked_with(Worker *w, const void *context) noexcept nogil:
     """The transfer of our own asking with this context.  Before the first answer nobody above knows its id.
 
     A walk over the slab: for a cancellation and for ten progress reports a second, not for datagrams.
@@ -185,21 +187,21 @@ cdef inline Transfer *asked_with(Worker *w, uint64_t context) noexcept nogil:
     cdef Transfer *t
     for i in range(slab_places(&w.slab)):
         t = transfer_at(&w.slab, i)
-        if T_ASKING <= t.state < T_ENDING and t.recipe != NULL and <uint64_t>t.recipe.context == context:
+        if T_ASKING <= t.state < T_ENDING and t.recipe != NULL and <const void *>t.recipe.context == context:
             return t
     return NULL
 
 
 cdef inline void on_abort_asked(Worker *w, Message *m) noexcept nogil:
-    cdef Transfer *t = asked_with(w, m.hash)
+    cdef Transfer *t = asked_with(w, m.body.asked.context)
     if t == NULL:
         return
     m.bytes[m.bytes_used] = 0
-    fail(w, t, OUT_ABORTED, 0, m.error, <char *>m.bytes)
+    fail(w, t, OUT_ABORTED, 0, m.body.asked.code, <char *>m.bytes)
 
 
 cdef inline void on_ask_progress(Worker *w, Message *m) noexcept nogil:
-    cdef Transfer *t = asked_with(w, m.hash)
+    cdef Transfer *t = asked_with(w, m.body.asked.context)
     cdef Message *up
     if t == NULL:
         return
@@ -208,9 +210,9 @@ cdef inline void on_ask_progress(Worker *w, Message *m) noexcept nogil:
         return                                   # the next one may tell
     up.worker = w.number
     up.recipe = t.recipe                         # borrowed: its Completion comes behind
-    up.payload_bytes = t.sink.received_bytes if t.sink != NULL else payload_acknowledged(t)
-    up.datagrams_in = t.datagrams_in
-    up.datagrams_out = t.datagrams_out
+    up.body.progress.payload_bytes = t.sink.received_bytes if t.sink != NULL else payload_acknowledged(t)
+    up.body.progress.datagrams_in = t.datagrams_in
+    up.body.progress.datagrams_out = t.datagrams_out
     queue_push(w.outbox, up)
 
 

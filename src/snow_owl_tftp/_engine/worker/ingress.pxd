@@ -4,8 +4,10 @@
 # Must not: look further into a datagram than its opcode.
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
-from snow_owl_tftp._engine.base.data cimport Local, OUT_UNREACHABLE, Peer, T_ACTIVE, T_ASKING, T_DALLY, Transfer
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.messages cimport OUT_UNREACHABLE
 from snow_owl_tftp._engine.base.peers cimport peer_equal, peer_hash, peer_same_host
+from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_ASKING, T_DALLY, Transfer
 from snow_owl_tftp._engine.includes.net cimport ECONNREFUSED, EINTR, MSG_TRUNC
 from snow_owl_tftp._engine.memory.slab cimport find_by_local, find_by_tid, transfer_by_id
 from snow_owl_tftp._engine.net.batch cimport may_be_anothers, receive, receive_error, received_local, received_segment

@@ -8,12 +8,15 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport strlen
-from snow_owl_tftp._engine.base.data cimport (
-    AMONG_ALL, AMONG_CLIENTS, M_RELEASED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, Recipe,
-    SUPERSEDED_NOT, SUPERSEDED_PERHAPS, Source, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK, Transfer)
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
-from snow_owl_tftp._engine.disk.sink cimport sink_free
+from snow_owl_tftp._engine.base.content cimport Recipe, Source
+from snow_owl_tftp._engine.base.messages cimport (
+    M_RELEASED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, message_new)
+from snow_owl_tftp._engine.base.queue cimport queue_push
+from snow_owl_tftp._engine.base.transfer cimport (
+    AMONG_ALL, AMONG_CLIENTS, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK,
+    Transfer)
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
+from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.disk.sources cimport source_is_changed
 from snow_owl_tftp._engine.includes.net cimport EBUSY, EIO, ETIMEDOUT
 from snow_owl_tftp._engine.includes.threads cimport so_add32
@@ -181,7 +184,7 @@ cdef inline void leave_stuck(Worker *w, Transfer *t) noexcept nogil:
         wheel_remove(&w.wheel, t)
         return
     so_add32(&recipe.refs, 1)                    # for Released
-    t.ending.state = T_STUCK
+    t.ending.body.completion.is_stuck = 1
     complete(w, t, t.ending)
     t.recipe = recipe
     forget(w, t)

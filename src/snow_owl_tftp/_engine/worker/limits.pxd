@@ -4,8 +4,10 @@
 # Each refusal is answered at once, counted by its reason, and told upwards once a second.
 
 from libc.stdint cimport int32_t, uint32_t
-from snow_owl_tftp._engine.base.data cimport AMONG_ALL, Chain, Local, M_REFUSED, Message, OUT_ABORTED, Peer, Transfer
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.messages cimport M_REFUSED, Message, OUT_ABORTED, message_new
+from snow_owl_tftp._engine.base.queue cimport queue_push
+from snow_owl_tftp._engine.base.transfer cimport AMONG_ALL, Chain, Transfer
 from snow_owl_tftp._engine.disk.sources cimport store_is_crowded
 from snow_owl_tftp._engine.includes.threads cimport so_load32
 from snow_owl_tftp._engine.memory.chain cimport chain_oldest
@@ -134,9 +136,9 @@ cdef inline void tell_refusals(Worker *w, bint now) noexcept nogil:
         if m == NULL:
             return                               # told at another turn
         m.worker = w.number
-        m.error = reason
-        m.payload_bytes = refusal.count
-        m.peer = refusal.last
+        m.body.refused.reason = reason
+        m.body.refused.count = refusal.count
+        m.body.refused.last = refusal.last
         refusal.count = 0
         refusal.told_ns = w.now_ns
         w.refusals.untold -= 1

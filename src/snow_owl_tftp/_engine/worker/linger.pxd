@@ -4,8 +4,8 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport M_MODE, Message
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
+from snow_owl_tftp._engine.base.messages cimport M_MODE, Message, message_new
+from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.includes.net cimport nanosleep, timespec
 from snow_owl_tftp._engine.net.adaptive cimport (
     MODE_AT_ONCE, MODE_HOLD_NS, MODE_UNKNOWN, RATE_WINDOW_NS, linger_law_ns, smooth_rate)
@@ -29,10 +29,10 @@ cdef inline void tell_mode(Worker *w, uint64_t linger_ns) noexcept nogil:
         return                                   # told at the next turn
     w.lingering.mode_told = w.lingering.mode
     m.worker = w.number
-    m.state = w.lingering.mode
-    m.payload_bytes = w.counters.live_transfers
-    m.started_ns = linger_ns
-    m.ended_ns = <uint64_t>(w.lingering.rate_per_ns * 1e9)
+    m.body.mode.mode = w.lingering.mode
+    m.body.mode.live_transfers = w.counters.live_transfers
+    m.body.mode.linger_ns = linger_ns
+    m.body.mode.datagrams_per_s = <uint64_t>(w.lingering.rate_per_ns * 1e9)
     queue_push(w.outbox, m)
 
 

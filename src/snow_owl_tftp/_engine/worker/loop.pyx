@@ -13,12 +13,12 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.data cimport T_ACTIVE, Transfer
 from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
 from snow_owl_tftp._engine.base.queue cimport Queue
+from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, Transfer
 from snow_owl_tftp._engine.disk.flows cimport flows_free, flows_init
-from snow_owl_tftp._engine.disk.resident cimport note_waits
 from snow_owl_tftp._engine.disk.jobs cimport store_kick
+from snow_owl_tftp._engine.disk.resident cimport note_waits
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.stream cimport STREAM_EVENT
 from snow_owl_tftp._engine.includes.net cimport (
@@ -57,8 +57,8 @@ cdef int wait_ms(Worker *w) noexcept nogil:
     if w.waiters.run_head != NULL:
         return 0
     due = wheel_next_ns(&w.wheel)
-    if w.aside.oldest != NULL and w.aside.oldest.started_ns + COPY_NS < due:
-        due = w.aside.oldest.started_ns + COPY_NS
+    if w.aside.oldest != NULL and w.aside.oldest.body.request.received_ns + COPY_NS < due:
+        due = w.aside.oldest.body.request.received_ns + COPY_NS
     if w.refusals.untold and due > w.now_ns + TELL_REFUSALS_NS:
         due = w.now_ns + TELL_REFUSALS_NS
     if due == <uint64_t>-1:

@@ -5,10 +5,10 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
-from snow_owl_tftp._engine.base.data cimport (
-    M_ANSWER, Message, OUT_OK, OUT_PEER_ERROR, T_ACTIVE, T_ANSWERED, T_ASKING, Transfer)
 from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
+from snow_owl_tftp._engine.base.messages cimport M_ANSWER, Message, OUT_OK, OUT_PEER_ERROR, message_new
+from snow_owl_tftp._engine.base.queue cimport queue_push
+from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_ANSWERED, T_ASKING, Transfer
 from snow_owl_tftp._engine.memory.history cimport history_note
 from snow_owl_tftp._engine.memory.timers cimport wheel_remove, wheel_update
 from snow_owl_tftp._engine.protocol.opcodes cimport OP_ACK, OP_DATA, OP_ERROR, OP_OACK
@@ -72,7 +72,7 @@ cdef inline void on_oack(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t 
     t.state = T_ANSWERED
     wheel_remove(&w.wheel, t)
     m.worker = w.number
-    m.peer = t.peer
+    m.body.answer.peer = t.peer
     m.recipe = t.recipe                          # borrowed: whatever ends the transfer comes up behind this
     queue_push(w.outbox, m)
 

@@ -3,12 +3,12 @@
 # As send.pxd does it for a file, but for the last block: a pipe cannot become another one while it is sent.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport Source, Transfer
+from snow_owl_tftp._engine.base.content cimport Source
+from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.disk.stream cimport stream_fill, stream_idle, stream_watch
 from snow_owl_tftp._engine.net.batch cimport send_data
 from snow_owl_tftp._engine.protocol.window cimport flight_offset, flight_restart_clocks, flight_send_end
-from snow_owl_tftp._engine.worker.send cimport (
-    note_sent, quantum_blocks, rest, run_later, train_length, use_socket_for)
+from snow_owl_tftp._engine.worker.send cimport note_sent, quantum_blocks, rest, run_later, train_length, use_socket_for
 from snow_owl_tftp._engine.worker.state cimport Worker
 
 

@@ -5,11 +5,12 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from snow_owl_tftp._engine.base.buffers cimport buffers_free
-from snow_owl_tftp._engine.base.data cimport (
-    M_FIRST_DATA, M_RECEIVED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, OUT_OK, T_ACTIVE, T_COMMITTING,
-    T_DALLY, T_ENDING, T_FLUSHING, T_STUCK, Transfer)
 from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
+from snow_owl_tftp._engine.base.messages cimport (
+    M_FIRST_DATA, M_RECEIVED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, OUT_OK, message_new)
+from snow_owl_tftp._engine.base.queue cimport queue_push
+from snow_owl_tftp._engine.base.transfer cimport (
+    T_ACTIVE, T_COMMITTING, T_DALLY, T_ENDING, T_FLUSHING, T_STUCK, Transfer)
 from snow_owl_tftp._engine.disk.sink cimport (
     SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_submit, sink_write, sink_written)
 from snow_owl_tftp._engine.includes.net cimport EDQUOT, EFBIG, ENOMEM, ENOSPC
@@ -69,7 +70,7 @@ cdef inline void flush_sink(Worker *w, Transfer *t) noexcept nogil:
         fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
         return
     m.worker = w.number
-    m.payload_bytes = t.sink.received_bytes
+    m.body.received.payload_bytes = t.sink.received_bytes
     m.recipe = t.recipe                          # borrowed: the transfer keeps its reference until the commit
     queue_push(w.outbox, m)
 
@@ -151,11 +152,11 @@ cdef inline void on_written(Worker *w, Message *m) noexcept nogil:
     """Buffers came back from the disk."""
     cdef Transfer *t = transfer_by_id(&w.slab, m.id)
     if t == NULL or t.sink == NULL:
-        buffers_free(m.buffer)
+        buffers_free(m.body.written.buffers)
         return
-    sink_written(t.sink, m.buffer, t.state == T_ACTIVE)
-    if m.error and not t.sink.error:
-        t.sink.error = m.error
+    sink_written(t.sink, m.body.written.buffers, t.state == T_ACTIVE)
+    if m.body.written.error and not t.sink.error:
+        t.sink.error = m.body.written.error
     if t.state == T_STUCK:
         tell_released(w, t)
     elif t.state == T_ENDING:

@@ -5,12 +5,14 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from snow_owl_tftp._engine.base.data cimport (
-    Local, M_COMPLETION, M_REQUEST, Message, OUT_ABORTED, Peer, Recipe, SUPERSEDED, SUPERSEDED_NOT, SUPERSEDED_PERHAPS,
-    T_ACTIVE, T_COMMITTING, T_DALLY, T_FLUSHING, T_REQUESTED, Transfer)
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.content cimport Recipe
 from snow_owl_tftp._engine.base.index cimport hash_bytes
+from snow_owl_tftp._engine.base.messages cimport M_COMPLETION, M_REQUEST, Message, OUT_ABORTED, Requested, message_new
 from snow_owl_tftp._engine.base.peers cimport peer_hash
-from snow_owl_tftp._engine.base.queue cimport message_new, queue_push
+from snow_owl_tftp._engine.base.queue cimport queue_push
+from snow_owl_tftp._engine.base.transfer cimport (
+    SUPERSEDED, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_ACTIVE, T_COMMITTING, T_DALLY, T_FLUSHING, T_REQUESTED, Transfer)
 from snow_owl_tftp._engine.disk.flows cimport flow_find
 from snow_owl_tftp._engine.disk.sources cimport store_use
 from snow_owl_tftp._engine.includes.threads cimport so_add32
@@ -130,10 +132,10 @@ cdef inline void put_copy_aside(Worker *w, Transfer *t, int32_t listener, const 
     m = message_new(M_REQUEST, t.id, bytes, size)
     if m == NULL:
         return                                   # the client asks again
-    m.peer = t.peer
-    m.local = local[0]
-    m.socket = listener
-    m.started_ns = w.now_ns
+    m.body.request.peer = t.peer
+    m.body.request.local = local[0]
+    m.body.request.listener = listener
+    m.body.request.received_ns = w.now_ns
     m.next = NULL
     t.has_copy = 1
     if w.aside.oldest == NULL:
@@ -155,14 +157,16 @@ cdef inline void forget_copy(Worker *w) noexcept nogil:
 cdef inline void judge_copies(Worker *w) noexcept nogil:
     """Those whose time is over: has the client gone on with its transfer since?"""
     cdef Message *m
+    cdef Requested *request
     cdef Transfer *t
-    while w.aside.oldest != NULL and w.now_ns - w.aside.oldest.started_ns >= COPY_NS:
+    while w.aside.oldest != NULL and w.now_ns - w.aside.oldest.body.request.received_ns >= COPY_NS:
         m = w.aside.oldest
+        request = &m.body.request
         t = transfer_by_id(&w.slab, m.id)
         if t != NULL:
             t.has_copy = 0
-            if t.state == T_ACTIVE and not t.superseded and t.flight.progress_ns <= m.started_ns and not w.draining:
-                ask_again(w, t, m.socket, m.bytes, m.bytes_used, &m.peer, &m.local)
+            if t.state == T_ACTIVE and not t.superseded and t.flight.progress_ns <= request.received_ns and not w.draining:
+                ask_again(w, t, request.listener, m.bytes, m.bytes_used, &request.peer, &request.local)
         forget_copy(w)
 
 
@@ -233,11 +237,11 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
         return NULL
     w.counters.flow_misses += 1
     m.worker = w.number
-    m.peer = peer[0]
-    m.local = local[0]
-    m.socket = group
-    m.hash = hash
-    m.started_ns = w.now_ns
+    m.body.request.peer = peer[0]
+    m.body.request.local = local[0]
+    m.body.request.group = group
+    m.body.request.listener = listener
+    m.body.request.received_ns = w.now_ns
     w.pending += 1
     queue_push(w.outbox, m)
     return t

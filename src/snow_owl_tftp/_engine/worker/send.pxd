@@ -14,24 +14,26 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.content cimport (
+    CHUNK_ABSENT, CHUNK_BYTES, CHUNK_FAILED, CHUNK_OWNED, CHUNK_READY, Source)
+from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_FREE, Transfer
+from snow_owl_tftp._engine.disk.jobs cimport store_load
+from snow_owl_tftp._engine.disk.resident cimport is_lost
+from snow_owl_tftp._engine.disk.sources cimport source_is_changed
+from snow_owl_tftp._engine.includes.files cimport pread
+from snow_owl_tftp._engine.includes.net cimport (
+    EAGAIN, EFAULT, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPOLLIN, EPOLLOUT, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno)
+from snow_owl_tftp._engine.includes.threads cimport so_load8
+from snow_owl_tftp._engine.memory.networks cimport Network, network_find
+from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.net.batch cimport (
     SCRATCH_BYTES, SEND_MESSAGES, STAGING_BYTES, SendItem, TRAIN_BYTES, TRAIN_SEGMENTS, send_control, send_data,
     send_forget, send_from, send_has_room)
-from snow_owl_tftp._engine.base.data cimport (
-    CHUNK_ABSENT, CHUNK_BYTES, CHUNK_FAILED, CHUNK_OWNED, CHUNK_READY, Local, Peer, Source, T_ACTIVE, T_FREE, Transfer)
-from snow_owl_tftp._engine.includes.files cimport pread
-from snow_owl_tftp._engine.includes.net cimport (
-    EAGAIN, EFAULT, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPOLLIN, EPOLLOUT, EPOLL_CTL_MOD, epoll_ctl, epoll_event,
-    errno)
-from snow_owl_tftp._engine.includes.threads cimport so_load8
-from snow_owl_tftp._engine.memory.networks cimport Network, network_find
-from snow_owl_tftp._engine.disk.resident cimport is_lost
-from snow_owl_tftp._engine.protocol.seq cimport seq_block
-from snow_owl_tftp._engine.disk.jobs cimport store_load
-from snow_owl_tftp._engine.disk.sources cimport source_is_changed
-from snow_owl_tftp._engine.memory.timers cimport wheel_update
-from snow_owl_tftp._engine.protocol.window cimport flight_is_pausing, flight_offset, flight_rest, flight_send_end, sender_sent
 from snow_owl_tftp._engine.net.sockets cimport Socket
+from snow_owl_tftp._engine.protocol.seq cimport seq_block
+from snow_owl_tftp._engine.protocol.window cimport (
+    flight_is_pausing, flight_offset, flight_rest, flight_send_end, sender_sent)
 from snow_owl_tftp._engine.worker.state cimport FINALS, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Worker
 
 cdef enum:

@@ -4,8 +4,10 @@
 # without a word, since its owner would hear it.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
-from snow_owl_tftp._engine.base.data cimport Local, OUT_ABORTED, Peer, T_ACTIVE, T_REQUESTED, Transfer
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
 from snow_owl_tftp._engine.base.peers cimport peer_hash
+from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_REQUESTED, Transfer
 from snow_owl_tftp._engine.memory.guesses cimport guessed_since
 from snow_owl_tftp._engine.memory.slab cimport find_by_request
 from snow_owl_tftp._engine.memory.strays cimport (

@@ -4,10 +4,12 @@
 # Everything in Worker belongs to the worker's thread, except: inbox and outbox (queues), counters (read
 # by anybody), live_tuning (written by Python, copied here once a turn), and what stands before `run` is called.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.counters cimport Counters
-from snow_owl_tftp._engine.base.data cimport Chain, Message, Peer, Transfer
+from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.base.queue cimport Queue
+from snow_owl_tftp._engine.base.transfer cimport Chain, Transfer
 from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.disk.flows cimport FlowTable
 from snow_owl_tftp._engine.memory.clients cimport ClientTable

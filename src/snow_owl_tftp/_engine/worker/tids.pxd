@@ -4,8 +4,9 @@
 # the transfer (tid_bits): an answer to it is evidence (memory/networks.pxd).
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport Peer, Transfer
+from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.index cimport hash_bytes
+from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.includes.net cimport GRND_NONBLOCK, getrandom
 from snow_owl_tftp._engine.memory.guesses cimport guesses_are_recent
 from snow_owl_tftp._engine.memory.slab cimport find_by_tid

@@ -3,7 +3,7 @@
 # Each looks again whether it may send, and waits anew if not: nobody is woken for certain.
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
-from snow_owl_tftp._engine.base.data cimport T_ACTIVE, T_ASKING, T_FREE, Transfer
+from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_ASKING, T_FREE, Transfer
 from snow_owl_tftp._engine.includes.net cimport EPOLLIN, EPOLL_CTL_MOD, epoll_ctl, epoll_event
 from snow_owl_tftp._engine.memory.slab cimport transfer_free
 from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER, flight_restart_clocks
