@@ -118,7 +118,7 @@ def keyed_hash(bytes data, uint64_t secret):
 
 
 cdef class IndexProbe:
-    """An Index of `size` slots at first (a power of two)."""
+    """An Index of `size` cells at first (a power of two)."""
     cdef Index _index
 
     def __init__(self, uint32_t size=2):

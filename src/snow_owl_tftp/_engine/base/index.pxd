@@ -1,4 +1,4 @@
-# A hash index: 32-bit hash -> number of a slot somewhere else.  Open addressing, linear probing.
+# A hash index: 32-bit hash -> number of a place somewhere else.  Open addressing, linear probing.
 #
 # The index knows nothing of what it finds: the caller walks the candidates of a hash and compares.
 # One index type serves transfers by TID, transfers by request, clients and flows.  Hashes are keyed
@@ -11,41 +11,41 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 cdef struct Index:
-    uint64_t *slots
+    uint64_t *cells
     uint32_t mask
     uint32_t used
 
 
 cdef inline int index_init(Index *index, uint32_t size) noexcept nogil:
     """`size`: a power of two.  Returns -1 when there is no memory."""
-    index.slots = <uint64_t *>calloc(size, sizeof(uint64_t))
+    index.cells = <uint64_t *>calloc(size, sizeof(uint64_t))
     index.mask = size - 1
     index.used = 0
-    return 0 if index.slots != NULL else -1
+    return 0 if index.cells != NULL else -1
 
 
 cdef inline void index_free(Index *index) noexcept nogil:
-    free(index.slots)
-    index.slots = NULL
+    free(index.cells)
+    index.cells = NULL
 
 
-cdef inline void index_place(uint64_t *slots, uint32_t mask, uint64_t entry) noexcept nogil:
+cdef inline void index_place(uint64_t *cells, uint32_t mask, uint64_t entry) noexcept nogil:
     cdef uint32_t at = <uint32_t>entry & mask
-    while slots[at]:
+    while cells[at]:
         at = (at + 1) & mask
-    slots[at] = entry
+    cells[at] = entry
 
 
 cdef inline int index_grow(Index *index) noexcept nogil:
     cdef uint32_t size = (index.mask + 1) * 2, i
-    cdef uint64_t *slots = <uint64_t *>calloc(size, sizeof(uint64_t))
-    if slots == NULL:
+    cdef uint64_t *cells = <uint64_t *>calloc(size, sizeof(uint64_t))
+    if cells == NULL:
         return -1
     for i in range(index.mask + 1):
-        if index.slots[i]:
-            index_place(slots, size - 1, index.slots[i])
-    free(index.slots)
-    index.slots = slots
+        if index.cells[i]:
+            index_place(cells, size - 1, index.cells[i])
+    free(index.cells)
+    index.cells = cells
     index.mask = size - 1
     return 0
 
@@ -54,7 +54,7 @@ cdef inline int index_add(Index *index, uint32_t hash, uint32_t value) noexcept 
     """Returns -1 when there is no memory for a larger table."""
     if (index.used + 1) * 2 > index.mask + 1 and index_grow(index) < 0:
         return -1
-    index_place(index.slots, index.mask, (<uint64_t>value + 1) << 32 | hash)
+    index_place(index.cells, index.mask, (<uint64_t>value + 1) << 32 | hash)
     index.used += 1
     return 0
 
@@ -64,7 +64,7 @@ cdef inline int64_t index_find(const Index *index, uint32_t hash, uint32_t *at) 
     cdef uint64_t entry
     cdef uint32_t i = at[0] & index.mask
     while True:
-        entry = index.slots[i]
+        entry = index.cells[i]
         if entry == 0:
             return -1
         i = (i + 1) & index.mask
@@ -77,21 +77,21 @@ cdef inline void index_remove(Index *index, uint32_t hash, uint32_t value) noexc
     """Takes out what index_add put in; what stands behind moves up (no tombstones)."""
     cdef uint64_t entry = (<uint64_t>value + 1) << 32 | hash
     cdef uint32_t hole = hash & index.mask, at, home
-    while index.slots[hole] != entry:
-        if index.slots[hole] == 0:
+    while index.cells[hole] != entry:
+        if index.cells[hole] == 0:
             return
         hole = (hole + 1) & index.mask
     index.used -= 1
     at = hole
     while True:
         at = (at + 1) & index.mask
-        if index.slots[at] == 0:
+        if index.cells[at] == 0:
             break
-        home = <uint32_t>index.slots[at] & index.mask
+        home = <uint32_t>index.cells[at] & index.mask
         if ((at - home) & index.mask) >= ((at - hole) & index.mask):
-            index.slots[hole] = index.slots[at]
+            index.cells[hole] = index.cells[at]
             hole = at
-    index.slots[hole] = 0
+    index.cells[hole] = 0
 
 
 cdef inline uint64_t hash_bytes(const uint8_t *bytes, size_t size, uint64_t secret) noexcept nogil:

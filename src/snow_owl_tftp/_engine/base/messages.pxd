@@ -51,7 +51,7 @@ cdef enum:                        # Message.kind
 cdef struct Requested:            # M_REQUEST; also a copy of one that its worker has put aside
     Peer peer
     Local local
-    int32_t group                 # whose listener it came to ...
+    int32_t endpoint                 # whose listener it came to ...
     int32_t listener              # ... and which that is, in the worker
     uint64_t received_ns
 

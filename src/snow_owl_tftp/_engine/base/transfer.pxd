@@ -34,13 +34,13 @@ cdef enum:                        # Transfer.before, after: the two kinds of lis
     AMONG_CLIENTS = 1             # of one client: those that have answered nothing
 
 cdef struct Chain:
-    uint32_t oldest, newest       # slots + 1, 0: the list is empty
+    uint32_t oldest, newest       # places + 1, 0: the list is empty
 
 cdef struct Transfer:
     Flight flight
     uint64_t id                   # worker, generation and place: memory/slab.pxd
     Transfer *timer_next
-    Transfer **timer_link         # what points at us; NULL: in no slot
+    Transfer **timer_link         # what points at us; NULL: in no notch
     Transfer *queue_next          # run, blocked or waiting queue
     Recipe *recipe
     Sink *sink
@@ -64,7 +64,7 @@ cdef struct Transfer:
     int32_t client                # index of the client's counters, -1: none
     Peer peer
     Local local
-    int32_t group                 # which address was asked, until it begins
+    int32_t endpoint                 # which address was asked, until it begins
     uint32_t before[2]            # by AMONG_...: who joined the list before us ...
     uint32_t after[2]             # ... and after us
     Message *farewell             # put by for the Completion: that must not be missing for want of memory

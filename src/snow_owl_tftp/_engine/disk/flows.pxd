@@ -29,7 +29,7 @@ cdef struct Flow:
     char *path                    # beneath `dir`
     int dir
     uint32_t hash
-    int32_t group
+    int32_t endpoint
     Recipe *recipe                # NULL: free entry
     Message *farewell             # put by for the recipe's way up
     so_file file                  # what the path led to when Python decided
@@ -111,7 +111,7 @@ cdef inline bint flow_holds(FlowTable *flows, Flow *flow) noexcept nogil:
 
 
 cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t size, uint32_t hash,
-                              int32_t group) noexcept nogil:
+                              int32_t endpoint) noexcept nogil:
     """The recipe for this request, or NULL: Python must decide."""
     cdef uint32_t at = hash
     cdef int64_t found
@@ -121,7 +121,7 @@ cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t
         if found < 0:
             return NULL
         flow = &flows.entries[found]
-        if flow.group == group and flow.request_bytes == size and memcmp(flow.request, request, size) == 0:
+        if flow.endpoint == endpoint and flow.request_bytes == size and memcmp(flow.request, request, size) == 0:
             if flow_holds(flows, flow):
                 return flow.recipe
             flow_forget(flows, flow)
@@ -129,7 +129,7 @@ cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t
 
 
 cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start, const uint8_t *bytes,
-                           uint32_t bytes_used, uint32_t hash, int32_t group) noexcept nogil:
+                           uint32_t bytes_used, uint32_t hash, int32_t endpoint) noexcept nogil:
     """Remembers `recipe` for `request`; quietly does not when anything stands in the way.
 
     `bytes`: the path with its terminating zero, and the request behind it.
@@ -139,10 +139,12 @@ cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start,
     cdef uint32_t request_bytes = bytes_used - start.path_bytes
     cdef Flow *flow
     cdef so_file file
-    if flows.most == 0 or source == NULL or flow_find(flows, request, request_bytes, hash, group) != NULL:
+    if flows.most == 0 or source == NULL or flow_find(flows, request, request_bytes, hash, endpoint) != NULL:
         return
-    if (flow_look(start.directory, <const char *>bytes, &file) < 0 or file.inode != source.inode or file.device != source.device
-            or file.size_bytes != source.size_bytes or file.mtime_ns != source.mtime_ns or file.ctime_ns != start.ctime_ns):
+    if flow_look(start.directory, <const char *>bytes, &file) < 0:
+        return
+    if (file.inode != source.inode or file.device != source.device or file.size_bytes != source.size_bytes
+            or file.mtime_ns != source.mtime_ns or file.ctime_ns != start.ctime_ns):
         return
     flow = &flows.entries[flows.hand]
     flows.hand = (flows.hand + 1) % flows.most
@@ -162,7 +164,7 @@ cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start,
     flow.path = <char *>flow.request + request_bytes
     flow.dir = start.directory
     flow.hash = hash
-    flow.group = group
+    flow.endpoint = endpoint
     flow.file = file
     flow.checked = flows.round
     flow.recipe = recipe

@@ -32,14 +32,14 @@ from snow_owl_tftp._engine.includes.files cimport so_file, so_look
 from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, EAGAIN, ENOMEM, ntohs, sockaddr_in6
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.net.batch cimport Tuning
-from snow_owl_tftp._engine.net.sockets cimport MAX_GROUPS, S_LISTENER, S_SHARED, S_TID, socket_add
+from snow_owl_tftp._engine.net.sockets cimport MAX_ENDPOINTS, S_LISTENER, S_SHARED, S_TID, socket_add
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
 from snow_owl_tftp._engine.protocol.seq cimport ROLLOVER_TO_1
 from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker.loop cimport worker_free, worker_init, worker_run
 from snow_owl_tftp._engine.worker.state cimport Limits, Worker
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 
 OUTCOMES = ("OK", "TIMED_OUT", "PEER_ERROR", "LOCAL_IO_ERROR", "CHANGED", "ABORTED", "UNREACHABLE")
 
@@ -108,7 +108,7 @@ cdef object local_host(const Local *local):
 cdef class Request:
     """A datagram on a listener that may be an RRQ or WRQ.  Answer with start() or refuse(), once."""
     cdef readonly uint64_t transfer_id
-    cdef readonly int group
+    cdef readonly int endpoint
     cdef readonly bytes datagram
     cdef readonly uint64_t received_ns
     cdef Peer _peer
@@ -307,13 +307,13 @@ cdef class Engine:
 
     # --- set-up
 
-    def add_listener(self, int worker, int group, int fd, *, bint wildcard=False, bint wants_control=False):
-        """Takes over a bound, non-blocking UDP socket for requests of address `group` (0..63)."""
-        self._add(worker, S_LISTENER, group, fd, wildcard, wants_control)
+    def add_listener(self, int worker, int endpoint, int fd, *, bint wildcard=False, bint wants_control=False):
+        """Takes over a bound, non-blocking UDP socket for requests of address `endpoint` (0..63)."""
+        self._add(worker, S_LISTENER, endpoint, fd, wildcard, wants_control)
 
-    def add_tid(self, int worker, int group, int fd, *, bint wildcard=False, bint wants_control=False):
-        """Takes over a socket that transfers of `group` share.  All of a group are added in a row."""
-        self._add(worker, S_TID, group, fd, wildcard, wants_control)
+    def add_tid(self, int worker, int endpoint, int fd, *, bint wildcard=False, bint wants_control=False):
+        """Takes over a socket that transfers of `endpoint` share.  All of a endpoint are added in a row."""
+        self._add(worker, S_TID, endpoint, fd, wildcard, wants_control)
 
     def add_shared(self, int worker, int fd):
         """Takes over a wildcard-bound IPv4 socket with IP_PKTINFO (UDP_GRO as well, if it is on).
@@ -323,10 +323,10 @@ cdef class Engine:
         """
         self._add(worker, S_SHARED, 0, fd, True, True)
 
-    def _add(self, int worker, int kind, int group, int fd, bint wildcard, bint wants_control):
-        if self._running or not 0 <= worker < <int>self._count or not 0 <= group < MAX_GROUPS:
-            raise ValueError("sockets are added before start, to an existing worker, in groups 0..63")
-        if socket_add(&self._workers[worker].sockets, self._workers[worker].epoll_fd, fd, kind, group, wildcard,
+    def _add(self, int worker, int kind, int endpoint, int fd, bint wildcard, bint wants_control):
+        if self._running or not 0 <= worker < <int>self._count or not 0 <= endpoint < MAX_ENDPOINTS:
+            raise ValueError("sockets are added before start, to an existing worker, in endpoints 0..63")
+        if socket_add(&self._workers[worker].sockets, self._workers[worker].epoll_fd, fd, kind, endpoint, wildcard,
                       wants_control) < 0:
             raise OSError(ENOMEM, "the engine could not register a socket")
 
@@ -844,7 +844,7 @@ cdef uint32_t share(uint32_t total, uint32_t workers):
 cdef Request request_event(Message *m):
     cdef Request r = Request.__new__(Request)
     r.transfer_id = m.id
-    r.group = m.body.request.group
+    r.endpoint = m.body.request.endpoint
     r.datagram = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
     r.received_ns = m.body.request.received_ns
     r._peer = m.body.request.peer

@@ -1,6 +1,7 @@
 # Wrong guesses: answers in the name of an address that came to another TID than that of its request.
 #
-# Counted by address until none has come for a minute.  Bounded: of two addresses that share an entry the later one counts.
+# Counted by address until none has come for a minute.
+# Bounded: of two addresses that share an entry the later one counts.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free

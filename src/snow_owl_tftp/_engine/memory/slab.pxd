@@ -1,6 +1,6 @@
 # Where the transfers of a worker live, and how they are found: by id, by TID, by request, by local address.
 #
-# A transfer never moves and the memory of a place is never given back, so a stale pointer is caught by comparing the id:
+# Transfers never move and the memory of a place is never given back, so a stale pointer is caught by comparing the id:
 #   id = worker (8 bits) << 56 | generation (24 bits) << 32 | place (32 bits)
 # Must not: send anything, or decide whether a transfer may exist (admission is the worker's).
 

@@ -1,7 +1,7 @@
 # Strangers: datagrams to a TID socket that belong to no transfer, and which of them are answered with ERROR 5.
 #
-# A pair of TIDs is remembered for a few seconds after its transfer, whose late echoes are no stranger's, and after it was
-# answered, since one ERROR 5 is enough.  Bounded: sets of ENDED_WAYS entries, in which the oldest gives way.
+# A pair of TIDs is remembered for a few seconds after its transfer, whose late echoes are no stranger's, and after it
+# was answered, since one ERROR 5 is enough.  Bounded: sets of ENDED_WAYS entries, in which the oldest gives way.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free

@@ -18,7 +18,7 @@ cdef enum:
     S_SHARED = 4                  # transfers of our own asking, told apart by their local address
 
 cdef enum:
-    MAX_GROUPS = 64
+    MAX_ENDPOINTS = 64
 
 cdef struct Socket:
     int fd
@@ -26,11 +26,11 @@ cdef struct Socket:
     uint8_t wants_control         # PKTINFO or GRO: receive with control data
     uint8_t awaits_writable       # EPOLLOUT is armed
     uint8_t wildcard              # answers must say their source address
-    int32_t group
+    int32_t endpoint
     int32_t next_unused             # list of unused entries
     uint64_t owner                # S_PRIVATE: its transfer's id
 
-cdef struct Group:
+cdef struct Endpoint:
     # A bound address: one listener and its TID sockets (consecutive entries of `sockets`).
     int32_t listener
     int32_t first_tid, tid_count  # tid_count 0: single-port
@@ -40,7 +40,7 @@ cdef struct SocketTable:
     int32_t count, capacity
     int32_t unused                # linked by next_unused, -1: none
     int32_t shared                # S_SHARED, -1: none
-    Group groups[64]
+    Endpoint endpoints[64]
 
 
 cdef inline void sockets_init(SocketTable *sockets) noexcept nogil:
@@ -99,7 +99,7 @@ cdef inline void hear_icmp(int fd) noexcept nogil:
     setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof(on))
 
 
-cdef inline int socket_add(SocketTable *sockets, int epoll_fd, int fd, int kind, int group, bint wildcard,
+cdef inline int socket_add(SocketTable *sockets, int epoll_fd, int fd, int kind, int endpoint, bint wildcard,
                            bint wants_control) noexcept nogil:
     """Its index; -1 when there is no memory or epoll refuses it (the descriptor stays the caller's)."""
     cdef epoll_event event
@@ -115,18 +115,18 @@ cdef inline int socket_add(SocketTable *sockets, int epoll_fd, int fd, int kind,
         return -1
     sockets.entries[i].fd = fd
     sockets.entries[i].kind = kind
-    sockets.entries[i].group = group
+    sockets.entries[i].endpoint = endpoint
     sockets.entries[i].wildcard = wildcard
     sockets.entries[i].wants_control = wants_control
     let_routers_fragment(fd)
     if kind != S_SHARED:                         # its transfers are told apart by what an error does not say
         hear_icmp(fd)
     if kind == S_LISTENER:
-        sockets.groups[group].listener = i
+        sockets.endpoints[endpoint].listener = i
     elif kind == S_TID:
-        if sockets.groups[group].tid_count == 0:
-            sockets.groups[group].first_tid = i
-        sockets.groups[group].tid_count += 1
+        if sockets.endpoints[endpoint].tid_count == 0:
+            sockets.endpoints[endpoint].first_tid = i
+        sockets.endpoints[endpoint].tid_count += 1
     elif kind == S_SHARED:
         sockets.shared = i
     return i

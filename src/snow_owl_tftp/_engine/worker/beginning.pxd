@@ -56,11 +56,11 @@ cdef inline int64_t final_block(const Recipe *recipe, uint32_t blksize_bytes) no
 cdef inline void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nogil:
     """The request was accepted: a TID, a window, the first packet.  Takes over the references."""
     cdef uint32_t of_peer = peer_hash(&t.peer, w.secret)
-    cdef int32_t group = t.group
+    cdef int32_t endpoint = t.endpoint
     cdef Patience patience
     t.recipe = recipe
     t.sink = sink
-    t.group = 0
+    t.endpoint = 0
     t.state = T_ACTIVE
     if not t.flow_hit:
         leave_descriptors(w)
@@ -72,9 +72,9 @@ cdef inline void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexc
                 False, recipe.fixed_ns, w.now_ns)
     t.flight.rollover = recipe.rollover
     doubt(w, t)
-    t.socket = choose_socket(w, t, of_peer, group)
+    t.socket = choose_socket(w, t, of_peer, endpoint)
     if t.socket < 0 or add_by_tid(&w.slab, t, of_peer) < 0:
-        send_error(w, reply_socket(w, group), &t.peer, &t.local, 0, b"too many transfers from your port")
+        send_error(w, reply_socket(w, endpoint), &t.peer, &t.local, 0, b"too many transfers from your port")
         end(w, t, OUT_ABORTED, 0, b"too many transfers from one port", 32)
         return
     if t.flight.opening:

@@ -1,7 +1,7 @@
 # What comes from Python and from the disk.
 #
-# A message is taken over with its memory: M_START and M_ASK stay with their transfer, for its Completion, which must not
-# be missing.  What answers a transfer that is over is ignored, but for a plan, which has its Completion at once.
+# A message is taken over with its memory: M_START and M_ASK stay with their transfer, for its Completion, which must
+# not be missing.  What answers a transfer that is over is ignored, but for a plan, which has its Completion at once.
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport free
@@ -45,7 +45,7 @@ cdef inline void on_start(Worker *w, Message *m) noexcept nogil:
     t.farewell = m
     w.pending -= 1
     if m.body.start.has_flow and w.tuning.flows:
-        flow_keep(&w.flows, m.recipe, &m.body.start, m.bytes, m.bytes_used, <uint32_t>t.request_hash, t.group)
+        flow_keep(&w.flows, m.recipe, &m.body.start, m.bytes, m.bytes_used, <uint32_t>t.request_hash, t.endpoint)
     begin(w, t, m.recipe, m.sink)
 
 
@@ -76,7 +76,7 @@ cdef inline void on_refuse(Worker *w, Message *m) noexcept nogil:
         return
     w.pending -= 1
     if m.bytes_used:
-        send_bytes(w, reply_socket(w, t.group), &t.peer, &t.local, NULL, m.bytes, m.bytes_used)
+        send_bytes(w, reply_socket(w, t.endpoint), &t.peer, &t.local, NULL, m.bytes, m.bytes_used)
     release(w, t)
 
 
@@ -91,7 +91,7 @@ cdef inline void on_ask(Worker *w, Message *m) noexcept nogil:
     else:
         socket = socket_add(&w.sockets, w.epoll_fd, ask.fd, S_PRIVATE, -1, False, ask.has_gro)
     if t == NULL or socket < 0:
-        # Without a slot there is no id: the client's own limit of transfers keeps this from happening.
+        # Without a place there is no id: the client's own limit of transfers keeps this from happening.
         if ask.fd >= 0:
             close(ask.fd)
         if t != NULL:

@@ -61,7 +61,7 @@ cdef inline void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, ui
         if t == NULL:
             return                               # an echo of a transfer that is over
         of_peer = 0
-    elif s.kind == S_LISTENER and (w.sockets.groups[s.group].tid_count or size < 2 or bytes[1] <= OP_WRQ):
+    elif s.kind == S_LISTENER and (w.sockets.endpoints[s.endpoint].tid_count or size < 2 or bytes[1] <= OP_WRQ):
         on_request(w, socket, bytes, size, peer, local)
         return
     else:
@@ -136,6 +136,7 @@ cdef inline void drain_errors(Worker *w, int32_t socket) noexcept nogil:
 
 cdef inline void drain_socket(Worker *w, int32_t socket) noexcept nogil:
     """Takes what is queued, a batch at a time; a socket that never empties waits for its next turn."""
+    cdef Socket *s
     cdef int n, i, _round
     cdef uint32_t asked
     for _round in range(RECEIVES_A_TURN):
@@ -143,7 +144,8 @@ cdef inline void drain_socket(Worker *w, int32_t socket) noexcept nogil:
             return
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
         w.flows.round += 1
-        n = receive(&w.received, w.sockets.entries[socket].fd, w.sockets.entries[socket].wants_control, &w.tuning, &w.counters)
+        s = &w.sockets.entries[socket]
+        n = receive(&w.received, s.fd, s.wants_control, &w.tuning, &w.counters)
         if n == -EINTR or (n < 0 and may_be_anothers(-n)):
             continue                             # what is queued is still there
         if n <= 0:

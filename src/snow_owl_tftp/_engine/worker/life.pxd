@@ -115,7 +115,8 @@ cdef inline void prefer(Worker *w, Transfer *t) noexcept nogil:
 cdef inline void forget(Worker *w, Transfer *t) noexcept nogil:
     """Every index, timer and count forgets the transfer."""
     if t.in_tids and t.flight.proven:
-        strays_remember(&w.strays, w.now_ns, t.hash_tid, OF_ENDED)        # a late echo of it is no stranger's; of who never spoke there is none
+        # A late echo of it is no stranger's; of who never spoke there is none.
+        strays_remember(&w.strays, w.now_ns, t.hash_tid, OF_ENDED)
     if t.rival:
         part_rivals(w, t)
     uncount_half_open(w, t)
@@ -133,7 +134,7 @@ cdef inline void forget(Worker *w, Transfer *t) noexcept nogil:
 
 
 cdef inline void release(Worker *w, Transfer *t) noexcept nogil:
-    """The slot becomes free, and the transfer is forgotten."""
+    """The place becomes free, and the transfer is forgotten."""
     forget(w, t)
     free_place(w, t)
 

@@ -110,7 +110,8 @@ cdef inline const char *refusal_text(int reason) noexcept nogil:
     return b"server busy: out of memory"
 
 
-cdef inline void refuse_busy(Worker *w, int32_t group, const Peer *peer, const Local *local, int reason) noexcept nogil:
+cdef inline void refuse_busy(Worker *w, int32_t endpoint, const Peer *peer, const Local *local,
+                             int reason) noexcept nogil:
     """The client is told now; whoever runs the server is told by tell_refusals()."""
     w.counters.requests_refused_busy += 1
     (&w.counters.refused_transfers)[reason] += 1
@@ -120,7 +121,7 @@ cdef inline void refuse_busy(Worker *w, int32_t group, const Peer *peer, const L
     w.refusals.by_reason[reason].last = peer[0]
     if reason == REFUSED_GUESSES:
         return                                   # whoever has this address has hardly asked
-    send_error(w, reply_socket(w, group), peer, local, 0, refusal_text(reason))
+    send_error(w, reply_socket(w, endpoint), peer, local, 0, refusal_text(reason))
 
 
 cdef inline void tell_refusals(Worker *w, bint now) noexcept nogil:

@@ -15,9 +15,10 @@ from snow_owl_tftp._engine.worker.state cimport Worker
 cdef inline void measure_rate(Worker *w) noexcept nogil:
     """The arrival rate over the last milliseconds."""
     cdef uint64_t elapsed = w.now_ns - w.lingering.rate_at_ns
+    cdef uint64_t datagrams = w.counters.datagrams_received - w.lingering.rate_seen
     if elapsed < RATE_WINDOW_NS:
         return
-    w.lingering.rate_per_ns = smooth_rate(w.lingering.rate_per_ns, w.counters.datagrams_received - w.lingering.rate_seen, elapsed)
+    w.lingering.rate_per_ns = smooth_rate(w.lingering.rate_per_ns, datagrams, elapsed)
     w.lingering.rate_seen = w.counters.datagrams_received
     w.lingering.rate_at_ns = w.now_ns
 

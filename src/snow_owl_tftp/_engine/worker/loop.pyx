@@ -70,7 +70,7 @@ cdef int wait_ms(Worker *w) noexcept nogil:
 
 
 cdef void on_stream(Worker *w, Transfer *t) noexcept nogil:
-    """A pipe has bytes, or has ended.  The slot may belong to another transfer by now: it looks again."""
+    """A pipe has bytes, or has ended.  The place may belong to another transfer by now: it looks again."""
     if t.state == T_ACTIVE and t.flight.role == SENDER and not t.flight.opening:
         pump(w, t)
 

@@ -35,8 +35,8 @@ cdef enum:
 
 cdef inline Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local *local, uint32_t of_peer,
                             uint64_t hash) noexcept nogil:
-    """A slot for a new request, counted as half-open; NULL when it was refused or dropped."""
-    cdef int32_t client = client_of(&w.clients, peer), group = w.sockets.entries[listener].group
+    """A place for a new request, counted as half-open; NULL when it was refused or dropped."""
+    cdef int32_t client = client_of(&w.clients, peer), endpoint = w.sockets.entries[listener].endpoint
     cdef Transfer *t = NULL
     cdef int reason
     if client >= 0:
@@ -50,7 +50,7 @@ cdef inline Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const
         reason = REFUSED_MEMORY
     if t == NULL:
         client_leave(&w.clients, client)
-        refuse_busy(w, group, peer, local, reason)
+        refuse_busy(w, endpoint, peer, local, reason)
         return NULL
     t.state = T_REQUESTED
     t.peer = peer[0]
@@ -60,7 +60,7 @@ cdef inline Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const
     t.started_ns = w.now_ns
     t.flight.progress_ns = w.now_ns
     t.socket = -1
-    t.group = group                          # until it begins: which address was asked
+    t.endpoint = endpoint                          # until it begins: which address was asked
     w.counters.live_transfers += 1
     count_half_open(w, t)
     if add_by_request(&w.slab, t, of_peer) < 0:
@@ -159,13 +159,15 @@ cdef inline void judge_copies(Worker *w) noexcept nogil:
     cdef Message *m
     cdef Requested *request
     cdef Transfer *t
+    cdef bint waits
     while w.aside.oldest != NULL and w.now_ns - w.aside.oldest.body.request.received_ns >= COPY_NS:
         m = w.aside.oldest
         request = &m.body.request
         t = transfer_by_id(&w.slab, m.id)
         if t != NULL:
             t.has_copy = 0
-            if t.state == T_ACTIVE and not t.superseded and t.flight.progress_ns <= request.received_ns and not w.draining:
+            waits = t.state == T_ACTIVE and t.flight.progress_ns <= request.received_ns
+            if waits and not t.superseded and not w.draining:
                 ask_again(w, t, request.listener, m.bytes, m.bytes_used, &request.peer, &request.local)
         forget_copy(w)
 
@@ -205,19 +207,19 @@ cdef inline void on_request(Worker *w, int32_t listener, const uint8_t *bytes, u
 
 
 cdef inline uint64_t request_hash(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size) noexcept nogil:
-    return hash_bytes(bytes, size, w.secret) + <uint32_t>w.sockets.entries[listener].group
+    return hash_bytes(bytes, size, w.secret) + <uint32_t>w.sockets.entries[listener].endpoint
 
 
 cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size, const Peer *peer,
                                    const Local *local, uint32_t of_peer, uint64_t hash) noexcept nogil:
     """Begun by a flow, or with Python; NULL when it was refused or dropped."""
-    cdef int32_t group = w.sockets.entries[listener].group
+    cdef int32_t endpoint = w.sockets.entries[listener].endpoint
     cdef Recipe *recipe = NULL
     cdef Transfer *t
     cdef Message *m
     cdef uint64_t id
     if w.tuning.flows:
-        recipe = flow_find(&w.flows, bytes, size, <uint32_t>hash, group)
+        recipe = flow_find(&w.flows, bytes, size, <uint32_t>hash, endpoint)
     t = admit(w, listener, peer, local, of_peer, hash)
     if t == NULL:
         return NULL
@@ -239,7 +241,7 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
     m.worker = w.number
     m.body.request.peer = peer[0]
     m.body.request.local = local[0]
-    m.body.request.group = group
+    m.body.request.endpoint = endpoint
     m.body.request.listener = listener
     m.body.request.received_ns = w.now_ns
     w.pending += 1

@@ -10,7 +10,7 @@ from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.includes.net cimport GRND_NONBLOCK, getrandom
 from snow_owl_tftp._engine.memory.guesses cimport guesses_are_recent
 from snow_owl_tftp._engine.memory.slab cimport find_by_tid
-from snow_owl_tftp._engine.net.sockets cimport Group
+from snow_owl_tftp._engine.net.sockets cimport Endpoint
 from snow_owl_tftp._engine.worker.state cimport RANDOM_BYTES, TID_HISTORY, Worker
 
 cdef enum:
@@ -19,9 +19,9 @@ cdef enum:
     TRANSFERS_A_TID = 25          # ... or one for so many transfers
 
 
-cdef inline int32_t reply_socket(Worker *w, int32_t group) noexcept nogil:
+cdef inline int32_t reply_socket(Worker *w, int32_t endpoint) noexcept nogil:
     """Where an ERROR to a request leaves from: any TID, or the listener in single-port mode."""
-    cdef Group *g = &w.sockets.groups[group]
+    cdef Endpoint *g = &w.sockets.endpoints[endpoint]
     return g.first_tid if g.tid_count else g.listener
 
 
@@ -35,7 +35,7 @@ cdef inline uint32_t random_below(Worker *w, uint32_t limit) noexcept nogil:
     return w.random.bytes[w.random.left] % limit
 
 
-cdef inline uint32_t tid_spread(Worker *w, const Group *g) noexcept nogil:
+cdef inline uint32_t tid_spread(Worker *w, const Endpoint *g) noexcept nogil:
     """Over how many TID sockets new transfers are spread.
 
     Whoever forges an address must guess its TID to go on.  All sockets are used where no other transfer runs, for then
@@ -60,7 +60,7 @@ cdef inline uint8_t tid_bits(uint32_t spread, bint one_is_out) noexcept nogil:
     return bits
 
 
-cdef inline int32_t choose_socket(Worker *w, Transfer *t, uint32_t of_peer, int32_t group) noexcept nogil:
+cdef inline int32_t choose_socket(Worker *w, Transfer *t, uint32_t of_peer, int32_t endpoint) noexcept nogil:
     """The TID socket of a new transfer; -1 when the peer has a live transfer on each of them.
 
     Never the one of the peer's last transfer: boot ROMs keep their port for every file, and a stale
@@ -68,7 +68,7 @@ cdef inline int32_t choose_socket(Worker *w, Transfer *t, uint32_t of_peer, int3
     those that are in use, which change every ten seconds: a TID that is learned by a transfer of one's own is no
     proof of another's address.
     """
-    cdef Group *g = &w.sockets.groups[group]
+    cdef Endpoint *g = &w.sockets.endpoints[endpoint]
     cdef uint8_t *last = &w.tid_history[of_peer & (TID_HISTORY - 1)]
     cdef uint32_t spread, first, offset, i, at
     cdef const Peer *peer = &t.peer
@@ -81,7 +81,9 @@ cdef inline int32_t choose_socket(Worker *w, Transfer *t, uint32_t of_peer, int3
     for i in range(<uint32_t>g.tid_count):
         # Those in use first, from a random one on; the others when the peer has a transfer on each of these.
         at = (first + (offset + i) % spread if i < spread else first + i) % <uint32_t>g.tid_count
-        if (at + 1 != last[0] or g.tid_count == 1) and find_by_tid(&w.slab, peer, of_peer, g.first_tid + <int32_t>at) == NULL:
+        if at + 1 == last[0] and g.tid_count != 1:
+            continue
+        if find_by_tid(&w.slab, peer, of_peer, g.first_tid + <int32_t>at) == NULL:
             t.tid_bits = tid_bits(spread, last[0] != 0)
             last[0] = <uint8_t>(at + 1)
             return g.first_tid + <int32_t>at
