@@ -28,7 +28,7 @@ from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.server import core, run
 
 LIVE = "live.json"
-ENGINE_MODULES = 5
+ENGINE_MODULES = 7
 
 
 def remember_engine(engines: list[Any]) -> None:

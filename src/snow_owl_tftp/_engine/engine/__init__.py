@@ -3,14 +3,10 @@
 What is imported here is compiled; the stub beside this file says what each of it is.
 """
 
-from snow_owl_tftp._engine.engine.api import (
-    CONTRACT_VERSION,
-    COUNTERS,
-    LIMITS,
-    OUTCOMES,
+from snow_owl_tftp._engine.engine.api import Engine
+from snow_owl_tftp._engine.engine.events import (
     Answer,
     Completion,
-    Engine,
     FirstData,
     ModeChange,
     Progress,
@@ -19,6 +15,7 @@ from snow_owl_tftp._engine.engine.api import (
     Released,
     Request,
 )
+from snow_owl_tftp._engine.engine.names import CONTRACT_VERSION, COUNTERS, LIMITS, OUTCOMES
 
 __all__ = [
     "CONTRACT_VERSION",

@@ -6,210 +6,42 @@ here decides anything about TFTP: a plan says it all.
 """
 
 import os
-import socket as _socket
 import threading
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-from snow_owl_tftp._engine.base.addresses cimport Local, Peer
-from snow_owl_tftp._engine.base.content cimport Recipe, Sink
 from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
 from snow_owl_tftp._engine.base.messages cimport (
-    Completed, M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ANSWER, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN,
+    M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ANSWER, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN,
     M_FIRST_DATA, M_FORGET_FLOWS, M_MODE, M_PROGRESS, M_RECEIVED, M_REFUSE, M_REFUSED, M_RELEASED, M_REQUEST, M_RESUME,
-    M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_becomes, message_new)
+    M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
 from snow_owl_tftp._engine.base.queue cimport Queue, queue_close, queue_init, queue_push, queue_take_all
-from snow_owl_tftp._engine.disk.recipe cimport recipe_new
-from snow_owl_tftp._engine.disk.sources cimport store_release, store_unuse
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
-    store_abandon, store_discard, store_init, store_is_sick, store_open, store_stop, store_watch)
-from snow_owl_tftp._engine.disk.stream cimport stream_new
+    store_abandon, store_discard, store_init, store_is_sick, store_stop, store_watch)
+from snow_owl_tftp._engine.engine.events cimport (
+    answer_event, completion_event, first_data_event, mode_event, progress_event, received_event, refusals_event,
+    released_event, request_event)
+from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
+from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
 from snow_owl_tftp._engine.includes.files cimport so_file, so_look
-from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, EAGAIN, ENOMEM, ntohs, sockaddr_in6
+from snow_owl_tftp._engine.includes.net cimport AF_INET, EAGAIN, ENOMEM
 from snow_owl_tftp._engine.includes.threads cimport so_add32
 from snow_owl_tftp._engine.net.batch cimport Tuning
 from snow_owl_tftp._engine.net.sockets cimport MAX_ENDPOINTS, S_LISTENER, S_SHARED, S_TID, socket_add
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
-from snow_owl_tftp._engine.protocol.seq cimport ROLLOVER_TO_1
-from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
+from snow_owl_tftp._engine.protocol.window cimport SENDER
 from snow_owl_tftp._engine.worker.loop cimport worker_free, worker_init, worker_run
 from snow_owl_tftp._engine.worker.state cimport Limits, Worker
 
-CONTRACT_VERSION = 3
+from snow_owl_tftp._engine.engine.names import COUNTERS
 
-OUTCOMES = ("OK", "TIMED_OUT", "PEER_ERROR", "LOCAL_IO_ERROR", "CHANGED", "ABORTED", "UNREACHABLE")
-
-COUNTERS = (
-    "epoll_wait_calls",
-    "recvmmsg_calls", "recvmmsg_empty", "recvfrom_calls", "recvfrom_empty",
-    "sendmmsg_calls", "sendto_calls",
-    "datagrams_received", "datagrams_sent",
-    "bytes_received", "bytes_sent",
-    "blocks_sent", "blocks_received",
-    "gso_trains", "gso_refused",
-    "send_would_block", "send_errors",
-    "requests", "requests_repeated", "requests_revived", "requests_dropped", "requests_refused_busy",
-    "refused_transfers", "refused_half_open", "refused_pending",
-    "refused_client_transfers", "refused_client_half_open", "refused_memory", "refused_guesses",
-    "flow_hits", "flow_misses",
-    "strays", "strays_answered", "malformed", "error_queue_calls", "errors_heard", "wrong_guesses", "acks_too_early",
-    "sends_tried", "sends_capped", "networks_proven", "networks_replaced",
-    "memory_learned", "memory_replaced", "memory_used",
-    "retransmits", "duplicate_acks", "timeouts",
-    "transfers_started", "transfers_ended", "transfers_gave_way", "transfers_stalled",
-    "lingers", "linger_ns",
-    "file_checks",
-    "page_looks", "chunks_lost", "page_waits",
-    "live_transfers", "half_open_transfers", "dallying_transfers",
-)
-# In the order of REFUSED_... in worker.pxd: the limit, by its name in Engine().
-LIMITS = (
-    "max_transfers", "max_half_open", "max_pending_requests", "max_transfers_per_client", "max_half_open_per_client",
-    "memory", "wrong_guesses",
-)
 if (len(COUNTERS) + 2 * HISTOGRAM) * sizeof(uint64_t) != sizeof(Counters):
     raise ImportError("the names of the counters do not match the engine's struct")
 
-cdef enum:
-    SPARES = 64                   # answers that can be given while there is no memory
-    SPARE_BYTES = 520             # an ERROR with the longest text
-
-cdef bytes SPARE_ROOM = bytes(SPARE_BYTES)
-
-
-# --- events ----------------------------------------------------------------------------------------------
-
-cdef tuple peer_tuple(const Peer *peer):
-    """(host, port) as the socket module writes them; v4 in a v6 socket stays ::ffff:…"""
-    cdef const sockaddr_in6 *six = <const sockaddr_in6 *>peer.address.raw
-    if peer.address.family == AF_INET:
-        host = _socket.inet_ntop(_socket.AF_INET, (<const char *>peer.address.raw)[4:8])
-    elif peer.address.family == AF_INET6:
-        host = _socket.inet_ntop(_socket.AF_INET6, (<const char *>peer.address.raw)[8:24])
-        if six.sin6_scope_id:
-            host = f"{host}%{six.sin6_scope_id}"
-    else:
-        return ("", 0)
-    return (host, ntohs(six.sin6_port))
-
-
-cdef object local_host(const Local *local):
-    if local.family == 0:
-        return None
-    if local.family == <uint32_t>AF_INET:
-        return _socket.inet_ntop(_socket.AF_INET, (<const char *>local.address)[:4])
-    return _socket.inet_ntop(_socket.AF_INET6, (<const char *>local.address)[:16])
-
-
-cdef class Request:
-    """A datagram on a listener that may be an RRQ or WRQ.  Answer with start() or refuse(), once."""
-    cdef readonly uint64_t transfer_id
-    cdef readonly int endpoint
-    cdef readonly bytes datagram
-    cdef readonly uint64_t received_ns
-    cdef Peer _peer
-    cdef Local _local
-
-    @property
-    def peer(self):
-        """(host, TID) of the client."""
-        return peer_tuple(&self._peer)
-
-    @property
-    def local_address(self):
-        """The address that was asked, or None when the listener is bound to that one address."""
-        return local_host(&self._local)
-
-
-cdef class Completion:
-    """How a started transfer ended.  Times in nanoseconds of the monotonic clock, sizes in bytes."""
-    cdef readonly uint64_t transfer_id
-    cdef readonly int worker, outcome, error, role
-    cdef readonly bytes text
-    cdef readonly object context
-    cdef readonly uint64_t payload_bytes, duration_ns, started_ns, srtt_ns
-    cdef readonly int64_t blocks
-    cdef readonly uint32_t datagrams_in, datagrams_out, retransmits, duplicate_acks, peak_window_blocks
-    cdef readonly uint32_t blksize_bytes, windowsize_blocks
-    cdef readonly bint flow_hit, is_stuck
-    cdef Peer _peer
-    cdef Local _local
-
-    @property
-    def peer(self):
-        """(host, TID) of the peer."""
-        return peer_tuple(&self._peer)
-
-    @property
-    def local_address(self):
-        """The address that was asked, or None when the socket is bound to one."""
-        return local_host(&self._local)
-
-
-cdef class Answer:
-    """An OACK for a transfer that we asked for.  Answer with resume() or abort(), once."""
-    cdef readonly uint64_t transfer_id
-    cdef readonly bytes datagram
-    cdef readonly object context
-    cdef Peer _peer
-
-    @property
-    def peer(self):
-        """(host, TID) of the server."""
-        return peer_tuple(&self._peer)
-
-
-cdef class Progress:
-    """How far a transfer of our own asking is: payload received or acknowledged, datagrams of the server and to it."""
-    cdef readonly uint64_t transfer_id
-    cdef readonly uint64_t payload_bytes
-    cdef readonly uint32_t datagrams_in, datagrams_out
-    cdef readonly object context
-
-
-cdef class FirstData:
-    """An upload whose plan had no descriptor begins to arrive.  Answer once: supply(), or commit() with an ERROR."""
-    cdef readonly uint64_t transfer_id
-    cdef readonly object context
-
-
-cdef class Released:
-    """Nothing is written any more to the descriptor of an upload whose Completion said is_stuck."""
-    cdef readonly uint64_t transfer_id
-    cdef readonly object context
-
-
-cdef class Received:
-    """Every byte of an upload is written.  Answer with commit(), once."""
-    cdef readonly uint64_t transfer_id
-    cdef readonly uint64_t payload_bytes
-    cdef readonly object context
-
-
-cdef class Refusals:
-    """Requests that a worker refused by itself since it last said so, all for one reason."""
-    cdef readonly int worker
-    cdef readonly str limit
-    cdef readonly uint64_t count
-    cdef Peer _peer
-
-    @property
-    def peer(self):
-        """(host, TID) of the client that was refused last."""
-        return peer_tuple(&self._peer)
-
-
-cdef class ModeChange:
-    """A worker began to answer at once (0), to batch (1) or to linger (2), and why."""
-    cdef readonly int worker, mode
-    cdef readonly uint64_t live_transfers, linger_ns, datagrams_per_s
-
-
-# --- the engine --------------------------------------------------------------------------------------------
 
 cdef class Engine:
     """Workers, their sockets, and the I/O threads.
@@ -224,12 +56,10 @@ cdef class Engine:
     cdef Worker *_workers
     cdef Queue *_inboxes
     cdef Queue _outbox
-    cdef Message *_spares
-    cdef uint32_t _spare_count
-    cdef Store *_store            # it outlives the engine while a thread of it hangs
+    cdef Spares _spares
+    cdef Stock _stock
     cdef Tuning _tuning
-    cdef uint32_t _count, _io_threads, _live_sinks, _sink_buffer_bytes, _slot_bytes
-    cdef int64_t _live_recipes
+    cdef uint32_t _count
     cdef bint _ready, _running, _stopped
     cdef list _threads
     cdef uint32_t _next_worker
@@ -258,10 +88,9 @@ cdef class Engine:
         if not 1000000 <= io_patience_ns <= 3600000000000:
             raise ValueError("io_patience_ns must be a millisecond to an hour")
         self._threads = []
-        self._sink_buffer_bytes = sink_buffer_bytes
-        self._slot_bytes = slot_bytes
+        self._stock.sink_buffer_bytes = sink_buffer_bytes
+        self._stock.slot_bytes = slot_bytes
         self._count = workers
-        self._io_threads = io_threads
         self._tuning = Tuning(recvmmsg, sendmmsg, gso, flows, max_batch, linger_us, adaptive, adaptive_threshold,
                               tell_modes)
         retransmit = Retransmit(initial_ns, floor_ns, ceiling_ns, give_up_ns, half_open_give_up_ns,
@@ -273,36 +102,32 @@ cdef class Engine:
         memcpy(&secret, <const char *>entropy, 8)
         self._workers = <Worker *>calloc(workers, sizeof(Worker))
         self._inboxes = <Queue *>calloc(workers, sizeof(Queue))
-        self._store = <Store *>calloc(1, sizeof(Store))
-        if self._workers == NULL or self._inboxes == NULL or self._store == NULL:
+        self._stock.store = <Store *>calloc(1, sizeof(Store))
+        if self._workers == NULL or self._inboxes == NULL or self._stock.store == NULL:
             raise MemoryError()
-        if queue_init(&self._outbox) < 0 or store_init(self._store, self._inboxes, workers, source_linger_ns,
+        if queue_init(&self._outbox) < 0 or store_init(self._stock.store, self._inboxes, workers, source_linger_ns,
                                                        io_threads, io_patience_ns) != 0:
             raise OSError(ENOMEM, "the engine could not get its descriptors")
         for i in range(workers):
             if (queue_init(&self._inboxes[i]) < 0
-                    or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, self._store,
+                    or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, self._stock.store,
                                    &self._tuning, &retransmit, &limits, 1024, slot_bytes, secret) < 0):
                 raise OSError(ENOMEM, "the engine could not get its memory or descriptors")
-        self._put_by()
+        spares_fill(&self._spares)
         self._ready = True
 
     def __dealloc__(self):
         cdef uint32_t i
-        cdef Message *m
         if self._ready and not self._running:
             for i in range(self._count):
                 worker_free(&self._workers[i])
             with nogil:
-                store_abandon(self._store, 1000000000)
+                store_abandon(self._stock.store, 1000000000)
             queue_close(&self._outbox)
         else:
             free(self._inboxes)
-            free(self._store)
-        while self._spares != NULL:
-            m = self._spares
-            self._spares = m.next
-            free(m)
+            free(self._stock.store)
+        spares_free(&self._spares)
         free(self._workers)
 
     # --- set-up
@@ -360,7 +185,7 @@ cdef class Engine:
 
     def _run_io(self):
         with nogil:
-            store_watch(self._store)
+            store_watch(self._stock.store)
 
     def set_tuning(self, *, recvmmsg=None, sendmmsg=None, gso=None, flows=None, max_batch=None, linger_us=None,
                    adaptive=None, adaptive_threshold=None, tell_modes=None):
@@ -398,22 +223,24 @@ cdef class Engine:
         cdef Message *m = queue_take_all(&self._outbox)
         cdef Message *following
         cdef list events = []
-        if self._spare_count < SPARES:
-            self._put_by()
+        spares_fill(&self._spares)
         while m != NULL:
             following = m.next
             if m.kind == M_COMPLETION:
-                events.append(self._completion(m))
+                so_add32(&self._workers[m.worker].undelivered, -1)
+                events.append(completion_event(m))
+                recipe_drop(&self._stock, m.recipe)
             elif m.kind == M_REQUEST:
                 events.append(request_event(m))
             elif m.kind == M_ANSWER:
-                events.append(self._answer(m))
+                events.append(answer_event(m))
             elif m.kind == M_FIRST_DATA:
                 events.append(first_data_event(m))
             elif m.kind == M_RECEIVED:
                 events.append(received_event(m))
             elif m.kind == M_RELEASED:
-                events.append(self._released(m))
+                events.append(released_event(m))
+                recipe_drop(&self._stock, m.recipe)
             elif m.kind == M_PROGRESS:
                 events.append(progress_event(m))
             elif m.kind == M_REFUSED:
@@ -421,153 +248,12 @@ cdef class Engine:
             elif m.kind == M_MODE:
                 events.append(mode_event(m))
             elif m.kind == M_RETIRED:
-                self._free_recipe(m.recipe)
+                recipe_free(&self._stock, m.recipe)
             free(m)
             m = following
         return events
 
-    cdef Completion _completion(self, Message *m):
-        cdef Completion c = Completion.__new__(Completion)
-        cdef const Completed *told = &m.body.completion
-        so_add32(&self._workers[m.worker].undelivered, -1)
-        c.transfer_id = m.id
-        c.worker = m.worker
-        c.outcome = told.outcome
-        c.error = told.error
-        c.text = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
-        c.role = m.recipe.role
-        c.context = <object>m.recipe.context
-        c.blksize_bytes = told.figures.blksize_bytes
-        c.windowsize_blocks = told.figures.windowsize
-        c.payload_bytes = told.payload_bytes
-        c.started_ns = told.started_ns
-        c.duration_ns = told.ended_ns - told.started_ns
-        c.srtt_ns = told.figures.srtt_ns
-        c.blocks = told.figures.blocks
-        c.datagrams_in = told.datagrams_in
-        c.datagrams_out = told.datagrams_out
-        c.retransmits = told.figures.retransmits
-        c.duplicate_acks = told.duplicate_acks
-        c.peak_window_blocks = told.peak_window
-        c.flow_hit = told.flow_hit
-        c.is_stuck = told.is_stuck
-        c._peer = told.peer
-        c._local = told.local
-        self._drop_recipe(m.recipe)
-        return c
-
-    cdef Released _released(self, Message *m):
-        cdef Released r = Released.__new__(Released)
-        r.transfer_id = m.id
-        r.context = <object>m.recipe.context
-        self._drop_recipe(m.recipe)
-        return r
-
-    cdef Answer _answer(self, Message *m):
-        cdef Answer a = Answer.__new__(Answer)
-        a.transfer_id = m.id
-        a.datagram = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
-        a.context = <object>m.recipe.context if m.recipe != NULL else None
-        a._peer = m.body.answer.peer
-        return a
-
-    cdef void _drop_recipe(self, Recipe *recipe):
-        """The reference of a transfer, which uses the source no more."""
-        store_unuse(self._store, recipe.source)
-        if so_add32(&recipe.refs, -1) == 0:
-            self._free_recipe(recipe)
-
-    cdef void _free_recipe(self, Recipe *recipe):
-        """Nobody refers to it any more: the source and Python's object are let go."""
-        store_release(recipe.source)
-        Py_DECREF(<object>recipe.context)
-        free(recipe)
-        self._live_recipes -= 1
-
     # --- answers
-
-    cdef Recipe *_recipe(self, int role, plan) except NULL:
-        cdef bytes first = plan.first_packet
-        cdef bytes expected = plan.expected_oack
-        cdef Recipe *recipe
-        cdef uint32_t blksize = plan.blksize_bytes, windowsize = plan.windowsize_blocks
-        cdef uint8_t rollover = plan.rollover
-        if not 8 <= blksize <= 65464 or not 1 <= windowsize <= 65535 or PyBytes_GET_SIZE(first) > 1024:
-            raise ValueError("blksize must be 8..65464, windowsize 1..65535, first_packet at most 1024 bytes")
-        if rollover > ROLLOVER_TO_1 or windowsize + rollover > 65535:
-            raise ValueError("rollover must be 0 or 1, and windowsize at most 65534 where it is 1")
-        recipe = recipe_new(role, blksize, windowsize, plan.timeout_ns,
-                            <const uint8_t *>PyBytes_AS_STRING(first), <uint32_t>PyBytes_GET_SIZE(first),
-                            <const uint8_t *>PyBytes_AS_STRING(expected), <uint32_t>PyBytes_GET_SIZE(expected))
-        if recipe == NULL:
-            raise MemoryError()
-        recipe.rollover = rollover
-        context = plan.context
-        recipe.context = <PyObject *>context
-        Py_INCREF(context)
-        self._live_recipes += 1
-        return recipe
-
-    cdef int _attach(self, Message *m, plan) except -1:
-        """Recipe, and source or sink, of a plan.  A source descriptor is ours from here on, come what may."""
-        cdef int role = plan.role, fd = plan.fd
-        cdef bint is_ours = role == SENDER or plan.compare
-        try:
-            if role != SENDER and role != RECEIVER:
-                raise ValueError("role must be SENDER or RECEIVER")
-            m.recipe = self._recipe(role, plan)
-            if role == RECEIVER:
-                if m.recipe.blksize_bytes + 4 > self._slot_bytes:
-                    raise ValueError("blksize needs larger slot_bytes")
-                m.sink = self._sink(fd, plan.size_bytes, plan)
-        except BaseException:
-            if is_ours:
-                store_discard(self._store, fd)
-            raise
-        if is_ours:
-            self._open_source(m, fd, plan.size_bytes, plan.stream, plan.compare)
-            if m.sink != NULL:
-                m.sink.compared = m.recipe.source
-        return 0
-
-    cdef int _open_source(self, Message *m, int fd, uint64_t size, bint is_stream, bint is_compared) except -1:
-        cdef int error
-        if is_stream:
-            m.recipe.source = stream_new(fd, m.recipe.blksize_bytes, m.recipe.windowsize)
-            if m.recipe.source == NULL:
-                os.close(fd)
-                raise MemoryError()
-            return 0
-        with nogil:
-            error = store_open(self._store, fd, size, is_compared, &m.recipe.source)
-        if error:
-            raise OSError(error, "the file cannot be sent")
-        return 0
-
-    cdef Sink *_sink(self, int fd, uint64_t limit, plan) except NULL:
-        cdef Sink *sink = <Sink *>calloc(1, sizeof(Sink))
-        cdef uint32_t size = self._sink_buffer_bytes
-        cdef uint32_t windows = <uint32_t>(2 * <uint64_t>plan.blksize_bytes * plan.windowsize_blocks // size)
-        declared = plan.declared_bytes
-        if sink == NULL:
-            raise MemoryError()
-        sink.fd = fd
-        sink.limit_bytes = limit
-        sink.declared_bytes = <uint64_t>-1 if declared is None else declared
-        sink.buffer_bytes = size
-        sink.gathered = max(1, min(windows, <uint32_t>(262144 // size)))
-        sink.max_buffers = max(<uint32_t>4, windows, 2 * sink.gathered)
-        sink.live = &self._live_sinks
-        so_add32(&self._live_sinks, 1)
-        return sink
-
-    cdef _undo(self, Message *m):
-        if m.recipe != NULL:
-            self._drop_recipe(m.recipe)
-        if m.sink != NULL:
-            so_add32(&self._live_sinks, -1)
-            free(m.sink)
-        free(m)
 
     def start(self, plan, flow=None):
         """Starts the transfer of a Request.
@@ -594,7 +280,7 @@ cdef class Engine:
         m = message_new(M_START, plan.transfer_id, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         if m == NULL:
             if plan.role == SENDER or plan.compare:
-                store_discard(self._store, fd)
+                store_discard(self._stock.store, fd)
             raise MemoryError()
         if flow is not None and so_look(fd, &file) == 0:
             m.body.start.has_flow = 1
@@ -602,10 +288,10 @@ cdef class Engine:
             m.body.start.ctime_ns = file.ctime_ns
             m.body.start.path_bytes = <uint32_t>PyBytes_GET_SIZE(path)
         try:
-            self._attach(m, plan)
+            plan_attach(&self._stock, m, plan)
             self._push(m)
         except BaseException:
-            self._undo(m)
+            plan_undo(&self._stock, m)
             raise
 
     def refuse(self, uint64_t transfer_id, bytes datagram):
@@ -673,7 +359,7 @@ cdef class Engine:
         cdef Message *m = message_new(M_ASK, 0, NULL, 0)
         if m == NULL:
             if plan.role == SENDER or plan.compare:
-                store_discard(self._store, plan.fd)
+                store_discard(self._stock.store, plan.fd)
             if fd is not None:
                 os.close(fd)
             raise MemoryError()
@@ -691,10 +377,10 @@ cdef class Engine:
                 m.body.ask.local.family = <uint32_t>AF_INET
             m.id = <uint64_t>(self._next_worker % self._count if worker < 0 else worker) << 56
             self._next_worker += 1
-            self._attach(m, plan)
+            plan_attach(&self._stock, m, plan)
             self._push(m)
         except BaseException:
-            self._undo(m)
+            plan_undo(&self._stock, m)
             if fd is not None:
                 os.close(fd)
             raise
@@ -705,13 +391,13 @@ cdef class Engine:
         if m == NULL:
             raise MemoryError()
         try:
-            m.recipe = self._recipe(plan.role, plan)
+            m.recipe = plan_recipe(&self._stock, plan.role, plan)
             if plan.declared_bytes is not None:
                 m.body.resume.declared_bytes = plan.declared_bytes
                 m.body.resume.is_declared = 1
             self._push(m)
         except BaseException:
-            self._undo(m)
+            plan_undo(&self._stock, m)
             raise
 
     cdef _send_down(self, uint32_t kind, uint64_t transfer_id, bytes data, int code, int error):
@@ -739,30 +425,11 @@ cdef class Engine:
 
     cdef Message *_message(self, uint32_t kind, uint64_t transfer_id, bytes data) except NULL:
         """A message down that must not be missing: an answer that never comes holds a client, and what it has open."""
-        cdef Message *m = message_new(kind, transfer_id, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-        if m != NULL:
-            return m
-        m = self._spares
-        if m == NULL or PyBytes_GET_SIZE(data) > SPARE_BYTES:
+        cdef Message *m = message_or_spare(&self._spares, kind, transfer_id, PyBytes_AS_STRING(data),
+                                           <uint32_t>PyBytes_GET_SIZE(data))
+        if m == NULL:
             raise MemoryError()
-        self._spares = m.next
-        self._spare_count -= 1
-        m.next = NULL
-        message_becomes(m, kind, transfer_id)
-        m.bytes_used = <uint32_t>PyBytes_GET_SIZE(data)
-        memcpy(m.bytes, PyBytes_AS_STRING(data), m.bytes_used)
         return m
-
-    cdef void _put_by(self):
-        """Fills up the messages that are kept for when memory is short, as far as there is some."""
-        cdef Message *m
-        while self._spare_count < SPARES:
-            m = message_new(0, 0, PyBytes_AS_STRING(SPARE_ROOM), SPARE_BYTES)
-            if m == NULL:
-                return
-            m.next = self._spares
-            self._spares = m
-            self._spare_count += 1
 
     # --- life
 
@@ -783,7 +450,7 @@ cdef class Engine:
             return
         self._tell_all(M_ABORT_ALL)
         with nogil:
-            store_stop(self._store, 1000000000)
+            store_stop(self._stock.store, 1000000000)
         self._tell_all(M_STOP)
         self._stopped = True
         for thread in self._threads:
@@ -792,12 +459,12 @@ cdef class Engine:
 
     def is_sick(self, uint64_t device):
         """True while so much hangs on a device (st_dev) that a file of it would be waited for in vain."""
-        return store_is_sick(self._store, device)
+        return store_is_sick(self._stock.store, device)
 
     @property
     def hung_threads(self):
         """I/O threads that do not return; after stop() all that were left behind."""
-        return self._store.thread_count if self._stopped else self._store.hung_threads
+        return self._stock.store.thread_count if self._stopped else self._stock.store.hung_threads
 
     # --- figures
 
@@ -817,80 +484,25 @@ cdef class Engine:
         result = dict(zip(COUNTERS, totals))
         result["receive_histogram"] = totals[len(COUNTERS):len(COUNTERS) + HISTOGRAM]
         result["send_histogram"] = totals[len(COUNTERS) + HISTOGRAM:]
-        result["file_loads"] = self._store.loads_total
-        result["file_writes"] = self._store.writes_total
-        result["file_copies"] = self._store.copies_total
-        result["files_open"] = self._store.source_count
-        result["files_evicted"] = self._store.evictions_total
-        result["file_jobs_expired"] = self._store.expired_total
-        result["file_threads"] = self._store.thread_count
-        result["file_threads_hung"] = self._store.hung_threads
+        result["file_loads"] = self._stock.store.loads_total
+        result["file_writes"] = self._stock.store.writes_total
+        result["file_copies"] = self._stock.store.copies_total
+        result["files_open"] = self._stock.store.source_count
+        result["files_evicted"] = self._stock.store.evictions_total
+        result["file_jobs_expired"] = self._stock.store.expired_total
+        result["file_threads"] = self._stock.store.thread_count
+        result["file_threads_hung"] = self._stock.store.hung_threads
         return result
 
     def live_objects(self):
         """What is alive, by kind; after stop() and poll() every figure is zero (tests insist on it)."""
-        cdef uint32_t sources = self._store.source_count - self._store.idle_count, i
+        cdef uint32_t sources = self._stock.store.source_count - self._stock.store.idle_count, i
         cdef uint64_t transfers = 0
         for i in range(self._count):
             transfers += self._workers[i].counters.live_transfers + self._workers[i].counters.dallying_transfers
-        return {"transfers": transfers, "recipes": self._live_recipes, "sinks": self._live_sinks, "sources": sources}
+        return {"transfers": transfers, "recipes": self._stock.live_recipes, "sinks": self._stock.live_sinks, "sources": sources}
 
 
 cdef uint32_t share(uint32_t total, uint32_t workers):
     """One worker's part of a limit, never zero."""
     return (total + workers - 1) // workers if total else 1
-
-
-cdef Request request_event(Message *m):
-    cdef Request r = Request.__new__(Request)
-    r.transfer_id = m.id
-    r.endpoint = m.body.request.endpoint
-    r.datagram = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
-    r.received_ns = m.body.request.received_ns
-    r._peer = m.body.request.peer
-    r._local = m.body.request.local
-    return r
-
-
-cdef FirstData first_data_event(Message *m):
-    cdef FirstData f = FirstData.__new__(FirstData)
-    f.transfer_id = m.id
-    f.context = <object>m.recipe.context
-    return f
-
-
-cdef Received received_event(Message *m):
-    cdef Received r = Received.__new__(Received)
-    r.transfer_id = m.id
-    r.payload_bytes = m.body.received.payload_bytes
-    r.context = <object>m.recipe.context
-    return r
-
-
-cdef Progress progress_event(Message *m):
-    cdef Progress p = Progress.__new__(Progress)
-    p.transfer_id = m.id
-    p.payload_bytes = m.body.progress.payload_bytes
-    p.datagrams_in = m.body.progress.datagrams_in
-    p.datagrams_out = m.body.progress.datagrams_out
-    p.context = <object>m.recipe.context
-    return p
-
-
-cdef Refusals refusals_event(Message *m):
-    cdef Refusals r = Refusals.__new__(Refusals)
-    r.worker = m.worker
-    r.limit = LIMITS[m.body.refused.reason]
-    r.count = m.body.refused.count
-    r._peer = m.body.refused.last
-    return r
-
-
-cdef ModeChange mode_event(Message *m):
-    cdef ModeChange c = ModeChange.__new__(ModeChange)
-    c.worker = m.worker
-    c.mode = m.body.mode.mode
-    c.live_transfers = m.body.mode.live_transfers
-    c.linger_ns = m.body.mode.linger_ns
-    c.datagrams_per_s = m.body.mode.datagrams_per_s
-    return c
