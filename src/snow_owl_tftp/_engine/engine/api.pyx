@@ -500,7 +500,8 @@ cdef class Engine:
         cdef uint64_t transfers = 0
         for i in range(self._count):
             transfers += self._workers[i].counters.live_transfers + self._workers[i].counters.dallying_transfers
-        return {"transfers": transfers, "recipes": self._stock.live_recipes, "sinks": self._stock.live_sinks, "sources": sources}
+        return {"transfers": transfers, "recipes": self._stock.live_recipes, "sinks": self._stock.live_sinks,
+                "sources": sources}
 
 
 cdef uint32_t share(uint32_t total, uint32_t workers):

@@ -73,37 +73,9 @@ cdef inline void on_due_held(Worker *w, Transfer *t) noexcept nogil:
     wheel_update(&w.wheel, t)
 
 
-cdef inline void on_due(Worker *w, Transfer *t) noexcept nogil:
-    """The deadline of a transfer has passed."""
-    cdef int act
-    if t.state == T_DALLY:
-        release(w, t)
-        return
-    if t.state == T_ENDING:
-        leave_stuck(w, t)
-        return
-    if (t.state == T_FLUSHING or t.state == T_COMMITTING or is_held(t)) and is_stalled(w, t):
-        return
-    if t.state != T_ACTIVE and t.state != T_ASKING:
-        return
-    if t.superseded:
-        on_due_superseded(w, t)
-        return
-    if t.queued == Q_WAITING and w.errands.owes_look:
-        w.errands.owes_look = 0
-        on_loaded(w)                             # there was no memory to ask for a chunk
-        wheel_update(&w.wheel, t)
-        return
-    if t.held:
-        on_due_held(w, t)
-        return
-    if is_held(t):
-        flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
-        if t.flight.role == SENDER:
-            pump(w, t)                           # a pipe that could not be watched is looked at again
-        wheel_update(&w.wheel, t)
-        return
-    act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
+cdef inline void on_timeout(Worker *w, Transfer *t) noexcept nogil:
+    """The peer has been silent for long enough: something is sent again, or the transfer is given up."""
+    cdef int act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
     SO_INVARIANT(flight_check(&t.flight))
     if act & ACT_GIVE_UP:
         fail(w, t, OUT_TIMED_OUT, 0, 0, b"timed out: no answer")
@@ -118,6 +90,40 @@ cdef inline void on_due(Worker *w, Transfer *t) noexcept nogil:
     elif act & ACT_SEND:
         pump(w, t)
     wheel_update(&w.wheel, t)
+
+
+cdef inline void on_due_waiting(Worker *w, Transfer *t) noexcept nogil:
+    """The peer waits for us: it has all its time again."""
+    flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
+    if t.flight.role == SENDER:
+        pump(w, t)                               # a pipe that could not be watched is looked at again
+    wheel_update(&w.wheel, t)
+
+
+cdef inline void on_due(Worker *w, Transfer *t) noexcept nogil:
+    """The deadline of a transfer has passed."""
+    if t.state == T_DALLY:
+        release(w, t)
+        return
+    if t.state == T_ENDING:
+        leave_stuck(w, t)
+        return
+    if (t.state == T_FLUSHING or t.state == T_COMMITTING or is_held(t)) and is_stalled(w, t):
+        return
+    if t.state != T_ACTIVE and t.state != T_ASKING:
+        return
+    if t.superseded:
+        on_due_superseded(w, t)
+    elif t.queued == Q_WAITING and w.errands.owes_look:
+        w.errands.owes_look = 0
+        on_loaded(w)                             # there was no memory to ask for a chunk
+        wheel_update(&w.wheel, t)
+    elif t.held:
+        on_due_held(w, t)
+    elif is_held(t):
+        on_due_waiting(w, t)
+    else:
+        on_timeout(w, t)
 
 
 cdef inline void run_timers(Worker *w) noexcept nogil:

@@ -82,34 +82,25 @@ cdef void take_tuning(Worker *w) noexcept nogil:
     w.lingering.mode = MODE_UNKNOWN                        # decided anew, without waiting for MODE_HOLD_NS
 
 
-cdef void turn(Worker *w) noexcept nogil:
-    cdef epoll_event events[128]
-    cdef int n, i
-    w.counters.epoll_wait_calls += 1
-    n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
-    so_turn(&w.errands.store.turns[w.number])            # from here on it may send from a chunk ...
-    w.now_ns = clock_ns()
-    if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
-        take_tuning(w)
-    if n > 0 and (n > 1 or events[0].data.u64 != INBOX):
-        linger(w)
-    for i in range(n):
-        if events[i].data.u64 == INBOX:
-            read_inbox(w)
-            continue
-        if events[i].data.u64 & STREAM_EVENT:
-            on_stream(w, transfer_at(&w.slab, <uint32_t>events[i].data.u64))
-            continue
-        if events[i].events & EPOLLERR:
-            drain_errors(w, <int32_t>events[i].data.u64)
-        if events[i].events & EPOLLOUT:
-            on_writable(w, <int32_t>events[i].data.u64)
-        if events[i].events & ~<uint32_t>EPOLLOUT and w.sockets.entries[events[i].data.u64].kind != S_LISTENER:
-            drain_socket(w, <int32_t>events[i].data.u64)
-    # Requests last: the ACK that ended the peer's transfer was sent before its next request.
-    for i in range(n):
-        if events[i].data.u64 < INBOX and w.sockets.entries[events[i].data.u64].kind == S_LISTENER:
-            drain_socket(w, <int32_t>events[i].data.u64)
+cdef void on_event(Worker *w, const epoll_event *event) noexcept nogil:
+    """But for requests, which come last."""
+    cdef uint64_t what = event.data.u64
+    if what == INBOX:
+        read_inbox(w)
+        return
+    if what & STREAM_EVENT:
+        on_stream(w, transfer_at(&w.slab, <uint32_t>what))
+        return
+    if event.events & EPOLLERR:
+        drain_errors(w, <int32_t>what)
+    if event.events & EPOLLOUT:
+        on_writable(w, <int32_t>what)
+    if event.events & ~<uint32_t>EPOLLOUT and w.sockets.entries[what].kind != S_LISTENER:
+        drain_socket(w, <int32_t>what)
+
+
+cdef void finish_turn(Worker *w) noexcept nogil:
+    """What became due, what had more to send, and what is owed to others."""
     if w.waiters.run_head != NULL:
         run_queue(w)
     run_timers(w)
@@ -124,7 +115,27 @@ cdef void turn(Worker *w) noexcept nogil:
         w.errands.owes_kick = 0
         store_kick(w.errands.store)
     note_waits(&w.errands, w.now_ns)
-    so_turn(&w.errands.store.turns[w.number])            # ... and now it has
+
+
+cdef void turn(Worker *w) noexcept nogil:
+    cdef epoll_event events[128]
+    cdef int n, i
+    w.counters.epoll_wait_calls += 1
+    n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
+    so_turn(&w.errands.store.turns[w.number])    # from here on it may send from a chunk ...
+    w.now_ns = clock_ns()
+    if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
+        take_tuning(w)
+    if n > 0 and (n > 1 or events[0].data.u64 != INBOX):
+        linger(w)
+    for i in range(n):
+        on_event(w, &events[i])
+    # Requests last: the ACK that ended the peer's transfer was sent before its next request.
+    for i in range(n):
+        if events[i].data.u64 < INBOX and w.sockets.entries[events[i].data.u64].kind == S_LISTENER:
+            drain_socket(w, <int32_t>events[i].data.u64)
+    finish_turn(w)
+    so_turn(&w.errands.store.turns[w.number])    # ... and now it has
 
 
 cdef void worker_run(Worker *w) noexcept nogil:

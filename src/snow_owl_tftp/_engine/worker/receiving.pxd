@@ -12,7 +12,7 @@ from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport (
     T_ACTIVE, T_COMMITTING, T_DALLY, T_ENDING, T_FLUSHING, T_STUCK, Transfer)
 from snow_owl_tftp._engine.disk.sink cimport (
-    SINK_DIFFERS, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_submit, sink_write, sink_written)
+    SINK_DIFFERS, SINK_NO_MEMORY, SINK_OK, SINK_TOO_LARGE, sink_deliver, sink_submit, sink_write, sink_written)
 from snow_owl_tftp._engine.includes.net cimport EDQUOT, EFBIG, ENOMEM, ENOSPC
 from snow_owl_tftp._engine.memory.slab cimport transfer_by_id
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
@@ -75,8 +75,25 @@ cdef inline void flush_sink(Worker *w, Transfer *t) noexcept nogil:
     queue_push(w.outbox, m)
 
 
+cdef inline bint deliver(Worker *w, Transfer *t, const uint8_t *payload, uint32_t size) noexcept nogil:
+    """The next bytes of the file; False: the transfer has ended."""
+    cdef int result = SINK_OK
+    w.counters.blocks_received += 1
+    if t.sink.fd < 0 and not t.sink.asked and ask_for_sink(w, t) < 0:
+        result = SINK_NO_MEMORY
+    if result == SINK_OK:
+        result = sink_deliver(&w.errands, t, payload, size)
+    if result == SINK_DIFFERS:
+        fail(w, t, OUT_CHANGED, 0, 0, b"content differs")
+    elif result == SINK_TOO_LARGE:
+        fail(w, t, OUT_ABORTED, EFBIG, 3, b"more data than announced or allowed")
+    elif result != SINK_OK:
+        fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
+    return result == SINK_OK
+
+
 cdef inline void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *payload, uint32_t size) noexcept nogil:
-    cdef int act, result
+    cdef int act
     if t.flight.role != RECEIVER:
         return
     if t.state == T_DALLY:
@@ -93,21 +110,8 @@ cdef inline void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *
     on_spoken(w, t, act & ACT_FINAL)
     if act & ACT_DUPLICATE:
         t.duplicate_acks += 1
-    if act & ACT_DELIVER:
-        w.counters.blocks_received += 1
-        if t.sink.fd < 0 and not t.sink.asked and ask_for_sink(w, t) < 0:
-            fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
-            return
-        result = sink_deliver(&w.errands, t, payload, size)
-        if result == SINK_DIFFERS:
-            fail(w, t, OUT_CHANGED, 0, 0, b"content differs")
-            return
-        if result == SINK_TOO_LARGE:
-            fail(w, t, OUT_ABORTED, EFBIG, 3, b"more data than announced or allowed")
-            return
-        if result != SINK_OK:
-            fail(w, t, OUT_LOCAL_IO_ERROR, ENOMEM, 3, b"out of memory")
-            return
+    if act & ACT_DELIVER and not deliver(w, t, payload, size):
+        return
     if act & ACT_FINAL:
         flush_sink(w, t)
         return
