@@ -82,7 +82,7 @@ cdef struct Flight:
     int64_t unit_base         # sender: where the burst began whose blocks are being acknowledged
     int64_t run_first         # sender: first of the blocks that were sent at sent_ns, in a row with the newest
     int64_t restarted         # sender: where the window was last restarted, 0: nowhere
-    int64_t restarted_to      # sender: the newest block then
+    int64_t restart_end       # sender: the newest block then
     int64_t doubted           # sender: a block that was reported missing, but too early to be believed
     int64_t echo_first        # sender: blocks that were sent twice in vain ...
     int64_t echo_last
@@ -103,11 +103,11 @@ cdef struct Flight:
     uint8_t opening           # 1 while only the first packet is in flight
     uint8_t proven            # 1 once the peer answered from its address
     uint8_t reported          # receiver: the gap was reported
-    uint8_t resent            # sender: a timeout sent several blocks again, and no ACK has come since
+    uint8_t window_resent     # sender: a timeout sent several blocks again, and no ACK has come since
     uint8_t holds             # sender: nothing is sent behind this burst before an answer or a timeout
     uint8_t skips             # sender: the probe is not complete, the newest block follows
     uint8_t early             # sender: one of `advances` came too early for what was sent again
-    uint8_t timed_twice       # sender: the timed block is the second copy of one that was reported missing
+    uint8_t timed_resent      # sender: the timed block is the second copy of one that was reported missing
     uint8_t restart_is_open   # sender: nothing has answered the restart yet
     uint8_t is_vain           # sender: blocks were seen to overtake one another since
     uint8_t unit_is_first     # sender: no pause was before the burst that is being acknowledged
@@ -220,7 +220,7 @@ cdef inline void flight_on_second_answer(Flight *f, const Retransmit *policy) no
 
 cdef inline void flight_progress(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
     """The peer has moved the transfer on."""
-    if f.retries and not f.resent:
+    if f.retries and not f.window_resent:
         f.trial_late_ns = now_ns - f.asked_ns
         f.trial_answer_ns = now_ns - f.repeated_ns
         f.trial_repeats = f.retries
@@ -370,15 +370,15 @@ cdef inline int sender_restart(Flight *f, const Retransmit *policy, uint64_t now
         burst_lost(&f.burst, <uint32_t>arrived)
     else:
         burst_lost_behind_pause(&f.burst, <uint32_t>arrived, flight_pause_ns(f, policy), rtt_rto_ns(&f.rtt, policy))
-    f.resent = 0
-    if (f.timed_block == f.window_base and not f.timed_twice and f.rtt.srtt_ns // 2 <= answer_ns
+    f.window_resent = 0
+    if (f.timed_block == f.window_base and not f.timed_resent and f.rtt.srtt_ns // 2 <= answer_ns
             and rtt_is_about_one(&f.rtt, policy, answer_ns)):
         # What told of the loss was sent with the lost block.
         rtt_sample(&f.rtt, policy, answer_ns)
     sender_begin_unit(f)
     f.presumed = f.window_base
     f.restarted = f.window_base
-    f.restarted_to = f.sent_end - 1
+    f.restart_end = f.sent_end - 1
     f.restart_ns = now_ns
     f.restart_is_open = 1
     f.is_vain = 0
@@ -386,7 +386,7 @@ cdef inline int sender_restart(Flight *f, const Retransmit *policy, uint64_t now
     # The peer has just said that window_base is missing, so an ACK of it answers the copy that is sent now:
     # no ambiguity in Karn's sense.  On a lossy path hardly any window passes whole, and this is the sample.
     f.timed_block = f.window_base
-    f.timed_twice = 1
+    f.timed_resent = 1
     f.timed_ns = now_ns
     sender_allow_burst(f)
     return ACT_SEND | ACT_GAP
@@ -411,7 +411,7 @@ cdef inline bint sender_judge_restart(Flight *f, const Retransmit *policy, int64
         return False
     if not f.is_vain and (f.repeated_ns == 0 or f.restart_ns > f.repeated_ns + rtt_rto_ns(&f.rtt, policy)):
         sender_on_overtaken(f)
-        sender_expect_echoes(f, f.restarted, f.restarted_to, <uint32_t>(f.next - f.restarted), f.restart_ns)
+        sender_expect_echoes(f, f.restarted, f.restart_end, <uint32_t>(f.next - f.restarted), f.restart_ns)
     return True
 
 
@@ -420,7 +420,7 @@ cdef inline void sender_take_sample(Flight *f, const Retransmit *policy, int64_t
     reported missing may have been overtaken by the first."""
     if f.timed_block < 0 or acked < f.timed_block:
         return
-    if not f.timed_twice or now_ns - f.timed_ns >= rtt_soonest_ns(&f.rtt):
+    if not f.timed_resent or now_ns - f.timed_ns >= rtt_soonest_ns(&f.rtt):
         rtt_sample(&f.rtt, policy, now_ns - f.timed_ns)
     f.timed_block = -1
 
@@ -476,7 +476,7 @@ cdef inline bint sender_is_taking(const Flight *f, uint64_t now_ns) noexcept nog
     """Whether this ACK may only tell that the receiver met the block that it had acknowledged last, in a window that
     was sent again: it is taking what follows at this moment."""
     cdef uint64_t least_ns = f.rtt.least_ns if f.rtt.least_ns else f.rtt.srtt_ns
-    return f.resent and now_ns - f.repeated_ns <= least_ns + least_ns // 2
+    return f.window_resent and now_ns - f.repeated_ns <= least_ns + least_ns // 2
 
 
 cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t acked, uint64_t now_ns) noexcept nogil:
@@ -488,7 +488,7 @@ cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t a
     is_report = acked + 1 < f.next and advance % f.stride != 0
     if f.retries > 1:
         f.deaf += 1
-    elif f.retries and not f.resent:
+    elif f.retries and not f.window_resent:
         f.deaf = 0
     if f.windowsize == 1:
         patience_on_answer(&f.patience, f.retries)
@@ -507,7 +507,7 @@ cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t a
         if sender_could_be_missing(f, now_ns):
             return sender_restart(f, policy, now_ns)
         f.doubted = f.window_base
-    f.resent = 0
+    f.window_resent = 0
     sender_allow_burst(f)
     return ACT_SEND
 
@@ -544,7 +544,7 @@ cdef inline void sender_sent(Flight *f, const Retransmit *policy, int64_t count,
     if end > f.sent_end:
         if f.timed_block < 0:
             f.timed_block = f.sent_end
-            f.timed_twice = 0
+            f.timed_resent = 0
             f.timed_ns = now_ns
         f.sent_end = end
     f.next = end
@@ -590,7 +590,7 @@ cdef inline void sender_repeat(Flight *f, const Retransmit *policy, uint64_t now
         f.burst_end = f.next
         sender_expect_echoes(f, f.next, f.next, 1, now_ns)
         return
-    f.resent = newest > f.window_base
+    f.window_resent = newest > f.window_base
     if f.deaf >= DEAF_PROBES:
         burst_shrink(&f.burst, True)
     f.next = f.window_base
