@@ -48,9 +48,11 @@ venv: $(VENV)/.tools
 
 # ---- the three builds ------------------------------------------------------------------------------------------
 
-# cythonize compares files, not directives: after a change of setup.py every .c is made anew.
+# cythonize compares files, not directives: after a change of setup.py every .c is made anew. So is every module, since one
+# that was moved must not live on in its old place.
 $(STAMPS)/generated: $(VENV)/.base setup.py
-	rm -rf build/cython
+	rm -rf build/cython build/debug/lib build/sanitize/lib
+	find src -name '*.so' -delete
 	@mkdir -p $(STAMPS) && touch $@
 
 # setup.py itself finds out which modules are stale, through .pxd files too; the stamp only saves asking it.

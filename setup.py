@@ -1,4 +1,4 @@
-"""Builds the native engine: each `.pyx` under `_engine/` becomes one extension module of that name.
+"""Builds the native engine: each `.pyx` in a room of `_engine/` becomes one extension module of that place and name.
 
 Everything that is not about compiling lives in pyproject.toml. The environment picks one of three builds:
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-ENGINE_DIR = Path("src/snow_owl_tftp/_engine")
+SOURCE_DIR = Path("src")
+ENGINE_DIR = SOURCE_DIR / "snow_owl_tftp/_engine"
 GENERATED_C_DIR = "build/cython"
 TEST_ONLY_MODULES = {"probe"}
 
@@ -55,16 +56,15 @@ def engine_extensions(build: str) -> list[Extension]:
     compile_flags, link_flags = FLAGS[build]
     return [
         Extension(
-            f"snow_owl_tftp._engine.{source.stem}",
+            ".".join(source.relative_to(SOURCE_DIR).with_suffix("").parts),
             sources=[str(source)],
-            include_dirs=[str(ENGINE_DIR)],
             # cythonize follows cimports by itself, but not C headers, and nobody looks whether the flags changed.
             depends=["setup.py", *sorted(map(str, ENGINE_DIR.rglob("*.h")))],
             define_macros=[("_GNU_SOURCE", "1")],
             extra_compile_args=[*WARNINGS, "-pthread", *compile_flags],
             extra_link_args=["-pthread", *link_flags],
         )
-        for source in sorted(ENGINE_DIR.glob("*.pyx"))
+        for source in sorted(ENGINE_DIR.rglob("*.pyx"))
         if with_probe or source.stem not in TEST_ONLY_MODULES
     ]
 

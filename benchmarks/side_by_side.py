@@ -28,7 +28,7 @@ from measuring.figures import TABLES, Row, caution, row_of, table
 from measuring.loads import LOADS
 from measuring.runs import Bench, Run
 
-from snow_owl_tftp.client.bench.provenance import machine, without_paths
+from snow_owl_tftp.bench.provenance import machine, without_paths
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

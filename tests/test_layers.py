@@ -1,4 +1,4 @@
-"""Which room of the package may import from which (the drawing is in CONTRIBUTING.md).
+"""Which room of the package, and of the engine, may import from which (the drawing is in CONTRIBUTING.md).
 
 May know: source text only. It reads every import as text and imports nothing of the package, so it also judges a tree
 that does not build. Imports inside functions and under TYPE_CHECKING count like those at the top of a file: a layer
@@ -36,6 +36,18 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "__main__": frozenset({"cli"}),
     "_engine": frozenset(),
     ROOT: BELOW_SERVER | {"library", "client"},
+}
+# Room of the engine -> the rooms that it may include beside itself. Nowhere do files include one another in a circle.
+ROOMS: Mapping[str, frozenset[str]] = {
+    "includes": frozenset(),
+    "protocol": frozenset(),
+    "base": frozenset({"includes", "protocol"}),
+    "memory": frozenset({"base", "protocol"}),
+    "net": frozenset({"base", "includes", "protocol"}),
+    "disk": frozenset({"base", "includes"}),
+    "worker": frozenset({"base", "disk", "includes", "memory", "net", "protocol"}),
+    "engine": frozenset({"base", "disk", "includes", "net", "protocol", "worker"}),
+    "probe": frozenset({"base", "memory", "net", "protocol"}),
 }
 # Sans-I/O: time is an argument, and bytes come in and go out as values.
 PROTOCOL_MUST_NOT = frozenset({"asyncio", "logging", "os", "select", "socket", "threading", "time"})
@@ -108,6 +120,58 @@ def wrong_arrows(files: Mapping[str, str]) -> list[str]:
     return found
 
 
+def engine_arrows(files: Mapping[str, str]) -> Iterator[tuple[str, int, str]]:
+    """Yields (path, line, what it imports of the engine, from its room on) for every file in a room."""
+    for path, source in sorted(files.items()):
+        if not path.startswith("_engine/") or path.startswith("_engine/__init__"):
+            continue
+        cython = path.endswith((".pyx", ".pxd"))
+        for line, imported in imports_of_cython(source) if cython else imports_of_python(path, source):
+            if imported.startswith(f"{PACKAGE}._engine."):
+                yield path, line, imported.removeprefix(f"{PACKAGE}._engine.")
+
+
+def room_of(path: str) -> str:
+    """`_engine/net/batch.pxd` → `net`; `_engine/probe.pyx` → `probe`."""
+    return path.split("/")[1].split(".")[0]
+
+
+def wrong_rooms(files: Mapping[str, str]) -> list[str]:
+    """Returns one line per import of a room that may not be imported there."""
+    found = []
+    for path, line, imported in engine_arrows(files):
+        room, target = room_of(path), imported.split(".")[0]
+        if room not in ROOMS:
+            found.append(f"{path}:{line}: {room} is no room; name it in ROOMS, with what it may include")
+        elif target != room and target not in ROOMS[room]:
+            found.append(f"{path}:{line}: {room} must not include {target} ({imported})")
+    return found
+
+
+def circles(files: Mapping[str, str]) -> list[str]:
+    """Returns a line per circle of files that include one another; a module's .pyx and .pxd are one."""
+    graph: dict[str, set[str]] = {}
+    for path, _, imported in engine_arrows(files):
+        name = path.removeprefix("_engine/").rsplit(".", 1)[0]
+        target = "/".join(imported.split(".")[:2])
+        if target != name:
+            graph.setdefault(name, set()).add(target)
+    found: list[str] = []
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> None:
+        if name in way:
+            found.append(" → ".join([*way[way.index(name) :], name]))
+        elif name not in done:
+            for target in sorted(graph.get(name, ())):
+                walk(target, [*way, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        walk(name, [])
+    return found
+
+
 def package_sources() -> dict[str, str]:
     suffixes = {".py", ".pyi", ".pyx", ".pxd"}
     paths = [path for path in SOURCE_DIR.rglob("*") if path.suffix in suffixes]
@@ -124,7 +188,53 @@ def test_every_part_of_the_package_is_a_layer() -> None:
     assert {layer_of(path) for path in package_sources()} <= ALLOWED.keys()
 
 
-def test_rule_has_no_cycle() -> None:
+def test_engine_has_no_wrong_arrow_between_its_rooms() -> None:
+    sources = package_sources()
+    assert any(path.startswith("_engine/worker/") for path in sources), "nothing was walked"
+    assert wrong_rooms(sources) == []
+
+
+def test_every_part_of_the_engine_is_a_room() -> None:
+    parts = {room_of(path) for path in package_sources() if path.startswith("_engine/")}
+    assert parts - {"__init__"} == ROOMS.keys()
+
+
+def test_no_file_of_the_engine_includes_itself_in_a_circle() -> None:
+    assert circles(package_sources()) == []
+
+
+def test_circle_is_found() -> None:
+    files = {
+        "_engine/disk/jobs.pxd": "from snow_owl_tftp._engine.disk.state cimport Store",
+        "_engine/disk/state.pxd": "from snow_owl_tftp._engine.disk.lanes cimport (\n    Lanes)",
+        "_engine/disk/lanes.pxd": "from snow_owl_tftp._engine.disk.jobs cimport store_kick",
+    }
+    assert circles(files) == ["disk/jobs → disk/state → disk/lanes → disk/jobs"]
+    del files["_engine/disk/lanes.pxd"]
+    assert circles(files) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "expected"),
+    [
+        ("_engine/memory/slab.pxd", "from snow_owl_tftp._engine.worker.state cimport Worker", "include worker"),
+        ("_engine/disk/sink.pxd", "from snow_owl_tftp._engine.worker.state cimport (\n    Worker)", "include worker"),
+        ("_engine/protocol/window.pxd", "from snow_owl_tftp._engine.base.clock cimport clock_ns", "include base"),
+        ("_engine/net/batch.pyx", "from snow_owl_tftp._engine.disk.store cimport store_open", "must not include disk"),
+        ("_engine/probe.pyx", "from snow_owl_tftp._engine.engine.api cimport Engine", "must not include engine"),
+        ("_engine/attic/old.pxd", "from snow_owl_tftp._engine.base.clock cimport clock_ns", "attic is no room"),
+    ],
+)
+def test_wrong_arrow_between_rooms_is_found(path: str, source: str, expected: str) -> None:
+    found = wrong_rooms({path: source})
+    assert len(found) == 1, found
+    assert expected in found[0]
+
+
+def test_rules_have_no_cycle() -> None:
+    for room, included in ROOMS.items():
+        for target in included:
+            assert room not in ROOMS[target], f"{room} and {target} may include one another"
     for layer, allowed in ALLOWED.items():
         for target in allowed:
             assert layer not in ALLOWED[target], f"{layer} and {target} may import one another"
@@ -160,9 +270,9 @@ def test_rule_has_no_cycle() -> None:
             "server must not import cli",
         ),
         ("_engine/__init__.py", "from ..errors import EngineError", "_engine must not import errors"),
-        ("_engine/engine.pyx", "from snow_owl_tftp.plan.transfer cimport TransferPlan", "_engine must not import plan"),
-        ("_engine/engine.pyx", "    from snow_owl_tftp import errors", "_engine must not import errors"),
-        ("_engine/batch.pxd", "cimport snow_owl_tftp.plan.transfer", "_engine must not import plan"),
+        ("_engine/engine/api.pyx", "from snow_owl_tftp.plan.transfer cimport TransferPlan", "_engine must not import plan"),
+        ("_engine/engine/api.pyx", "    from snow_owl_tftp import errors", "_engine must not import errors"),
+        ("_engine/net/batch.pxd", "cimport snow_owl_tftp.plan.transfer", "_engine must not import plan"),
         ("__init__.py", "from ._engine import engine", "(root) must not import _engine"),
         ("helpers.py", "import json", "helpers is no layer"),
     ],
@@ -184,7 +294,10 @@ def test_wrong_arrow_is_found(path: str, source: str, expected: str) -> None:
         ("server/loop.py", "from .._engine import engine\nfrom ..content import files\nfrom . import commit"),
         ("client/get.py", "from .._engine.engine import Engine\nfrom ..plan import TransferPlan"),
         ("cli/serve.py", "from .. import __version__\ndef run():\n    from ..operate import run"),
-        ("_engine/engine.pyx", "from libc.stdint cimport uint16_t\nfrom snow_owl_tftp._engine.seq cimport next_block"),
+        (
+            "_engine/engine/api.pyx",
+            "from libc.stdint cimport uint16_t\nfrom snow_owl_tftp._engine.net.batch cimport Tuning",
+        ),
         ("__main__.py", "from snow_owl_tftp.cli import main"),
     ],
 )

@@ -61,8 +61,8 @@ def mypy(tree: Path, program: str) -> "subprocess.CompletedProcess[str]":
 def test_wheel_is_typed(wheel_tree):
     package = wheel_tree / "snow_owl_tftp"
     assert (package / "py.typed").exists()
-    assert (package / "_engine/engine.pyi").exists()
     assert (package / "library/pytest_plugin.py").exists()
+    assert (package / "_engine/engine/__init__.pyi").exists()
     assert not list(package.rglob("*.pyx"))
 
 

@@ -23,8 +23,8 @@ from typing import Any, Self
 
 from measuring.loads import LOADS, Load, write_content
 from measuring.servers import NotReadyError, Server, Where, await_ready, free_port
-from snow_owl_tftp.client.bench.cpu import CpuAccount, StealWatch, cores, end_tree, start
-from snow_owl_tftp.observe.trace import descendants
+from snow_owl_tftp.bench.cpu import CpuAccount, StealWatch, cores, end_tree, start
+from snow_owl_tftp.observe.trace.counter import descendants
 
 HERE = Path(__file__).resolve().parent.parent
 BUILD = HERE.parent / "build/side-by-side"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from snow_owl_tftp.client.bench.servers import KINDS, Asked
+from snow_owl_tftp.bench.servers import KINDS, Asked
 
 LIMIT, OURS = "limit", "snow-owl-tftp"
 PEERS = ("tftpd-hpa", "atftpd", "dnsmasq")

@@ -1,4 +1,4 @@
-"""engine.pyi, the compiled engine and docs/engine-contract.md: three texts that must say the same."""
+"""The stub, the compiled engine and docs/engine-contract.md: three texts that must say the same."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ from snow_owl_tftp._engine import engine
 from snow_owl_tftp.plan import transfer as plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STUB = ast.parse((REPOSITORY / "src/snow_owl_tftp/_engine/engine.pyi").read_text(encoding="utf-8"))
+STUB = ast.parse((REPOSITORY / "src/snow_owl_tftp/_engine/engine/__init__.pyi").read_text(encoding="utf-8"))
 CONTRACT = (REPOSITORY / "docs/engine-contract.md").read_text(encoding="utf-8")
 CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDef)}
 EVENTS = ("Request", "Completion", "Answer", "FirstData", "Received", "Released", "Progress", "Refusals", "ModeChange")

@@ -7,22 +7,25 @@ worker.pyx does, but for sockets, files and queues.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-
-from snow_owl_tftp._engine.batch cimport Tuning
-from snow_owl_tftp._engine.data cimport Transfer
-from snow_owl_tftp._engine.index cimport (
+from snow_owl_tftp._engine.base.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
-from snow_owl_tftp._engine.linger cimport linger_law_ns, smooth_rate
-from snow_owl_tftp._engine.memory cimport MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall
-from snow_owl_tftp._engine.networks cimport (
-    NETWORK_SETS, NETWORK_WAYS, Network, network_fill, network_find, network_of, network_on_doubt, network_on_evidence,
-    network_on_forgery, answer_is_usual, answer_slack_ns, learn_answer, trial_bits, trial_step_ns)
-from snow_owl_tftp._engine.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
-from snow_owl_tftp._engine.rtt cimport Retransmit, Rtt, rtt_rto_ns, rtt_sample
-from snow_owl_tftp._engine.seq cimport seq_ahead, seq_block, seq_index_from
-from snow_owl_tftp._engine.timers cimport (
+from snow_owl_tftp._engine.base.transfer cimport Transfer
+from snow_owl_tftp._engine.memory.networks cimport (
+    NETWORK_SETS, NETWORK_WAYS, Network, answer_is_usual, answer_slack_ns, learn_answer, network_fill, network_find,
+    network_of, network_on_doubt, network_on_evidence, network_on_forgery, trial_bits, trial_step_ns)
+from snow_owl_tftp._engine.memory.remembered cimport MEMORY_SETS, MEMORY_WAYS, Remembered, memory_keep, memory_recall
+from snow_owl_tftp._engine.memory.timers cimport (
     Wheel, wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
-from snow_owl_tftp._engine.window cimport *
+from snow_owl_tftp._engine.net.adaptive cimport linger_law_ns, smooth_rate
+from snow_owl_tftp._engine.net.batch cimport Tuning
+from snow_owl_tftp._engine.protocol.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
+from snow_owl_tftp._engine.protocol.rtt cimport Retransmit, Rtt, rtt_rto_ns, rtt_sample
+from snow_owl_tftp._engine.protocol.seq cimport seq_ahead, seq_block, seq_index_from
+from snow_owl_tftp._engine.protocol.window cimport (
+    ACT_ACK, ACT_DELIVER, ACT_DONE, ACT_FINAL, ACT_FIRST, ACT_GIVE_UP, ACT_SEND, Flight, RECEIVER, SENDER,
+    flight_check, flight_dally_ns, flight_init, flight_is_pausing, flight_offset, flight_on_timeout, flight_remember,
+    flight_rest, flight_restart_clocks, flight_rto_ns, flight_send_end, flight_wait_ns, receiver_on_data,
+    sender_on_ack, sender_sent)
 
 
 # --- seq -------------------------------------------------------------------------------------------------
@@ -115,7 +118,7 @@ def keyed_hash(bytes data, uint64_t secret):
 
 
 cdef class IndexProbe:
-    """An Index of `size` slots at first (a power of two)."""
+    """An Index of `size` cells at first (a power of two)."""
     cdef Index _index
 
     def __init__(self, uint32_t size=2):

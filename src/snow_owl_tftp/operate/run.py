@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from snow_owl_tftp import __version__
-from snow_owl_tftp._engine import apart
+from snow_owl_tftp._engine.disk import apart
 from snow_owl_tftp.config.schema import LoggingSettings, Settings
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.linux.activation import take_given_sockets

@@ -18,7 +18,7 @@ does:
 Before anything was lost the limit is what the usual socket buffer holds, and grows with every burst that it does not
 hold up. It is remembered for the client's next transfer only where it was learned (`is_learned`).
 
-The engine's `_engine/burst.pxd` is the same over a struct; whole numbers, in 1/256 of a block.
+The engine's `protocol/burst.pxd` is the same over a struct; whole numbers, in 1/256 of a block.
 """
 
 from typing import Final

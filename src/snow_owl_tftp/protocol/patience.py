@@ -17,7 +17,7 @@ A negotiated `timeout` (RFC 2349) overrides all this: it is kept as asked. A los
 timer.
 
 One `Patience` belongs to a client's address and outlives its transfers; the engine keeps a bounded table of those that
-have something to tell (`_engine/patience.pxd`, the same rules over a struct).
+have something to tell (`_engine/protocol/patience.pxd`, the same rules over a struct).
 """
 
 from dataclasses import dataclass

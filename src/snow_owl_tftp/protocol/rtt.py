@@ -2,7 +2,7 @@
 
 Knows round trips and limits, and nothing of packets. Which answers are samples is decided by the caller, who alone
 knows what was sent twice (Karn's rule). `srtt_ns` is 0 until something was measured. The clock granularity G of
-RFC 6298 section 2 is covered by the floor. The engine's `_engine/rtt.pxd` is the same in native code, bit by bit: that
+RFC 6298 section 2 is covered by the floor. The engine's `protocol/rtt.pxd` is the same in native code, bit by bit: that
 is why the arithmetic is whole numbers.
 
 How long to wait before something is sent again is more than this: see `patience`.

@@ -73,7 +73,7 @@ class Sender(Exchange):
         self._unit_is_first = True  # no pause was before it
         self._run_first = FIRST_BLOCK  # the first block that was sent at `sent_ns`, in a row with the newest
         self._restarted = 0  # where the window was last restarted, 0: nowhere
-        self._restarted_to = 0
+        self._restart_end = 0
         self._restart_ns = 0
         self._doubted = 0  # a block that was reported missing, but too early to be believed
         self._restart_is_open = False  # nothing has answered it yet
@@ -84,8 +84,8 @@ class Sender(Exchange):
         self._echoes = 0  # ... and how many ACKs that may bring
         self._holds = False  # nothing is sent behind this burst before an answer or a timeout
         self._skips = False  # the probe is not complete: the newest block follows
-        self._resent = False  # a timeout sent several blocks again, and no ACK has come since
-        self._timed_twice = False  # the timed block is the second copy of one that was reported missing
+        self._window_resent = False  # a timeout sent several blocks again, and no ACK has come since
+        self._timed_resent = False  # the timed block is the second copy of one that was reported missing
         self._stride = terms.windowsize_blocks
         self._advance = 0  # blocks by which the last ACK advanced
         self._advances = 0  # how many ACKs in a row did so
@@ -213,7 +213,7 @@ class Sender(Exchange):
             if self._could_be_missing(now_ns):
                 return self._restart(now_ns)
             self._doubted = self.window_base
-        self._resent = False
+        self._window_resent = False
         self._allow_burst()
         return self._send_window(now_ns)
 
@@ -223,7 +223,7 @@ class Sender(Exchange):
         there too, for ever.
         """
         least_ns = self.rtt.least_ns or self.rtt.srtt_ns
-        return self._resent and now_ns - self._repeated_ns <= least_ns + least_ns // 2
+        return self._window_resent and now_ns - self._repeated_ns <= least_ns + least_ns // 2
 
     def _is_partial(self, acked: int) -> bool:
         """Whether blocks behind `acked` were sent that a receiver which is content would have acknowledged with it."""
@@ -250,18 +250,18 @@ class Sender(Exchange):
             self.burst.lost(arrived)
         else:
             self.burst.lost_behind_pause(arrived, self._pause_ns(), self.rtt.rto_ns)
-        self._resent = False
+        self._window_resent = False
         answer_ns = now_ns - self._timed_ns
         if (
             self._timed_block == self.window_base
-            and not self._timed_twice
+            and not self._timed_resent
             and (self.rtt.srtt_ns // 2 <= answer_ns and self.rtt.is_about_one(answer_ns))
         ):
             self.rtt.sample(answer_ns)
         self._begin_unit()
         self._presumed = self.window_base
         self._restarted = self.window_base
-        self._restarted_to = self.sent_end - 1
+        self._restart_end = self.sent_end - 1
         self._restart_ns = now_ns
         self._restart_is_open = True
         self._is_vain = False
@@ -269,7 +269,7 @@ class Sender(Exchange):
         # The receiver has just said that this block is missing, so an ACK of it answers the copy that is sent now: no
         # ambiguity in Karn's sense. On a lossy path hardly any window passes whole, and this is the sample.
         self._timed_block = self.window_base
-        self._timed_twice = True
+        self._timed_resent = True
         self._timed_ns = now_ns
         self._allow_burst()
         return self._send_window(now_ns)
@@ -286,7 +286,7 @@ class Sender(Exchange):
         if not self._is_vain and (not self._repeated_ns or self._restart_ns > self._repeated_ns + self.rtt.rto_ns):
             self._on_overtaken()
             copies = self.next - self._restarted
-            self._expect_echoes(self._restarted, self._restarted_to, copies, self._restart_ns)
+            self._expect_echoes(self._restarted, self._restart_end, copies, self._restart_ns)
         return True
 
     def _on_overtaken(self) -> None:
@@ -303,7 +303,7 @@ class Sender(Exchange):
         if self._timed_block is None or acked < self._timed_block:
             return
         answer_ns = now_ns - self._timed_ns
-        if not self._timed_twice or answer_ns >= self.rtt.soonest_ns:
+        if not self._timed_resent or answer_ns >= self.rtt.soonest_ns:
             self.rtt.sample(answer_ns)
         self._timed_block = None
 
@@ -398,11 +398,11 @@ class Sender(Exchange):
         """Whether this client answers probes, or only windows."""
         if self.retries > 1:
             self._deaf += 1
-        elif self.retries and not self._resent:
+        elif self.retries and not self._window_resent:
             self._deaf = 0
 
     def _was_lone(self) -> bool:
-        return not self._resent
+        return not self._window_resent
 
     def _repeat(self, now_ns: int) -> list[bytes]:
         """No ACK came: first a probe, then the whole window.
@@ -419,7 +419,7 @@ class Sender(Exchange):
         self._holds = False
         if self.retries == 1 and not self.terms.timeout_ns and self._deaf < _DEAF_PROBES:
             return self._probe(now_ns)
-        self._resent = self.sent_end - 1 > self.window_base
+        self._window_resent = self.sent_end - 1 > self.window_base
         if self._deaf >= _DEAF_PROBES:
             self.burst.shrink(blindly=True)
         self.next = self._presumed = self.window_base
@@ -484,7 +484,7 @@ class Sender(Exchange):
             if self._timed_block is None:
                 # Timed: the first block that was never sent before. An ACK of any block from it on answers this.
                 self._timed_block = self.sent_end
-                self._timed_twice = False
+                self._timed_resent = False
                 self._timed_ns = now_ns
             self.sent_end = end
         self.next = end

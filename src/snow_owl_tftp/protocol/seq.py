@@ -4,7 +4,7 @@ Only this module turns one into the other. `block` is what stands in DATA and AC
 counts 1, 2, 3 … without end, and 0 is the OACK or the ACK 0 that stands before the data. RFC 1350 does not say what
 follows block 65535: nearly everybody goes on with 0, some old servers with 1.
 
-Pure functions over plain numbers; the engine's `_engine/seq.pxd` is the same in native code.
+Pure functions over plain numbers; the engine's `_engine/protocol/seq.pxd` is the same in native code.
 """
 
 from enum import IntEnum

@@ -4,7 +4,7 @@
               now_ns ──► tick()    ──┼──► datagrams to send to the peer
               now_ns ──► start()   ──┘    and `deadline_ns`: when tick() is due, unless something arrives before
 
-This is the specification of the engine's `_engine/window.pxd`, and the oracle of a test that plays the same packets
+This is the specification of the engine's `protocol/window.pxd`, and the oracle of a test that plays the same packets
 into both and compares every datagram and deadline: whoever changes a rule changes it in both.
 
     exchange    what both roles have in common: the first packet, the timer, the end

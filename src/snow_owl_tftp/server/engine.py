@@ -44,15 +44,15 @@ def hand_over(engine: Engine, addresses: list[BoundAddress]) -> None:
     Raises:
         OSError: The engine could not take one; what it did not take stays open and the caller's.
     """
-    for group, address in enumerate(addresses):
+    for endpoint, address in enumerate(addresses):
         wildcard = address.is_wildcard
         for worker, listener in enumerate(address.listeners):
-            engine.add_listener(worker, group, listener.fileno(), wildcard=wildcard, wants_control=wildcard)
+            engine.add_listener(worker, endpoint, listener.fileno(), wildcard=wildcard, wants_control=wildcard)
             listener.detach()
         tids_tell = wildcard or address.joins_datagrams
         for worker, pool in enumerate(address.tids):
             for tid in pool:
-                engine.add_tid(worker, group, tid.fileno(), wildcard=wildcard, wants_control=tids_tell)
+                engine.add_tid(worker, endpoint, tid.fileno(), wildcard=wildcard, wants_control=tids_tell)
                 tid.detach()
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
 from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
-from snow_owl_tftp._engine import apart
+from snow_owl_tftp._engine.disk import apart
 
 __all__ = ["PatientThreads"]
 

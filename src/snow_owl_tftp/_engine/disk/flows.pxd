@@ -1,0 +1,171 @@
+# Flows: what Python decided once for a request, repeated by the worker for every identical datagram.
+#
+# A flow is found by the exact bytes of the request and the address it came to, and holds only while the
+# path still leads to the same inode with the same size, mtime and ctime (a chmod moves ctime).  That is
+# asked of the kernel once a batch of received requests, after they came, and never of a disk or a file
+# server (RESOLVE_CACHED, RESOLVE_NO_XDEV; for a root that is not local the server gives no flows); at the
+# least doubt the flow is forgotten and Python decides again.
+# A flow does not use the file: that lingers, and is closed, as if there were no flow, which then holds no more.
+# Only decisions that do not depend on the client become flows: the server says so in the plan.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy
+from snow_owl_tftp._engine.base.content cimport Recipe, Source
+from snow_owl_tftp._engine.base.index cimport Index, index_add, index_find, index_free, index_init, index_remove
+from snow_owl_tftp._engine.base.messages cimport M_RETIRED, Message, Start, message_new
+from snow_owl_tftp._engine.base.queue cimport Queue
+from snow_owl_tftp._engine.disk.errands cimport Errands
+from snow_owl_tftp._engine.disk.recipe cimport recipe_forget
+from snow_owl_tftp._engine.disk.sources cimport source_is_changed, source_is_fresh, store_unuse, store_use
+from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cached_path
+from snow_owl_tftp._engine.includes.net cimport close
+from snow_owl_tftp._engine.includes.threads cimport so_add32
+
+cdef struct Flow:
+    # A decision of Python's that the worker repeats by itself for the same request.
+    uint8_t *request              # the datagram; path behind it
+    uint32_t request_bytes
+    char *path                    # beneath `dir`
+    int dir
+    uint32_t hash
+    int32_t endpoint
+    Recipe *recipe                # NULL: free entry
+    Message *farewell             # put by for the recipe's way up
+    so_file file                  # what the path led to when Python decided
+    uint64_t checked              # the `round` in which the file was last found the same
+
+cdef struct FlowTable:
+    Flow *entries
+    uint32_t most                 # so many entries; 0: no flows
+    uint32_t hand                 # the entry that makes room next
+    uint64_t round                # batches taken from sockets: what was checked is checked anew for each
+    Index by_request
+    Errands *errands              # the worker's
+    Queue *outbox
+
+
+cdef inline int flows_init(FlowTable *flows, uint32_t most, Errands *errands, Queue *outbox) noexcept nogil:
+    """`flows` is zeroed.  Returns -1 when there is no memory."""
+    flows.most = most
+    flows.errands = errands
+    flows.outbox = outbox
+    flows.entries = <Flow *>calloc(most + 1, sizeof(Flow))
+    return index_init(&flows.by_request, 1024) if flows.entries != NULL else -1
+
+
+cdef inline void flows_free(FlowTable *flows) noexcept nogil:
+    """After flows_forget()."""
+    free(flows.entries)
+    index_free(&flows.by_request)
+
+
+cdef inline int flow_look(int dir, const char *path, so_file *file) noexcept nogil:
+    """What the path leads to now; -1 when that cannot be told without waiting."""
+    cdef int fd = so_open_cached_path(dir, path), result
+    if fd < 0:
+        return -1
+    result = so_look(fd, file)
+    close(fd)
+    return result
+
+
+cdef inline void flow_forget(FlowTable *flows, Flow *flow) noexcept nogil:
+    if flow.recipe == NULL:
+        return
+    index_remove(&flows.by_request, flow.hash, <uint32_t>(flow - flows.entries))
+    recipe_forget(flow.recipe, flow.farewell, flows.outbox)
+    flow.recipe = NULL
+    flow.farewell = NULL
+    free(flow.request)
+    flow.request = NULL
+
+
+cdef inline void flows_forget(FlowTable *flows) noexcept nogil:
+    cdef uint32_t i
+    for i in range(flows.most):
+        flow_forget(flows, &flows.entries[i])
+
+
+cdef inline void look_behind(FlowTable *flows, Source *source) noexcept nogil:
+    """The path leads elsewhere now: a file that was deleted, or changed, need not linger."""
+    if store_use(flows.errands.store, source):
+        flows.errands.counters.file_checks += 1
+        source_is_changed(source)
+        store_unuse(flows.errands.store, source)
+
+
+cdef inline bint flow_holds(FlowTable *flows, Flow *flow) noexcept nogil:
+    """Asked once a batch of requests, after they came."""
+    cdef so_file file
+    if not source_is_fresh(flow.recipe.source):
+        return False
+    if flow.checked == flows.round:
+        return True
+    flows.errands.counters.file_checks += 1
+    if flow_look(flow.dir, flow.path, &file) < 0 or memcmp(&file, &flow.file, sizeof(so_file)):
+        look_behind(flows, flow.recipe.source)
+        return False
+    flow.checked = flows.round
+    return True
+
+
+cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t size, uint32_t hash,
+                              int32_t endpoint) noexcept nogil:
+    """The recipe for this request, or NULL: Python must decide."""
+    cdef uint32_t at = hash
+    cdef int64_t found
+    cdef Flow *flow
+    while True:
+        found = index_find(&flows.by_request, hash, &at)
+        if found < 0:
+            return NULL
+        flow = &flows.entries[found]
+        if flow.endpoint == endpoint and flow.request_bytes == size and memcmp(flow.request, request, size) == 0:
+            if flow_holds(flows, flow):
+                return flow.recipe
+            flow_forget(flows, flow)
+            return NULL
+
+
+cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start, const uint8_t *bytes,
+                           uint32_t bytes_used, uint32_t hash, int32_t endpoint) noexcept nogil:
+    """Remembers `recipe` for `request`; quietly does not when anything stands in the way.
+
+    `bytes`: the path with its terminating zero, and the request behind it.
+    """
+    cdef Source *source = recipe.source
+    cdef const uint8_t *request = bytes + start.path_bytes
+    cdef uint32_t request_bytes = bytes_used - start.path_bytes
+    cdef Flow *flow
+    cdef so_file file
+    if flows.most == 0 or source == NULL or flow_find(flows, request, request_bytes, hash, endpoint) != NULL:
+        return
+    if flow_look(start.directory, <const char *>bytes, &file) < 0:
+        return
+    if (file.inode != source.inode or file.device != source.device or file.size_bytes != source.size_bytes
+            or file.mtime_ns != source.mtime_ns or file.ctime_ns != start.ctime_ns):
+        return
+    flow = &flows.entries[flows.hand]
+    flows.hand = (flows.hand + 1) % flows.most
+    flow_forget(flows, flow)
+    flow.request = <uint8_t *>malloc(bytes_used)
+    flow.farewell = message_new(M_RETIRED, 0, NULL, 0)
+    if (flow.request == NULL or flow.farewell == NULL
+            or index_add(&flows.by_request, hash, <uint32_t>(flow - flows.entries)) < 0):
+        free(flow.request)
+        free(flow.farewell)
+        flow.request = NULL
+        flow.farewell = NULL
+        return
+    memcpy(flow.request, request, request_bytes)
+    memcpy(flow.request + request_bytes, bytes, start.path_bytes)
+    flow.request_bytes = request_bytes
+    flow.path = <char *>flow.request + request_bytes
+    flow.dir = start.directory
+    flow.hash = hash
+    flow.endpoint = endpoint
+    flow.file = file
+    flow.checked = flows.round
+    flow.recipe = recipe
+    so_add32(&recipe.refs, 1)

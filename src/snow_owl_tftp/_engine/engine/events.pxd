@@ -1,0 +1,81 @@
+# The fields of events, and what makes each of a message.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.messages cimport Message
+
+
+cdef class Request:
+    cdef readonly uint64_t transfer_id
+    cdef readonly int endpoint
+    cdef readonly bytes datagram
+    cdef readonly uint64_t received_ns
+    cdef Peer _peer
+    cdef Local _local
+
+
+cdef class Completion:
+    cdef readonly uint64_t transfer_id
+    cdef readonly int worker, outcome, error, role
+    cdef readonly bytes text
+    cdef readonly object context
+    cdef readonly uint64_t payload_bytes, duration_ns, started_ns, srtt_ns
+    cdef readonly int64_t blocks
+    cdef readonly uint32_t datagrams_in, datagrams_out, retransmits, duplicate_acks, peak_window_blocks
+    cdef readonly uint32_t blksize_bytes, windowsize_blocks
+    cdef readonly bint flow_hit, is_stuck
+    cdef Peer _peer
+    cdef Local _local
+
+
+cdef class Answer:
+    cdef readonly uint64_t transfer_id
+    cdef readonly bytes datagram
+    cdef readonly object context
+    cdef Peer _peer
+
+
+cdef class Progress:
+    cdef readonly uint64_t transfer_id
+    cdef readonly uint64_t payload_bytes
+    cdef readonly uint32_t datagrams_in, datagrams_out
+    cdef readonly object context
+
+
+cdef class FirstData:
+    cdef readonly uint64_t transfer_id
+    cdef readonly object context
+
+
+cdef class Released:
+    cdef readonly uint64_t transfer_id
+    cdef readonly object context
+
+
+cdef class Received:
+    cdef readonly uint64_t transfer_id
+    cdef readonly uint64_t payload_bytes
+    cdef readonly object context
+
+
+cdef class Refusals:
+    cdef readonly int worker
+    cdef readonly str limit
+    cdef readonly uint64_t count
+    cdef Peer _peer
+
+
+cdef class ModeChange:
+    cdef readonly int worker, mode
+    cdef readonly uint64_t live_transfers, linger_ns, datagrams_per_s
+
+
+cdef Completion completion_event(const Message *m)
+cdef Released released_event(const Message *m)
+cdef Answer answer_event(const Message *m)
+cdef Request request_event(const Message *m)
+cdef FirstData first_data_event(const Message *m)
+cdef Received received_event(const Message *m)
+cdef Progress progress_event(const Message *m)
+cdef Refusals refusals_event(const Message *m)
+cdef ModeChange mode_event(const Message *m)

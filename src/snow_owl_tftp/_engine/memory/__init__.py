@@ -1,0 +1,1 @@
+"""What a worker remembers, in tables that have bounds: transfers, clients, networks, strangers, deadlines."""

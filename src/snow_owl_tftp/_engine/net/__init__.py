@@ -1,0 +1,1 @@
+"""Sockets and batched system calls: datagrams in, datagrams out, and nothing about TFTP."""

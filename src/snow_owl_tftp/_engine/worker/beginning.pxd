@@ -1,0 +1,101 @@
+# How a transfer begins to send, or goes on: with its first packet, or with what its options allow.
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.content cimport Recipe, Sink
+from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
+from snow_owl_tftp._engine.base.peers cimport peer_hash
+from snow_owl_tftp._engine.base.transfer cimport HELD_CAPPED, T_ACTIVE, Transfer
+from snow_owl_tftp._engine.memory.slab cimport add_by_tid
+from snow_owl_tftp._engine.memory.timers cimport wheel_update
+from snow_owl_tftp._engine.protocol.patience cimport Patience
+from snow_owl_tftp._engine.protocol.rtt cimport Rtt
+from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER, flight_init, flight_rest
+from snow_owl_tftp._engine.worker.completions cimport recall_memory
+from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, hold, share_is_spent
+from snow_owl_tftp._engine.worker.life cimport end, let_give_way
+from snow_owl_tftp._engine.worker.limits cimport leave_descriptors
+from snow_owl_tftp._engine.worker.piping cimport pump_stream
+from snow_owl_tftp._engine.worker.send cimport pump_file, send_ack, send_error, send_first
+from snow_owl_tftp._engine.worker.state cimport Q_NONE, Worker
+from snow_owl_tftp._engine.worker.tids cimport choose_socket, reply_socket
+
+
+cdef inline void pump(Worker *w, Transfer *t) noexcept nogil:
+    """Sends what may be sent now, of a file or of a pipe."""
+    if t.queued != Q_NONE or t.held:
+        return                                   # its turn will come
+    if t.doubted and share_is_spent(w, t):
+        w.counters.sends_capped += 1
+        t.trial_ns = 0
+        hold(w, t, HELD_CAPPED, CAPPED_NS)
+        return
+    if t.recipe.source.stream:
+        pump_stream(w, t)
+    else:
+        pump_file(w, t)
+
+
+cdef inline void repeat_first(Worker *w, Transfer *t) noexcept nogil:
+    if t.flight.opening:
+        t.flight.retransmits += 1
+        t.flight.timed_block = -1
+        send_first(w, t)
+    elif t.recipe.role == SENDER:
+        t.flight.next = t.flight.window_base
+        pump(w, t)
+
+
+cdef inline int64_t final_block(const Recipe *recipe, uint32_t blksize_bytes) noexcept nogil:
+    if recipe.role == RECEIVER:
+        return -1
+    if recipe.source.stream:
+        return <int64_t>1 << 62                  # until the pipe ends
+    return <int64_t>(recipe.source.size_bytes // blksize_bytes) + 1
+
+
+cdef inline void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nogil:
+    """The request was accepted: a TID, a window, the first packet.  Takes over the references."""
+    cdef uint32_t of_peer = peer_hash(&t.peer, w.secret)
+    cdef int32_t endpoint = t.endpoint
+    cdef Patience patience
+    t.recipe = recipe
+    t.sink = sink
+    t.endpoint = 0
+    t.state = T_ACTIVE
+    if not t.flow_hit:
+        leave_descriptors(w)
+    let_give_way(w, t)
+    w.counters.transfers_started += 1
+    recall_memory(w, &t.peer, &patience)
+    flight_init(&t.flight, &w.retransmit, &patience, recipe.role, recipe.blksize_bytes, recipe.windowsize,
+                final_block(recipe, recipe.blksize_bytes), recipe.first_bytes > 0 or recipe.role == RECEIVER,
+                False, recipe.fixed_ns, w.now_ns)
+    t.flight.rollover = recipe.rollover
+    doubt(w, t)
+    t.socket = choose_socket(w, t, of_peer, endpoint)
+    if t.socket < 0 or add_by_tid(&w.slab, t, of_peer) < 0:
+        send_error(w, reply_socket(w, endpoint), &t.peer, &t.local, 0, b"too many transfers from your port")
+        end(w, t, OUT_ABORTED, 0, b"too many transfers from one port", 32)
+        return
+    if t.flight.opening:
+        send_first(w, t)
+    else:
+        pump(w, t)
+    wheel_update(&w.wheel, t)
+
+
+cdef inline void resume(Worker *w, Transfer *t, uint64_t fixed_ns) noexcept nogil:
+    """The options are settled: the data begins."""
+    cdef Rtt measured = t.flight.rtt
+    cdef Patience patience = t.flight.patience
+    flight_init(&t.flight, &w.retransmit, &patience, t.recipe.role, t.recipe.blksize_bytes, t.recipe.windowsize,
+                final_block(t.recipe, t.recipe.blksize_bytes), False, True, fixed_ns, w.now_ns)
+    t.flight.rollover = t.recipe.rollover
+    t.flight.rtt = measured
+    flight_rest(&t.flight, &w.retransmit, w.now_ns)
+    t.state = T_ACTIVE
+    if t.flight.role == RECEIVER:
+        send_ack(w, t, 0)                        # RFC 2347: the ACK of an OACK
+        wheel_update(&w.wheel, t)
+    else:
+        pump(w, t)
