@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.test_bench_report import WORKLOAD, load, timed, traced
+from tests.bench.test_report import WORKLOAD, load, timed, traced
 
 from snow_owl_tftp.bench.runs import Run
 from snow_owl_tftp.bench.settings import Target
