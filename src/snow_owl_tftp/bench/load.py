@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from snow_owl_tftp.linux.memfd import memory_file
+from snow_owl_tftp.linux.sockopts import enlarge, join_datagrams, tell_local_address
 from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS, ErrorCode, Opcode
 from snow_owl_tftp.protocol.options import Negotiated, accept_oack_untrusted
@@ -37,11 +39,6 @@ FIRST_ADDRESS: Final = 0x7F400001
 """127.64.0.1: all of 127/8 is this machine's, without any set-up."""
 ADDRESSES: Final = 1 << 22
 """127.64.0.0/10."""
-
-_IP_PKTINFO: Final = 8
-_SO_RCVBUFFORCE: Final = 33
-_UDP_GRO: Final = 104
-# linux/in.h, asm-generic/socket.h, linux/udp.h: the socket module of Python 3.11 names none of them.
 
 _BUFFER_BYTES: Final = 32 << 20
 _TRAIN_BYTES: Final = 65536
@@ -84,8 +81,7 @@ class Load:
 
         self._native = native
         self._peer = struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)
-        self._content_fd = os.memfd_create("content")
-        _write_all(self._content_fd, content)
+        self._content_fd = memory_file("content", [content])
         self._size_bytes = len(content)
         self._clients = clients
         self._timeout_ns = round(client_timeout_s * 1e9)
@@ -313,22 +309,13 @@ def _options(blksize_bytes: int, windowsize_blocks: int) -> tuple[Option, ...]:
 
 def _socket(*, with_gro: bool) -> int:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    for force, ask in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_RCVBUFFORCE - 1, socket.SO_SNDBUF)):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, ask, _BUFFER_BYTES)
-    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        enlarge(sock, option, _BUFFER_BYTES)
+    tell_local_address(sock)
     if with_gro:
-        sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+        join_datagrams(sock)
     sock.bind(("0.0.0.0", 0))
     return sock.detach()
-
-
-def _write_all(fd: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
 
 
 def _cpu_s() -> float:

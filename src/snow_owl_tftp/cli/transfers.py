@@ -98,9 +98,9 @@ class Hashing:
         self._digest = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
-        from snow_owl_tftp.client.targets import write_all
+        from snow_owl_tftp.client.targets import hand_over
 
-        write_all(self._file, data)
+        hand_over(data, self._file)
         self._digest.update(data)
         return len(data)
 

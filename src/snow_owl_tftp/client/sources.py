@@ -10,10 +10,11 @@ import mmap
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from snow_owl_tftp.linux.memfd import memory_file
 from snow_owl_tftp.protocol import netascii
 
 __all__ = ["Source", "source_for"]
@@ -54,7 +55,7 @@ def source_for(content: "bytes | bytearray | memoryview | str | os.PathLike[str]
     """
     if isinstance(content, bytes | bytearray | memoryview):
         chunks = [bytes(content)]
-        return Source(_memory(netascii.encode_chunks(chunks) if mode == "netascii" else chunks))
+        return Source(memory_file("tftp-put", netascii.encode_chunks(chunks) if mode == "netascii" else chunks))
     if isinstance(content, str | os.PathLike):
         with Path(content).open("rb") as file:
             return _of_file(file, mode)
@@ -107,16 +108,3 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
     if chunk is None:  # a raw file that is non-blocking
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-
-def _memory(chunks: Iterable[bytes]) -> int:
-    fd = os.memfd_create("tftp-put", os.MFD_CLOEXEC)
-    try:
-        for chunk in chunks:
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
