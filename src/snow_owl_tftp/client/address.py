@@ -137,7 +137,7 @@ def open_socket(address: ServerAddress, settings: ClientSettings, *, receives: b
 
 
 def _bind(sock: socket.socket, family: int, settings: ClientSettings) -> None:
-    """Without a wish nothing is bound: the kernel chooses a random port at the first send (RFC 1350 section 4)."""
+    """Without `bind` and `port_range` the kernel chooses a random port at the first send (RFC 1350 section 4)."""
     if settings.bind is None and settings.port_range is None:
         return
     host = settings.bind or ("::" if family == socket.AF_INET6 else "0.0.0.0")
@@ -157,7 +157,7 @@ def _bind(sock: socket.socket, family: int, settings: ClientSettings) -> None:
 
 
 def is_no_descriptor(error: OSError) -> bool:
-    """Whether what is missing is a descriptor, which somebody may give back."""
+    """Whether the limit of open files was met; somebody may close one."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 

@@ -78,7 +78,7 @@ def _of_file(file: BinaryIO, mode: str) -> Source:
 def _plain_file(file: BinaryIO) -> int | None:
     """A second descriptor of the file, where its bytes are those on disk and nothing of it was read.
 
-    Only of Python's own files: a gzip.GzipFile has a descriptor too, of bytes that nobody means.
+    Only Python's own files count: the descriptor of a gzip.GzipFile holds compressed bytes.
     """
     raw = file.raw if isinstance(file, io.BufferedReader | io.BufferedRandom) else file
     if type(raw) is not io.FileIO:
@@ -92,7 +92,7 @@ def _plain_file(file: BinaryIO) -> int | None:
 
 
 def _is_on_disk(fd: int) -> bool:
-    """The kernel writes the files of /proc and /sys while they are read: the size of those says nothing.
+    """Whether its size is true: the kernel writes the files of /proc and /sys while they are read.
 
     Raises:
         OSError: It is such a file.

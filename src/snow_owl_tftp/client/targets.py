@@ -6,7 +6,7 @@ Invariants:
 - A path appears complete, by a rename within its directory, or not at all.
 - `discard` may come at any time, also while the engine still writes: it takes the name, and only `close` the
   descriptor, since a number given back too early would be somebody else's file.
-- Of several gigabytes nothing stays in memory but what the caller asked to have as bytes.
+- Only what the caller asked for as bytes stays in memory.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Target(Protocol):
         """What `complete` has not made visible never will be; may be called twice."""
 
     def close(self) -> None:
-        """Let the descriptor go; the engine is done with it."""
+        """Close the descriptor; the engine is done with it."""
 
 
 def target_for(destination: "str | os.PathLike[str] | BinaryIO | None", mode: str) -> Target:
@@ -83,7 +83,7 @@ class BytesTarget:
             return b"".join(netascii.decode_chunks(_chunks(self.fd)))
         size_bytes = os.fstat(self.fd).st_size
         data = os.pread(self.fd, size_bytes, 0)
-        # One read gives at most 2 GiB less a page (read(2)).
+        # One read returns at most 2 GiB less a page (read(2)).
         return data if len(data) == size_bytes else b"".join(_chunks(self.fd))
 
     def discard(self) -> None:
@@ -101,7 +101,7 @@ class PathTarget:
     """
 
     def __init__(self, path: Path, text: bool) -> None:
-        # A link stays a link: its end is what is replaced. Else one look is enough: realpath makes one a folder.
+        # A link stays a link, and the file that it leads to is replaced.
         self._path = Path(os.path.realpath(path)) if path.is_symlink() else path.absolute()
         self._hidden: Path | None = None
         self._discarded = False
@@ -109,7 +109,7 @@ class PathTarget:
         self.is_slow = text
         try:
             self.fd = self._open()
-        except OSError as error:  # in the user's words: the name that we gave it means nothing to anybody
+        except OSError as error:  # with the user's name for it, not ours
             raise OSError(error.errno, error.strerror, str(path)) from None
 
     def _open(self) -> int:
@@ -213,14 +213,14 @@ def hand_over(data: bytes, file: BinaryIO) -> None:
     while rest:
         written_bytes = file.write(rest)
         if written_bytes is None and not isinstance(file, io.RawIOBase):
-            return  # somebody's own class that does not count: it took everything
+            return  # a class of the caller's that returns no count: it took everything
         if not written_bytes:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         rest = memoryview(rest)[written_bytes:]
 
 
 def _path_target(path: Path, text: bool) -> Target:
-    """By what is there now: replacing /dev/null by a file would be a disaster."""
+    """By what is there now: /dev/null must not be replaced by a file."""
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 
 from snow_owl_tftp.client.api import Client, SettingsArguments
-from snow_owl_tftp.client.fs_files import Download, Upload
+from snow_owl_tftp.client.fs.files import Download, Upload
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.url import parse_url
 from snow_owl_tftp.errors import TransferRefused

@@ -1,4 +1,4 @@
-"""The files that `fs` opens: one that was fetched, one that is to be stored.
+"""The files that `filesystem` opens: one that was fetched, one that is to be stored.
 
 May know: the blocking client. Must not: know fsspec; what it asks of a file is here by its names alone.
 Invariants: half a file is never stored; the garbage collector sends nothing; what exceeds _MEMORY_BYTES is on disk.
