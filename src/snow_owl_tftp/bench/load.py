@@ -11,6 +11,9 @@ May know: the engine, plans and the protocol. Must not know servers, CPU account
 All clients share one UDP socket. Transfer k speaks from loopback address 127.64.0.1 + k, and none is used twice in
 four million: no echo of an old transfer can be taken for a new one's packet, and the load can batch its own calls.
 The engine compares every byte with the file; Python is asked once a transfer, at its end.
+
+It shares the engine with `client`, and nothing above it: a client's transfer has a socket, a file, a state and a future
+of its own, and here each of them would be what is measured.
 """
 
 import json
@@ -47,7 +50,7 @@ _PROGRESS_S: Final = 0.2
 _QUANTILES: Final = 100
 _CUT_LIMIT_S: Final = 10.0
 _LEARN_S: Final = 0.2
-"""So long the first transfer may take before it is cut off: 10 MiB through a linger of 2 ms would take a minute."""
+"""After that the first transfer is cut off: 10 MiB through a linger of 2 ms would take a minute."""
 
 
 class Load:
@@ -179,7 +182,7 @@ class Load:
         return result
 
     def _cut_off(self, tally: "_Tally", patience_ns: int) -> None:
-        """End what still runs; who waited for `patience_ns` and got nothing has failed."""
+        """End what still runs; a transfer that waited for `patience_ns` and got no block has failed."""
         for context in self._running:
             self._engine.abort_asked(context, ErrorCode.NOT_DEFINED, b"the measurement is over")
         end_s = time.monotonic() + _CUT_LIMIT_S
@@ -226,7 +229,7 @@ class Load:
     def _ask(self) -> None:
         address = FIRST_ADDRESS + self._next_address % (ADDRESSES - 2)
         self._next_address += 1
-        # By this the engine finds it again; it stays alive until its Completion.
+        # The engine finds the transfer by this object, which has to live until its Completion.
         context = object()
         self._running.add(context)
         self._engine.ask(self._plan(context), None, self._peer, local=address.to_bytes(4, "big"), worker=0)

@@ -29,8 +29,8 @@ __all__ = ["command"]
 def command(file: str, url: str, as_json: bool, **flags: Any) -> int:
     """Upload FILE (- for standard input) to tftp://HOST[:PORT]/PATH[;mode=octet|netascii].
 
-    A path that ends in a slash takes the file's own name. %XX stands for a byte, as in every URL; ; in a name is %3B,
-    and % before two hexadecimal digits %25.
+    After a path that ends in a slash comes the file's own name. In a URL %XX stands for a byte: write ; as %3B, and a %
+    before two hexadecimal digits as %25.
     """
     if file == "-":
         stdin = Hashing(stream("stdin").buffer)

@@ -68,7 +68,7 @@ def run_jobs(jobs: Sequence[Job], settings: dict[str, Any], *, json_file: IO[str
 
 
 def _give_up_stdout_if_broken() -> None:
-    """What it did not take would be tried again at the exit, which fails with a traceback of Python's own."""
+    """Python flushes it again at the exit, and would fail with a traceback."""
     if sys.stdout is None:
         return
     try:
@@ -120,7 +120,7 @@ class _Run:
             asyncio.get_running_loop().call_later(_GRACE_S, self._leave)
 
     def _leave(self) -> None:
-        """A thread that reads an idle standard input, or writes to a stalled output, would be waited for for ever."""
+        """Exit without waiting for a thread that reads an idle standard input, or writes to a stalled output."""
         os._exit(FAILED if self._status is None else self._status)
 
     async def _one(self, client: "AsyncClient", job: Job, bars: Bars) -> int:
