@@ -1,7 +1,7 @@
 /* classical: a small TFTP read server with the classical layout, for comparison only.
  *
- * One socket per transfer, connected to its client; recvmmsg on the listener alone, as the origin of this
- * project had it (`batch`), or recvfrom there (`plain`). One thread, epoll, the file mapped. What it shows:
+ * One socket per transfer, connected to its client; recvmmsg on the listener alone, as the earlier Rust
+ * server had it (`batch`), or recvfrom there (`plain`). One thread, epoll, the file mapped. What it shows:
  * ACKs never reach the listener, so a batched receive on the listener has nothing to batch.
  *
  * It serves the benchmark and nobody else: plain names below ROOT, octet, no options, lock-step, a timer of

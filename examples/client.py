@@ -1,4 +1,4 @@
-"""Fetch, store and watch: the client in its two faces. Usage: client.py tftp://HOST[:PORT]/FILE"""
+"""Fetch, store and watch, blocking and with asyncio. Usage: client.py tftp://HOST[:PORT]/FILE"""
 
 import asyncio
 import sys

@@ -148,7 +148,7 @@ def wrong_rooms(files: Mapping[str, str]) -> list[str]:
     return found
 
 
-def circles(files: Mapping[str, str]) -> list[str]:
+def circles_of_the_engine(files: Mapping[str, str]) -> list[str]:
     """Returns a line per circle of files that include one another; a module's .pyx and .pxd are one."""
     graph: dict[str, set[str]] = {}
     for path, _, imported in engine_arrows(files):
@@ -172,6 +172,35 @@ def circles(files: Mapping[str, str]) -> list[str]:
     return found
 
 
+def circles(files: Mapping[str, str]) -> list[str]:
+    """Returns `a → b → a` for modules of Python that need one another, within a room too; one line a circle."""
+    modules = {
+        f"{PACKAGE}.{path.removesuffix('.py').replace('/', '.')}": path for path in files if path.endswith(".py")
+    }
+    needs = {name: sorted(needed(path, files[path]) & modules.keys() - {name}) for name, path in modules.items()}
+    found: list[str] = []
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            circle = [*way[way.index(name) :], name]
+            found.append(" → ".join(module.removeprefix(f"{PACKAGE}.") for module in circle))
+        elif name not in done:
+            for other in needs[name]:
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in sorted(modules):
+        visit(name, ())
+    return found
+
+
+def needed(path: str, source: str) -> set[str]:
+    """The modules that a file may mean: `from a import b` is either of `a` and `a.b`."""
+    names = {imported for _, imported in imports_of_python(path, source)}
+    return names | {name.rpartition(".")[0] for name in names}
+
+
 def package_sources() -> dict[str, str]:
     suffixes = {".py", ".pyi", ".pyx", ".pxd"}
     paths = [path for path in SOURCE_DIR.rglob("*") if path.suffix in suffixes]
@@ -182,6 +211,10 @@ def test_package_has_no_wrong_arrow() -> None:
     sources = package_sources()
     assert "__init__.py" in sources, "nothing was walked"
     assert wrong_arrows(sources) == []
+
+
+def test_package_has_no_circle() -> None:
+    assert circles(package_sources()) == []
 
 
 def test_every_part_of_the_package_is_a_layer() -> None:
@@ -200,7 +233,7 @@ def test_every_part_of_the_engine_is_a_room() -> None:
 
 
 def test_no_file_of_the_engine_includes_itself_in_a_circle() -> None:
-    assert circles(package_sources()) == []
+    assert circles_of_the_engine(package_sources()) == []
 
 
 def test_circle_is_found() -> None:
@@ -209,9 +242,9 @@ def test_circle_is_found() -> None:
         "_engine/disk/state.pxd": "from snow_owl_tftp._engine.disk.lanes cimport (\n    Lanes)",
         "_engine/disk/lanes.pxd": "from snow_owl_tftp._engine.disk.jobs cimport store_kick",
     }
-    assert circles(files) == ["disk/jobs → disk/state → disk/lanes → disk/jobs"]
+    assert circles_of_the_engine(files) == ["disk/jobs → disk/state → disk/lanes → disk/jobs"]
     del files["_engine/disk/lanes.pxd"]
-    assert circles(files) == []
+    assert circles_of_the_engine(files) == []
 
 
 @pytest.mark.parametrize(
@@ -281,6 +314,18 @@ def test_wrong_arrow_is_found(path: str, source: str, expected: str) -> None:
     found = wrong_arrows({path: source})
     assert len(found) == 1, found
     assert expected in found[0]
+
+
+def test_circle_is_found_also_where_a_function_closes_it() -> None:
+    files = {
+        "client/a.py": "from snow_owl_tftp.client.b import B",
+        "client/b.py": "from .c import C",
+        "client/c.py": "def f():\n    from . import a",
+        "client/d.py": "from snow_owl_tftp.client import a, b",
+    }
+    assert circles(files) == ["client.a → client.b → client.c → client.a"]
+    del files["client/c.py"]
+    assert circles(files) == []
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import pytest
 from snow_owl_tftp.bench.runs import Bench
 from snow_owl_tftp.bench.servers import KINDS, installed_peers
 from snow_owl_tftp.cli import bench as cli_bench
-from snow_owl_tftp.cli import main
+from snow_owl_tftp.cli import bench_steps, main
 
-own_steps = cli_bench._own_steps
+own_steps = cli_bench.steps_of_flags
 
 
 def bench(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -109,7 +109,7 @@ def test_servers_that_only_root_can_start_are_left_out_by_name(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert called(tmp_path / "named", "--servers", "ours,dnsmasq", "--no-sweeps", *TINY) == 2
     assert "bench: dnsmasq needs root; leave it out, or run bench with sudo" in capsys.readouterr().err
-    assert called(tmp_path / "all", "--no-sweeps", *TINY, _own_steps=ours_alone) == 0
+    assert called(tmp_path / "all", "--no-sweeps", *TINY, steps_of_flags=ours_alone) == 0
     told = capsys.readouterr().err
     for name in ("tftpd-hpa", "dnsmasq"):
         assert f"bench: {name} is left out: it needs root." in told
@@ -125,7 +125,7 @@ def ours_alone(*arguments: Any, **named: Any) -> list[Any]:
 
 def test_one_sweep_alone_follows_network_and_rounds(tmp_path: Path) -> None:
     asked = ("--servers", "ours", "--sweep", "linger", "--rtt-ms", "1", "--windowsize", "4")
-    assert called(tmp_path, *asked, *TINY[:-1], "2", _own_steps=first_lingers) == 0
+    assert called(tmp_path, *asked, *TINY[:-1], "2", steps_of_flags=first_lingers) == 0
     assert {run["section"] for run in runs(tmp_path)} == {"linger"}
     assert [run["target"] for run in runs(tmp_path)] == ["no batching", "always, linger 0 µs"] * 2
     assert all(run["workload"]["network"]["rtt_ms"] == 1 for run in runs(tmp_path))
@@ -138,14 +138,14 @@ def first_lingers(*arguments: Any, **named: Any) -> list[Any]:
 
 
 def test_profile_takes_one_size(tmp_path: Path) -> None:
-    made = cli_bench._profile_steps
+    made = cli_bench.steps_of_profile
     arguments = ("--profile", "recvmmsg", "--file-size", "4KiB", "--rounds", "1")
-    assert called(tmp_path, *arguments, _profile_steps=lambda *a, **n: made(*a, **n)[1:2]) == 0
-    assert [run["section"] for run in runs(tmp_path)] == ["origin 4 KiB"]
+    assert called(tmp_path, *arguments, steps_of_profile=lambda *a, **n: made(*a, **n)[1:2]) == 0
+    assert [run["section"] for run in runs(tmp_path)] == ["recvmmsg 4 KiB"]
 
 
 def test_linger_is_not_swept_without_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_bench, "check_target", lambda name: None)
+    monkeypatch.setattr(bench_steps, "check_target", lambda name: None)
     assert called(tmp_path / "out", "--servers", "dnsmasq", "--sweep", "linger", *TINY) == 2
     assert not (tmp_path / "out").exists()
 

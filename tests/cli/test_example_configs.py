@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp.bench.origin import SHOWN
+from snow_owl_tftp.bench.recvmmsg import SHOWN
 from snow_owl_tftp.bench.sweeps import PLAIN, linger_targets
 from snow_owl_tftp.config.load import load
 from snow_owl_tftp.config.schema import BatchSettings
@@ -22,7 +22,7 @@ def test_no_batch_turns_every_batched_call_off() -> None:
     assert {key: getattr(settings, key) for key in PLAIN} == PLAIN
 
 
-def test_with_batch_is_the_configuration_of_the_origins_table() -> None:
+def test_with_batch_is_the_configuration_of_the_earlier_servers_table() -> None:
     shown = next(target for target in linger_targets() if target.name == SHOWN)
     settings = batch("with-batch.toml")
     assert {key: getattr(settings, key) for key in shown.batch} == shown.batch

@@ -9,8 +9,7 @@ import pytest
 from tests.support.fake_server import Talk, fake_server
 
 from snow_owl_tftp import get, put
-from snow_owl_tftp.client import api as faces
-from snow_owl_tftp.client import attempts
+from snow_owl_tftp.client import attempt, calls
 from snow_owl_tftp.client.address import ServerAddress
 from snow_owl_tftp.errors import TransferTimedOut
 from snow_owl_tftp.protocol.packets import build_data
@@ -22,8 +21,8 @@ CONTENT = os.urandom(5_000)
 def addresses(monkeypatch):
     """What every name resolves to; patience with the first of several is a tenth of a second."""
     found: list[ServerAddress] = []
-    monkeypatch.setattr(faces, "resolve", lambda *_: list(found))
-    monkeypatch.setattr(attempts, "_NEXT_ADDRESS_S", 0.1)
+    monkeypatch.setattr(calls, "resolve", lambda *_: list(found))
+    monkeypatch.setattr(attempt, "_NEXT_ADDRESS_S", 0.1)
     return found
 
 
@@ -57,7 +56,7 @@ def test_last_address_has_all_the_time_there_is(addresses, silent):
 
 
 def test_address_where_nobody_listens_is_left_at_once(addresses, monkeypatch):
-    monkeypatch.setattr(attempts, "_NEXT_ADDRESS_S", 3600.0)
+    monkeypatch.setattr(attempt, "_NEXT_ADDRESS_S", 3600.0)
     with fake_server(lambda talk: talk.serve(CONTENT)) as server:
         addresses += [ServerAddress(socket.AF_INET, ("127.0.0.9", 9)), ServerAddress(socket.AF_INET, server.address)]
         assert get("tftp://both/file", timeout=10) == CONTENT

@@ -13,8 +13,7 @@ from tests.support.fake_server import Talk, fake_server, refuse_options
 from tests.support.server import serve_command, wait_for
 
 from snow_owl_tftp import AsyncClient, Client
-from snow_owl_tftp.client import api as faces
-from snow_owl_tftp.client import core
+from snow_owl_tftp.client import calls, events
 from snow_owl_tftp.client.url import parse_url
 from snow_owl_tftp.errors import TransferAborted, TransferError
 
@@ -62,14 +61,14 @@ def slow_core(monkeypatch):
     """Making a core takes as long as it takes all threads to ask for one."""
     made = []
 
-    class Slow(core.ClientCore):
+    class Slow(events.ClientCore):
         def __init__(self, settings) -> None:
             made.append(self)
             gate.wait(0.2)
             super().__init__(settings)
 
     gate = threading.Event()
-    monkeypatch.setattr(faces, "ClientCore", Slow)
+    monkeypatch.setattr(calls, "ClientCore", Slow)
     return made
 
 

@@ -105,15 +105,15 @@ def test_client_that_waits_in_another_thread_does_not_hold_up_the_child() -> Non
 def test_client_whose_threads_are_just_being_made_does_not_hold_up_the_child() -> None:
     """The lock is held at the moment of the fork."""
     run("""
-        from snow_owl_tftp.client import api as faces
-        real, entered, may_go_on = faces.ClientCore, threading.Event(), threading.Event()
+        from snow_owl_tftp.client import calls
+        real, entered, may_go_on = calls.ClientCore, threading.Event(), threading.Event()
 
         def slow(settings):
             entered.set()
             may_go_on.wait(20)
             return real(settings)
 
-        faces.ClientCore = slow
+        calls.ClientCore = slow
         with Server(read=answer) as server, Client(*server.address) as client:
             thread = threading.Thread(target=lambda: client.get("x"))
             thread.start()

@@ -8,7 +8,7 @@ import pytest
 from tests.support.fake_server import Talk, fake_server
 from tests.support.server import serve_in_thread
 
-from snow_owl_tftp.client.fs import TftpFileSystem
+from snow_owl_tftp.client.fs.filesystem import TftpFileSystem
 from snow_owl_tftp.errors import ConfigError, TransferRefused, TransferTimedOut
 
 CONTENT = bytes(range(256)) * 100

@@ -10,7 +10,7 @@ import pytest
 from tests.server.upload_support import files_below, make_root, serve_uploads
 
 from snow_owl_tftp import Response, Server
-from snow_owl_tftp.client import fs_files
+from snow_owl_tftp.client.fs import files as fs_files
 from snow_owl_tftp.errors import TransferRefused
 
 CONTENT = bytes(range(256)) * 100

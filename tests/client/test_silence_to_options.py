@@ -12,9 +12,10 @@ from tests.support.fake_server import Silence, Talk, drop_options, fake_server
 
 from snow_owl_tftp import AsyncClient, Client, get
 from snow_owl_tftp.client.address import ServerAddress
-from snow_owl_tftp.client.attempts import Attempt, Remembered, attempts_at, patience_s
+from snow_owl_tftp.client.attempt import Attempt, Remembered, attempts_at, patience_s
+from snow_owl_tftp.client.endings import attempts_after, error_of_completion
 from snow_owl_tftp.client.settings import ClientSettings
-from snow_owl_tftp.client.transfer import Stage, Transfer, attempts_after, error_of_completion
+from snow_owl_tftp.client.transfer import State, Step, Transfer
 from snow_owl_tftp.errors import ConfigError, TransferRefused, TransferTimedOut, TransferUnreachable
 from snow_owl_tftp.plan.transfer import Outcome, Role
 
@@ -245,31 +246,31 @@ def completion(outcome: int, datagrams_in: int = 0, error: int = 0, payload_byte
 
 
 @pytest.mark.parametrize(
-    ("stage", "end", "left"),
+    ("state", "end", "left"),
     [
-        (Stage.ASKED, completion(Outcome.TIMED_OUT), [Attempt(HERE, plain=True)]),
-        (Stage.LEFT, completion(Outcome.ABORTED), [Attempt(HERE, plain=True)]),
-        (Stage.LEFT, completion(Outcome.ABORTED, datagrams_in=1), [Attempt(HERE)]),  # it spoke as it was left
-        (Stage.ASKED, completion(Outcome.TIMED_OUT, datagrams_in=1), []),
-        (Stage.ANSWERED, completion(Outcome.ABORTED, datagrams_in=1), []),
-        (Stage.ASKED, completion(Outcome.PEER_ERROR, datagrams_in=1), [Attempt(HERE, plain=True)]),
-        (Stage.ANSWERED, completion(Outcome.PEER_ERROR, datagrams_in=1), []),
-        (Stage.MISANSWERED, completion(Outcome.ABORTED, datagrams_in=1), [Attempt(HERE, plain=True)]),
-        (Stage.ASKED, completion(Outcome.LOCAL_IO_ERROR), []),
-        (Stage.ASKED, completion(UNREACHABLE, error=errno.ECONNREFUSED), []),  # nobody is there to ask again
+        (State.ASKED, completion(Outcome.TIMED_OUT), [Attempt(HERE, plain=True)]),
+        (State.LEFT, completion(Outcome.ABORTED), [Attempt(HERE, plain=True)]),
+        (State.LEFT, completion(Outcome.ABORTED, datagrams_in=1), [Attempt(HERE)]),  # it spoke as it was left
+        (State.ASKED, completion(Outcome.TIMED_OUT, datagrams_in=1), []),
+        (State.ANSWERED, completion(Outcome.ABORTED, datagrams_in=1), []),
+        (State.ASKED, completion(Outcome.PEER_ERROR, datagrams_in=1), [Attempt(HERE, plain=True)]),
+        (State.ANSWERED, completion(Outcome.PEER_ERROR, datagrams_in=1), []),
+        (State.MISANSWERED, completion(Outcome.ABORTED, datagrams_in=1), [Attempt(HERE, plain=True)]),
+        (State.ASKED, completion(Outcome.LOCAL_IO_ERROR), []),
+        (State.ASKED, completion(UNREACHABLE, error=errno.ECONNREFUSED), []),  # nobody is there to ask again
     ],
 )
-def test_what_is_left_after_an_attempt(stage, end, left):
-    transfer = Transfer(Role.RECEIVER, "x", "octet", [HERE], asked=(("tsize", "0"),), stage=stage)
+def test_what_is_left_after_an_attempt(state, end, left):
+    transfer = Transfer(Role.RECEIVER, "x", "octet", [HERE], asked=(("tsize", "0"),), state=state)
     transfer.attempts = [Attempt(HERE), Attempt(HERE, plain=True)]
     assert attempts_after(transfer, end) == left
-    transfer.cancelled = True
+    assert transfer.move(Step.CANCEL)
     assert attempts_after(transfer, end) == []
 
 
 @pytest.mark.parametrize("outcome", [UNREACHABLE, Outcome.LOCAL_IO_ERROR])
 def test_host_without_a_server_is_left_for_the_next_address_at_once(outcome):
-    transfer = Transfer(Role.RECEIVER, "x", "octet", [HERE, THERE], asked=(("tsize", "0"),))
+    transfer = Transfer(Role.RECEIVER, "x", "octet", [HERE, THERE], asked=(("tsize", "0"),), state=State.ASKED)
     transfer.attempts = attempts_at([HERE, THERE], Remembered(10), no_options=False)
     end = completion(outcome, error=errno.ECONNREFUSED)
     assert attempts_after(transfer, end) == [Attempt(THERE), Attempt(THERE, plain=True)]

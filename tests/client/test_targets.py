@@ -9,7 +9,7 @@ import pytest
 from tests.support.fake_server import Talk, fake_server
 
 from snow_owl_tftp import get
-from snow_owl_tftp.cli.transfers import Hashing
+from snow_owl_tftp.cli.digests import Hashing
 from snow_owl_tftp.client.targets import FileObjectTarget, PathTarget
 from snow_owl_tftp.errors import TransferError
 

@@ -528,31 +528,31 @@ def test_walk_never_answers_from_the_cache(root: Path) -> None:
 
 @pytest.mark.parametrize("error_number", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
 def test_without_openat2_the_walk_is_chosen(error_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beneath, "_openat2", lambda *_: -error_number)
+    monkeypatch.setattr(beneath, "openat2", lambda *_: -error_number)
     assert isinstance(choose_resolver(0, ()), WalkResolver)
 
 
 def test_root_that_cannot_be_listed_does_not_hide_openat2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beneath, "_openat2", lambda *_: -errno.EACCES)
+    monkeypatch.setattr(beneath, "openat2", lambda *_: -errno.EACCES)
     assert isinstance(choose_resolver(0), KernelResolver)
 
 
 @pytest.mark.parametrize("error_number", [errno.EAGAIN, errno.EINTR])
 def test_lost_race_with_a_rename_is_tried_again(error_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([-error_number, -error_number, 77])
-    monkeypatch.setattr(beneath, "_openat2", lambda *_: next(answers))
+    monkeypatch.setattr(beneath, "openat2", lambda *_: next(answers))
     assert KernelResolver(0).open(b"x") == 77
 
 
 def test_race_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([-errno.EAGAIN] * 100)
-    monkeypatch.setattr(beneath, "_openat2", lambda *_: next(answers))
+    monkeypatch.setattr(beneath, "openat2", lambda *_: next(answers))
     assert KernelResolver(0).open(b"x") == -errno.EAGAIN
     assert len(list(answers)) == 92
 
 
 def test_kernel_without_resolve_cached_would_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beneath, "_openat2", lambda *_: -errno.EINVAL)
+    monkeypatch.setattr(beneath, "openat2", lambda *_: -errno.EINVAL)
     assert KernelResolver(0).open_cached(b"x") == -errno.EAGAIN
 
 

@@ -233,7 +233,7 @@ def test_upload_that_is_being_stored_is_not_cut_off(area: UploadArea, root: Path
 def test_cut_off_upload_has_lost_its_bytes_although_it_has_a_name(
     area: UploadArea, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(staging, "_open_unnamed", lambda _: -1)
+    monkeypatch.setattr(staging, "open_unnamed", lambda *_, **__: -1)
     upload, other = opened(area, Terms(b"a.cfg")), opened(area, Terms(b"b.cfg"))
     receive(upload, bytes(90))
     receive(other, bytes(20))

@@ -19,6 +19,7 @@ from snow_owl_tftp.content.store import leftovers, places, reception, staging
 from snow_owl_tftp.content.store.uploads import StoredFile, Upload, UploadArea, UploadError
 from snow_owl_tftp.content.walk import WalkResolver
 from snow_owl_tftp.errors import ConfigError, InternalError, RefusedError
+from snow_owl_tftp.linux import unnamed
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 
@@ -38,7 +39,7 @@ def names_below(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*")}
 
 
-def no_unnamed_files(_: int) -> int:
+def no_unnamed_files(*_: object, **__: object) -> int:
     return -1
 
 
@@ -60,9 +61,9 @@ def root(tmp_path: Path) -> Path:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every way to hold a file that nobody may see yet."""
     if request.param != "unnamed":
-        monkeypatch.setattr(staging, "_open_unnamed", no_unnamed_files)
+        monkeypatch.setattr(staging, "open_unnamed", no_unnamed_files)
     if request.param.endswith("no renameat2"):
-        monkeypatch.setattr(staging, "_renameat2", None)
+        monkeypatch.setattr(unnamed, "_renameat2", None)
     return str(request.param)
 
 
@@ -736,7 +737,7 @@ def test_sweep_removes_leftovers_and_nothing_else(area: UploadArea, root: Path, 
 
 
 def test_sweep_spares_an_upload_that_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "_open_unnamed", no_unnamed_files)
+    monkeypatch.setattr(staging, "open_unnamed", no_unnamed_files)
     area, other_server = UploadArea(root), UploadArea(root)
     upload = opened(area, Terms(b"new"))
     receive(upload, b"abc")

@@ -17,7 +17,7 @@ from tests.content.test_uploads import Terms, names_below, no_unnamed_files, put
 
 from snow_owl_tftp.content.store import leftovers, places, staging, uploads
 from snow_owl_tftp.content.store.uploads import UploadArea
-from snow_owl_tftp.linux import descriptors
+from snow_owl_tftp.linux import descriptors, unnamed
 
 OLD, NEW = b"old " * 5000, b"new!" * 9000
 CALLS = ("open", "close", "link", "rename", "unlink", "fsync", "fchmod", "mkdir", "pwrite", "write", "stat", "readlink")
@@ -74,8 +74,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture(params=["unnamed", "hidden name"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "hidden name":
-        monkeypatch.setattr(staging, "_open_unnamed", no_unnamed_files)
-        monkeypatch.setattr(staging, "_renameat2", None)  # os.link and os.unlink: calls that can be counted
+        monkeypatch.setattr(staging, "open_unnamed", no_unnamed_files)
+        monkeypatch.setattr(unnamed, "_renameat2", None)  # os.link and os.unlink: calls that can be counted
 
 
 def prepare(root: Path) -> None:
@@ -111,7 +111,7 @@ def test_death_at_every_single_call_leaves_a_whole_file(root: Path, terms: Terms
         def upload(dies_at_call: int = dies_at_call) -> None:
             area = UploadArea(root)
             dying = DyingOs(dies_at_call, after=after)
-            for module in (staging, places, uploads, leftovers, descriptors):
+            for module in (staging, unnamed, places, uploads, leftovers, descriptors):
                 module.os = dying  # type: ignore[attr-defined]
             put(area, terms, NEW)
 

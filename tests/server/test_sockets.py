@@ -11,6 +11,7 @@ import pytest
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError, EngineError
+from snow_owl_tftp.linux.sockopts import SO_RCVBUFFORCE, SO_SNDBUFFORCE, enlarge
 from snow_owl_tftp.server import sockets
 from snow_owl_tftp.server.sockets import BoundAddress, open_addresses
 
@@ -135,7 +136,7 @@ def test_machine_without_ipv6_listens_on_ipv4(bind: str, monkeypatch: pytest.Mon
 
 def test_small_buffers_are_warned_of_with_the_sysctl(monkeypatch: pytest.MonkeyPatch) -> None:
     # Without CAP_NET_ADMIN the sysctl caps what is asked; 1 GiB is above every sysctl.
-    monkeypatch.setattr(sockets, "_enlarge", without_privilege(sockets._enlarge))
+    monkeypatch.setattr(sockets, "enlarge", without_privilege)
     addresses, warnings = open_with(**{"performance.platform.socket.recv_buffer_kb": 1 << 20})
     close(addresses)
     (warning,) = [fields for _, fields in warnings if "rmem_max" in fields["remedy"]]
@@ -143,17 +144,14 @@ def test_small_buffers_are_warned_of_with_the_sysctl(monkeypatch: pytest.MonkeyP
     assert 0 < warning["granted_bytes"] < warning["asked_bytes"]
 
 
-def without_privilege(enlarge: Any) -> Any:
+def without_privilege(sock: socket.socket, option: int, size_bytes: int) -> None:
     class Unprivileged:
-        def __init__(self, sock: socket.socket) -> None:
-            self.sock = sock
-
         def setsockopt(self, level: int, option: int, value: int) -> None:
-            if option in (sockets._SO_RCVBUFFORCE, sockets._SO_SNDBUFFORCE):
+            if option in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
                 raise PermissionError(errno.EPERM, "Operation not permitted")
-            self.sock.setsockopt(level, option, value)
+            sock.setsockopt(level, option, value)
 
-    return lambda sock, force, ask, size_kb: enlarge(Unprivileged(sock), force, ask, size_kb)
+    enlarge(Unprivileged(), option, size_bytes)  # type: ignore[arg-type]
 
 
 def test_granted_buffers_are_not_warned_of() -> None:

@@ -468,7 +468,7 @@ def test_directory_removed_meanwhile_is_told(root: Path) -> None:
 
 def test_write_error_while_data_flows_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing is mapped at the start of our address space: every write to it says EIO.
-    monkeypatch.setattr(staging, "_open_unnamed", lambda _: os.open("/proc/self/mem", os.O_RDWR))
+    monkeypatch.setattr(staging, "open_unnamed", lambda *_, **__: os.open("/proc/self/mem", os.O_RDWR))
     with serve_uploads(root) as server, Client(server.address) as client:
         assert refused(lambda: client.put("up/x", b"x" * 600)).code == ErrorCode.NOT_DEFINED
         wait_for(lambda: f"error={errno.EIO}" in server.log, "the failure in the log")

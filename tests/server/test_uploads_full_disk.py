@@ -15,6 +15,7 @@ from tests.support.client import Client
 from tests.support.server import wait_for
 
 from snow_owl_tftp.content.store import reception, staging
+from snow_owl_tftp.linux import unnamed
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Ack, build_data
 
@@ -70,9 +71,9 @@ def test_no_room_at_a_step_is_error_3_and_leaves_everything_as_it_was(
 ) -> None:
     content = os.urandom(3000)
     if way != "unnamed":
-        monkeypatch.setattr(staging, "_open_unnamed", lambda _: -1)
+        monkeypatch.setattr(staging, "open_unnamed", lambda *_, **__: -1)
     if way.endswith("no renameat2"):
-        monkeypatch.setattr(staging, "_renameat2", None)
+        monkeypatch.setattr(unnamed, "_renameat2", None)
     with serve_uploads(root) as server, Client(server.address) as client:
         with monkeypatch.context() as patch:
             hits = fails(*WHERE[step], number, patch)

@@ -62,7 +62,7 @@ class StealWatch:
 
 
 def _steal_s() -> dict[int, float]:
-    """Core → stolen so far (proc_stat(5)); a kernel that does not say says nothing."""
+    """Core → stolen so far (proc_stat(5)); empty where the kernel does not tell."""
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     fields = [line.split() for line in Path("/proc/stat").read_text().splitlines() if re.match(r"cpu\d", line)]
     return {int(field[0][3:]): int(field[8]) * tick_s for field in fields if len(field) > 8}

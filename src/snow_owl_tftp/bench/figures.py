@@ -4,8 +4,8 @@
     timed.median(lambda run: run.blocks_per_s)
 
 May know: runs. Must not know how they are made or shown.
-Invariants: every figure is the median of its own over all rounds, never one round's row; one round that failed
-leaves no figure at all.
+Invariants: every figure is the median of its own over all rounds, never one round's row; if one round
+failed, there is no figure.
 """
 
 import statistics

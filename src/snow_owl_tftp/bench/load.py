@@ -11,6 +11,9 @@ May know: the engine, plans and the protocol. Must not know servers, CPU account
 All clients share one UDP socket. Transfer k speaks from loopback address 127.64.0.1 + k, and none is used twice in
 four million: no echo of an old transfer can be taken for a new one's packet, and the load can batch its own calls.
 The engine compares every byte with the file; Python is asked once a transfer, at its end.
+
+It shares the engine with `client`, and nothing above it: a client's transfer has a socket, a file, a state and a future
+of its own, and here each of them would be what is measured.
 """
 
 import json
@@ -26,6 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from snow_owl_tftp.linux.memfd import memory_file
+from snow_owl_tftp.linux.sockopts import enlarge, join_datagrams, tell_local_address
 from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS, ErrorCode, Opcode
 from snow_owl_tftp.protocol.options import Negotiated, accept_oack_untrusted
@@ -38,11 +43,6 @@ FIRST_ADDRESS: Final = 0x7F400001
 ADDRESSES: Final = 1 << 22
 """127.64.0.0/10."""
 
-_IP_PKTINFO: Final = 8
-_SO_RCVBUFFORCE: Final = 33
-_UDP_GRO: Final = 104
-# linux/in.h, asm-generic/socket.h, linux/udp.h: the socket module of Python 3.11 names none of them.
-
 _BUFFER_BYTES: Final = 32 << 20
 _TRAIN_BYTES: Final = 65536
 _DATAGRAM_BYTES: Final = 2048
@@ -50,7 +50,7 @@ _PROGRESS_S: Final = 0.2
 _QUANTILES: Final = 100
 _CUT_LIMIT_S: Final = 10.0
 _LEARN_S: Final = 0.2
-"""So long the first transfer may take before it is cut off: 10 MiB through a linger of 2 ms would take a minute."""
+"""After that the first transfer is cut off: 10 MiB through a linger of 2 ms would take a minute."""
 
 
 class Load:
@@ -84,8 +84,7 @@ class Load:
 
         self._native = native
         self._peer = struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)
-        self._content_fd = os.memfd_create("content")
-        _write_all(self._content_fd, content)
+        self._content_fd = memory_file("content", [content])
         self._size_bytes = len(content)
         self._clients = clients
         self._timeout_ns = round(client_timeout_s * 1e9)
@@ -183,7 +182,7 @@ class Load:
         return result
 
     def _cut_off(self, tally: "_Tally", patience_ns: int) -> None:
-        """End what still runs; who waited for `patience_ns` and got nothing has failed."""
+        """End what still runs; a transfer that waited for `patience_ns` and got no block has failed."""
         for context in self._running:
             self._engine.abort_asked(context, ErrorCode.NOT_DEFINED, b"the measurement is over")
         end_s = time.monotonic() + _CUT_LIMIT_S
@@ -230,7 +229,7 @@ class Load:
     def _ask(self) -> None:
         address = FIRST_ADDRESS + self._next_address % (ADDRESSES - 2)
         self._next_address += 1
-        # By this the engine finds it again; it stays alive until its Completion.
+        # The engine finds the transfer by this object, which has to live until its Completion.
         context = object()
         self._running.add(context)
         self._engine.ask(self._plan(context), None, self._peer, local=address.to_bytes(4, "big"), worker=0)
@@ -313,22 +312,13 @@ def _options(blksize_bytes: int, windowsize_blocks: int) -> tuple[Option, ...]:
 
 def _socket(*, with_gro: bool) -> int:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    for force, ask in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_RCVBUFFORCE - 1, socket.SO_SNDBUF)):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, ask, _BUFFER_BYTES)
-    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        enlarge(sock, option, _BUFFER_BYTES)
+    tell_local_address(sock)
     if with_gro:
-        sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+        join_datagrams(sock)
     sock.bind(("0.0.0.0", 0))
     return sock.detach()
-
-
-def _write_all(fd: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
 
 
 def _cpu_s() -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from snow_owl_tftp.bench.figures import Figure, Rounds, figures_of, sections
-from snow_owl_tftp.bench.origin import PREFIX, derived
+from snow_owl_tftp.bench.recvmmsg import PREFIX, derived
 from snow_owl_tftp.bench.report import calls_of_kind_per_block
 from snow_owl_tftp.bench.runs import Run
 from snow_owl_tftp.bench.sweeps import NO_BATCHING, Result

@@ -25,9 +25,10 @@ import time
 from collections import deque
 from typing import Any, Final
 
+from snow_owl_tftp.linux.sockopts import IP_PKTINFO, enlarge, tell_local_address
+
 __all__ = ["main"]
 
-_IP_PKTINFO: Final = 8  # linux/in.h
 _BUFFER_BYTES: Final = 16 << 20
 _BATCH: Final = 256
 _REQUEST_OPCODES: Final = (1, 2)
@@ -46,7 +47,7 @@ class _Relay:
         self._rngs = (random.Random(f"{seed}:up"), random.Random(f"{seed}:down"))
         self._down = _socket("127.0.0.1")
         self._up = _socket("0.0.0.0")
-        self._up.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        tell_local_address(self._up)
         self._tids: dict[bytes, tuple[str, int]] = {}
         self._ports: dict[bytes, int] = {}
         self._on_way: deque[tuple[float, bool, bytes, bytes]] = deque()
@@ -130,16 +131,13 @@ class _Relay:
         to = self._server if is_request else self._tids.get(client, self._server)
         mask = client[:1] + bytes([client[1] + _SHIFT]) + client[2:]
         info = bytes(4) + mask + bytes(4)  # in_pktinfo: ipi_ifindex, ipi_spec_dst, ipi_addr
-        self._up.sendmsg([datagram], [(socket.IPPROTO_IP, _IP_PKTINFO, info)], 0, to)
+        self._up.sendmsg([datagram], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, to)
 
 
 def _socket(host: str) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    for force, ask in ((33, socket.SO_RCVBUF), (32, socket.SO_SNDBUF)):  # SO_RCVBUFFORCE, SO_SNDBUFFORCE
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, ask, _BUFFER_BYTES)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        enlarge(sock, option, _BUFFER_BYTES)
     sock.setblocking(False)
     sock.bind((host, 0))
     return sock

@@ -12,8 +12,8 @@ from typing import Final
 
 from snow_owl_tftp.bench.figures import Figure, Rounds, figures_of, sections
 from snow_owl_tftp.bench.markdown import NOT_MEASURED, number, percent, table
-from snow_owl_tftp.bench.origin import PREFIX, classical_page, derived, origin_table, per_block
 from snow_owl_tftp.bench.provenance import Setting
+from snow_owl_tftp.bench.recvmmsg import PREFIX, classical_page, derived, earlier_table, per_block
 from snow_owl_tftp.bench.runs import Run
 from snow_owl_tftp.bench.sweeps import Result
 from snow_owl_tftp.observe.trace.script import CALLS
@@ -48,7 +48,7 @@ def write(folder: Path, setting: Setting, results: Sequence[Result], pictures: S
     parts += [page] if (page := classical_page(grouped)) else []
     parts += [f"![{name}]({name})" for name in pictures]
     # The last word: this is what the benchmark was asked for.
-    parts += [origin_table(results) for section, results in grouped.items() if section.startswith(PREFIX)]
+    parts += [earlier_table(results) for section, results in grouped.items() if section.startswith(PREFIX)]
     (folder / "report.md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -85,7 +85,7 @@ def _cpu_account(setting: Setting) -> str:
 
 def _title(section: str, results: Sequence[Result]) -> str:
     titles = {"main": "Servers", "linger": "batch_timeout_us"}
-    return f"{titles.get(section, section[:1].upper() + section[1:])}: {results[0].run.workload.text}"
+    return f"{titles.get(section, section)}: {results[0].run.workload.text}"
 
 
 def _table(results: Sequence[Result]) -> str:

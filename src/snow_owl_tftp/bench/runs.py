@@ -11,14 +11,11 @@ byte has `is_valid` False, and whoever shows it shows no speed.
 """
 
 import contextlib
-import json
 import os
 import random
-import select
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +25,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from snow_owl_tftp.bench.cpu import CpuAccount, StealWatch, cores, end_tree, start
+from snow_owl_tftp.bench.helper import Helper, RunError
 from snow_owl_tftp.bench.provenance import without_paths
 from snow_owl_tftp.bench.servers import KINDS, Asked, Kind, why_not_started
 from snow_owl_tftp.bench.settings import Target, Workload
@@ -193,7 +191,7 @@ class Bench:
     def _run(self, target: Target, workload: Workload, *, is_traced: bool) -> Run:
         try:
             return self._made(target, workload, is_traced=is_traced)
-        except (_RunError, ConfigError, OSError, subprocess.SubprocessError, ValueError) as error:
+        except (RunError, ConfigError, OSError, subprocess.SubprocessError, ValueError) as error:
             # Whatever keeps one run from being made must not cost those that were.
             problem = without_paths(str(error)) or type(error).__name__
             return Run(target.name, workload, problem=problem, is_traced=is_traced)
@@ -212,7 +210,7 @@ class Bench:
                     time.sleep(_SETTLE_S)
                 used_s, steal_share = _grown(before_s, account.used_s()), watch.share()
                 if process.poll() is not None:
-                    raise _RunError(f"the server ended during the run, with status {process.returncode}")
+                    raise RunError(f"the server ended during the run, with status {process.returncode}")
             return Run(
                 target.name,
                 workload,
@@ -242,7 +240,7 @@ class Bench:
         kind = KINDS[target.server]
         program = kind.find()
         if program is None:
-            raise _RunError(f"{target.server} is not installed")
+            raise RunError(f"{target.server} is not installed")
         process, address = self._started(target, account, kind, program)
         try:
             yield process, address
@@ -265,7 +263,7 @@ class Bench:
                 return process, address
             except BaseException as error:
                 end_tree(process)
-                if is_last or not (isinstance(error, _RunError) and "in use" in str(error)):
+                if is_last or not (isinstance(error, RunError) and "in use" in str(error)):
                     raise
         raise AssertionError("the last start returns or raises")
 
@@ -283,7 +281,7 @@ class Bench:
             "seed": network.seed,
             "core": self.load_core,
         }
-        with _Helper("relay", asked) as helper:
+        with Helper("relay", asked) as helper:
             handle = _RelayHandle(("127.0.0.1", helper.read(_READY_LIMIT_S)["port"]))
             yield handle
             helper.end_input()
@@ -305,13 +303,9 @@ class Bench:
             "stop_after_s": workload.stop_after_s,
             "core": self.load_core,
         }
-        with _Helper("load", asked) as helper:
+        with Helper("load", asked) as helper:
             helper.read(workload.time_limit_s + _ENDED_GRACE_S)  # ready
             yield _LoadHandle(helper, workload)
-
-
-class _RunError(Exception):
-    """A run could not be made."""
 
 
 @dataclass(slots=True)
@@ -322,7 +316,7 @@ class _RelayHandle:
 
 @dataclass(slots=True)
 class _LoadHandle:
-    helper: "_Helper"
+    helper: Helper
     workload: Workload
 
     def run(self, tell: Callable[[float], None]) -> dict[str, Any]:
@@ -338,67 +332,6 @@ class _LoadHandle:
                 tell(min(1.0, (time.monotonic() - began_s) / self.workload.stop_after_s))
             elif self.workload.transfers:
                 tell(message["done"] / self.workload.transfers)
-
-
-class _Helper:
-    """A process of this package that speaks JSON lines."""
-
-    def __init__(self, module: str, asked: dict[str, Any]) -> None:
-        self._name = module
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"snow_owl_tftp.bench.{module}", json.dumps(asked)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,  # Ctrl-C is ours to answer
-        )
-        self._unread = b""
-
-    def read(self, limit_s: float) -> dict[str, Any]:
-        """The next message.
-
-        Raises:
-            _RunError: It did not come in time, the process ended, or it reports an error.
-        """
-        assert self._process.stdout is not None
-        end_s = time.monotonic() + limit_s
-        while b"\n" not in self._unread:
-            if not select.select([self._process.stdout], [], [], max(0.0, end_s - time.monotonic()))[0]:
-                raise _RunError(f"the {self._name} process said nothing for {limit_s:.0f} s")
-            got = self._process.stdout.read(65536)
-            if not got:
-                raise _RunError(f"the {self._name} process ended with status {self._process.wait()}")
-            self._unread += got
-        line, _, self._unread = self._unread.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        if "error" in message:
-            raise _RunError(message["error"])
-        return message
-
-    def go(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"go\n")
-
-    def end_input(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._process.kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        try:
-            self._process.wait(_READY_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 def _grown(before_s: float | None, after_s: float | None) -> float | None:
@@ -426,7 +359,7 @@ def _await_ready(process: subprocess.Popen[bytes], address: tuple[str, int], log
                 return
     said = log_path.read_text(errors="replace").strip().splitlines()
     reason = said[-1] if said else "it said nothing"
-    raise _RunError(f"it did not become ready: {reason}")
+    raise RunError(f"it did not become ready: {reason}")
 
 
 def check_target(name: str) -> None:

@@ -1,6 +1,6 @@
 """Which runs a benchmark consists of, in which order.
 
-    steps = standard_steps(...) or origin_steps(...)
+    steps = standard_steps(...) or profile_steps(...)
     results = perform(bench, steps, tell, [])
 
 May know: targets and workloads. Must not know how a run is made or shown.
@@ -20,24 +20,24 @@ from snow_owl_tftp.bench.settings import Target, Workload, human_bytes
 __all__ = [
     "CLASSICAL_PLAIN",
     "NO_BATCHING",
-    "ORIGIN_SIZES",
+    "PROFILE_SIZES_BYTES",
     "RUN_S",
     "SECTIONS",
     "Result",
     "Step",
     "classical_targets",
     "linger_targets",
-    "origin_steps",
     "perform",
+    "profile_steps",
     "standard_steps",
 ]
 
 CLIENT_LADDER: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 LINGERS_US: Final = (0, 100, 500, 1000, 2000)
-"""Those of the origin's benchmark."""
+"""Those of the earlier Rust server's benchmark."""
 CLASSICAL_LINGERS_US: Final = (0, 500, 2000)
-ORIGIN_SIZES: Final = (100 << 10, 10 << 20)
-ORIGIN_CLIENTS: Final = 50
+PROFILE_SIZES_BYTES: Final = (100 << 10, 10 << 20)
+PROFILE_CLIENTS: Final = 50
 RUN_S: Final = 2.0
 """Length of a run. Runs of half a second differed by a factor of two from round to round on a virtual machine; and
 an equal time, not an equal number of blocks, keeps a slow server from taking minutes."""
@@ -93,24 +93,24 @@ def standard_steps(
     return steps
 
 
-def origin_steps(rounds: int, *, has_classical: bool, sizes_bytes: Sequence[int] = ORIGIN_SIZES) -> list[Step]:
-    """The origin's benchmark: 50 clients, 100 KiB and 10 MiB at 512 bytes, with and without batching."""
+def profile_steps(rounds: int, *, has_classical: bool, sizes_bytes: Sequence[int] = PROFILE_SIZES_BYTES) -> list[Step]:
+    """The earlier Rust server's benchmark: 50 clients, 100 KiB and 10 MiB at 512 bytes, with and without batching."""
     targets = [NO_BATCHING, *linger_targets(), *(classical_targets() if has_classical else ())]
     steps = []
     for size_bytes in sizes_bytes:
-        workload = origin_workload(size_bytes)
-        section = f"origin {human_bytes(size_bytes)}"
+        workload = profile_workload(size_bytes)
+        section = f"recvmmsg {human_bytes(size_bytes)}"
         steps += [Step(section, target, workload) for _ in range(rounds) for target in targets]
         steps += _traced(section, targets, workload, rounds)
     return steps
 
 
-def origin_workload(size_bytes: int) -> Workload:
+def profile_workload(size_bytes: int) -> Workload:
     """50 clients of one file of this size, for so long."""
-    is_long = size_bytes > ORIGIN_SIZES[0]
+    is_long = size_bytes > PROFILE_SIZES_BYTES[0]
     return Workload(
-        clients=ORIGIN_CLIENTS,
-        transfers=ORIGIN_CLIENTS if is_long else None,
+        clients=PROFILE_CLIENTS,
+        transfers=PROFILE_CLIENTS if is_long else None,
         file_bytes=size_bytes,
         stop_after_s=_LONG_FILE_S if is_long else RUN_S,
     )

@@ -6,9 +6,9 @@ May know: flags and how to say what went wrong. Must not hold anything that an e
 would need: that belongs to the layers below.
 
 Invariants:
-- What the operator got wrong is told on one line of standard error a problem, without a traceback,
-  and the exit status is 2. A traceback means a bug of ours.
-- Importing this package imports no command and no engine: `--help` must not wait for them.
+- Each operator error is one line on standard error, without a traceback, and the exit status is 2.
+  A traceback means a bug of ours.
+- Importing this package imports no command and no engine, so that `--help` is quick.
 """
 
 import os

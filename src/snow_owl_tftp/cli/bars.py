@@ -5,8 +5,8 @@
     initrd: no answer from 10.0.0.1:69 yet, asked 3 times
 
 May know: terminals. Must not know: transfers.
-Invariants: while bars are drawn, other lines go through `say`, which keeps them apart and whole. There are never more
-bars than fit the terminal, since what scrolls away can be drawn over no more. Everything is called in one thread.
+Invariants: while bars are drawn, other lines go through `say`, so that neither breaks the other. There are never more
+bars than fit the terminal, since a line that has scrolled away cannot be redrawn. One thread calls everything.
 """
 
 import sys
@@ -22,16 +22,16 @@ _MAX_BARS: Final = 10
 _LINES_KEPT: Final = 3
 """Of the terminal: for the total, the line of a failure, and the cursor."""
 _WORTH_SAYING_TRIES: Final = 2
-"""One datagram is lost now and then."""
+"""One lost datagram is normal."""
 _WORTH_A_LINE_S: Final = 5.0
-"""Of silence, where it cannot be drawn over."""
+"""Of silence, where a line cannot be redrawn."""
 
 
 class Bars:
     """A bar for each transfer, as far as there is room.
 
     Args:
-        drawn: Else nothing is, and rich is not even imported.
+        drawn: Whether there are bars at all; without them rich is not even imported.
         expected: How many transfers there will be.
         clock: Seconds, monotonic.
     """
@@ -74,14 +74,14 @@ class Bars:
         return bar
 
     def draw(self, bar: "Bar") -> None:
-        """What `bar` says now, if it is to be seen."""
+        """Show what `bar` says now, if there is room for it."""
         if self._progress is None:
             self._tell_once(bar)
         elif bar.task is not None:
             self._progress.update(bar.task, completed=bar.done_bytes, total=bar.size_bytes, silence=bar.silence)
 
     def end(self, bar: "Bar") -> None:
-        """Where there are more transfers than places, its place is the next one's."""
+        """A transfer is over; where there is not room for all, the next one gets its place."""
         self._ended += 1
         self.draw(bar)
         if self._progress is None or not self._progress.count:
@@ -108,7 +108,7 @@ class Bars:
             self._progress.count = f"{self._ended} of {self._expected} files"
 
     def _tell_once(self, bar: "Bar") -> None:
-        """Of each server: forty transfers that wait for it are no news."""
+        """Once for each server, not once for each transfer that waits for it."""
         since_s = bar.silent_since_s
         if since_s is None or bar.server in self._told_of or self.clock() - since_s < _WORTH_A_LINE_S:
             return
@@ -117,7 +117,7 @@ class Bars:
 
 
 class Bar:
-    """One transfer: its progress callback, which hears of silence too.
+    """One transfer: its progress callback, which is told of silence too.
 
     Attributes:
         url: For messages.

@@ -1,13 +1,12 @@
 """`snow-owl-tftp bench`: servers side by side under the same load.
 
-May know: flags, and how progress is shown. Must not know how a run is made.
+May know: flags, and how progress is shown. Must not know which runs they ask for (`bench_steps`), or how one is made.
 """
 
 import re
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,10 @@ from click.core import ParameterSource
 
 from snow_owl_tftp.bench.provenance import machine, without_paths
 from snow_owl_tftp.bench.report import write
-from snow_owl_tftp.bench.runs import Bench, check_target
-from snow_owl_tftp.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
-from snow_owl_tftp.bench.settings import Network, Target, Workload
-from snow_owl_tftp.bench.sweeps import (
-    ORIGIN_SIZES,
-    RUN_S,
-    SECTIONS,
-    Result,
-    Step,
-    origin_steps,
-    perform,
-    standard_steps,
-)
+from snow_owl_tftp.bench.runs import Bench
+from snow_owl_tftp.bench.servers import KINDS, installed_peers
+from snow_owl_tftp.bench.sweeps import SECTIONS, Result, Step, perform
+from snow_owl_tftp.cli.bench_steps import Asked, spelled, steps_of_flags, steps_of_profile
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace.counter import why_not_after_trying
 
@@ -36,8 +26,6 @@ __all__ = ["command"]
 
 _SIZE = re.compile(r"(\d+) ?(B|KiB|MiB|GiB)?")
 _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_OF_PROFILE = ("file_bytes", "rounds", "output", "profile")
-"""What may be said beside --profile; the rest is the profile's own."""
 _INTERRUPTED = 130
 
 
@@ -51,26 +39,6 @@ class _Size(click.ParamType[int]):
         if match is None:
             self.fail(f"expected a size such as 102400, 100KiB or 10MiB, got {value!r}", param, ctx)
         return int(match[1]) * _UNITS[match[2]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The flags."""
-
-    clients: int
-    transfers: int | None
-    file_bytes: int
-    blksize: int
-    windowsize: int
-    rtt_ms: float
-    loss_percent: float
-    seed: int
-    servers: str | None
-    rounds: int
-    sweeps: bool
-    sweep: tuple[str, ...]
-    profile: str | None
-    output: Path
 
 
 @click.command("bench")
@@ -103,7 +71,9 @@ class _Asked:
     "--sweep", type=click.Choice(SECTIONS[1:]), multiple=True, help="Nothing but this sweep; may be repeated."
 )
 @click.option(
-    "--profile", type=click.Choice(["recvmmsg"]), help="The origin's benchmark, done right; --file-size takes one half."
+    "--profile",
+    type=click.Choice(["recvmmsg"]),
+    help="The benchmark of the earlier Rust server; --file-size takes one half.",
 )
 @click.option("--output", type=click.Path(path_type=Path), default="bench-results", show_default=True, help="A folder.")
 @click.pass_context
@@ -114,9 +84,9 @@ def command(context: click.Context, /, **flags: Any) -> int:
     speed. System calls per block are counted by eBPF in runs of their own; that needs root and bpftrace. Where they
     cannot be counted it says why, and measures the rest. Exit status 1: a run has no figure.
     """
-    asked = _Asked(**flags)
+    asked = Asked(**flags)
     given = [name for name in flags if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-    steps = (_profile_steps if asked.profile else _own_steps)(asked, given)
+    steps = steps_of_profile(asked, given, _typed()) if asked.profile else steps_of_flags(asked)
     _make_folder(asked.output)
     notes: list[str] = []
     if not (asked.servers or asked.profile):
@@ -169,74 +139,22 @@ def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr)
 
 
-def _profile_steps(asked: _Asked, given: Sequence[str]) -> list[Step]:
-    if refused := [_flag_of(name) for name in given if name not in _OF_PROFILE]:
-        raise ConfigError(
-            f"bench: --profile sets {', '.join(refused)} itself; it takes --file-size, --rounds, --output"
-        )
-    sizes_bytes = (asked.file_bytes,) if "file_bytes" in given else ORIGIN_SIZES
-    return origin_steps(asked.rounds, has_classical=has_classical(), sizes_bytes=sizes_bytes)
+def _typed() -> dict[str, str]:
+    """Name to flag, as it is typed."""
+    return {str(option.name): option.opts[0] for option in command.params}
 
 
-def _own_steps(asked: _Asked, given: Sequence[str]) -> list[Step]:
-    workload = Workload(
-        clients=asked.clients,
-        transfers=None,
-        file_bytes=asked.file_bytes,
-        blksize_bytes=asked.blksize,
-        windowsize_blocks=asked.windowsize,
-        network=Network(asked.rtt_ms, asked.loss_percent, asked.seed),
-    )
-    if asked.transfers:
-        workload = workload.with_transfers(asked.transfers)
-    else:
-        workload = workload.timed(RUN_S)
-    targets = _targets(asked.servers)
-    if "linger" in asked.sweep and all(target.server != OURS for target in targets):
-        raise ConfigError("bench: --sweep linger is about ours; name it among --servers")
-    chosen = asked.sweep or (SECTIONS if asked.sweeps else SECTIONS[:1])
-    return standard_steps(targets, workload, asked.rounds, chosen=chosen)
-
-
-def _flag_of(name: str) -> str:
-    """As it is typed."""
-    return next(option.opts[0] for option in command.params if option.name == name)
-
-
-def _write(asked: _Asked, given: Sequence[str], bench: Bench, results: list[Result], notes: list[str]) -> None:
+def _write(asked: Asked, given: Sequence[str], bench: Bench, results: list[Result], notes: list[str]) -> None:
     how = next((result.run.cpu_counted_by for result in results if result.run.cpu_counted_by), "")
     setting = machine(
         bench.server_core,
         bench.load_core,
         how,
-        arguments=_spelled(asked, given),
+        arguments=spelled(asked, given, _typed()),
         servers=[result.target.server for result in results],
     )
     write(asked.output, setting, results, _draw(asked.output, results, notes), "\n\n".join(notes))
     print(asked.output / "report.md")
-
-
-def _spelled(asked: _Asked, given: Sequence[str]) -> list[str]:
-    """The flags that were given, for the report; not the folder, which is this machine's."""
-    words = []
-    for name in given:
-        value = getattr(asked, name)
-        if name == "sweeps":
-            words.append("--sweeps" if value else "--no-sweeps")
-        elif name != "output":
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [_flag_of(name), f"{one:g}" if isinstance(one, float) else str(one)]
-    return words
-
-
-def _targets(servers: str | None) -> list[Target]:
-    peers = [name for name, problem in installed_peers().items() if problem is None]
-    names = [name.strip() for name in servers.split(",")] if servers else [OURS, *peers]
-    targets = []
-    for name in names:
-        check_target(name)
-        targets += our_targets() if name == OURS else [Target(name, name)]
-    return targets
 
 
 def _perform(bench: Bench, steps: list[Step], results: list[Result]) -> None:

@@ -12,20 +12,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
-from snow_owl_tftp.cli.transfers import (
-    EXIT_STATUSES,
-    Hashing,
-    Job,
-    client_flags,
-    run_jobs,
-    settings_of,
-    sha256_of_file,
-    stream,
-)
+from snow_owl_tftp.cli.digests import Hashing, sha256_of_file
+from snow_owl_tftp.cli.flags import client_flags, settings_of, stream
+from snow_owl_tftp.cli.outcomes import EXIT_STATUSES
+from snow_owl_tftp.cli.transfers import Job, run_jobs
 
 if TYPE_CHECKING:
     from snow_owl_tftp.client.api import AsyncClient
-    from snow_owl_tftp.client.transfer import ProgressCallback, TransferResult
+    from snow_owl_tftp.client.progress import ProgressCallback
+    from snow_owl_tftp.client.transfer import TransferResult
 
 __all__ = ["command"]
 
@@ -37,9 +32,9 @@ __all__ = ["command"]
 def command(urls: tuple[str, ...], output: str | None, as_json: bool, **flags: Any) -> int:
     """Download tftp://HOST[:PORT]/PATH[;mode=octet|netascii].
 
-    A file appears under its name only when it is complete. Without -o that is the last part of the path, behind a
-    slash or backslash, here. %XX stands for a byte, as in every URL; ; in a name is %3B, and % before two hexadecimal
-    digits %25.
+    A file appears under its name only when it is complete. Without -o its name is the last part of the path (after a
+    slash or backslash), in the current directory. In a URL %XX stands for a byte: write ; as %3B, and a % before two
+    hexadecimal digits as %25.
     """
     to_stdout = output == "-"
     folder = None if to_stdout else _folder(output, several=len(urls) > 1)
@@ -66,7 +61,7 @@ def _folder(output: str | None, *, several: bool) -> Path | None:
 
 @contextlib.contextmanager
 def _made(folder: Path | None) -> Iterator[None]:
-    """Makes what is missing of it, and takes back what stays empty: a download that fails leaves nothing."""
+    """Make the folders that are missing; remove those that stay empty, since a download that fails leaves nothing."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()] if folder is not None else []
     try:
         if folder is not None:

@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
-from snow_owl_tftp.cli.transfers import (
-    EXIT_STATUSES,
-    Hashing,
-    Job,
-    client_flags,
-    run_jobs,
-    settings_of,
-    sha256_of_file,
-    stream,
-)
+from snow_owl_tftp.cli.digests import Hashing, sha256_of_file
+from snow_owl_tftp.cli.flags import client_flags, settings_of, stream
+from snow_owl_tftp.cli.outcomes import EXIT_STATUSES
+from snow_owl_tftp.cli.transfers import Job, run_jobs
 
 if TYPE_CHECKING:
     from snow_owl_tftp.client.api import AsyncClient
-    from snow_owl_tftp.client.transfer import ProgressCallback, TransferResult
+    from snow_owl_tftp.client.progress import ProgressCallback
+    from snow_owl_tftp.client.transfer import TransferResult
 
 __all__ = ["command"]
 
@@ -34,8 +29,8 @@ __all__ = ["command"]
 def command(file: str, url: str, as_json: bool, **flags: Any) -> int:
     """Upload FILE (- for standard input) to tftp://HOST[:PORT]/PATH[;mode=octet|netascii].
 
-    A path that ends in a slash takes the file's own name. %XX stands for a byte, as in every URL; ; in a name is %3B,
-    and % before two hexadecimal digits %25.
+    After a path that ends in a slash comes the file's own name. In a URL %XX stands for a byte: write ; as %3B, and a %
+    before two hexadecimal digits as %25.
     """
     if file == "-":
         stdin = Hashing(stream("stdin").buffer)

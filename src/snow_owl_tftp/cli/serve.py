@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Serve the files below ROOT until SIGTERM or SIGINT.
 
-    A flag wins over the configuration file, which SIGHUP reads again. A line "listening on ADDR:PORT" a
-    bound address on standard output says that requests are answered; port 0 lets the kernel choose.
+    Flags override the configuration file, which SIGHUP rereads. Once requests are answered, a line "listening on
+    ADDR:PORT" for each bound address goes to standard output; port 0 lets the kernel choose.
     """
     from snow_owl_tftp.config.load import load, override
     from snow_owl_tftp.config.schema import Settings
@@ -72,7 +72,8 @@ def _number_or_text(given: str | None) -> int | str | None:
 
 
 def _announce(address: str) -> bool:
-    # Past sys.stdout: whoever reads one line and hangs up must not end the server, nor hold it up by reading none.
+    # Not through sys.stdout: a reader that closes the pipe must not end the server, and one that reads nothing must
+    # not hold it up.
     line = f"listening on {address}\n".encode()
     poll = select.poll()
     poll.register(1, select.POLLOUT)

@@ -36,8 +36,8 @@ except (OSError, ValueError) as error:
     os.write(telling, str(getattr(error, "strerror", None) or error).encode())
     os._exit(127)
 """
-"""Waits for SIGCONT and becomes the command. The descriptor that it was handed is closed by a program that begins, and
-says what kept it from that otherwise: a shell's status 127 could be the command's own."""
+"""Waits for SIGCONT and becomes the command. The descriptor that it inherits closes when the command starts. If it
+cannot start, the reason is written there: status 127, as of a shell, could be the command's own."""
 
 
 @click.command("trace", context_settings={"ignore_unknown_options": True})
@@ -101,7 +101,7 @@ class _Started:
     told_fd: int
 
     def go(self) -> None:
-        """Let it; returns when the command runs.
+        """Let it become the command; return when that runs.
 
         Raises:
             ConfigError: It cannot be started.
@@ -116,7 +116,7 @@ class _Started:
         return status if status >= 0 else 128 - status
 
     def end(self) -> None:
-        """See to it that it ends."""
+        """End it."""
         if self.process.poll() is None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

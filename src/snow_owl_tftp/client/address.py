@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snow_owl_tftp.client.settings import ClientSettings
+from snow_owl_tftp.linux.routes import route_mtu
+from snow_owl_tftp.linux.sockopts import enlarge, join_datagrams
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, HEADER_BYTES, MAX_BLKSIZE_BYTES
 
 __all__ = [
@@ -25,12 +27,6 @@ __all__ = [
     "resolve",
     "route_blksize",
 ]
-
-_IP_MTU = 14
-_IPV6_MTU = 24
-_SO_RCVBUFFORCE = 33
-_UDP_GRO = 104
-# linux/in.h, linux/in6.h, asm-generic/socket.h, linux/udp.h: the socket module of Python 3.11 names none of them.
 
 _LINK_LOCAL = re.compile(r"fe[89ab][0-9a-f]:", re.IGNORECASE)
 """fe80::/10 (RFC 4291 section 2.4)."""
@@ -103,19 +99,14 @@ def resolve(host: str, port: int, bind: str | None = None) -> list[ServerAddress
 def route_blksize(address: ServerAddress) -> int:
     """The largest blksize, in bytes, that travels to `address` without fragments, as far as this host knows.
 
-    Source: the MTU of the route (IP_MTU of a connected socket: ip(7)), which includes what path MTU discovery
-    has learned, less the headers of IP, UDP and TFTP. 1468 on Ethernet, 1448 with IPv6.
+    The MTU of the route, less the headers of IP, UDP and TFTP: 1468 on Ethernet, 1448 with IPv6.
 
     Raises:
         OSError: There is no route.
     """
-    with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
-        probe.connect(address.sockaddr)
-        if address.family == socket.AF_INET6:
-            room = probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU) - _V6_HEADERS_BYTES
-        else:
-            room = probe.getsockopt(socket.IPPROTO_IP, _IP_MTU) - _V4_HEADERS_BYTES
-    return max(DEFAULT_BLKSIZE_BYTES, min(room - HEADER_BYTES, MAX_BLKSIZE_BYTES))
+    headers_bytes = _V6_HEADERS_BYTES if address.family == socket.AF_INET6 else _V4_HEADERS_BYTES
+    room_bytes = route_mtu(address.family, address.sockaddr) - headers_bytes - HEADER_BYTES
+    return max(DEFAULT_BLKSIZE_BYTES, min(room_bytes, MAX_BLKSIZE_BYTES))
 
 
 def open_socket(address: ServerAddress, settings: ClientSettings, *, receives: bool) -> tuple[int, bool]:
@@ -136,7 +127,9 @@ def open_socket(address: ServerAddress, settings: ClientSettings, *, receives: b
     sock = socket.socket(address.family, kind)
     try:
         _bind(sock, address.family, settings)
-        gro = receives and _prepare_to_receive(sock)
+        if receives:
+            enlarge(sock, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        gro = receives and join_datagrams(sock)
     except BaseException:
         sock.close()
         raise
@@ -144,7 +137,7 @@ def open_socket(address: ServerAddress, settings: ClientSettings, *, receives: b
 
 
 def _bind(sock: socket.socket, family: int, settings: ClientSettings) -> None:
-    """Without a wish nothing is bound: the kernel chooses a random port at the first send (RFC 1350 section 4)."""
+    """Without `bind` and `port_range` the kernel chooses a random port at the first send (RFC 1350 section 4)."""
     if settings.bind is None and settings.port_range is None:
         return
     host = settings.bind or ("::" if family == socket.AF_INET6 else "0.0.0.0")
@@ -163,21 +156,8 @@ def _bind(sock: socket.socket, family: int, settings: ClientSettings) -> None:
     raise OSError(errno.EADDRINUSE, f"every UDP port of {low}-{high} is in use")
 
 
-def _prepare_to_receive(sock: socket.socket) -> bool:
-    """A buffer for whole windows, beyond rmem_max where we may; True when the kernel joins datagrams (UDP_GRO)."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-    try:
-        sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
-    except OSError:
-        return False  # before Linux 5.0: a datagram a message, as ever
-    return True
-
-
 def is_no_descriptor(error: OSError) -> bool:
-    """Whether what is missing is a descriptor, which somebody may give back."""
+    """Whether the limit of open files was met; somebody may close one."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 

@@ -2,7 +2,7 @@
 
 May know: packets, sockets, the engine's `ask`. Must not: read events, or wait for anything but the routing table.
 Invariants: a request that cannot be sent raises, and leaves no descriptor behind; what servers were found to be is
-remembered here and nowhere else. The core's lock guards all of it.
+remembered here and nowhere else. The client's lock guards all of it.
 """
 
 import contextlib
@@ -12,9 +12,9 @@ import time
 from typing import Any
 
 from snow_owl_tftp.client.address import ServerAddress, is_no_descriptor, open_socket, route_blksize
-from snow_owl_tftp.client.attempts import Remembered, attempts_at, patience_s
+from snow_owl_tftp.client.attempt import Remembered, attempts_at, patience_s
 from snow_owl_tftp.client.settings import ClientSettings
-from snow_owl_tftp.client.transfer import Stage, Transfer
+from snow_owl_tftp.client.transfer import Step, Transfer
 from snow_owl_tftp.plan.transfer import Role, TransferPlan
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS, Opcode
 from snow_owl_tftp.protocol.options import Negotiated
@@ -24,17 +24,17 @@ __all__ = ["Asking"]
 
 _ROUTE_S = 30.0
 """How long the blksize of a route is remembered: path MTU discovery forgets after ten minutes (ip(7))."""
-_HEARS_OPTIONS_S = 300.0
-"""Long enough for the files of one boot or one run; a server that was replaced is found out within five minutes."""
+_ANSWERS_OPTIONS_S = 300.0
+"""Long enough for the files of one boot or one run; a server that was replaced is noticed within five minutes."""
 _PROBE_BYTES = DEFAULT_BLKSIZE_BYTES - 1
-"""A first block that is no longer is the whole file, and has told its size; of a longer file nothing more is wanted."""
+"""A first block of at most so many bytes is the whole file and tells its size. A longer file is not fetched."""
 
 
 class Asking:
     """Sends requests.
 
     Args:
-        engine: Of the core.
+        engine: Of the client.
         settings: Of the client.
     """
 
@@ -42,14 +42,14 @@ class Asking:
         self._engine = engine
         self._settings = settings
         self._route_blksizes: Remembered[int] = Remembered(_ROUTE_S)
-        self._hears_options: Remembered[bool] = Remembered(_HEARS_OPTIONS_S)
+        self._answers_options: Remembered[bool] = Remembered(_ANSWERS_OPTIONS_S)
 
     def check(self, transfer: Transfer) -> None:
-        """Raises what `send` would for a request that fits no packet, before anybody waits for its turn."""
+        """Raise now what `send` would raise later for a request that fits no packet."""
         self._request(transfer, DEFAULT_BLKSIZE_BYTES, plain=self._settings.no_options)
 
     def send(self, transfer: Transfer) -> None:
-        """Asks in the first way that there is a route for.
+        """Ask in the first way for which there is a route.
 
         Raises:
             OSError: There is none; no descriptor is left.
@@ -59,7 +59,7 @@ class Asking:
             transfer.target, transfer.open_target = transfer.open_target(), None
         if not transfer.attempts:
             no_options = self._settings.no_options
-            transfer.attempts = attempts_at(transfer.addresses, self._hears_options, no_options=no_options)
+            transfer.attempts = attempts_at(transfer.addresses, self._answers_options, no_options=no_options)
             transfer.began_s = time.monotonic()
         while True:
             try:
@@ -72,7 +72,7 @@ class Asking:
                 return
 
     def plan(self, transfer: Transfer, first_packet: bytes = b"") -> TransferPlan:
-        """With a request: how to begin, by RFC 1350; without one: how to go on, by what was granted."""
+        """With a request: how to begin, by RFC 1350. Without one: how to go on, with what the server granted."""
         fd, size_bytes = -1, 0
         if first_packet and transfer.source is not None:
             # The engine takes it over, and a second attempt needs it too.
@@ -97,20 +97,19 @@ class Asking:
         )
 
     def note_answer(self, transfer: Transfer) -> None:
-        """The server has spoken: it is not left any more, and one that speaks only without options is remembered."""
+        """The server has answered: this attempt goes on; a server that answers only without options is remembered."""
         transfer.due_s = math.inf
         address, plain = transfer.attempts[0].address, transfer.attempts[0].plain
         if transfer.asked:
-            self._hears_options.put(address, True)
-        elif plain and not self._settings.no_options and self._hears_options.get(address) is None:
-            self._hears_options.put(address, False)
+            self._answers_options.put(address, True)
+        elif plain and not self._settings.no_options and self._answers_options.get(address) is None:
+            self._answers_options.put(address, False)
 
     def _send_to(self, transfer: Transfer, address: ServerAddress) -> None:
         blksize = self._settings.blksize or self._route_blksize(address)
-        transfer.stage = Stage.ASKED
         transfer.negotiated = Negotiated()
         request = self._request(transfer, blksize, plain=transfer.attempts[0].plain)
-        if not transfer.asked:  # to ask without options would be to ask the same again
+        if not transfer.asked:  # another attempt without options would be the same again
             transfer.attempts[1:] = [attempt for attempt in transfer.attempts[1:] if attempt.address != address]
         sock, gro = open_socket(address, self._settings, receives=transfer.role == Role.RECEIVER)
         try:
@@ -121,6 +120,7 @@ class Asking:
         now_s = time.monotonic()
         transfer.due_s = now_s + patience_s(transfer.attempts, self._settings, spent_s=now_s - transfer.began_s)
         self._engine.ask(plan, sock, address.packed, gro=gro)
+        transfer.move(Step.ASK)
 
     def _request(self, transfer: Transfer, blksize: int, *, plain: bool) -> bytes:
         kind = Opcode.RRQ if transfer.role == Role.RECEIVER else Opcode.WRQ
@@ -130,7 +130,7 @@ class Asking:
         except ValueError:
             if not transfer.asked:
                 raise
-            transfer.asked = ()  # a long name comes before all that could be wished for
+            transfer.asked = ()  # a long name leaves no room for options
             return build_request(kind, transfer.name, transfer.mode)
 
     def _options(self, transfer: Transfer, blksize: int) -> tuple[Option, ...]:

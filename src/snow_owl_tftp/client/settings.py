@@ -1,8 +1,8 @@
 """What a client asks for, how long it waits and where it sends from.
 
 May know: the ranges of the RFCs. Must not: open anything.
-Invariants: frozen and checked when made; every field is read by `core`, `asking`, `attempts` or `address`; a None means
-"choose well".
+Invariants: frozen and checked when made; every field is read by `events`, `asking`, `attempt` or `address`; with None
+the client chooses.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ __all__ = ["ClientSettings"]
 _FIRST_WAIT_S = 1.0
 """RFC 6298 (2.1): the timer before anything was measured."""
 _LONGEST_WAIT_S = 8.0
-"""Where doubling stops: a server that comes back is found within so many seconds."""
+"""Where doubling stops, so a server that comes back is found within 8 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class ClientSettings:
         windowsize: Asked for, 1..65535 blocks; 1 asks for nothing.
         timeout: Seconds between retransmissions, also asked of the server where it is a whole number of 1..255;
             None: each side follows the round trip it measures.
-        retries: How often a packet is repeated in vain before the transfer has timed out, 0..1000.
+        retries: How often a packet is repeated without an answer before the transfer has timed out, 0..1000.
         mode: 'octet' or 'netascii'; the mode of a URL comes first.
         port_range: Lowest and highest local UDP port, for firewalls; None: any.
         bind: Local address to send from; None: the routing table chooses.
         max_size_bytes: Downloads larger than this fail; 0: no limit.
         max_transfers: Transfers under way at once, the others wait their turn; 0: what the limit of open files allows.
-        no_options: Ask for nothing, as RFC 1350 has it: blocks of 512 bytes, one at a time. Otherwise a server that is
-            silent to a request with options is asked without them after two tries, and so for the next five minutes.
+        no_options: Ask for no options, as in RFC 1350: blocks of 512 bytes, one at a time. Otherwise a server that does
+            not answer a request with options is asked without them after two tries, and for the next five minutes.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -94,7 +94,7 @@ class ClientSettings:
         return int(self.silence_s(self.retries + 1) * 1e9)
 
     def silence_s(self, tries: int) -> float:
-        """How long so many tries of a packet take in vain, in seconds, while no round trip is known."""
+        """How long so many unanswered tries of a packet take, in seconds, while no round trip is known."""
         if self.timeout is not None:
             return self.timeout * tries
         return sum(min(_FIRST_WAIT_S * 2.0**i, _LONGEST_WAIT_S) for i in range(tries))

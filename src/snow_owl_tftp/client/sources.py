@@ -10,10 +10,11 @@ import mmap
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from snow_owl_tftp.linux.memfd import memory_file
 from snow_owl_tftp.protocol import netascii
 
 __all__ = ["Source", "source_for"]
@@ -54,7 +55,7 @@ def source_for(content: "bytes | bytearray | memoryview | str | os.PathLike[str]
     """
     if isinstance(content, bytes | bytearray | memoryview):
         chunks = [bytes(content)]
-        return Source(_memory(netascii.encode_chunks(chunks) if mode == "netascii" else chunks))
+        return Source(memory_file("tftp-put", netascii.encode_chunks(chunks) if mode == "netascii" else chunks))
     if isinstance(content, str | os.PathLike):
         with Path(content).open("rb") as file:
             return _of_file(file, mode)
@@ -77,7 +78,7 @@ def _of_file(file: BinaryIO, mode: str) -> Source:
 def _plain_file(file: BinaryIO) -> int | None:
     """A second descriptor of the file, where its bytes are those on disk and nothing of it was read.
 
-    Only of Python's own files: a gzip.GzipFile has a descriptor too, of bytes that nobody means.
+    Only Python's own files count: the descriptor of a gzip.GzipFile holds compressed bytes.
     """
     raw = file.raw if isinstance(file, io.BufferedReader | io.BufferedRandom) else file
     if type(raw) is not io.FileIO:
@@ -91,7 +92,7 @@ def _plain_file(file: BinaryIO) -> int | None:
 
 
 def _is_on_disk(fd: int) -> bool:
-    """The kernel writes the files of /proc and /sys while they are read: the size of those says nothing.
+    """Whether its size is true: the kernel writes the files of /proc and /sys while they are read.
 
     Raises:
         OSError: It is such a file.
@@ -107,16 +108,3 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
     if chunk is None:  # a raw file that is non-blocking
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-
-def _memory(chunks: Iterable[bytes]) -> int:
-    fd = os.memfd_create("tftp-put", os.MFD_CLOEXEC)
-    try:
-        for chunk in chunks:
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd

@@ -6,7 +6,7 @@ Invariants:
 - A path appears complete, by a rename within its directory, or not at all.
 - `discard` may come at any time, also while the engine still writes: it takes the name, and only `close` the
   descriptor, since a number given back too early would be somebody else's file.
-- Of several gigabytes nothing stays in memory but what the caller asked to have as bytes.
+- Only what the caller asked for as bytes stays in memory.
 """
 
 import contextlib
@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from snow_owl_tftp.linux.memfd import memory_file
+from snow_owl_tftp.linux.unnamed import give_name, open_unnamed
+from snow_owl_tftp.linux.write_all import pwrite_all
 from snow_owl_tftp.protocol import netascii
 
-__all__ = ["BytesTarget", "FileObjectTarget", "PathTarget", "Target", "target_for", "write_all"]
+__all__ = ["BytesTarget", "FileObjectTarget", "PathTarget", "Target", "hand_over", "target_for"]
 
 _CHUNK_BYTES = 1 << 20
-_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
-"""open(2): the file system, or the kernel, knows no O_TMPFILE."""
 
 
 class Target(Protocol):
@@ -47,7 +48,7 @@ class Target(Protocol):
         """What `complete` has not made visible never will be; may be called twice."""
 
     def close(self) -> None:
-        """Let the descriptor go; the engine is done with it."""
+        """Close the descriptor; the engine is done with it."""
 
 
 def target_for(destination: "str | os.PathLike[str] | BinaryIO | None", mode: str) -> Target:
@@ -73,7 +74,7 @@ class BytesTarget:
     """Memory, named by nobody."""
 
     def __init__(self, text: bool) -> None:
-        self.fd = os.memfd_create("tftp-get", os.MFD_CLOEXEC)
+        self.fd = memory_file("tftp-get")
         self.is_slow = False
         self._text = text
 
@@ -82,7 +83,7 @@ class BytesTarget:
             return b"".join(netascii.decode_chunks(_chunks(self.fd)))
         size_bytes = os.fstat(self.fd).st_size
         data = os.pread(self.fd, size_bytes, 0)
-        # One read gives at most 2 GiB less a page (read(2)).
+        # One read returns at most 2 GiB less a page (read(2)).
         return data if len(data) == size_bytes else b"".join(_chunks(self.fd))
 
     def discard(self) -> None:
@@ -100,7 +101,7 @@ class PathTarget:
     """
 
     def __init__(self, path: Path, text: bool) -> None:
-        # A link stays a link: its end is what is replaced. Else one look is enough: realpath makes one a folder.
+        # A link stays a link, and the file that it leads to is replaced.
         self._path = Path(os.path.realpath(path)) if path.is_symlink() else path.absolute()
         self._hidden: Path | None = None
         self._discarded = False
@@ -108,20 +109,15 @@ class PathTarget:
         self.is_slow = text
         try:
             self.fd = self._open()
-        except OSError as error:  # in the user's words: the name that we gave it means nothing to anybody
+        except OSError as error:  # with the user's name for it, not ours
             raise OSError(error.errno, error.strerror, str(path)) from None
 
     def _open(self) -> int:
         """The umask decides about its mode, as for any file a program makes."""
-        flags = os.O_RDWR | os.O_CLOEXEC
-        try:
-            return os.open(self._path.parent, flags | os.O_TMPFILE, 0o666)
-        except OSError as error:
-            if error.errno not in _NO_TMPFILE:
-                raise
-        hidden = self._hidden_path()
-        fd = os.open(hidden, flags | os.O_CREAT | os.O_EXCL, 0o666)
-        self._hidden = hidden
+        if (fd := open_unnamed(self._path.parent, 0o666)) < 0:
+            hidden = self._hidden_path()
+            fd = os.open(hidden, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o666)
+            self._hidden = hidden
         return fd
 
     def _hidden_path(self) -> Path:
@@ -147,8 +143,7 @@ class PathTarget:
     def _give_name(self, path: Path) -> bool:
         """False: there is such a file already."""
         try:
-            # linkat(2): AT_SYMLINK_FOLLOW, which Python passes only where a directory is named too; it is not used.
-            os.link(f"/proc/self/fd/{self.fd}", path, src_dir_fd=self.fd)
+            give_name(self.fd, path)
         except FileExistsError:
             return False
         return True
@@ -195,7 +190,7 @@ class FileObjectTarget:
         for chunk in netascii.decode_chunks(_chunks(self.fd)) if self._text else _chunks(self.fd):
             if self._discarded:
                 raise InterruptedError(errno.EINTR, "cancelled while it was copied")
-            write_all(self._file, chunk)
+            hand_over(chunk, self._file)
         if hasattr(self._file, "flush"):
             self._file.flush()
 
@@ -207,8 +202,8 @@ class FileObjectTarget:
         self._spool.close()
 
 
-def write_all(file: BinaryIO, data: bytes) -> None:
-    """Write all of `data`: a raw file may take less in one call, and says how much it took.
+def hand_over(data: bytes, file: BinaryIO) -> None:
+    """Write all of `data` to a file object: a raw one may take less in one call, and says how much it took.
 
     Raises:
         BlockingIOError: It is raw and non-blocking, and takes no more now.
@@ -218,14 +213,14 @@ def write_all(file: BinaryIO, data: bytes) -> None:
     while rest:
         written_bytes = file.write(rest)
         if written_bytes is None and not isinstance(file, io.RawIOBase):
-            return  # somebody's own class that does not count: it took everything
+            return  # a class of the caller's that returns no count: it took everything
         if not written_bytes:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         rest = memoryview(rest)[written_bytes:]
 
 
 def _path_target(path: Path, text: bool) -> Target:
-    """By what is there now: replacing /dev/null by a file would be a disaster."""
+    """By what is there now: /dev/null must not be replaced by a file."""
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
@@ -270,9 +265,5 @@ def _decode_in_place(fd: int) -> None:
     """Decoding never makes netascii grow so writing cannot overtake reading."""
     written_bytes = 0
     for chunk in netascii.decode_chunks(_chunks(fd)):
-        rest = memoryview(chunk)
-        while rest:
-            done = os.pwrite(fd, rest, written_bytes)
-            written_bytes += done
-            rest = rest[done:]
+        written_bytes = pwrite_all(fd, chunk, written_bytes)
     os.ftruncate(fd, written_bytes)

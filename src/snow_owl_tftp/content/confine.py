@@ -2,9 +2,8 @@
 
 Two ways that give the same answers, chosen once at start by `choose_resolver`:
 - KernelResolver asks openat2(2), Linux 5.6 and later: the kernel confines while it walks, so no
-  rename between a check and an open can be used against us. Called through ctypes, because Python
-  has no wrapper and the engine's own code is out of reach for this layer. What the kernel refuses
-  because it leaves the root goes to the other way, which knows where links may lead.
+  rename between a check and an open can be used against us. What the kernel refuses because it
+  leaves the root goes to the other way, which knows where links may lead.
 - WalkResolver (see `walk`) opens part after part itself, for that, for older kernels and for seccomp
   filters that do not know openat2 (container runtimes before 2021 answer EPERM).
 
@@ -20,26 +19,25 @@ fstat and close of a file in the cache), and only root can put a device node bel
 even that must be without effect, mount the root nodev.
 """
 
-import ctypes
 import errno
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from snow_owl_tftp.content.walk import READ_FLAGS, Place, WalkResolver
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.openat2 import (
+    RESOLVE_BENEATH,
+    RESOLVE_CACHED,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_XDEV,
+    OpenHow,
+    openat2,
+)
 
 __all__ = ["KernelResolver", "Resolver", "choose_resolver", "look", "look_cached"]
 
-# include/uapi/asm-generic/unistd.h; the same number on every architecture but Alpha.
-_SYS_OPENAT2 = 437
-# include/uapi/linux/openat2.h
-_RESOLVE_NO_XDEV = 0x01
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_BENEATH = 0x08
-_RESOLVE_CACHED = 0x20  # Linux 5.12
-
-_CONFINED = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
+_CONFINED: Final = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
 
 _MAX_ATTEMPTS = 8
 """openat2 answers EAGAIN when a rename elsewhere in the system raced with a `..`: ask again."""
@@ -73,42 +71,21 @@ class Resolver(Protocol):
         """
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-_HOW_BYTES = ctypes.sizeof(_OpenHow)
-# Built once: the kernel only reads them. A call that built its own would cost a microsecond more.
-_HOW_READ = _OpenHow(READ_FLAGS, 0, _CONFINED)
-_HOW_READ_CACHED = _OpenHow(READ_FLAGS, 0, _CONFINED | _RESOLVE_CACHED | _RESOLVE_NO_XDEV)
-_AT_READ = ctypes.addressof(_HOW_READ)
-_AT_READ_CACHED = ctypes.addressof(_HOW_READ_CACHED)
-_LOOK_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_HOW_LOOK = _OpenHow(_LOOK_FLAGS, 0, _CONFINED)
-_HOW_LOOK_CACHED = _OpenHow(_LOOK_FLAGS, 0, _CONFINED | _RESOLVE_CACHED)
-_AT_LOOK = ctypes.addressof(_HOW_LOOK)
-_AT_LOOK_CACHED = ctypes.addressof(_HOW_LOOK_CACHED)
-
-# A library object of our own: argtypes set here must not change the `syscall` of anybody else.
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-_syscall.restype = ctypes.c_long
-_get_errno = ctypes.get_errno
-
-
-def _openat2(root_fd: int, path: bytes, at_how: int) -> int:
-    fd: int = _syscall(_SYS_OPENAT2, root_fd, path, at_how, _HOW_BYTES)
-    return fd if fd >= 0 else -_get_errno()
+_HOW_TO_READ: Final = OpenHow(READ_FLAGS, _CONFINED)
+_HOW_TO_READ_CACHED: Final = OpenHow(READ_FLAGS, _CONFINED | RESOLVE_CACHED | RESOLVE_NO_XDEV)
+_LOOK_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_HOW_TO_LOOK: Final = OpenHow(_LOOK_FLAGS, _CONFINED)
+_HOW_TO_LOOK_CACHED: Final = OpenHow(_LOOK_FLAGS, _CONFINED | RESOLVE_CACHED)
 
 
 def look(directory_fd: int, part: bytes) -> int:
     """Return an O_PATH descriptor of what a directory holds, a link itself for one, or a negative errno; may block."""
-    return _openat2(directory_fd, part, _AT_LOOK)
+    return openat2(directory_fd, part, _HOW_TO_LOOK)
 
 
 def look_cached(directory_fd: int, part: bytes) -> int:
     """Do the same without waiting; -EAGAIN: that cannot be said so."""
-    return _openat2(directory_fd, part, _AT_LOOK_CACHED)
+    return openat2(directory_fd, part, _HOW_TO_LOOK_CACHED)
 
 
 class KernelResolver:
@@ -122,7 +99,7 @@ class KernelResolver:
     def open(self, path: bytes) -> int:
         """See Resolver.open."""
         for _ in range(_MAX_ATTEMPTS):
-            fd = _openat2(self._root_fd, path, _AT_READ)
+            fd = openat2(self._root_fd, path, _HOW_TO_READ)
             if fd != -errno.EAGAIN and fd != -errno.EINTR:
                 break
         # A link that is absolute leaves the root for the kernel, wherever it leads.
@@ -130,7 +107,7 @@ class KernelResolver:
 
     def open_cached(self, path: bytes) -> int:
         """See Resolver.open_cached."""
-        fd = _openat2(self._root_fd, path, _AT_READ_CACHED)
+        fd = openat2(self._root_fd, path, _HOW_TO_READ_CACHED)
         return -errno.EAGAIN if fd in _NOT_KNOWN_YET else fd
 
     def explain(self, path: bytes) -> str:
@@ -140,7 +117,7 @@ class KernelResolver:
 
 def choose_resolver(root_fd: int, places: Sequence[Place] = ()) -> Resolver:
     """Ask this kernel, under the filters this process runs with, for the better of the two ways."""
-    fd = _openat2(root_fd, b".", _AT_READ)
+    fd = openat2(root_fd, b".", _HOW_TO_READ)
     if fd >= 0:
         close_descriptor(fd)
     unavailable = fd in (-errno.ENOSYS, -errno.EPERM, -errno.EINVAL)

@@ -35,13 +35,13 @@ from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.content.text import Text, text_refusal
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.memfd import READ_ONLY, memory_file
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["MAX_COPIED_BYTES", "NetasciiCache"]
 
 MAX_COPIED_BYTES: Final = 1 << 18
 """256 KiB: a millisecond of converting; texts that are asked for as netascii hardly ever are larger."""
-_SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _SETTLED_NS: Final = 2_000_000_000
 """Older changes than that have a time of their own: FAT counts in 2 s, the others in a tick of at most 10 ms."""
 
@@ -277,19 +277,6 @@ def _convert(source: OpenFile) -> int:
         RefusedError: The file is being changed or cannot be read, or memory or descriptors are short.
     """
     try:
-        fd = os.memfd_create("netascii", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        return memory_file("netascii", iter(Text(source).read, b""), seals=READ_ONLY)
     except OSError as error:
         raise text_refusal(error) from error
-    try:
-        text = Text(source)
-        while piece := text.read():
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        return fd
-    except BaseException as error:
-        close_descriptor(fd)
-        if isinstance(error, OSError):
-            raise text_refusal(error) from error
-        raise

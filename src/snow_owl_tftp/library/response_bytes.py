@@ -28,6 +28,7 @@ from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.library.confined import ConfinedFile, confine
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.memfd import memory_file
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -36,6 +37,7 @@ from snow_owl_tftp.server.texts import Texts
 
 __all__ = ["ContentThreads", "memory_of", "open_pipe"]
 
+_MEMORY_NAME: Final = "tftp-response"
 _OPENING_THREADS: Final = 8
 _CALLING_THREADS: Final = 32
 """Each is held by one handler that is no coroutine; what comes beyond waits for its turn, or for its time to be up."""
@@ -146,7 +148,7 @@ class ContentThreads:
 def memory_of(data: bytes) -> int:
     """Return a descriptor of bytes, the caller's. Raises: RefusedError."""
     with _our_own():
-        return _memory([data])
+        return memory_file(_MEMORY_NAME, [data])
 
 
 def open_pipe() -> tuple[int, int]:
@@ -212,24 +214,11 @@ def _open_path(path: Path) -> int:
 def _read_unsized(fd: int, is_netascii: bool) -> int:
     """Copy a file that says 0: one of /proc does so whatever it holds."""
     chunks = iter(lambda: os.read(fd, _CHUNK_BYTES), b"")
-    copy = _memory(map(netascii.encode, chunks) if is_netascii else chunks)
+    copy = memory_file(_MEMORY_NAME, map(netascii.encode, chunks) if is_netascii else chunks)
     if os.fstat(fd).st_size:  # an ordinary one, which somebody has begun to write
         close_descriptor(copy)
         raise RefusedError(ErrorCode.NOT_DEFINED, "File is being changed, try again")
     return copy
-
-
-def _memory(chunks: Iterable[bytes]) -> int:
-    fd = os.memfd_create("tftp-response", os.MFD_CLOEXEC)
-    try:
-        for chunk in chunks:
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-    except BaseException:
-        close_descriptor(fd)
-        raise
-    return fd
 
 
 def _measure(file: BinaryIO) -> int | None:

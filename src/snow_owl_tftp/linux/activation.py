@@ -2,7 +2,7 @@
 
     tftp.socket (ListenDatagram=69) ──LISTEN_PID, LISTEN_FDS──► bound UDP sockets, instead of `bind_addr`
 
-So port 69 needs no privilege of ours, and keeps what came while the server was restarted.
+So the server needs no privilege for port 69, and what arrives during a restart is kept.
 
 May know: the environment and descriptors. Must not know settings or what the sockets are used for.
 """
@@ -24,7 +24,7 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 def take_given_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
-    """Take over what was handed over, and take the variables away: no child may believe they are for it.
+    """Take the sockets over, and remove the variables, so that no child takes them for its own.
 
     Args:
         environ: Where the variables are.

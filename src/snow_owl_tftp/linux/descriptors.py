@@ -1,4 +1,4 @@
-"""Descriptors on their way out.
+"""Closing descriptors.
 
 May know: numbers of descriptors. Must not know what they are of.
 """

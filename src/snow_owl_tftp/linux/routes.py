@@ -1,4 +1,4 @@
-"""What the kernel knows of the way to a client: how large a datagram may be that is not cut into fragments.
+"""What the kernel knows of the way to a peer: how large a datagram may be that is not cut into fragments.
 
 May know: sockets. Must not know TFTP, settings or the engine. It sends nothing and waits for nothing: connect(2) of a
 UDP socket only looks up the route.
@@ -7,7 +7,7 @@ UDP socket only looks up the route.
 import socket
 from typing import Final
 
-__all__ = ["route_mtu_bytes"]
+__all__ = ["route_mtu", "route_mtu_bytes"]
 
 USUAL_MTU_BYTES: Final = 1500
 _LARGEST_MTU_BYTES: Final = 9000
@@ -26,11 +26,25 @@ def route_mtu_bytes(host: str) -> int:
         host: Its address, as the engine spells it; 1500 is the answer where nothing leads to it.
     """
     host = host.removeprefix(_MAPPED)
-    is_v6 = ":" in host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, _ANY_PORT))
-            mtu_bytes = probe.getsockopt(*((socket.IPPROTO_IPV6, _IPV6_MTU) if is_v6 else (socket.IPPROTO_IP, _IP_MTU)))
+        return min(route_mtu(family, (host, _ANY_PORT)), _LARGEST_MTU_BYTES)
     except OSError:
         return USUAL_MTU_BYTES
-    return min(mtu_bytes, _LARGEST_MTU_BYTES)
+
+
+def route_mtu(family: int, sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> int:
+    """Return the MTU of the route to an address, in bytes, with what path MTU discovery has learned (ip(7), IP_MTU).
+
+    Args:
+        family: AF_INET or AF_INET6.
+        sockaddr: As the socket module writes it, with any port.
+
+    Raises:
+        OSError: There is no route, or no descriptor is left.
+    """
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(sockaddr)
+        if family == socket.AF_INET6:
+            return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+        return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)

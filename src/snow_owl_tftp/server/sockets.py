@@ -26,6 +26,7 @@ from typing import Any, Final
 from snow_owl_tftp.config.schema import Settings, SocketSettings
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.linux.remedies import with_remedy
+from snow_owl_tftp.linux.sockopts import enlarge, join_datagrams, tell_local_address
 
 __all__ = ["BoundAddress", "format_address", "open_addresses"]
 
@@ -34,12 +35,6 @@ Warn = Callable[..., Any]
 
 MAX_ADDRESSES: Final = 64
 """The engine numbers addresses 0..63 (docs/engine-contract.md)."""
-
-# include/uapi/asm-generic/socket.h; the socket module has no names for them.
-_SO_SNDBUFFORCE: Final = 32
-_SO_RCVBUFFORCE: Final = 33
-_IP_PKTINFO: Final = 8  # include/uapi/linux/in.h
-_UDP_GRO: Final = 104  # include/uapi/linux/udp.h
 
 _MAX_BUFFER_BYTES: Final = 2**30 - 1
 """The kernel doubles what is asked and keeps it in an int (net/core/sock.c)."""
@@ -217,7 +212,7 @@ def _open_tids(address: BoundAddress, kind: _Kind, settings: Settings) -> None:
         # Without recvmmsg a receive is one datagram, so nothing may join them. Decided here, once: on a running
         # server trains may be queued, and what the kernel no longer marks as a train would pass for one datagram.
         if settings.write_config.enabled and settings.performance.platform.batch.enable_recvmmsg:
-            address.joins_datagrams = all(_join_datagrams(tid) for tid in pool)
+            address.joins_datagrams = all(join_datagrams(tid) for tid in pool)
         if not pool:
             raise ConfigError(f"tid_ports: no free port for {address.text} in {settings.tid_ports}; widen the range")
 
@@ -247,41 +242,19 @@ def _bind(kind: _Kind, port: int, *, reuse_port: bool = False, given: socket.soc
         if kind.family == socket.AF_INET6 and not given:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not kind.dual_stack)
         if kind.is_wildcard:
-            _ask_for_local_address(sock, kind.family)
+            tell_local_address(sock)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        _enlarge(sock, _SO_RCVBUFFORCE, socket.SO_RCVBUF, kind.buffers.recv_buffer_kb)
-        _enlarge(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF, kind.buffers.send_buffer_kb)
+        enlarge(sock, socket.SO_RCVBUF, _buffer_bytes(kind.buffers.recv_buffer_kb))
+        enlarge(sock, socket.SO_SNDBUF, _buffer_bytes(kind.buffers.send_buffer_kb))
         if not given:
             sock.bind((kind.sockaddr[0], port, *kind.sockaddr[2:]))
         undo.pop_all()
     return sock
 
 
-def _ask_for_local_address(sock: socket.socket, family: int) -> None:
-    # A dual-stack socket reports IPv4 through the IPv6 option, as a mapped address.
-    if family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-
-
-def _join_datagrams(tid: socket.socket) -> bool:
-    """UDP_GRO: one receive brings a whole train of DATA. False before Linux 5.0, which takes them one by one."""
-    try:
-        tid.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
-    except OSError:
-        return False
-    return True
-
-
-def _enlarge(sock: socket.socket, force: int, ask: int, size_kb: int) -> None:
-    """FORCE needs CAP_NET_ADMIN and passes the sysctl's maximum; the plain option stops at it in silence."""
-    size_bytes = min(size_kb * 1024, _MAX_BUFFER_BYTES)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, force, size_bytes)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, ask, size_bytes)
+def _buffer_bytes(size_kb: int) -> int:
+    return min(size_kb * 1024, _MAX_BUFFER_BYTES)
 
 
 def _warn_of_small_buffers(sock: socket.socket, asked: SocketSettings, warn: Warn) -> None:
@@ -289,7 +262,7 @@ def _warn_of_small_buffers(sock: socket.socket, asked: SocketSettings, warn: War
         (socket.SO_RCVBUF, asked.recv_buffer_kb, "net.core.rmem_max"),
         (socket.SO_SNDBUF, asked.send_buffer_kb, "net.core.wmem_max"),
     ):
-        wanted_bytes = min(size_kb * 1024, _MAX_BUFFER_BYTES)
+        wanted_bytes = _buffer_bytes(size_kb)
         # The kernel answers with the double that it reserves for its own bookkeeping (socket(7)).
         granted_bytes = sock.getsockopt(socket.SOL_SOCKET, option) // 2
         if granted_bytes < wanted_bytes:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Final
 
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.write_all import pwrite_all
 
 __all__ = ["copy_bytes", "may_overwrite", "overwrite"]
 
@@ -71,11 +72,7 @@ def copy_bytes(source_fd: int, target_fd: int) -> None:
     """
     offset_bytes = 0
     while chunk := os.pread(source_fd, _CHUNK_BYTES, offset_bytes):
-        rest = memoryview(chunk)
-        while rest:
-            written = os.pwrite(target_fd, rest, offset_bytes)
-            offset_bytes += written
-            rest = rest[written:]
+        offset_bytes = pwrite_all(target_fd, chunk, offset_bytes)
 
 
 def _is_single_file(status: os.stat_result) -> bool:

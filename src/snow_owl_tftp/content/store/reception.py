@@ -20,6 +20,7 @@ from snow_owl_tftp.content.store.places import UploadTerms
 from snow_owl_tftp.content.store.space import Reservation
 from snow_owl_tftp.content.store.staging import ScratchFile, StagedFile
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.write_all import write_all
 from snow_owl_tftp.protocol.netascii import NetasciiDecoder
 
 __all__ = ["NOTHING_NEW", "Reception", "may_write_only"]
@@ -69,8 +70,8 @@ class Reception:
         offset_bytes = 0
         while chunk := os.pread(self.received.fd, _CHUNK_BYTES, offset_bytes):
             offset_bytes += len(chunk)
-            _write_all(self._decoded.fd, decoder.decode(chunk))
-        _write_all(self._decoded.fd, decoder.finish())
+            write_all(self._decoded.fd, decoder.decode(chunk))
+        write_all(self._decoded.fd, decoder.finish())
         return self._decoded
 
     def close(self) -> None:
@@ -96,9 +97,3 @@ class Reception:
 def may_write_only(name: bytes, directory_fd: int, present: os.stat_result | None, terms: UploadTerms) -> bool:
     """Tell whether a file may be written although nothing can be made beside it: a version could not be kept then."""
     return present is not None and terms.on_existing != "version" and may_overwrite(name, directory_fd, present)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]

@@ -19,7 +19,6 @@ Invariants:
 """
 
 import errno
-import fcntl
 import os
 import threading
 import time
@@ -28,6 +27,7 @@ from typing import Final
 
 from snow_owl_tftp.content.store.refusals import UploadError, refuse_upload
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.memfd import FULL, memory_file
 
 __all__ = ["Reservation", "Space"]
 
@@ -248,6 +248,4 @@ def _open_full() -> int:
         # Write-only: whoever might read it would get zeros without an end.
         return os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:  # a bare chroot: then the client is told of an I/O error
-        fd = os.memfd_create("full", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW)
-        return fd
+        return memory_file("full", seals=FULL)

@@ -13,7 +13,6 @@ Invariants:
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -23,18 +22,11 @@ import tempfile
 from typing import Final
 
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.unnamed import give_name, open_unnamed, rename_new
 
 __all__ = ["ScratchFile", "StagedFile", "is_staging_name"]
 
 _STAGING_NAME: Final = re.compile(rb"\.snow-owl-[0-9a-f]{16}\.part")
-_RENAME_NOREPLACE: Final = 1  # include/uapi/linux/fs.h
-_NO_UNNAMED_FILES: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
-"""O_TMPFILE on NFS, CIFS, FAT; EISDIR is what open(2) names for kernels that do not know the flag."""
-_NO_NOREPLACE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})
-"""renameat2 with flags on NFS, on old kernels, and under seccomp filters that do not know it."""
-
-# glibc 2.28 and later; where it is missing a link and an unlink do the same in two steps.
-_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 def is_staging_name(name: bytes) -> bool:
@@ -67,7 +59,7 @@ class StagedFile:
         """
         self._directory_fd = directory_fd
         self._name = b""
-        self.fd = _open_unnamed(directory_fd)
+        self.fd = open_unnamed(b".", 0o600, dir_fd=directory_fd)
         if self.fd < 0:
             self._name = _new_staging_name()
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -84,9 +76,10 @@ class StagedFile:
             OSError: The file could not be named; it has no new name then.
         """
         if self._name:
-            self._rename_new(directory_fd, name)
+            rename_new(self._name, name, src_dir_fd=self._directory_fd, dst_dir_fd=directory_fd)
+            self._name = b""
         else:
-            self._link(directory_fd, name)
+            give_name(self.fd, name, dir_fd=directory_fd)
 
     def publish_over(self, directory_fd: int, name: bytes) -> None:
         """Give the file its name, which its present holder loses in the same instant.
@@ -98,7 +91,7 @@ class StagedFile:
         if not self._name:
             # link(2) replaces nothing and rename(2) needs a name, hence a hidden one in between.
             hidden = _new_staging_name()
-            self._link(directory_fd, hidden)
+            give_name(self.fd, hidden, dir_fd=directory_fd)
             self._name, self._directory_fd = hidden, directory_fd
             source_fd = directory_fd
         try:
@@ -114,22 +107,6 @@ class StagedFile:
         if fd >= 0:
             self._unlink()
             close_descriptor(fd)
-
-    def _link(self, directory_fd: int, name: bytes) -> None:
-        # linkat follows this link to the file itself. AT_EMPTY_PATH would need no /proc, but a capability.
-        os.link(f"/proc/self/fd/{self.fd}", name, dst_dir_fd=directory_fd, follow_symlinks=True)
-
-    def _rename_new(self, directory_fd: int, name: bytes) -> None:
-        error_number = errno.ENOSYS
-        if _renameat2 is not None:
-            if _renameat2(self._directory_fd, self._name, directory_fd, name, _RENAME_NOREPLACE) == 0:
-                self._name = b""
-                return
-            error_number = ctypes.get_errno()
-        if error_number not in _NO_NOREPLACE:
-            raise OSError(error_number, os.strerror(error_number))
-        os.link(self._name, name, src_dir_fd=self._directory_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
-        self._unlink()
 
     def _unlink(self) -> None:
         """Take the hidden name away; if that fails the next start's sweep does it."""
@@ -165,17 +142,3 @@ class ScratchFile(StagedFile):
     def publish_over(self, directory_fd: int, name: bytes) -> None:
         """Raises: PermissionError."""
         raise PermissionError(errno.EACCES, "the directory takes no new file")
-
-
-def _open_unnamed(directory_fd: int) -> int:
-    """Return a descriptor of a file without a name, or -1 where there is no such thing."""
-    try:
-        fd = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
-    except OSError as error:
-        if error.errno in _NO_UNNAMED_FILES:
-            return -1
-        raise
-    if os.access(f"/proc/self/fd/{fd}", os.F_OK):
-        return fd
-    close_descriptor(fd)  # no /proc (a bare chroot): it could never be given a name
-    return -1

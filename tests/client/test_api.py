@@ -14,7 +14,7 @@ from tests.support.fake_server import Talk, fake_server, refuse_options
 from tests.support.server import serve_in_thread
 
 from snow_owl_tftp import AsyncClient, Client, Refuse, Response, Server, get
-from snow_owl_tftp.client import api as faces
+from snow_owl_tftp.client import calls
 from snow_owl_tftp.client.address import ServerAddress, resolve
 from snow_owl_tftp.errors import ConfigError, TransferAborted, TransferDiskFull, TransferRefused
 
@@ -280,7 +280,7 @@ def test_zone_becomes_the_scope_of_the_address():
 def test_next_address_is_asked_when_the_first_is_silent(server, monkeypatch):
     host, port = server.address
     silent = ServerAddress(socket.AF_INET, ("127.0.0.9", port))
-    monkeypatch.setattr(faces, "resolve", lambda *_: [silent, ServerAddress(socket.AF_INET, (host, port))])
+    monkeypatch.setattr(calls, "resolve", lambda *_: [silent, ServerAddress(socket.AF_INET, (host, port))])
     assert get("tftp://both/file", timeout=0.1, retries=1) == CONTENT
 
 

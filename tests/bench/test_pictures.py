@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.test_bench_report import WORKLOAD, load, timed, traced
+from tests.bench.test_report import WORKLOAD, load, timed, traced
 
 from snow_owl_tftp.bench.runs import Run
 from snow_owl_tftp.bench.settings import Target
@@ -45,15 +45,15 @@ def curves(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 def test_every_section_has_its_pictures(tmp_path: Path) -> None:
     results = [Result("main", Target("a"), timed()), Result("main", Target("a"), traced(10, 0, 10))]
     results += [of_clients("a", clients, timed()) for clients in (1, 10)]
-    results += lingering("linger") + lingering("origin 100 KiB")
+    results += lingering("linger") + lingering("recvmmsg 100 KiB")
     drawn = pictures.draw(tmp_path, results)
     assert sorted(drawn) == [
         "linger-batch-timeout.png",
         "main-calls-per-block.png",
         "main-latency.png",
-        "origin-100-kib-batch-timeout.png",
-        "origin-100-kib-calls-per-block.png",
-        "origin-100-kib-latency.png",
+        "recvmmsg-100-kib-batch-timeout.png",
+        "recvmmsg-100-kib-calls-per-block.png",
+        "recvmmsg-100-kib-latency.png",
         "throughput.png",
     ]
     for name in drawn:

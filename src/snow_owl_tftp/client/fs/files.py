@@ -1,4 +1,4 @@
-"""The files that `fs` opens: one that was fetched, one that is to be stored.
+"""The files that `filesystem` opens: one that was fetched, one that is to be stored.
 
 May know: the blocking client. Must not: know fsspec; what it asks of a file is here by its names alone.
 Invariants: half a file is never stored; the garbage collector sends nothing; what exceeds _MEMORY_BYTES is on disk.
@@ -13,14 +13,14 @@ from typing import Any, BinaryIO, cast
 
 from snow_owl_tftp.client.api import Client, SettingsArguments
 
-__all__ = ["Download", "Upload"]
+__all__ = ["DownloadFile", "UploadFile"]
 
 _MEMORY_BYTES = 16 << 20
 """Larger files are kept on disk while they are open."""
 _log = logging.getLogger(__name__)
 
 
-class Download(tempfile.SpooledTemporaryFile[bytes]):
+class DownloadFile(tempfile.SpooledTemporaryFile[bytes]):
     """What was fetched, with what fsspec asks of its files.
 
     Attributes:
@@ -43,7 +43,7 @@ class Download(tempfile.SpooledTemporaryFile[bytes]):
         raise AttributeError("TFTP fetches no blocks: use filecache:: or simplecache::, not blockcache::")
 
 
-class Upload(io.BufferedIOBase):
+class UploadFile(io.BufferedIOBase):
     """What is to be stored: `commit` does, `discard` does not, and `close` does one of them.
 
     A file that is closed while an exception is raised, other than one that was being handled when it was opened, is

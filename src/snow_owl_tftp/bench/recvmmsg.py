@@ -1,4 +1,4 @@
-"""The pages of `--profile recvmmsg`: the origin's table filled in, and the classical layout beside ours.
+"""The pages of `--profile recvmmsg`: the earlier Rust server's table filled in, and the classical layout beside ours.
 
 May know: results. Must not run anything.
 Invariants: nothing is concluded where the traced runs are missing or failed.
@@ -12,13 +12,13 @@ from snow_owl_tftp.bench.markdown import change, number, percent, table
 from snow_owl_tftp.bench.runs import Run
 from snow_owl_tftp.bench.sweeps import NO_BATCHING, Result, classical_targets
 
-__all__ = ["PREFIX", "SHOWN", "classical_page", "origin_table"]
+__all__ = ["PREFIX", "SHOWN", "classical_page", "earlier_table"]
 
-PREFIX: Final = "origin "
+PREFIX: Final = "recvmmsg "
 """Of the sections' names."""
 SHOWN: Final = "adaptive, linger 500 µs"
-"""The configuration whose figures stand in the origin's table: examples/config/with-batch.toml."""
-_ORIGIN_TABLE: Final = (
+"""The configuration whose figures stand in that table: examples/config/with-batch.toml."""
+_EARLIER_TABLE: Final = (
     ("recvmmsg calls", "0", "> 1,000"),
     ("recvfrom calls", "2,163", "< 500"),
     ("receive calls against no batching", "−27 %", "−60 to −80 %; here at least −90 %"),
@@ -28,11 +28,11 @@ _ORIGIN_TABLE: Final = (
 )
 
 
-def origin_table(results: Sequence[Result]) -> str:
+def earlier_table(results: Sequence[Result]) -> str:
     """The table with which the project began, filled in from one section."""
     _, ours = figures_of(results, SHOWN)
     _, plain = figures_of(results, NO_BATCHING.name)
-    head = f"## The origin's table: {results[0].run.workload.text}; ours: {SHOWN}"
+    head = f"## The earlier Rust server's table: {results[0].run.workload.text}; ours: {SHOWN}"
     if ours is None or plain is None or not (ours.is_valid and plain.is_valid):
         return f"{head}\n\nNot filled in: the traced runs are missing or failed (see above)."
     figures = (
@@ -43,10 +43,10 @@ def origin_table(results: Sequence[Result]) -> str:
         number(ours.median(lambda run: derived(run, "datagrams_per_receive_call")), ".1f"),
         change(*(rounds.median(lambda run: per_block(run, "send_calls")) for rounds in (ours, plain))),
     )
-    rows = [[*row, figure] for row, figure in zip(_ORIGIN_TABLE, figures, strict=True)]
+    rows = [[*row, figure] for row, figure in zip(_EARLIER_TABLE, figures, strict=True)]
     blocks = number(ours.median(lambda run: run.load["blocks"]), ",.0f")
     said = f"{blocks} blocks; calls of the server process only; medians of {len(ours.runs)} traced runs."
-    return f"{head}\n\n{table(['metric', 'origin', 'target', 'ours'], rows)}\n\n{said}"
+    return f"{head}\n\n{table(['metric', 'earlier', 'target', 'ours'], rows)}\n\n{said}"
 
 
 def classical_page(grouped: dict[str, list[Result]]) -> str:
@@ -67,14 +67,14 @@ def classical_page(grouped: dict[str, list[Result]]) -> str:
     bounds = {section: 1 / (rounds.first.workload.blocks_each + 1) for (section, _), rounds in found.items()}
     bound = ", ".join(f"{100 * share:.2g} % of {section.removeprefix(PREFIX)}" for section, share in bounds.items())
     text = (
-        "## Why the origin saw recvmmsg_calls=0\n\n"
-        "`classical` binds a socket for every transfer and calls recvmmsg on the listener, as the origin did. The "
-        "listener sees one datagram a transfer, its request; each ACK arrives alone on a socket of its own. So this "
-        f"layout bounds what recvmmsg can bring, whatever its timeout: one datagram a transfer, {bound}. The rows with "
-        "a linger wait before each recvmmsg, as a timeout would: it can gather requests, never ACKs. With shared "
-        "TID sockets the ACKs lie in one queue, and one call takes them all.\n\n"
-        "That the origin saw exactly 0, and not so small a share, had two more causes: its server was started with a "
-        "flag that it does not have, and its calls were counted system-wide."
+        "## Why the earlier Rust server saw recvmmsg_calls=0\n\n"
+        "`classical` binds a socket for every transfer and calls recvmmsg on the listener, as the earlier Rust server "
+        "did. The listener sees one datagram a transfer, its request; each ACK arrives alone on a socket of its own. "
+        f"So this layout bounds what recvmmsg can bring, whatever its timeout: one datagram a transfer, {bound}. The "
+        "rows with a linger wait before each recvmmsg, as a timeout would: it can gather requests, never ACKs. With "
+        "shared TID sockets the ACKs lie in one queue, and one call takes them all.\n\n"
+        "That server saw exactly 0, and not so small a share, for two more reasons: it was started with a flag that "
+        "it does not have, and the calls of the whole system were counted."
     )
     return f"{text}\n\n{table(headers, rows)}"
 

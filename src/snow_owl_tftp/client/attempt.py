@@ -5,8 +5,8 @@
 May know: addresses. Must not: open sockets, call the engine, or know a transfer.
 Invariants: the first attempt of a list is the one under way; nothing is remembered for ever, or of everybody.
 
-Why without options: RFC 2347 has a server ignore what it does not know, but stacks older than it (boot loaders of
-switches, RTOS ports) drop such a request without a word. Two tries that met silence are worth a third one without.
+Why without options: by RFC 2347 a server ignores options that it does not know, but older stacks (boot loaders of
+switches, RTOS ports) silently drop the whole request. So after two unanswered tries the third carries none.
 """
 
 import time
@@ -20,9 +20,9 @@ from snow_owl_tftp.client.settings import ClientSettings
 __all__ = ["Attempt", "Remembered", "attempts_at", "patience_s"]
 
 _NEXT_ADDRESS_S = 2.0
-"""The first repetition fits in; to time out takes half a minute, which a `localhost` that is ::1 first is not worth."""
+"""Long enough for one repetition. To time out takes half a minute: too long for a `localhost` that is ::1 first."""
 _TRIES_WITH_OPTIONS = 2
-"""One datagram is lost now and then, two in a row are a sign."""
+"""One lost datagram is normal; two in a row are a sign."""
 _MAX_REMEMBERED = 1024
 
 _Value = TypeVar("_Value")
@@ -34,7 +34,7 @@ class Attempt:
 
     Attributes:
         address: Where the request goes.
-        plain: It carries no options, as RFC 1350 has it.
+        plain: It carries no options, as in RFC 1350.
     """
 
     address: ServerAddress
@@ -42,7 +42,7 @@ class Attempt:
 
 
 class Remembered(Generic[_Value]):
-    """What was learned of servers; each entry for a while, and of too many the oldest go.
+    """What was learned of servers: each entry holds for a while, and the oldest go when there are too many.
 
     Args:
         for_s: How long an entry holds, in seconds.
@@ -66,27 +66,27 @@ class Remembered(Generic[_Value]):
 
 
 def attempts_at(
-    addresses: Sequence[ServerAddress], hears_options: Remembered[bool], *, no_options: bool
+    addresses: Sequence[ServerAddress], answers_options: Remembered[bool], *, no_options: bool
 ) -> list[Attempt]:
     """All ways to ask a server, the best first.
 
     Args:
         addresses: Of the server, best first.
-        hears_options: True: a request with options was answered there; False: only one without was.
-        no_options: Nobody is to be asked with options.
+        answers_options: True: a request with options was answered there; False: only one without was.
+        no_options: Never ask with options.
     """
-    known = {address: False if no_options else hears_options.get(address) for address in addresses}
+    known = {address: False if no_options else answers_options.get(address) for address in addresses}
     first = [Attempt(address, plain=known[address] is False) for address in addresses]
     return first + [Attempt(address, plain=True) for address in addresses if known[address] is None]
 
 
 def patience_s(attempts: Sequence[Attempt], settings: ClientSettings, *, spent_s: float) -> float:
-    """How long the first of `attempts` may be silent before it is left: the last one has all the time there is.
+    """How long the first of `attempts` may stay unanswered before the next one; the last has all the time there is.
 
     Args:
         attempts: At least one.
         settings: Of the client.
-        spent_s: How long the server was asked already, in other ways.
+        spent_s: How long the server has been asked in other ways.
     """
     two_tries_s = settings.silence_s(min(_TRIES_WITH_OPTIONS, settings.retries + 1))
     if len(attempts) == 1:

@@ -13,12 +13,12 @@ from snow_owl_tftp.bench.report import write
 from snow_owl_tftp.bench.runs import Run
 from snow_owl_tftp.bench.settings import Network, Target, Workload, human_bytes
 from snow_owl_tftp.bench.sweeps import (
-    ORIGIN_CLIENTS,
-    ORIGIN_SIZES,
+    PROFILE_CLIENTS,
+    PROFILE_SIZES_BYTES,
     Result,
     classical_targets,
     linger_targets,
-    origin_steps,
+    profile_steps,
     standard_steps,
 )
 
@@ -151,10 +151,10 @@ def test_row_has_calls_per_block(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_of_calls_that_were_not_counted(tmp_path: Path) -> None:
-    said = report(tmp_path, [Result("origin 100 KiB", target, timed()) for target in classical_targets()])
+    said = report(tmp_path, [Result("recvmmsg 100 KiB", target, timed()) for target in classical_targets()])
     assert "eBPF" not in said
     assert "calls/block" not in said
-    assert "Why the origin saw" not in said
+    assert "Why the earlier Rust server saw" not in said
 
 
 def test_what_limits_a_figure_is_marked(tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_what_the_relay_saw_repeated_is_the_server_s(tmp_path: Path) -> None:
 
 def test_classical_page_states_its_bound(tmp_path: Path) -> None:
     target = Target("classical, linger 500 µs", "classical")
-    said = report(tmp_path, [Result("origin 100 KiB", target, traced(100, 19_900, 20_000))])
-    page = said[said.index("## Why the origin saw") :]
+    said = report(tmp_path, [Result("recvmmsg 100 KiB", target, traced(100, 19_900, 20_000))])
+    page = said[said.index("## Why the earlier Rust server saw") :]
     assert "one datagram a transfer, 0.5 % of 100 KiB" in page
     assert "| 100 KiB | classical, linger 500 µs | 1.0000 | 100 | 0.500 % | 1.00 | 1.00 |" in page
     assert "a flag that it does not have" in page
@@ -250,16 +250,16 @@ def test_paths_of_this_machine_are_not_shown(text: str, shown: str) -> None:
     assert without_paths(text) == shown
 
 
-def origin_results(ours: Run, plain: Run) -> list[Result]:
-    section = f"origin {human_bytes(ORIGIN_SIZES[0])}"
+def profile_results(ours: Run, plain: Run) -> list[Result]:
+    section = f"recvmmsg {human_bytes(PROFILE_SIZES_BYTES[0])}"
     shown = next(target for target in linger_targets() if target.name == "adaptive, linger 500 µs")
     return [Result(section, Target("no batching"), plain), Result(section, shown, ours)]
 
 
-def test_origin_table_compares_with_the_run_without_batching(tmp_path: Path) -> None:
-    said = report(tmp_path, origin_results(traced(1_200, 3, 1_000), traced(0, 20_000, 20_000)))
-    assert "## Origin 100 KiB: 50 clients" in said
-    table = said[said.index("## The origin's table") :]
+def test_earlier_table_compares_with_the_run_without_batching(tmp_path: Path) -> None:
+    said = report(tmp_path, profile_results(traced(1_200, 3, 1_000), traced(0, 20_000, 20_000)))
+    assert "## recvmmsg 100 KiB: 50 clients" in said
+    table = said[said.index("## The earlier Rust server's table") :]
     assert table.index("recvmmsg calls") < table.index("send calls"), "it is the last word of the report"
     assert "| recvmmsg calls | 0 | > 1,000 | 1,200 |" in table
     assert "| recvfrom calls | 2,163 | < 500 | 3 |" in table
@@ -269,9 +269,9 @@ def test_origin_table_compares_with_the_run_without_batching(tmp_path: Path) -> 
     assert "| −95.0 % |" in table
 
 
-def test_origin_table_is_not_filled_in_from_a_run_that_failed(tmp_path: Path) -> None:
+def test_earlier_table_is_not_filled_in_from_a_run_that_failed(tmp_path: Path) -> None:
     failed = Run("x", WORKLOAD, load(failed=1), trace=traced(1, 1, 1).trace, is_traced=True)
-    said = report(tmp_path, origin_results(failed, traced(0, 20_000, 20_000)))
+    said = report(tmp_path, profile_results(failed, traced(0, 20_000, 20_000)))
     assert "Not filled in" in said
 
 
@@ -339,10 +339,10 @@ def test_lossy_run_is_long_enough_for_losses_in_a_row() -> None:
     assert Workload(file_bytes=1024).timed(2).stop_after_s == 2
 
 
-def test_origin_profile_is_the_issue_s() -> None:
-    steps = origin_steps(1, has_classical=True)
+def test_profile_is_what_was_asked_for() -> None:
+    steps = profile_steps(1, has_classical=True)
     assert {step.workload.file_bytes for step in steps} == {102_400, 10_485_760}
-    assert {step.workload.clients for step in steps} == {ORIGIN_CLIENTS}
+    assert {step.workload.clients for step in steps} == {PROFILE_CLIENTS}
     assert {step.workload.blksize_bytes for step in steps} == {512}
     batches = {
         (step.target.batch["enable_adaptive_batching"], step.target.batch["batch_timeout_us"])
@@ -355,16 +355,16 @@ def test_origin_profile_is_the_issue_s() -> None:
     assert lingers == {0, 500, 2000}
 
 
-def test_origin_profile_takes_less_than_a_quarter_of_an_hour() -> None:
-    steps = origin_steps(3, has_classical=True)
+def test_profile_takes_less_than_a_quarter_of_an_hour() -> None:
+    steps = profile_steps(3, has_classical=True)
     # Starting and ending the processes of a run takes a second, attaching a tracer two more.
     took_s = sum((step.workload.stop_after_s or 1e9) + (3 if step.is_traced else 1) for step in steps)
     assert took_s < 900
 
 
-def test_origin_profile_can_be_narrowed_to_one_size() -> None:
-    steps = origin_steps(1, has_classical=False, sizes_bytes=[102_400])
-    assert {step.section for step in steps} == {"origin 100 KiB"}
+def test_profile_can_be_narrowed_to_one_size() -> None:
+    steps = profile_steps(1, has_classical=False, sizes_bytes=[102_400])
+    assert {step.section for step in steps} == {"recvmmsg 100 KiB"}
 
 
 @pytest.mark.parametrize(

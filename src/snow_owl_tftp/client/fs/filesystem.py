@@ -16,7 +16,7 @@ from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.utils import stringify_path  # type: ignore[import-untyped]
 
 from snow_owl_tftp.client.api import Client, SettingsArguments
-from snow_owl_tftp.client.fs_files import Download, Upload
+from snow_owl_tftp.client.fs.files import DownloadFile, UploadFile
 from snow_owl_tftp.client.settings import ClientSettings
 from snow_owl_tftp.client.url import parse_url
 from snow_owl_tftp.errors import TransferRefused
@@ -94,13 +94,13 @@ class TftpFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if mode == "rb":
             return self._fetched(path)
         if mode == "wb":
-            return Upload(path, self._settings, autocommit)
+            return UploadFile(path, self._settings, autocommit)
         if mode == "xb":
             raise ValueError("TFTP cannot say that a file must be new; with 'wb' the server decides")
         raise ValueError(f"TFTP cannot open for {mode!r}")
 
-    def _fetched(self, path: str) -> Download:
-        file = Download(path)
+    def _fetched(self, path: str) -> DownloadFile:
+        file = DownloadFile(path)
         try:
             with Client(**self._settings) as client, _missing_as_not_found(path):
                 client.get(path, cast(BinaryIO, file))
