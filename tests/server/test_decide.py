@@ -10,7 +10,8 @@ import pytest
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import TftpError
-from snow_owl_tftp.server.reads import FileDecider, Refused
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.verdict import Refused
 
 
 @dataclass

@@ -14,7 +14,7 @@ from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.narrate import Report
-from snow_owl_tftp.server.reads import Refused, TransferContext
+from snow_owl_tftp.server.verdict import Refused, TransferContext
 
 
 class Recorder:

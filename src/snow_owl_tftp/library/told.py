@@ -21,8 +21,8 @@ from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.server.narrate import Report, is_size_probe
-from snow_owl_tftp.server.reads import Asked, Refused, TransferContext
 from snow_owl_tftp.server.sockets import format_address
+from snow_owl_tftp.server.verdict import IncomingRequest, Refused, TransferContext
 
 __all__ = ["Completion", "LibraryReport", "log_event"]
 
@@ -82,15 +82,15 @@ class LibraryReport(Report):
         self._logs_successes = self.hears_successes or self.hears_debug
         self.hears_successes = self._logs_successes or on_complete is not None
 
-    def refused(self, asked: Asked, verdict: Refused) -> None:
+    def refused(self, incoming: IncomingRequest, verdict: Refused) -> None:
         """See Report.refused."""
         cause, request = verdict.cause, verdict.request
         if isinstance(cause, InternalError) and request is not None:  # no defect of ours
             if self.may_tell_refusal():
-                peer = format_address(*asked.peer)
+                peer = format_address(*incoming.peer)
                 self.log.error("a handler failed", peer=peer, file=request.filename, exc_info=cause.__cause__)
         else:
-            super().refused(asked, verdict)
+            super().refused(incoming, verdict)
 
     def completed(self, completion: engine.Completion) -> None:
         """See Report.completed."""

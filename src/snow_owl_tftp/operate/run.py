@@ -44,7 +44,7 @@ from snow_owl_tftp.server.sockets import format_address
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from snow_owl_tftp.server.writes import UploadDesk
+    from snow_owl_tftp.server.writes import UploadAnswerer
 
 __all__ = ["serve"]
 
@@ -124,7 +124,7 @@ def _live(
         uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
         if uploads is not None:
             closing.callback(uploads.close)
-        decider = FileDecider(settings, uploads)
+        decider = FileDecider(settings, uploads.answer) if uploads is not None else FileDecider(settings)
         closing.callback(decider.close)
         if not os.access(settings.root_dir, os.X_OK):
             raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
@@ -169,7 +169,7 @@ def _begin_host(log: "FilteringBoundLogger") -> int:
         return 0
 
 
-def _count_hung(server: Server, decider: FileDecider, uploads: "UploadDesk | None") -> int:
+def _count_hung(server: Server, decider: FileDecider, uploads: "UploadAnswerer | None") -> int:
     of_reads = decider.threads.busy_total + decider.texts.threads.busy_total
     return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
 
@@ -184,14 +184,14 @@ def _tell_of_file(report: Report, key: str, reason: str) -> None:
     report.log.error("file cannot be opened by its name, the old one stays", setting=key, reason=reason)
 
 
-def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
-    from snow_owl_tftp.server.writes import UploadDesk  # lazy: most servers take no uploads
+def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadAnswerer":
+    from snow_owl_tftp.server.writes import UploadAnswerer  # lazy: most servers take no uploads
 
-    desk = UploadDesk(settings, hook.submit)
-    swept = desk.swept
+    uploads = UploadAnswerer(settings, hook.submit)
+    swept = uploads.swept
     if swept.removed_files or not swept.is_complete:
         log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)
-    return desk
+    return uploads
 
 
 def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:

@@ -46,7 +46,8 @@ from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.engine import hand_over, make_engine, tuning
 from snow_owl_tftp.server.narrate import Report
-from snow_owl_tftp.server.reads import (
+from snow_owl_tftp.server.sockets import open_addresses
+from snow_owl_tftp.server.verdict import (
     Accepted,
     CommitRefusal,
     Decider,
@@ -56,7 +57,6 @@ from snow_owl_tftp.server.reads import (
     Verdict,
     refuse,
 )
-from snow_owl_tftp.server.sockets import open_addresses
 from snow_owl_tftp.server.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -334,9 +334,9 @@ class Server:
             engine.refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
             self.dropped_total += 1
             self._report.dropped()
-        while now_ns < end_ns and (asked := self._waiting.take(now_ns)) is not None:
+        while now_ns < end_ns and (incoming := self._waiting.take(now_ns)) is not None:
             try:
-                self._on_request(asked)
+                self._on_request(incoming)
             except Exception as error:  # as above
                 self._report.log.error("internal error", exc_info=error)
             now_ns = time.monotonic_ns()
@@ -359,7 +359,7 @@ class Server:
         elif isinstance(event, Received):
             self._on_received(event)
         elif isinstance(event, Released):
-            event.context.let_go()
+            event.context.release()
         elif isinstance(event, Refusals):
             self._report.refused_by_limit(event)
         elif isinstance(event, ModeChange):
@@ -370,7 +370,7 @@ class Server:
         if completion.is_stuck:
             context.abandon()  # its file may still be written to: Released follows
         else:
-            context.let_go()
+            context.release()
         if self._report.hears_successes or completion.outcome != Outcome.OK:
             self._report.completed(completion)
         if isinstance(context, UploadContext) and completion.outcome != Outcome.OK:
@@ -420,17 +420,17 @@ class Server:
         else:
             engine.commit(transfer_id)
 
-    def _on_request(self, asked: Request) -> None:
+    def _on_request(self, incoming: Request) -> None:
         try:
-            verdict = self._decider.decide(asked)
+            verdict = self._decider.decide(incoming)
         except Exception as error:  # a bug must cost one request, not the server
             verdict = _internal_error(error)
         if isinstance(verdict, (Accepted, Refused)):
-            self._carry_out(asked, verdict)
+            self._carry_out(incoming, verdict)
         else:
-            self._carry_out_later(asked, verdict)
+            self._carry_out_later(incoming, verdict)
 
-    def _carry_out_later(self, asked: Request, awaitable: Awaitable[Verdict]) -> None:
+    def _carry_out_later(self, incoming: Request, awaitable: Awaitable[Verdict]) -> None:
         future = asyncio.ensure_future(awaitable)
         self._deciding.add(future)
         reloads_before = self._reloads_total
@@ -441,22 +441,22 @@ class Server:
             verdict = _internal_error(error) if error else done.result()
             if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
                 verdict.flow = None  # decided by the old rules, perhaps: good for this once
-            self._carry_out(asked, verdict)
+            self._carry_out(incoming, verdict)
             self._flush()
 
         future.add_done_callback(on_done)
 
-    def _carry_out(self, asked: Request, verdict: Verdict) -> None:
+    def _carry_out(self, incoming: Request, verdict: Verdict) -> None:
         engine = self._engine
         if engine is None:
             verdict.discard()
         elif isinstance(verdict, Accepted):
-            self._start(engine, asked, verdict)
+            self._start(engine, incoming, verdict)
         else:
-            engine.refuse(asked.transfer_id, verdict.datagram)
-            self._report.refused(asked, verdict)
+            engine.refuse(incoming.transfer_id, verdict.datagram)
+            self._report.refused(incoming, verdict)
 
-    def _start(self, engine: Engine, asked: Request, accepted: Accepted) -> None:
+    def _start(self, engine: Engine, incoming: Request, accepted: Accepted) -> None:
         try:
             engine.start(accepted.plan, accepted.flow)
         except OSError as error:
@@ -464,19 +464,19 @@ class Server:
             # device that nobody would read it. Its descriptor is the engine's all the same; what else the context
             # holds is ours.
             context = accepted.plan.context
-            context.let_go()
-            self._carry_out(asked, refuse(context.request, _refusal_of_start(error.errno)))
+            context.release()
+            self._carry_out(incoming, refuse(context.request, _refusal_of_start(error.errno)))
         except MemoryError:
             context = accepted.plan.context
-            context.let_go()
+            context.release()
             refused = RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
-            self._carry_out(asked, refuse(context.request, refused))
+            self._carry_out(incoming, refuse(context.request, refused))
         except ValueError as error:
-            accepted.plan.context.let_go()
-            self._carry_out(asked, _internal_error(error))
+            accepted.plan.context.release()
+            self._carry_out(incoming, _internal_error(error))
         else:
             accepted.plan.context.begin()
-            self._report.accepted(asked, accepted)
+            self._report.accepted(incoming, accepted)
 
     def _is_quiet(self, engine: Engine) -> bool:
         """Nothing is being decided or transferred; a receiver that merely repeats its last ACK does not count."""

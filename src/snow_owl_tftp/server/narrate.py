@@ -29,8 +29,8 @@ from snow_owl_tftp.observe.budget import LineBudget
 from snow_owl_tftp.observe.samples import CallSample
 from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
-from snow_owl_tftp.server.reads import Accepted, Asked, Refused, TransferContext
 from snow_owl_tftp.server.sockets import format_address
+from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Refused, TransferContext
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -104,24 +104,29 @@ class Report:
 
     # ---- requests
 
-    def accepted(self, asked: Asked, verdict: Accepted) -> None:
+    def accepted(self, incoming: IncomingRequest, verdict: Accepted) -> None:
         """A transfer begins."""
         if not (self.hears_debug or self._is_audited):
             return
         context: TransferContext = verdict.plan.context
         self.log.debug(
             "transfer started",
-            peer=format_address(*asked.peer),
+            peer=format_address(*incoming.peer),
             file=context.request.filename,
             bytes=context.size_bytes,
             blksize_bytes=verdict.plan.blksize_bytes,
             windowsize_blocks=verdict.plan.windowsize_blocks,
         )
         if self._is_audited:
-            self._audit_start(asked, verdict.plan, context, ago_ns=0)
+            self._audit_start(incoming, verdict.plan, context, ago_ns=0)
 
     def _audit_start(
-        self, whose: Asked | Completion, agreed: TransferPlan | Completion, context: TransferContext, *, ago_ns: int
+        self,
+        whose: IncomingRequest | Completion,
+        agreed: TransferPlan | Completion,
+        context: TransferContext,
+        *,
+        ago_ns: int,
     ) -> None:
         request, is_write = context.request, context.request.kind == Opcode.WRQ
         who = (_correlation_id(whose.transfer_id), format_address(*whose.peer), request.filename)
@@ -135,17 +140,17 @@ class Report:
             ago_ns=ago_ns,
         )
 
-    def refused(self, asked: Asked, verdict: Refused) -> None:
+    def refused(self, incoming: IncomingRequest, verdict: Refused) -> None:
         """A request got an ERROR, or silence."""
         if not self._hears_refusal(verdict) or not self.may_tell_refusal():
             return
-        peer = format_address(*asked.peer)
+        peer = format_address(*incoming.peer)
         cause, request = verdict.cause, verdict.request
         if isinstance(cause, BadPacket):
             self.log.info("malformed request", peer=peer, reason=cause.reason)
             self._audit.protocol_violation(peer, reason=cause.reason)
         elif isinstance(cause, RefusedError) and request is not None:
-            self._tell_refusal(asked, peer, request.filename, request.kind == Opcode.WRQ, cause)
+            self._tell_refusal(incoming, peer, request.filename, request.kind == Opcode.WRQ, cause)
         elif isinstance(cause, InternalError):
             # The traceback is the one way to find our bug; the peer is told nothing of it.
             file = request.filename if request else ""
@@ -166,7 +171,9 @@ class Report:
         """A request waited for a decision until its client had given up."""
         self._budgets[_DROPPED].grants()
 
-    def _tell_refusal(self, asked: Asked, peer: str, filename: str, is_write: bool, cause: RefusedError) -> None:
+    def _tell_refusal(
+        self, incoming: IncomingRequest, peer: str, filename: str, is_write: bool, cause: RefusedError
+    ) -> None:
         kind = "WRQ" if is_write else "RRQ"
         # Boot loaders probe for dozens of files that are not there: nothing to warn of.
         tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
@@ -174,7 +181,7 @@ class Report:
         tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text, **why)
         if not self._is_audited:
             return
-        correlation_id = _correlation_id(asked.transfer_id)
+        correlation_id = _correlation_id(incoming.transfer_id)
         if isinstance(cause, OutsideRootError) and cause.by_link:
             self._audit.symlink_access_denied(correlation_id, peer, filename)
         elif isinstance(cause, OutsideRootError):
