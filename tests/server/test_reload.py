@@ -18,6 +18,7 @@ from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.operate.reload import merge
 from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
+from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.reads import FileDecider
 from snow_owl_tftp.server.verdict import IncomingRequest, Verdict
 
@@ -286,7 +287,7 @@ def test_engine_counts_by_the_new_settings(root: Path) -> None:
                 off = {"performance.platform.batch.enable_recvmmsg": False}
                 off["performance.platform.batch.enable_flows"] = False
                 settings = override(Settings(), off)
-                decider.reload(settings)
+                decider.reload(Generation.of(settings))
                 served.server.reload(settings)
 
             for _ in range(4):

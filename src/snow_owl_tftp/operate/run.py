@@ -36,6 +36,8 @@ from snow_owl_tftp.operate.last_resort import LastResort
 from snow_owl_tftp.operate.log_places import refuse_logs_below_root
 from snow_owl_tftp.operate.reload import Reloader
 from snow_owl_tftp.operate.root_watch import RootWatch
+from snow_owl_tftp.server.answer import refuse_write
+from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.loop import Server
 from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.reads import FileDecider
@@ -121,10 +123,11 @@ def _live(
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         host = _begin_host(log)
-        uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
+        generation = Generation.of(settings)
+        uploads = _open_uploads(settings, hook, generation, log) if settings.write_config.enabled else None
         if uploads is not None:
             closing.callback(uploads.close)
-        decider = FileDecider(settings, uploads.answer) if uploads is not None else FileDecider(settings)
+        decider = FileDecider(settings, refuse_write if uploads is None else uploads.answer, generation)
         closing.callback(decider.close)
         if not os.access(settings.root_dir, os.X_OK):
             raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
@@ -138,9 +141,10 @@ def _live(
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             hook.log = log
-            decider.reload(changed)
+            generation = Generation.of(changed)
+            decider.reload(generation)
             if uploads is not None:
-                uploads.reload(changed)
+                uploads.reload(generation)
             report.reload(changed, log)
             server.reload(changed)
             return log
@@ -184,10 +188,12 @@ def _tell_of_file(report: Report, key: str, reason: str) -> None:
     report.log.error("file cannot be opened by its name, the old one stays", setting=key, reason=reason)
 
 
-def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadAnswerer":
+def _open_uploads(
+    settings: Settings, hook: UploadHook, generation: Generation, log: "FilteringBoundLogger"
+) -> "UploadAnswerer":
     from snow_owl_tftp.server.writes import UploadAnswerer  # lazy: most servers take no uploads
 
-    uploads = UploadAnswerer(settings, hook.submit)
+    uploads = UploadAnswerer(settings, hook.submit, generation)
     swept = uploads.swept
     if swept.removed_files or not swept.is_complete:
         log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)

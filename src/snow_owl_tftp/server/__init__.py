@@ -9,6 +9,7 @@
     verdict     the words of an answer, and what is remembered of a transfer
     answer      one request to one Verdict: parse, answer, negotiate, freeze; the library's too
     reads       one RRQ to a file; knows no engine
+    generation  the rules and limits of one configuration, which a reload swaps whole
     writes      one WRQ to a file in its place: begin, commit, release
     texts       what is asked for in netascii, and whose turn it is to be converted
     slow_opens  what waits for a thread that asks a file system; patient: those threads

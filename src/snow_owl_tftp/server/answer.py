@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.errors import BadPacket, RefusedError
@@ -36,7 +35,7 @@ from snow_owl_tftp.server.verdict import (
     refuse,
 )
 
-__all__ = ["Answer", "accept_file", "accept_stream", "accept_text", "answer", "option_limits", "refuse_write"]
+__all__ = ["Answer", "accept_file", "accept_stream", "accept_text", "answer", "refuse_write"]
 
 _MAX_TEXT_WINDOW_BYTES: Final = 1 << 18
 """256 KiB. The engine keeps a window of a stream in memory; of a file it keeps none."""
@@ -70,15 +69,6 @@ def answer(incoming: IncomingRequest, read: Answer, write: Answer) -> Verdict | 
 def refuse_write(incoming: IncomingRequest, request: Request) -> Verdict:
     """Answer WRQs where none is taken; raises RefusedError."""
     raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed")
-
-
-def option_limits(settings: Settings) -> OptionLimits:
-    """Return what settings permit to negotiate."""
-    return OptionLimits(
-        max_blksize_bytes=settings.options.max_blksize_bytes,
-        max_windowsize_blocks=settings.options.max_windowsize_blocks,
-        max_window_bytes=settings.options.max_window_bytes,
-    )
 
 
 def accept_file(

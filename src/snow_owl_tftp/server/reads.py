@@ -13,7 +13,7 @@ Invariants:
 
 from collections import deque
 from collections.abc import Awaitable
-from typing import Final
+from typing import Final, NamedTuple
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
@@ -21,10 +21,11 @@ from snow_owl_tftp.content.names import spellings_of
 from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
-from snow_owl_tftp.policy.rules import Policy
+from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Request
-from snow_owl_tftp.server.answer import Answer, accept_file, accept_text, answer, option_limits, refuse_write
+from snow_owl_tftp.server.answer import Answer, accept_file, accept_text, answer, refuse_write
+from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
 from snow_owl_tftp.server.texts import Texts
@@ -50,18 +51,18 @@ class FileDecider:
         slow_opens: Where names wait that are in no cache.
     """
 
-    def __init__(self, settings: Settings, write: Answer = refuse_write) -> None:
-        """Open the root and compile the rules.
+    def __init__(self, settings: Settings, write: Answer = refuse_write, generation: Generation | None = None) -> None:
+        """Open the root.
 
         Args:
             settings: All of them.
             write: Answers what is to be written.
+            generation: Of these settings, if somebody has it already.
 
         Raises:
             ConfigError: The root is no directory that may be entered, or a pattern is none.
         """
-        self._policy = Policy(settings.write_config, settings.hidden)
-        self._limits = option_limits(settings)
+        self._generation = generation or Generation.of(settings)
         self._write = write
         self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
         self._texts = Texts()
@@ -70,7 +71,6 @@ class FileDecider:
         # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
         self._root_dir = settings.root_dir
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
-        self._offers_flows = settings.performance.platform.batch.enable_flows
         self._threads = PatientThreads(
             _SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open", max_spares=_SLOW_OPEN_SPARES
         )
@@ -85,17 +85,10 @@ class FileDecider:
         for place in self._flow_roots:
             place.close()
 
-    def reload(self, settings: Settings) -> None:
-        """Decide by other limits from now on.
-
-        Args:
-            settings: `options`, `hidden`, `max_file_size_bytes` and `enable_flows` are looked at, nothing else
-                that may differ.
-        """
-        self._policy = Policy(settings.write_config, settings.hidden)
-        self._limits = option_limits(settings)
-        self._tree.max_file_size_bytes = settings.max_file_size_bytes
-        self._offers_flows = settings.performance.platform.batch.enable_flows
+    def reload(self, generation: Generation) -> None:
+        """Decide about requests that come from now on by another configuration."""
+        self._generation = generation
+        self._tree.max_file_size_bytes = generation.max_file_size_bytes
 
     @property
     def threads(self) -> PatientThreads:
@@ -127,16 +120,17 @@ class FileDecider:
         return answer(incoming, self._read, self._write)
 
     def _read(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
+        generation = self._generation
+        decision = generation.policy.decide_read(incoming, request, spellings_of(request.filename))
+        allowed = _Allowed(incoming, request, generation, decision)
         try:
             file = self._open_now(request)
         except WouldBlock:
-            return self._decide_later(incoming, request)
-        return self._accept(incoming, request, file)
+            return self._decide_later(allowed)
+        return self._accept(allowed, file)
 
     def _open_now(self, request: Request) -> OpenFile | Text:
         """Raises: WouldBlock, RefusedError."""
-        # The spelling as sent stands for all: what may be cut off its end hides no part, and bares none.
-        self._policy.decide(request.kind, spellings_of(request.filename)[0])
         file = self._tree.open_cached(request.filename)
         if request.mode == "octet":
             return file
@@ -150,20 +144,33 @@ class FileDecider:
             raise WouldBlock
         return made
 
-    def _accept(self, incoming: IncomingRequest, request: Request, file: OpenFile | Text) -> Accepted:
+    def _accept(self, allowed: "_Allowed", file: OpenFile | Text) -> Accepted:
         """Takes the file over."""
+        incoming, request, limits = allowed.incoming, allowed.request, allowed.generation.limits
         if isinstance(file, Text):
-            return accept_text(self._texts, file, incoming, request, self._limits)
+            return accept_text(self._texts, file, incoming, request, limits)
+        flow = None
+        if self._holds_for_all(allowed, file):
+            flow = self._flow_roots[-1].fd, file.relative_path, incoming.datagram
+        return accept_file(incoming, request, file, limits, flow)
+
+    def _holds_for_all(self, allowed: "_Allowed", file: OpenFile) -> bool:
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
         # And on NFS or FUSE that look could make a worker wait for another machine.
         # A name that was cut must be looked for as sent each time, since it may appear.
-        is_plain = self._offers_flows and self._tree.is_local and file.is_as_sent and request.mode == "octet"
-        flow = (self._flow_roots[-1].fd, file.relative_path, incoming.datagram) if is_plain else None
-        return accept_file(incoming, request, file, self._limits, flow)
+        return (
+            allowed.generation.offers_flows
+            and not allowed.decision.depends_on_asker
+            and self._tree.is_local
+            and file.is_as_sent
+            and allowed.request.mode == "octet"
+        )
 
-    def _decide_later(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
+    def _decide_later(self, allowed: "_Allowed") -> Verdict | Awaitable[Verdict]:
+        request = allowed.request
+
         def find(may_wait_on: int | None) -> Verdict:
-            return self._decide_slowly(incoming, request, may_wait_on)
+            return self._decide_slowly(allowed, may_wait_on)
 
         def refuse_busy() -> Verdict:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
@@ -171,17 +178,27 @@ class FileDecider:
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
         return slow.decide(self._tree.device_of(request.filename), find, refuse_busy)
 
-    def _decide_slowly(self, incoming: IncomingRequest, request: Request, may_wait_on: int | None) -> Verdict:
+    def _decide_slowly(self, allowed: "_Allowed", may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool."""
+        request = allowed.request
         if may_wait_on is not None:
             device = self._tree.device_of(request.filename, may_wait_on)
             if device != may_wait_on:
                 raise Elsewhere(device)
         try:
-            return self._accept(incoming, request, self._open_slowly(request))
+            return self._accept(allowed, self._open_slowly(request))
         except RefusedError as error:
             return refuse(request, error)
 
     def _open_slowly(self, request: Request) -> OpenFile | Text:
         file = self._tree.open_for_reading(request.filename)
         return file if request.mode == "octet" else self._texts.made_of(file)
+
+
+class _Allowed(NamedTuple):
+    """What the rules allow, and the configuration that it is answered by although a reload comes between."""
+
+    incoming: IncomingRequest
+    request: Request
+    generation: Generation
+    decision: ReadDecision

@@ -2,7 +2,7 @@
 
     IncomingRequest ─Decider─► Verdict = Accepted(TransferPlan, its context) | Refused(ERROR)
 
-May know: protocol and the plan. Must not decide, open anything, or know the engine.
+May know: protocol, the plan and who asks. Must not decide, open anything, or know the engine.
 
 Invariants:
 - A Verdict that is not carried out must be discarded, since it may hold a descriptor.
@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from snow_owl_tftp.errors import InternalError, RefusedError, TftpError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.plan.transfer import Role, TransferPlan
+from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request, build_error
 
@@ -40,7 +41,7 @@ Flow: TypeAlias = tuple[int, bytes, bytes]
 """Directory descriptor, path beneath it, the request's datagram: lets the engine repeat this decision by itself."""
 
 
-class IncomingRequest(Protocol):
+class IncomingRequest(Asker, Protocol):
     """What a decision may look at; the engine's Request has this shape."""
 
     @property
@@ -50,14 +51,6 @@ class IncomingRequest(Protocol):
     @property
     def datagram(self) -> bytes:
         """The RRQ or WRQ, unparsed."""
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """Host and TID of the client."""
-
-    @property
-    def local_address(self) -> str | None:
-        """The address that was asked, or None where only one is bound."""
 
 
 class TransferContext:

@@ -31,11 +31,11 @@ from snow_owl_tftp.content.store.leftovers import Survey
 from snow_owl_tftp.content.store.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan.freeze import freeze_upload
-from snow_owl_tftp.policy.rules import Policy, WriteDecision
+from snow_owl_tftp.policy.decision import WriteDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.options import Negotiated, negotiate
 from snow_owl_tftp.protocol.packets import Request
-from snow_owl_tftp.server.answer import option_limits
+from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
 from snow_owl_tftp.server.slow_opens import OPEN_PATIENCE_S, Elsewhere, SlowOpens
 from snow_owl_tftp.server.verdict import Accepted, CommitRefusal, IncomingRequest, Sink, UploadContext, Verdict, refuse
@@ -66,19 +66,24 @@ _LOOK_S: Final = 0.05
 class UploadAnswerer:
     """Answers WRQs and commits what was received."""
 
-    def __init__(self, settings: Settings, on_stored: Callable[[Path, str], None] = lambda path, client: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_stored: Callable[[Path, str], None] = lambda path, client: None,
+        generation: Generation | None = None,
+    ) -> None:
         """Open the root and remove what a crash left.
 
         Args:
             settings: All of them.
             on_stored: Told the real path and the client's address of every upload in its place; called by
                 the loop, must not wait.
+            generation: Of these settings, if somebody has it already.
 
         Raises:
             ConfigError: The root is no directory that may be entered, or a pattern is none.
         """
-        self._policy = Policy(settings.write_config, settings.hidden)
-        self._limits = option_limits(settings)
+        self._generation = generation or Generation.of(settings)
         self._on_stored = on_stored
         self._max_total_bytes = settings.write_config.max_total_bytes
         self._root_dir = settings.root_dir
@@ -127,15 +132,10 @@ class UploadAnswerer:
         except TimeoutError:
             return Survey(0, 0, False)
 
-    def reload(self, settings: Settings) -> None:
-        """Take uploads that begin from now on by other limits.
-
-        Args:
-            settings: `options`, `hidden` and `max_file_size_bytes` are looked at, nothing else that may differ.
-        """
-        self._policy = Policy(settings.write_config, settings.hidden)
-        self._limits = option_limits(settings)
-        self._area.max_file_size_bytes = settings.max_file_size_bytes
+    def reload(self, generation: Generation) -> None:
+        """Answer requests that come from now on by another configuration."""
+        self._generation = generation
+        self._area.max_file_size_bytes = generation.max_file_size_bytes
 
     def look_again(self) -> bool:
         """Take uploads that begin from now on to where `root_dir` leads now; call it in a thread.
@@ -164,7 +164,7 @@ class UploadAnswerer:
             self._root_dir,
             max_file_size_bytes=max_file_size_bytes,
             max_total_bytes=self._max_total_bytes,
-            counts=self._may_be_uploaded,
+            counts=lambda path: self._generation.policy.is_writable(path),
         )
 
     def _use_area(self) -> UploadArea:
@@ -186,12 +186,13 @@ class UploadAnswerer:
         Raises:
             RefusedError: The rules do not allow it, or too many wait.
         """
-        terms = self._policy.decide_write(normalise_name(request.filename))
+        generation = self._generation
+        terms = generation.policy.decide_write(incoming, request, normalise_name(request.filename))
         self._waiting += 1
         self._look_later()
 
         def find(may_wait_on: int | None) -> Verdict:
-            return self._begin(incoming.transfer_id, incoming.peer[0], request, terms, may_wait_on)
+            return self._begin(incoming, request, generation, terms, may_wait_on)
 
         def refuse_busy() -> Verdict:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
@@ -228,18 +229,16 @@ class UploadAnswerer:
             for area in areas:
                 area.space.trim()
 
-    def _may_be_uploaded(self, path: bytes) -> bool:
-        try:
-            self._policy.decide_write(path)
-        except RefusedError:
-            return False
-        return True
-
     def _note_begun(self, _: object) -> None:
         self._waiting -= 1
 
     def _begin(
-        self, transfer_id: int, client: str, request: Request, terms: WriteDecision, may_wait_on: int | None
+        self,
+        incoming: IncomingRequest,
+        request: Request,
+        generation: Generation,
+        terms: WriteDecision,
+        may_wait_on: int | None,
     ) -> Verdict:
         """Runs in a thread; `terms` are those of the name without what firmware hangs behind it."""
         area = self._use_area()
@@ -249,8 +248,8 @@ class UploadAnswerer:
                 raise Elsewhere(device)
             sent = spellings_of(request.filename)[0]
             if sent != terms.path and area.holds(sent):
-                terms = self._policy.decide_write(sent)
-            negotiated = negotiate(request, size_bytes=None, limits=self._limits)
+                terms = generation.policy.decide_write(incoming, request, sent)
+            negotiated = negotiate(request, size_bytes=None, limits=generation.limits)
             upload = area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
         except BaseException as error:
             self._leave_area(area)
@@ -258,8 +257,8 @@ class UploadAnswerer:
                 return refuse(request, error)
             raise
         self._open[upload] = area
-        receiving = _Receiving(self, upload, device, client, request, negotiated)
-        plan = freeze_upload(transfer_id, upload.limit_bytes, upload.announced_bytes, negotiated, receiving)
+        receiving = _Receiving(self, upload, device, incoming.peer[0], request, negotiated)
+        plan = freeze_upload(incoming.transfer_id, upload.limit_bytes, upload.announced_bytes, negotiated, receiving)
         return Accepted(plan, None)
 
     async def open(self, upload: Upload, device: int) -> Sink | CommitRefusal:
