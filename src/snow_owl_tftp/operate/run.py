@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from snow_owl_tftp import __version__
 from snow_owl_tftp._engine import apart
+from snow_owl_tftp.config.check import without_effect
 from snow_owl_tftp.config.schema import LoggingSettings, Settings
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.linux.activation import take_given_sockets
@@ -116,6 +117,7 @@ def _live(
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
         warn_of_dropped_keys(log, dropped_keys)
+        warn_of_idle_settings(log, settings)
         audit = AuditLog(settings.logging.audit_path, into=log_file if _is_one_file(settings.logging) else None)
         closing.callback(audit.close)
         report = Report(settings, log, audit)
@@ -140,6 +142,7 @@ def _live(
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
+            warn_of_idle_settings(log, changed)
             hook.log = log
             generation = Generation.of(changed)
             decider.reload(generation)
@@ -204,6 +207,12 @@ def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> No
     """Name keys of the origin that change nothing, on one line."""
     if keys:
         log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
+
+
+def warn_of_idle_settings(log: "FilteringBoundLogger", settings: Settings) -> None:
+    """Name what other settings switch off, a line each."""
+    for key, remedy in without_effect(settings).items():
+        log.warning("setting without effect", setting=key, remedy=remedy)
 
 
 def occupy_standard_descriptors() -> None:
