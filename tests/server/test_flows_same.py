@@ -38,7 +38,7 @@ OPTIONS: list[dict[str, str | int]] = [
     {"blksize": 8192, "windowsize": 4, "timeout": 3},
 ]
 # Of a Completion: who it was, when, and who decided. Everything else must agree.
-NOT_COMPARED = {"transfer_id", "started_ns", "duration_ns", "srtt_ns", "flow_hit", "context", "peer"}
+NOT_COMPARED = {"transfer_id", "started_ns", "duration_ns", "srtt_ns", "flow_hit", "is_last", "context", "peer"}
 COUNTERS_THAT_AGREE = [
     "datagrams_received",
     "datagrams_sent",

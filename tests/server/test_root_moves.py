@@ -185,7 +185,7 @@ async def test_upload_is_stored_in_the_release_that_it_began_in(base: Path, desk
     after, _ = await begin(desk, "new")
     for plan in (before, after):
         assert await plan.context.commit(3) is None
-        plan.context.release()
+        plan.context.retired()
     assert (base / "releases/7/up/old").read_bytes() == b"old"
     assert (base / "releases/8/up/new").read_bytes() == b"new"
     assert not (base / "releases/8/up/old").exists()
@@ -206,7 +206,7 @@ async def test_upload_keeps_to_the_limit_although_the_root_has_moved(base: Path,
     refusal = await plan.context.commit(LIMIT_BYTES + 1)
     assert refusal is not None
     assert refusal.code == ErrorCode.DISK_FULL
-    plan.context.release()
+    plan.context.retired()
 
 
 # ---- the parts

@@ -33,7 +33,7 @@ from snow_owl_tftp._engine.worker cimport (
     Limits, MAX_GROUPS, Recipe, S_LISTENER, S_SHARED, S_TID, Worker, recipe_new, worker_add_socket, worker_free,
     worker_init, worker_run)
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 
 OUTCOMES = ("OK", "TIMED_OUT", "PEER_ERROR", "LOCAL_IO_ERROR", "CHANGED", "ABORTED", "UNREACHABLE")
 
@@ -129,7 +129,7 @@ cdef class Completion:
     cdef readonly int64_t blocks
     cdef readonly uint32_t datagrams_in, datagrams_out, retransmits, duplicate_acks, peak_window_blocks
     cdef readonly uint32_t blksize_bytes, windowsize_blocks
-    cdef readonly bint flow_hit, is_stuck
+    cdef readonly bint flow_hit, is_stuck, is_last
     cdef Peer _peer
     cdef Local _local
 
@@ -174,6 +174,11 @@ cdef class FirstData:
 cdef class Released:
     """Nothing is written any more to the descriptor of an upload whose Completion said is_stuck."""
     cdef readonly uint64_t transfer_id
+    cdef readonly object context
+
+
+cdef class Retired:
+    """A flow was dropped behind the last Completion of its plan: nothing refers to that plan's context any more."""
     cdef readonly object context
 
 
@@ -414,7 +419,7 @@ cdef class Engine:
             elif m.kind == M_MODE:
                 events.append(mode_event(m))
             elif m.kind == M_RETIRED:
-                self._free_recipe(m.recipe)
+                events.append(self._retired(m))
             free(m)
             m = following
         return events
@@ -445,8 +450,14 @@ cdef class Engine:
         c.is_stuck = m.state == T_STUCK
         c._peer = m.peer
         c._local = m.local
-        self._drop_recipe(m.recipe)
+        c.is_last = self._drop_recipe(m.recipe)
         return c
+
+    cdef Retired _retired(self, Message *m):
+        cdef Retired r = Retired.__new__(Retired)
+        r.context = <object>m.recipe.context
+        self._free_recipe(m.recipe)
+        return r
 
     cdef Released _released(self, Message *m):
         cdef Released r = Released.__new__(Released)
@@ -463,11 +474,13 @@ cdef class Engine:
         a._peer = m.peer
         return a
 
-    cdef void _drop_recipe(self, Recipe *recipe):
-        """The reference of a transfer, which uses the source no more."""
+    cdef bint _drop_recipe(self, Recipe *recipe):
+        """The reference of a transfer, which uses the source no more; True: it was the last one."""
         store_unuse(self._store, recipe.source)
-        if so_add32(&recipe.refs, -1) == 0:
-            self._free_recipe(recipe)
+        if so_add32(&recipe.refs, -1) != 0:
+            return False
+        self._free_recipe(recipe)
+        return True
 
     cdef void _free_recipe(self, Recipe *recipe):
         """Nobody refers to it any more: the source and Python's object are let go."""

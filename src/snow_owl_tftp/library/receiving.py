@@ -136,8 +136,8 @@ class _Receiving(UploadContext):
         self.is_stored = refusal is None
         return None if refusal is None else CommitRefusal(refusal.code, refusal.text, 0)
 
-    def release(self) -> None:
-        """See UploadContext.release."""
+    def retired(self) -> None:
+        """See UploadContext.retired."""
         self._is_over = True
         fd, self.fd = self.fd, NO_SINK_YET
         if fd != NO_SINK_YET:

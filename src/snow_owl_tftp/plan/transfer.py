@@ -16,7 +16,7 @@ from typing import Any
 
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 NO_SINK_YET = -1
 """`fd` of a receiver whose file is opened when its first DATA is here."""
 

@@ -37,12 +37,13 @@ from snow_owl_tftp._engine.engine import (
     Refusals,
     Released,
     Request,
+    Retired,
 )
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
 from snow_owl_tftp.linux.remedies import with_remedy
 from snow_owl_tftp.observe.samples import CallSampler
-from snow_owl_tftp.plan.transfer import Outcome, Role
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.engine import hand_over, make_engine, tuning
 from snow_owl_tftp.server.narrate import Report
@@ -306,21 +307,7 @@ class Server:
         self._flush()
 
     def _take(self, engine: Engine) -> None:
-        hears_successes = self._report.hears_successes
         for event in engine.poll():
-            # The most frequent first, and those that nobody wants to hear of without a call.
-            if isinstance(event, Completion):
-                self.transfers_total += 1
-                if (
-                    not hears_successes
-                    and event.outcome == Outcome.OK
-                    and event.role == Role.SENDER
-                    and not event.context.hears_success
-                ):
-                    continue
-            if isinstance(event, Request):
-                self._waiting.add(event)
-                continue
             try:
                 self._on_event(event)
             except Exception as error:  # the events behind it must not be lost with it
@@ -352,29 +339,31 @@ class Server:
         return Waiting(self._settings.limits.max_pending_requests // 2)
 
     def _on_event(self, event: "Event") -> None:
-        if isinstance(event, Completion):
+        if isinstance(event, Completion):  # the most frequent first
             self._on_completion(event)
+        elif isinstance(event, Request):
+            self._waiting.add(event)
         elif isinstance(event, FirstData):
             self._on_first_data(event)
         elif isinstance(event, Received):
             self._on_received(event)
-        elif isinstance(event, Released):
-            event.context.release()
+        elif isinstance(event, (Retired, Released)):
+            event.context.retired()
         elif isinstance(event, Refusals):
             self._report.refused_by_limit(event)
         elif isinstance(event, ModeChange):
             self._report.mode_changed(event)
 
     def _on_completion(self, completion: Completion) -> None:
-        context = completion.context
-        if completion.is_stuck:
-            context.abandon()  # its file may still be written to: Released follows
-        else:
-            context.release()
-        if self._report.hears_successes or completion.outcome != Outcome.OK:
-            self._report.completed(completion)
-        if isinstance(context, UploadContext) and completion.outcome != Outcome.OK:
-            context.failed = completion.transfer_id, completion.peer
+        context, is_ok = completion.context, completion.outcome == Outcome.OK
+        self.transfers_total += 1
+        context.ended(completion)
+        if completion.is_last:
+            context.retired()
+        if is_ok and not self._report.hears_successes:
+            return
+        self._report.completed(completion)
+        if isinstance(context, UploadContext) and not is_ok:
             self._tell_of_stored(context)
 
     def _tell_of_stored(self, context: UploadContext) -> None:
@@ -464,15 +453,15 @@ class Server:
             # device that nobody would read it. Its descriptor is the engine's all the same; what else the context
             # holds is ours.
             context = accepted.plan.context
-            context.release()
+            context.retired()
             self._carry_out(incoming, refuse(context.request, _refusal_of_start(error.errno)))
         except MemoryError:
             context = accepted.plan.context
-            context.release()
+            context.retired()
             refused = RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
             self._carry_out(incoming, refuse(context.request, refused))
         except ValueError as error:
-            accepted.plan.context.release()
+            accepted.plan.context.retired()
             self._carry_out(incoming, _internal_error(error))
         else:
             accepted.plan.context.begin()

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from snow_owl_tftp.errors import InternalError, RefusedError, TftpError
 from snow_owl_tftp.linux.descriptors import close_descriptor
-from snow_owl_tftp.plan.transfer import Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request, build_error
@@ -25,6 +25,7 @@ __all__ = [
     "Accepted",
     "CommitRefusal",
     "Decider",
+    "Ending",
     "Flow",
     "IncomingRequest",
     "Pours",
@@ -53,6 +54,26 @@ class IncomingRequest(Asker, Protocol):
         """The RRQ or WRQ, unparsed."""
 
 
+class Ending(Protocol):
+    """What a context may look at when a transfer has ended; the engine's Completion has this shape."""
+
+    @property
+    def transfer_id(self) -> int:
+        """As of the request."""
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Host and TID of the client."""
+
+    @property
+    def outcome(self) -> int:
+        """Of `plan.transfer.Outcome`."""
+
+    @property
+    def is_stuck(self) -> bool:
+        """A write to the sink is still under way."""
+
+
 class TransferContext:
     """What Python remembers of a transfer; the engine hands it back with the Completion.
 
@@ -60,7 +81,6 @@ class TransferContext:
     from client to client.
 
     Attributes:
-        hears_success: Whether `release` follows every Completion, also where nobody else hears of successes.
         request: As parsed.
         size_bytes: Of the content sent, or of the upload as announced; None: it was not.
         negotiated: The options granted.
@@ -68,8 +88,6 @@ class TransferContext:
     """
 
     __slots__ = ("held", "negotiated", "request", "size_bytes")
-
-    hears_success = False
 
     def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated, held: object = None) -> None:
         self.held = held
@@ -80,10 +98,13 @@ class TransferContext:
     def begin(self) -> None:
         """The engine has taken the plan; called once a plan that Python started, in the event loop."""
 
-    def release(self) -> None:
-        """Give up what the transfer needed, without waiting: it has ended, or will never begin.
+    def ended(self, ending: Ending) -> None:
+        """One transfer has ended, whoever hears of it; exactly once a transfer. Must not wait."""
 
-        Once a plan, but not for one that was sent whole where nobody hears of successes, unless `hears_success`.
+    def retired(self) -> None:
+        """Give up what transfers needed, without waiting: none is left, and none will begin any more.
+
+        Exactly once a plan, also where none of its transfers ever began.
         """
 
 
@@ -94,15 +115,13 @@ class Pours(Protocol):
         """See TransferContext.begin."""
 
     def release(self) -> None:
-        """See TransferContext.release."""
+        """Give the pipe up, without waiting: its transfer has ended, or will never begin."""
 
 
 class StreamContext(TransferContext):
     """The context of a plan whose source is a pipe."""
 
     __slots__ = ("_stream",)
-
-    hears_success = True
 
     def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated, stream: Pours) -> None:
         super().__init__(request, size_bytes, negotiated)
@@ -112,8 +131,8 @@ class StreamContext(TransferContext):
         """See TransferContext.begin."""
         self._stream.begin()
 
-    def release(self) -> None:
-        """See TransferContext.release."""
+    def retired(self) -> None:
+        """See TransferContext.retired."""
         self._stream.release()
 
 
@@ -158,11 +177,18 @@ class UploadContext(TransferContext, ABC):
     def abandon(self) -> None:
         """Give up what is not stored yet, and leave the sink as it is: a write that hangs has it."""
 
+    def ended(self, ending: Ending) -> None:
+        """See TransferContext.ended."""
+        if ending.outcome != Outcome.OK:
+            self.failed = ending.transfer_id, ending.peer
+        if ending.is_stuck:
+            self.abandon()  # its file may still be written to: it retires when that is over
+
     @abstractmethod
-    def release(self) -> None:
+    def retired(self) -> None:
         """Close the sink, if there is one, without waiting; what was not committed is gone.
 
-        Once, and not before the Completion; `open` or `commit` may still be under way.
+        `open` or `commit` may still be under way.
         """
 
 
@@ -183,7 +209,7 @@ class Accepted:
 
     def discard(self) -> None:
         """Close what the plan holds, since nobody will start it."""
-        self.plan.context.release()
+        self.plan.context.retired()
         if self.plan.role == Role.SENDER:  # a sink belongs to its context
             close_descriptor(self.plan.fd)
 

@@ -334,8 +334,8 @@ class _Receiving(UploadContext):
         """See UploadContext.abandon."""
         self._upload.abandon()
 
-    def release(self) -> None:
-        """See UploadContext.release."""
+    def retired(self) -> None:
+        """See UploadContext.retired."""
         self._answerer.release(self._upload, self._device)
 
 
