@@ -99,7 +99,7 @@ async def serve(root: Path, overrides: dict[str, Any]) -> None:
             "rss_kb": resident_kb(),
             "descriptors": descriptors(),
             "descriptors_before": descriptors_before,
-            "dropped": server.dropped_total,
+            "dropped": server.tally.dropped_total,
             "contexts": count_contexts() if is_last else -1,
         }
         print(json.dumps(told), flush=True)

@@ -96,7 +96,7 @@ def test_plan_of_a_flow_retires_once_however_many_transfers_it_had(root: Path) -
     with watched_files(root) as (decider, served), Client(served.address) as client:
         for _ in range(5):
             client.get("small")
-        wait_for(lambda: served.server.transfers_total == 5, "all have ended")
+        wait_for(lambda: served.server.tally.transfers_total == 5, "all have ended")
         assert decider.told() == [([Outcome.OK] * 5, 0)]
 
         async def forget() -> None:

@@ -243,7 +243,7 @@ async def test_server_is_a_context_of_any_program(root: Path) -> None:
 
             assert await asyncio.to_thread(get) == BOOT
             assert await server.drain(timeout_s=1)
-        assert server.transfers_total == 1
+        assert server.tally.transfers_total == 1
         assert server.counters() == {}
         await server.stop()  # a second time is harmless
     finally:
@@ -373,8 +373,8 @@ def test_what_waits_longer_than_clients_do_is_dropped_and_counted(root: Path, mo
         began_ns = time.monotonic_ns()
         wait_for(lambda: time.monotonic_ns() - began_ns > waiting.PATIENCE_NS, "nobody waits any more")
         held.goes_on.set()
-        wait_for(lambda: server.server.dropped_total + len(held.hosts) == 100, "all are decided or dropped")
-        assert server.server.dropped_total > 0
+        wait_for(lambda: server.server.tally.dropped_total + len(held.hosts) == 100, "all are decided or dropped")
+        assert server.server.tally.dropped_total > 0
         wait_for(lambda: server.counters()["half_open_transfers"] == len(held.hosts), "those that were decided")
         client = clients.enter_context(Client(server.address))
         assert client.get("x").payload == b"decided", "whoever asks now is answered"

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from snow_owl_tftp import __version__
@@ -161,7 +162,9 @@ def _live(
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         server.on_work = watch.suspect
         last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
-        serving = _serve(_Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort), announce)
+        losses = partial(_count_losses, log_file, audit, hook)
+        parts = _Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort, losses)
+        serving = _serve(parts, announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)
     last_resort.leave()
@@ -179,6 +182,15 @@ def _begin_host(log: "FilteringBoundLogger") -> int:
 def _count_hung(server: Server, decider: FileDecider, uploads: "UploadAnswerer | None") -> int:
     of_reads = decider.threads.busy_total + decider.texts.threads.busy_total
     return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
+
+
+def _count_losses(log_file: LogFile, audit: AuditLog, hook: UploadHook) -> dict[str, int]:
+    return {
+        "log_lines": log_file.lost_lines_total,
+        "audit_events": audit.lost_events_total,
+        "on_upload_dropped": hook.dropped_total,
+        "on_upload_failed": hook.failed_total,
+    }
 
 
 def _is_one_file(logging: LoggingSettings) -> bool:
@@ -230,7 +242,9 @@ def raise_descriptor_limit() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What the process is made of; `reopen` opens the log files by their names again, `host` is a process id."""
+    """What the process is made of; `reopen` opens the log files by their names again, `host` is a process id, `losses`
+    counts what nobody was told line by line, or ran in vain.
+    """
 
     reloader: Reloader
     watch: RootWatch
@@ -241,6 +255,7 @@ class _Parts:
     reopen: Callable[[], None]
     host: int
     last_resort: LastResort
+    losses: Callable[[], dict[str, int]]
 
 
 async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
@@ -276,8 +291,12 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         aborted = server.live_transfers
     await parts.hook.close()
     parts.last_resort.tell()
-    report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
-    audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
+    tally = server.tally
+    totals = {"transfers": tally.transfers_total, "aborted": aborted, "drained": is_drained}
+    report.log.info("server stopped", **totals, **tally.figures())
+    audit.server_shutdown(reason=reason, transfers_total=tally.transfers_total, aborted_transfers=aborted)
+    if lost := {name: count for name, count in parts.losses().items() if count}:
+        report.log.warning("lost since the start", **lost)
 
 
 def _watch_host(host: int, report: Report) -> None:

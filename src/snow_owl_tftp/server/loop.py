@@ -41,6 +41,17 @@ from snow_owl_tftp._engine.engine import (
 )
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
+from snow_owl_tftp.events.event import (
+    BatchingChanged,
+    LimitReached,
+    RequestDropped,
+    RequestRefused,
+    StoredAfterFailure,
+    TransferEnded,
+    TransferStarted,
+)
+from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES
+from snow_owl_tftp.events.tally import Tally
 from snow_owl_tftp.linux.remedies import with_remedy
 from snow_owl_tftp.observe.samples import CallSampler
 from snow_owl_tftp.plan.transfer import Outcome
@@ -99,13 +110,12 @@ class Server:
         self._waiting = self._nobody_waits()
         self._goes_on: asyncio.Handle | None = None
         self._settles: asyncio.TimerHandle | None = None
+        self.tally = Tally()
         self._deciding: set[asyncio.Future[Verdict]] = set()
         self._committing: set[asyncio.Future[Sink | CommitRefusal | None]] = set()
         self._stopping: asyncio.Future[None] | None = None
         self._left_behind = 0
         self._addresses: tuple[tuple[str, int], ...] = ()
-        self.transfers_total = 0
-        self.dropped_total = 0
         self.on_work: Callable[[], None] = _do_nothing
         """Called whenever the engine has said something, in the event loop; must be quick."""
 
@@ -284,7 +294,7 @@ class Server:
         return len(self._deciding) + figures["transfers_started"] - figures["transfers_ended"]
 
     def _make_sampler(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> CallSampler:
-        return CallSampler(loop, engine.counters, self._report.calls_sampled)
+        return CallSampler(loop, engine.counters, self._report.emit)
 
     # ---- events
 
@@ -294,7 +304,7 @@ class Server:
             self._decide_waiting(self._engine)
             self._flush()
             self.on_work()
-            if self._sampler is not None and self._report.hears_debug:
+            if self._sampler is not None and self._report.wanted & BATCHING:
                 self._sampler.wake()
 
     def _flush(self) -> None:
@@ -319,8 +329,8 @@ class Server:
         end_ns = now_ns + _DECIDE_NS
         while (late := self._waiting.drop(now_ns)) is not None:
             engine.refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
-            self.dropped_total += 1
-            self._report.dropped()
+            self.tally.dropped_total += 1
+            self._report.emit(RequestDropped())
         while now_ns < end_ns and (incoming := self._waiting.take(now_ns)) is not None:
             try:
                 self._on_request(incoming)
@@ -350,26 +360,26 @@ class Server:
         elif isinstance(event, (Retired, Released)):
             event.context.retired()
         elif isinstance(event, Refusals):
-            self._report.refused_by_limit(event)
+            self._report.emit(LimitReached(event))
         elif isinstance(event, ModeChange):
-            self._report.mode_changed(event)
+            self._report.emit(BatchingChanged(event))
 
     def _on_completion(self, completion: Completion) -> None:
-        context, is_ok = completion.context, completion.outcome == Outcome.OK
-        self.transfers_total += 1
+        context, outcome = completion.context, completion.outcome
+        self.tally.outcomes[outcome] += 1
         context.ended(completion)
         if completion.is_last:
             context.retired()
-        if is_ok and not self._report.hears_successes:
+        if outcome == Outcome.OK and not self._report.wanted & SUCCESSES:
             return
-        self._report.completed(completion)
-        if isinstance(context, UploadContext) and not is_ok:
+        self._report.emit(TransferEnded(completion, context.request, context.size_bytes))
+        if outcome != Outcome.OK and isinstance(context, UploadContext):
             self._tell_of_stored(context)
 
     def _tell_of_stored(self, context: UploadContext) -> None:
         """Of a file that is in its place although its transfer failed: the client gave up in the last moment."""
         if context.is_stored and context.failed is not None:
-            self._report.stored_after_failure(*context.failed, context)
+            self._report.emit(StoredAfterFailure(*context.failed, context.request))
 
     def _on_first_data(self, event: FirstData) -> None:
         """An upload begins to arrive: open its file."""
@@ -443,7 +453,8 @@ class Server:
             self._start(engine, incoming, verdict)
         else:
             engine.refuse(incoming.transfer_id, verdict.datagram)
-            self._report.refused(incoming, verdict)
+            self.tally.refused(verdict.cause)
+            self._report.emit(RequestRefused(incoming, verdict.request, verdict.cause))
 
     def _start(self, engine: Engine, incoming: Request, accepted: Accepted) -> None:
         try:
@@ -464,8 +475,10 @@ class Server:
             accepted.plan.context.retired()
             self._carry_out(incoming, _internal_error(error))
         else:
-            accepted.plan.context.begin()
-            self._report.accepted(incoming, accepted)
+            context = accepted.plan.context
+            context.begin()
+            if self._report.wanted & STARTS:
+                self._report.emit(TransferStarted(incoming, accepted.plan, context.request, context.size_bytes))
 
     def _is_quiet(self, engine: Engine) -> bool:
         """Nothing is being decided or transferred; a receiver that merely repeats its last ACK does not count."""
