@@ -18,7 +18,8 @@ from tests.server.upload_support import serve_uploads
 from tests.support.client import Client, Refused
 from tests.support.server import make_server, serve_in_thread, wait_for
 
-from snow_owl_tftp.content.files import FileTree, WouldBlock
+from snow_owl_tftp.content.files import FileTree
+from snow_owl_tftp.content.source import LATER, Named, NotHere
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan.transfer import Role, TransferPlan
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
@@ -252,17 +253,14 @@ async def test_server_is_a_context_of_any_program(root: Path) -> None:
 
 def test_what_the_kernel_has_not_cached_is_opened_in_a_thread(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened_by: list[str] = []
-    open_for_reading = FileTree.open_for_reading
+    open_file = FileTree.open
 
-    def would_block(self: FileTree, name: str) -> Any:
-        raise WouldBlock
-
-    def note(self: FileTree, name: str) -> Any:
+    def note(self: FileTree, named: Named) -> Any:
         opened_by.append(threading.current_thread().name)
-        return open_for_reading(self, name)
+        return open_file(self, named)
 
-    monkeypatch.setattr(FileTree, "open_cached", would_block)
-    monkeypatch.setattr(FileTree, "open_for_reading", note)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
+    monkeypatch.setattr(FileTree, "open", note)
     with serve_in_thread(root) as server, Client(server.address) as client:
         assert client.get("boot.img").payload == BOOT
         assert client.get("unix.txt", "netascii").payload == b"one\r\ntwo\r\0three\r\0\r\n"
@@ -274,20 +272,17 @@ def test_what_the_kernel_has_not_cached_is_opened_in_a_thread(root: Path, monkey
 
 def test_file_opened_after_the_end_is_closed_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opening, release = threading.Event(), threading.Event()
-    open_for_reading = FileTree.open_for_reading
+    open_file = FileTree.open
     before = open_descriptors()
 
-    def would_block(self: FileTree, name: str) -> Any:
-        raise WouldBlock
-
-    def wait(self: FileTree, name: str) -> Any:
-        file = open_for_reading(self, name)
+    def wait(self: FileTree, named: Named) -> Any:
+        file = open_file(self, named)
         opening.set()
         release.wait(10)
         return file
 
-    monkeypatch.setattr(FileTree, "open_cached", would_block)
-    monkeypatch.setattr(FileTree, "open_for_reading", wait)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
+    monkeypatch.setattr(FileTree, "open", wait)
     with serve_in_thread(root) as server, Client(server.address) as client:
         client.request("boot.img")
         assert opening.wait(5)
@@ -300,15 +295,12 @@ def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
 ) -> None:
     release = threading.Event()
 
-    def would_block(self: FileTree, name: str) -> Any:
-        raise WouldBlock
-
-    def wait(self: FileTree, name: str) -> Any:
+    def wait(self: FileTree, named: Named) -> Any:
         release.wait(10)
-        raise RefusedError(1, "File not found")
+        return NotHere(RefusedError(1, "File not found"))
 
-    monkeypatch.setattr(FileTree, "open_cached", would_block)
-    monkeypatch.setattr(FileTree, "open_for_reading", wait)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
+    monkeypatch.setattr(FileTree, "open", wait)
     monkeypatch.setattr("snow_owl_tftp.server.reads._MAX_SLOW_OPENS", 6)  # and half of them of one device
     with serve_in_thread(root) as server:
         waiting = [Client(server.address) for _ in range(3)]

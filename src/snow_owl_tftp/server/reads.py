@@ -16,8 +16,9 @@ from collections.abc import Awaitable
 from typing import Final, NamedTuple
 
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
+from snow_owl_tftp.content.files import FileTree, OpenFile
 from snow_owl_tftp.content.names import spellings_of
+from snow_owl_tftp.content.source import LATER, Later, NotHere
 from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
@@ -123,16 +124,15 @@ class FileDecider:
         generation = self._generation
         decision = generation.policy.decide_read(incoming, request, spellings_of(request.filename))
         allowed = _Allowed(incoming, request, generation, decision)
-        try:
-            file = self._open_now(request)
-        except WouldBlock:
+        file = self._open_now(request, decision)
+        if file is LATER:
             return self._decide_later(allowed)
-        return self._accept(allowed, file)
+        return refuse(request, file.refusal) if isinstance(file, NotHere) else self._accept(allowed, file)
 
-    def _open_now(self, request: Request) -> OpenFile | Text:
-        """Raises: WouldBlock, RefusedError."""
-        file = self._tree.open_cached(request.filename)
-        if request.mode == "octet":
+    def _open_now(self, request: Request, decision: ReadDecision) -> OpenFile | Text | NotHere | Later:
+        """Raises: RefusedError: No descriptor is left."""
+        file = self._tree.open_now(decision)
+        if not isinstance(file, OpenFile) or request.mode == "octet":
             return file
         made = None
         try:
@@ -140,9 +140,7 @@ class FileDecider:
         finally:
             if not isinstance(made, Text):
                 file.close()
-        if made is None:
-            raise WouldBlock
-        return made
+        return LATER if made is None else made
 
     def _accept(self, allowed: "_Allowed", file: OpenFile | Text) -> Accepted:
         """Takes the file over."""
@@ -176,23 +174,22 @@ class FileDecider:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
-        return slow.decide(self._tree.device_of(request.filename), find, refuse_busy)
+        return slow.decide(self._tree.device_of(allowed.decision), find, refuse_busy)
 
     def _decide_slowly(self, allowed: "_Allowed", may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool."""
-        request = allowed.request
+        request, decision = allowed.request, allowed.decision
         if may_wait_on is not None:
-            device = self._tree.device_of(request.filename, may_wait_on)
+            device = self._tree.device_of(decision, may_wait_on)
             if device != may_wait_on:
                 raise Elsewhere(device)
+        file = self._tree.open(decision)
+        if isinstance(file, NotHere):
+            return refuse(request, file.refusal)
         try:
-            return self._accept(allowed, self._open_slowly(request))
+            return self._accept(allowed, file if request.mode == "octet" else self._texts.made_of(file))
         except RefusedError as error:
             return refuse(request, error)
-
-    def _open_slowly(self, request: Request) -> OpenFile | Text:
-        file = self._tree.open_for_reading(request.filename)
-        return file if request.mode == "octet" else self._texts.made_of(file)
 
 
 class _Allowed(NamedTuple):
