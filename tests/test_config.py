@@ -11,6 +11,7 @@ import pytest
 
 from snow_owl_tftp.config import schema as config
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+from snow_owl_tftp.config.check import without_effect
 from snow_owl_tftp.config.load import load, override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError, TftpError
@@ -365,6 +366,21 @@ def test_a_long_bad_value_is_cut_short(tmp_path: Path) -> None:
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: str, message: str) -> None:
     assert refusal(tmp_path, text).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "idle"),
+    [
+        ({}, []),
+        ({"logging.audit_file": "a"}, ["logging.audit_file"]),
+        ({"logging.audit_file": "a", "logging.audit_enabled": True}, []),
+        ({"tid_sockets": 8}, []),
+        ({"single_port": True}, []),
+        ({"tid_sockets": 8, "single_port": True}, ["tid_sockets"]),
+    ],
+)
+def test_settings_that_others_switch_off_are_named(overrides: dict[str, object], idle: list[str]) -> None:
+    assert list(without_effect(override(Settings(), overrides))) == idle
 
 
 def test_a_file_that_is_no_toml_is_refused_with_the_line(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_transfer_is_made_and_counted_once(root: Path) -> None:
     assert result["blocks"] == 20 * BLOCKS
     assert result["payload_bytes"] == 20 * len(CONTENT)
     assert 0 < result["p50_s"] <= result["p99_s"] <= result["max_s"] <= result["wall_s"]
-    assert served.server.transfers_total == 21
+    assert served.server.tally.transfers_total == 21
 
 
 def test_every_client_has_an_address_of_its_own(root: Path) -> None:

@@ -18,12 +18,15 @@ from tests.content.test_uploads import Terms
 from tests.support.swapper import swapping
 
 from snow_owl_tftp.content.confine import KernelResolver
-from snow_owl_tftp.content.files import FileTree, OpenFile, WouldBlock
+from snow_owl_tftp.content.files import FileTree, OpenFile
+from snow_owl_tftp.content.names import spellings_of
+from snow_owl_tftp.content.source import LATER, NotHere
 from snow_owl_tftp.content.store.staging import StagedFile, is_staging_name
 from snow_owl_tftp.content.store.uploads import UploadArea
 from snow_owl_tftp.content.translate import NetasciiCache
 from snow_owl_tftp.content.walk import WalkResolver
 from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.policy.decision import ReadDecision
 
 SECRET = b"secret\n" * 700
 FEW, MANY = 600, 100_000
@@ -102,10 +105,10 @@ def content_of(file: OpenFile) -> bytes:
 
 
 def read_once(tree: FileTree, name: str) -> OpenFile:
-    try:
-        return tree.open_cached(name)
-    except WouldBlock:
-        return tree.open_for_reading(name)
+    file = tree.open_now(ReadDecision(spellings_of(name)))
+    if isinstance(file, NotHere):
+        raise file.refusal
+    return tree.open_for_reading(name) if file is LATER else file
 
 
 def race_reads(base: Path, make: MakeResolver, rng: random.Random, count: int) -> None:

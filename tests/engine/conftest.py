@@ -98,6 +98,7 @@ class Served:
         self.verdict: Callable[[native.Received], tuple[Any, ...]] = lambda received: ()
         self.sink: Callable[[Path], int] = lambda path: os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self.released: list[native.Released] = []
+        self.retired: list[native.Retired] = []
         self.on_first_data: Callable[[native.FirstData], None] | None = None
         self.on_answer: Callable[[native.Answer], None] | None = None
         self.progress: list[native.Progress] = []
@@ -182,6 +183,8 @@ class Served:
                 os.close(event.context)
         elif isinstance(event, native.Released):
             self.released.append(event)
+        elif isinstance(event, native.Retired):
+            self.retired.append(event)
         elif isinstance(event, native.Refusals):
             self.refusals.append(event)
         elif isinstance(event, native.ModeChange):

@@ -178,3 +178,34 @@ def test_stopping_without_draining_lets_every_flow_go(tmp_path, file):
     get(served)
     served.stop()
     served.check_accounts()
+
+
+@pytest.mark.parametrize("flows", [True, False])
+def test_a_plan_is_over_once(serve, file, flows):
+    """By its last Completion, or by the end of its flow where that comes later."""
+    served = serve(flows=flows)
+    for _ in range(5):
+        get(served)
+    served.completion(total=5)
+    assert [c.is_last for c in served.completions] == [not flows] * 5
+    assert served.retired == []
+    if flows:
+        served.engine.forget_flows()
+        served.wait(lambda: served.retired, "Retired")
+        assert served.retired[0].context is served.completions[0].context
+    get(served)
+    assert served.completion(total=6).is_last == (not flows)
+    assert len(served.retired) == (1 if flows else 0)
+
+
+def test_a_flow_that_is_forgotten_under_a_transfer_leaves_the_end_to_it(serve, file):
+    served = serve(flows=True)
+    with Client(served.address) as client:
+        client.request("file")
+        _, sender = client.receive()
+        served.engine.forget_flows()
+        get(served, blksize=1428)  # behind the message that forgets
+        client.send(build_error(0, "enough"), sender)
+        served.completion(total=2)
+    assert [c.is_last for c in served.completions if c.blocks == 0] == [True]
+    assert served.retired == []

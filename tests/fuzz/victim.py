@@ -24,8 +24,9 @@ from snow_owl_tftp._engine.engine import Completion, Engine
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.server import engine as assemble
-from snow_owl_tftp.server.reads import FileDecider, TransferContext
-from snow_owl_tftp.server.writes import UploadDesk
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.verdict import TransferContext
+from snow_owl_tftp.server.writes import UploadAnswerer
 
 EVENTS: Counter[str] = Counter()
 
@@ -84,8 +85,8 @@ def count_contexts() -> int:
 
 async def serve(root: Path, overrides: dict[str, Any]) -> None:
     settings = override(Settings(), {"root_dir": str(root), **overrides}, source="test")
-    desk = UploadDesk(settings) if settings.write_config.enabled else None
-    decider = FileDecider(settings, desk)
+    desk = UploadAnswerer(settings) if settings.write_config.enabled else None
+    decider = FileDecider(settings, desk.answer) if desk else FileDecider(settings)
     server, close = make_server(root, {"logging.level": "info", **overrides}, decider=decider)
     ended = asyncio.Event()
     descriptors_before = descriptors()
@@ -98,7 +99,7 @@ async def serve(root: Path, overrides: dict[str, Any]) -> None:
             "rss_kb": resident_kb(),
             "descriptors": descriptors(),
             "descriptors_before": descriptors_before,
-            "dropped": server.dropped_total,
+            "dropped": server.tally.dropped_total,
             "contexts": count_contexts() if is_last else -1,
         }
         print(json.dumps(told), flush=True)

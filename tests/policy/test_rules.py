@@ -6,8 +6,21 @@ import pytest
 
 from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError, RefusedError
-from snow_owl_tftp.policy.rules import Policy, ReadDecision, WriteDecision
+from snow_owl_tftp.policy.asker import Asker
+from snow_owl_tftp.policy.decision import ReadDecision, WriteDecision
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machine
+from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
+from snow_owl_tftp.protocol.packets import Request
+
+
+class Anybody:
+    peer = ("192.0.2.7", 2070)
+    local_address = None
+
+
+ASKER: Asker = Anybody()
+RRQ, WRQ = (Request(kind, "any", "octet") for kind in (Opcode.RRQ, Opcode.WRQ))
 
 
 def policy(**settings: Any) -> Policy:
@@ -17,15 +30,50 @@ def policy(**settings: Any) -> Policy:
 
 def refused(policy: Policy, path: bytes) -> None:
     with pytest.raises(RefusedError) as caught:
-        policy.decide(Opcode.WRQ, path)
+        policy.decide_write(ASKER, WRQ, path)
     assert caught.value.code == ErrorCode.ACCESS_VIOLATION
     assert "/" not in caught.value.text
 
 
 @pytest.mark.parametrize("path", [b"file", b"sub/file", b"a/../b"])
 def test_reading_is_allowed_and_says_nothing_of_writing(path: bytes) -> None:
-    assert policy().decide(Opcode.RRQ, path) == ReadDecision(path)
-    assert Policy(WriteSettings()).decide(Opcode.RRQ, path) == ReadDecision(path)
+    assert policy().decide_read(ASKER, RRQ, (path,)) == ReadDecision((path,))
+    assert Policy(WriteSettings()).decide_read(ASKER, RRQ, (path,)) == ReadDecision((path,))
+
+
+def test_spelling_as_sent_decides_whether_a_name_is_hidden() -> None:
+    rules = Policy(WriteSettings())
+    assert rules.decide_read(ASKER, RRQ, (b"boot ", b"boot")).paths == (b"boot ", b"boot")
+    with pytest.raises(RefusedError) as caught:
+        rules.decide_read(ASKER, RRQ, (b".boot ", b".boot"))
+    assert caught.value.code == ErrorCode.FILE_NOT_FOUND
+
+
+def test_decision_holds_for_everybody_where_no_machine_is_known() -> None:
+    assert NO_MACHINES.find(ASKER) is None
+    assert not Policy(WriteSettings()).decide_read(ASKER, RRQ, (b"boot",)).depends_on_asker
+
+
+def test_decision_depends_on_the_asker_where_machines_are_told_apart() -> None:
+    class OneMachine:
+        tells_apart = True
+
+        def find(self, asker: Asker) -> Machine | None:
+            return Machine("lathe") if asker.peer[0] == "192.0.2.8" else None
+
+    # Of a stranger, too: what he is told does not hold for the machine that is known.
+    assert Policy(WriteSettings(), machines=OneMachine()).decide_read(ASKER, RRQ, (b"boot",)).depends_on_asker
+
+
+@pytest.mark.parametrize("path", [b"open/file", b"closed/file", b"open/../file", b"open/.hidden", b"."])
+def test_what_counts_as_writable_is_what_a_request_may_write(path: bytes) -> None:
+    rules = policy()
+    if path == b"open/file":
+        assert rules.is_writable(path)
+        assert rules.decide_write(ASKER, WRQ, path).path == path
+    else:
+        assert not rules.is_writable(path)
+        refused(rules, path)
 
 
 def test_writing_is_refused_unless_enabled() -> None:
@@ -53,12 +101,12 @@ def test_root_itself_is_never_written() -> None:
 
 
 def test_dots_within_a_name_do_not_climb() -> None:
-    assert policy().decide_write(b"open/a..b").path == b"open/a..b"
+    assert policy().decide_write(ASKER, WRQ, b"open/a..b").path == b"open/a..b"
 
 
 def test_decision_carries_the_conditions_of_writing() -> None:
     rules = policy(create_directories=True, file_mode="0600", fsync=False, on_existing="version")
-    assert rules.decide(Opcode.WRQ, b"open/file") == WriteDecision(
+    assert rules.decide_write(ASKER, WRQ, b"open/file") == WriteDecision(
         path=b"open/file", on_existing="version", create_directories=True, file_mode_bits=0o600, fsync=False
     )
 
@@ -79,7 +127,7 @@ def test_overwriting_is_off_unless_asked_for_in_either_spelling(
     on_existing: str, allow_overwrite: bool, expected: str
 ) -> None:
     rules = policy(on_existing=on_existing, allow_overwrite=allow_overwrite)
-    assert rules.decide_write(b"open/file").on_existing == expected
+    assert rules.decide_write(ASKER, WRQ, b"open/file").on_existing == expected
 
 
 def test_bad_pattern_names_its_key() -> None:

@@ -112,6 +112,18 @@ def test_configuration_file_alone_is_enough(root: Path, tmp_path: Path) -> None:
         assert client.get("boot.img", options={"blksize": 1428}).oack == {"blksize": "600"}
 
 
+def test_setting_that_another_one_switches_off_is_a_warning(root: Path, tmp_path: Path) -> None:
+    config = config_file(tmp_path, f'tid_sockets = 4\n[logging]\naudit_file = "{tmp_path}/audit"\n')
+    with serve_command(root, "--config", config, "--single-port") as server, Client(server.address) as client:
+        assert client.get("small").payload == b"ten bytes."
+        warned = [line for line in server.log.splitlines() if "setting without effect" in line]
+    assert [key for line in warned for key in ("logging.audit_file", "tid_sockets") if f"setting={key}" in line] == [
+        "logging.audit_file",
+        "tid_sockets",
+    ]
+    assert not (tmp_path / "audit").exists()
+
+
 @pytest.mark.parametrize(("flags", "workers"), [((), 1), (("--workers", "auto"), len(os.sched_getaffinity(0)))])
 def test_workers_are_one_or_one_per_usable_core(
     root: Path, tmp_path: Path, flags: tuple[str, ...], workers: int

@@ -18,17 +18,18 @@ from tests.server.upload_support import serve_uploads
 from tests.support.client import Client, Refused
 from tests.support.server import make_server, serve_in_thread, wait_for
 
-from snow_owl_tftp.content.files import FileTree, WouldBlock
+from snow_owl_tftp.content.files import FileTree
+from snow_owl_tftp.content.source import LATER, Named, NotHere
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan.transfer import Role, TransferPlan
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Error, parse_request_untrusted
 from snow_owl_tftp.server import waiting
-from snow_owl_tftp.server.reads import Accepted, Asked, TransferContext, Verdict, refuse
-from snow_owl_tftp.server.writes import UploadDesk
+from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, TransferContext, Verdict, refuse
+from snow_owl_tftp.server.writes import UploadAnswerer
 
 
-def accept(asked: Asked, payload: bytes, *, size_bytes: int | None = None) -> Accepted:
+def accept(asked: IncomingRequest, payload: bytes, *, size_bytes: int | None = None) -> Accepted:
     """Serve bytes that lie in no file."""
     request = parse_request_untrusted(asked.datagram)
     fd = os.memfd_create("test")
@@ -53,7 +54,7 @@ class Answering:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
+    def decide(self, asked: IncomingRequest) -> Verdict | Awaitable[Verdict]:
         verdict: Verdict | Awaitable[Verdict] = self.answer(asked)
         return verdict
 
@@ -69,7 +70,7 @@ def open_descriptors() -> int:
 
 
 def test_decider_may_answer_at_once(root: Path) -> None:
-    def greet(asked: Asked) -> Verdict:
+    def greet(asked: IncomingRequest) -> Verdict:
         host, port = asked.peer
         return accept(asked, f"hello {host}:{port}".encode())
 
@@ -78,7 +79,7 @@ def test_decider_may_answer_at_once(root: Path) -> None:
 
 
 def test_decider_may_be_a_coroutine(root: Path) -> None:
-    async def decide_after_others(asked: Asked) -> Verdict:
+    async def decide_after_others(asked: IncomingRequest) -> Verdict:
         await asyncio.sleep(0)
         return accept(asked, b"later")
 
@@ -89,11 +90,11 @@ def test_decider_may_be_a_coroutine(root: Path) -> None:
 def test_slow_decision_does_not_hold_up_the_others(root: Path) -> None:
     release = threading.Event()
 
-    async def slow(asked: Asked) -> Verdict:
+    async def slow(asked: IncomingRequest) -> Verdict:
         await asyncio.to_thread(release.wait, 10)
         return accept(asked, b"slow")
 
-    def decide(asked: Asked) -> Verdict | Awaitable[Verdict]:
+    def decide(asked: IncomingRequest) -> Verdict | Awaitable[Verdict]:
         return slow(asked) if b"slow" in asked.datagram else accept(asked, b"fast")
 
     with (
@@ -110,12 +111,12 @@ def test_slow_decision_does_not_hold_up_the_others(root: Path) -> None:
 
 @pytest.mark.parametrize("is_later", [False, True])
 def test_bug_in_a_decider_is_error_0_and_a_traceback_and_the_server_lives(root: Path, is_later: bool) -> None:
-    def fail(asked: Asked) -> Verdict:
+    def fail(asked: IncomingRequest) -> Verdict:
         if b"boom" in asked.datagram:
             raise ZeroDivisionError("secret detail")
         return accept(asked, b"fine")
 
-    async def fail_later(asked: Asked) -> Verdict:
+    async def fail_later(asked: IncomingRequest) -> Verdict:
         return fail(asked)
 
     decider = Answering(fail_later if is_later else fail)
@@ -129,7 +130,7 @@ def test_bug_in_a_decider_is_error_0_and_a_traceback_and_the_server_lives(root: 
 
 
 def test_decision_that_ends_in_a_cancellation_of_its_own_is_answered(root: Path) -> None:
-    async def wait_for_the_cancelled(asked: Asked) -> Verdict:
+    async def wait_for_the_cancelled(asked: IncomingRequest) -> Verdict:
         task = asyncio.ensure_future(asyncio.Event().wait())
         task.cancel()
         await task
@@ -151,7 +152,7 @@ def test_commit_that_fails_in_any_way_is_answered(
     async def fail(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr(UploadDesk, "commit", fail)
+    monkeypatch.setattr(UploadAnswerer, "commit", fail)
     with serve_uploads(make_upload_root(tmp_path)) as server, Client(server.address, give_up_s=3) as client:
         with pytest.raises(Refused, match="Internal error"):
             client.put("up/x", b"payload")
@@ -183,7 +184,7 @@ def test_file_that_changed_since_it_was_opened_is_refused(root: Path) -> None:
 def test_file_of_holes_that_no_process_can_map_is_refused(root: Path) -> None:
     """On tmpfs a file may have 8 EiB, and needs no byte of memory for that."""
 
-    def answer(asked: Asked) -> Accepted:
+    def answer(asked: IncomingRequest) -> Accepted:
         accepted = accept(asked, b"", size_bytes=1 << 51)
         os.ftruncate(accepted.plan.fd, 1 << 51)
         return accepted
@@ -201,7 +202,7 @@ def test_decision_that_comes_after_the_end_leaves_no_descriptor(root: Path) -> N
     before = open_descriptors()
     waiting = threading.Event()
 
-    async def never(asked: Asked) -> Verdict:
+    async def never(asked: IncomingRequest) -> Verdict:
         waiting.set()
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
@@ -243,7 +244,7 @@ async def test_server_is_a_context_of_any_program(root: Path) -> None:
 
             assert await asyncio.to_thread(get) == BOOT
             assert await server.drain(timeout_s=1)
-        assert server.transfers_total == 1
+        assert server.tally.transfers_total == 1
         assert server.counters() == {}
         await server.stop()  # a second time is harmless
     finally:
@@ -252,17 +253,14 @@ async def test_server_is_a_context_of_any_program(root: Path) -> None:
 
 def test_what_the_kernel_has_not_cached_is_opened_in_a_thread(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened_by: list[str] = []
-    open_for_reading = FileTree.open_for_reading
+    open_file = FileTree.open
 
-    def would_block(self: FileTree, name: str) -> Any:
-        raise WouldBlock
-
-    def note(self: FileTree, name: str) -> Any:
+    def note(self: FileTree, named: Named) -> Any:
         opened_by.append(threading.current_thread().name)
-        return open_for_reading(self, name)
+        return open_file(self, named)
 
-    monkeypatch.setattr(FileTree, "open_cached", would_block)
-    monkeypatch.setattr(FileTree, "open_for_reading", note)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
+    monkeypatch.setattr(FileTree, "open", note)
     with serve_in_thread(root) as server, Client(server.address) as client:
         assert client.get("boot.img").payload == BOOT
         assert client.get("unix.txt", "netascii").payload == b"one\r\ntwo\r\0three\r\0\r\n"
@@ -274,20 +272,17 @@ def test_what_the_kernel_has_not_cached_is_opened_in_a_thread(root: Path, monkey
 
 def test_file_opened_after_the_end_is_closed_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opening, release = threading.Event(), threading.Event()
-    open_for_reading = FileTree.open_for_reading
+    open_file = FileTree.open
     before = open_descriptors()
 
-    def would_block(self: FileTree, name: str) -> Any:
-        raise WouldBlock
-
-    def wait(self: FileTree, name: str) -> Any:
-        file = open_for_reading(self, name)
+    def wait(self: FileTree, named: Named) -> Any:
+        file = open_file(self, named)
         opening.set()
         release.wait(10)
         return file
 
-    monkeypatch.setattr(FileTree, "open_cached", would_block)
-    monkeypatch.setattr(FileTree, "open_for_reading", wait)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
+    monkeypatch.setattr(FileTree, "open", wait)
     with serve_in_thread(root) as server, Client(server.address) as client:
         client.request("boot.img")
         assert opening.wait(5)
@@ -300,15 +295,12 @@ def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
 ) -> None:
     release = threading.Event()
 
-    def would_block(self: FileTree, name: str) -> Any:
-        raise WouldBlock
-
-    def wait(self: FileTree, name: str) -> Any:
+    def wait(self: FileTree, named: Named) -> Any:
         release.wait(10)
-        raise RefusedError(1, "File not found")
+        return NotHere(RefusedError(1, "File not found"))
 
-    monkeypatch.setattr(FileTree, "open_cached", would_block)
-    monkeypatch.setattr(FileTree, "open_for_reading", wait)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
+    monkeypatch.setattr(FileTree, "open", wait)
     monkeypatch.setattr("snow_owl_tftp.server.reads._MAX_SLOW_OPENS", 6)  # and half of them of one device
     with serve_in_thread(root) as server:
         waiting = [Client(server.address) for _ in range(3)]
@@ -336,7 +328,7 @@ class Held:
         self.goes_on = threading.Event()
         self.hosts: list[str] = []
 
-    def decide(self, asked: Asked) -> Verdict:
+    def decide(self, asked: IncomingRequest) -> Verdict:
         self.hosts.append(asked.peer[0])
         assert self.goes_on.wait(20)
         return accept(asked, b"decided")
@@ -373,15 +365,15 @@ def test_what_waits_longer_than_clients_do_is_dropped_and_counted(root: Path, mo
         began_ns = time.monotonic_ns()
         wait_for(lambda: time.monotonic_ns() - began_ns > waiting.PATIENCE_NS, "nobody waits any more")
         held.goes_on.set()
-        wait_for(lambda: server.server.dropped_total + len(held.hosts) == 100, "all are decided or dropped")
-        assert server.server.dropped_total > 0
+        wait_for(lambda: server.server.tally.dropped_total + len(held.hosts) == 100, "all are decided or dropped")
+        assert server.server.tally.dropped_total > 0
         wait_for(lambda: server.counters()["half_open_transfers"] == len(held.hosts), "those that were decided")
         client = clients.enter_context(Client(server.address))
         assert client.get("x").payload == b"decided", "whoever asks now is answered"
 
 
 def test_what_a_flood_of_refusals_left_out_of_the_log_is_told_when_it_is_over(root: Path, tmp_path: Path) -> None:
-    def deny(asked: Asked) -> Verdict:
+    def deny(asked: IncomingRequest) -> Verdict:
         return refuse(parse_request_untrusted(asked.datagram), RefusedError(2, "Access violation"))
 
     settings = {"logging.level": "warning"}

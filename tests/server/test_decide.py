@@ -3,14 +3,19 @@
 import gc
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.config.schema import Settings, WriteSettings
 from snow_owl_tftp.errors import TftpError
-from snow_owl_tftp.server.reads import FileDecider, Refused
+from snow_owl_tftp.policy.asker import Asker
+from snow_owl_tftp.policy.machines import Machine
+from snow_owl_tftp.policy.rules import Policy
+from snow_owl_tftp.server.generation import Generation
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.verdict import Accepted, Refused
 
 
 @dataclass
@@ -51,3 +56,29 @@ def test_refused_request_leaves_no_cycle(decider: FileDecider, datagram: bytes) 
         return weakref.ref(verdict.cause)
 
     assert ask()() is None
+
+
+class TellsApart(Policy):
+    """Whose decisions depend on who asks."""
+
+    def __init__(self) -> None:
+        class OneMachine:
+            tells_apart = True
+
+            def find(self, asker: Asker) -> Machine | None:
+                return None
+
+        super().__init__(WriteSettings(), machines=OneMachine())
+
+
+@pytest.mark.parametrize("depends", [False, True])
+def test_what_depends_on_the_asker_is_no_flow(tmp_path: Path, depends: bool) -> None:
+    (tmp_path / "small").write_bytes(b"ten bytes.")
+    settings = Settings(root_dir=str(tmp_path))
+    generation = Generation.of(settings)
+    decider = FileDecider(settings, generation=replace(generation, policy=TellsApart()) if depends else generation)
+    verdict = decider.decide(Asked(b"\0\1small\0octet\0"))
+    assert isinstance(verdict, Accepted)
+    assert (verdict.flow is None) == depends
+    verdict.discard()
+    decider.close()

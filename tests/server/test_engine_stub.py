@@ -14,7 +14,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 STUB = ast.parse((REPOSITORY / "src/snow_owl_tftp/_engine/engine/__init__.pyi").read_text(encoding="utf-8"))
 CONTRACT = (REPOSITORY / "docs/engine-contract.md").read_text(encoding="utf-8")
 CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDef)}
-EVENTS = ("Request", "Completion", "Answer", "FirstData", "Received", "Released", "Progress", "Refusals", "ModeChange")
+EVENTS = (
+    *("Request", "Completion", "Answer", "FirstData", "Received", "Released", "Retired"),
+    *("Progress", "Refusals", "ModeChange"),
+)
 
 
 def members_of_stub(name: str) -> set[str]:

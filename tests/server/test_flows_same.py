@@ -18,6 +18,7 @@ from tests.server.conftest import BOOT, make_root
 from tests.support.client import Address, Client, Refused
 from tests.support.server import serve_in_thread, wait_for
 
+from snow_owl_tftp.events.event import Event, TransferEnded
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import build_ack, build_error
 from snow_owl_tftp.server.narrate import Report
@@ -38,7 +39,7 @@ OPTIONS: list[dict[str, str | int]] = [
     {"blksize": 8192, "windowsize": 4, "timeout": 3},
 ]
 # Of a Completion: who it was, when, and who decided. Everything else must agree.
-NOT_COMPARED = {"transfer_id", "started_ns", "duration_ns", "srtt_ns", "flow_hit", "context", "peer"}
+NOT_COMPARED = {"transfer_id", "started_ns", "duration_ns", "srtt_ns", "flow_hit", "is_last", "context", "peer"}
 COUNTERS_THAT_AGREE = [
     "datagrams_received",
     "datagrams_sent",
@@ -206,14 +207,15 @@ class Script:
 def play(parent: Path, *, flows: bool, monkeypatch: pytest.MonkeyPatch) -> Played:
     parent.mkdir()
     root, audit, played = make_root(parent), parent / "audit", Played()
-    completed = Report.completed
+    emit = Report.emit
 
-    def note(report: Report, completion: Any) -> None:
-        completed(report, completion)
-        played.completions.append(completion)
+    def note(report: Report, event: Event) -> None:
+        emit(report, event)
+        if isinstance(event, TransferEnded):
+            played.completions.append(event.ending)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Report, "completed", note)
+        patched.setattr(Report, "emit", note)
         with serve_in_thread(root, {**SETTINGS, ENABLE_FLOWS: flows, "logging.audit_file": str(audit)}) as server:
             Script(server.address, root, played).play()
             played.counters = dict(server.counters())

@@ -21,7 +21,7 @@ from snow_owl_tftp.protocol.packets import Error, build_data
 from snow_owl_tftp.server import engine as assemble
 from snow_owl_tftp.server import slow_opens
 from snow_owl_tftp.server.reads import FileDecider
-from snow_owl_tftp.server.writes import UploadDesk
+from snow_owl_tftp.server.writes import UploadAnswerer
 
 MANY = 300
 CONTENT = os.urandom(700_000)
@@ -74,8 +74,8 @@ def check_that_all_is_well(server: ServerThread, first: int) -> None:
 def serve(root: Path) -> Iterator[ServerThread]:
     """With uploads, and with the engine asked who is sick, as in the command."""
     settings = override(Settings(), {"root_dir": str(root), **WRITABLE}, source="test")
-    desk = UploadDesk(settings)
-    decider = FileDecider(settings, desk)
+    desk = UploadAnswerer(settings)
+    decider = FileDecider(settings, desk.answer)
     try:
         with serve_in_thread(root, WRITABLE, decider=decider) as server:
             decider.slow_opens.is_sick = desk.slow_opens.is_sick = server.server.is_sick

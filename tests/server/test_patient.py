@@ -12,7 +12,8 @@ import pytest
 from tests.support.client import Client, Refused
 from tests.support.server import serve_in_thread, wait_for
 
-from snow_owl_tftp.content.files import FileTree, WouldBlock
+from snow_owl_tftp.content.files import FileTree
+from snow_owl_tftp.content.source import LATER, Named
 from snow_owl_tftp.server import patient
 from snow_owl_tftp.server import reads as decide
 from snow_owl_tftp.server.patient import PatientThreads
@@ -60,7 +61,7 @@ def test_where_no_thread_is_to_be_had_nothing_waits_for_one(monkeypatch: pytest.
 def test_request_is_refused_where_no_thread_is_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/file").write_bytes(b"content")
-    monkeypatch.setattr(FileTree, "open_cached", _would_block)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
     with serve_in_thread(tmp_path / "root") as server, Client(server.address) as client:
         with monkeypatch.context() as patch:
             patch.setattr(patient.apart, "start", _no_thread)
@@ -70,8 +71,8 @@ def test_request_is_refused_where_no_thread_is_to_be_had(tmp_path: Path, monkeyp
         assert "internal error" not in server.log
 
 
-def _would_block(*_: object) -> None:
-    raise WouldBlock
+def _device(tree: FileTree, named: Named, may_wait_on: int | None = None) -> int:
+    return 7 if named.paths[0].startswith(b"dead") else 8
 
 
 def _no_thread(*_: object) -> None:
@@ -196,19 +197,16 @@ def test_directory_that_hangs_costs_its_own_files_only(
     root = tmp_path / "root"
     root.mkdir()
     (root / "alive").write_bytes(b"alive")
-    open_for_reading = FileTree.open_for_reading
+    open_file = FileTree.open
 
-    def would_block(self: FileTree, name: str) -> Any:
-        raise WouldBlock
-
-    def hang(self: FileTree, name: str) -> Any:
-        if name.startswith("dead/"):
+    def hang(self: FileTree, named: Named) -> Any:
+        if named.paths[0].startswith(b"dead/"):
             release.wait(DEADLINE_S)
-        return open_for_reading(self, name)
+        return open_file(self, named)
 
-    monkeypatch.setattr(FileTree, "open_cached", would_block)
-    monkeypatch.setattr(FileTree, "open_for_reading", hang)
-    monkeypatch.setattr(FileTree, "device_of", lambda self, name, may_wait_on=None: 7 if name.startswith("dead") else 8)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
+    monkeypatch.setattr(FileTree, "open", hang)
+    monkeypatch.setattr(FileTree, "device_of", _device)
     monkeypatch.setattr(decide, "_MAX_SLOW_OPENS", 80)
     with serve_in_thread(root) as server, Client(server.address) as client:
         stuck = [Client(server.address) for _ in range(40)]

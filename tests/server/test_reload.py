@@ -18,7 +18,9 @@ from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.operate.reload import merge
 from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
-from snow_owl_tftp.server.reads import Asked, FileDecider, Verdict
+from snow_owl_tftp.server.generation import Generation
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.verdict import IncomingRequest, Verdict
 
 DEBUG = '[logging]\nlevel = "debug"\nformat = "json"\n'
 ENDS = ("settings reloaded", "reload refused, the old settings stay", "nothing to reload")
@@ -285,7 +287,7 @@ def test_engine_counts_by_the_new_settings(root: Path) -> None:
                 off = {"performance.platform.batch.enable_recvmmsg": False}
                 off["performance.platform.batch.enable_flows"] = False
                 settings = override(Settings(), off)
-                decider.reload(settings)
+                decider.reload(Generation.of(settings))
                 served.server.reload(settings)
 
             for _ in range(4):
@@ -313,11 +315,11 @@ class Waiting:
         self.is_asked = False
         self.may_decide = asyncio.Event()
 
-    def decide(self, asked: Asked) -> Awaitable[Verdict]:
+    def decide(self, asked: IncomingRequest) -> Awaitable[Verdict]:
         self.is_asked = True
         return self._decide(asked)
 
-    async def _decide(self, asked: Asked) -> Verdict:
+    async def _decide(self, asked: IncomingRequest) -> Verdict:
         verdict = self.files.decide(asked)
         await self.may_decide.wait()
         return await verdict if isinstance(verdict, Awaitable) else verdict

@@ -9,12 +9,14 @@ from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError, TftpError
+from snow_owl_tftp.events.event import BatchingChanged, RequestDropped, RequestRefused, TransferEnded, TransferStarted
+from snow_owl_tftp.events.sink import BATCHING, SUCCESSES
 from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.narrate import Report
-from snow_owl_tftp.server.reads import Refused, TransferContext
+from snow_owl_tftp.server.verdict import TransferContext
 
 
 class Recorder:
@@ -75,19 +77,22 @@ def make_asked() -> Any:
     return SimpleNamespace(transfer_id=0xABC, peer=("192.0.2.7", 2070), datagram=b"", local_address=None)
 
 
-def make_accepted(completion: Any) -> Any:
+def started(completion: Any) -> TransferStarted:
     """What Python decides where the engine does not repeat it."""
-    names = ("context", "blksize_bytes", "windowsize_blocks")
-    return SimpleNamespace(plan=SimpleNamespace(**{name: getattr(completion, name) for name in names}))
+    return TransferStarted(make_asked(), completion, completion.context.request, completion.context.size_bytes)
 
 
-def refused(cause: TftpError, filename: str = "name") -> Refused:
-    return Refused(b"", cause, Request(Opcode.RRQ, filename, "octet", ()))
+def refused(cause: TftpError, filename: str = "name") -> RequestRefused:
+    return RequestRefused(make_asked(), Request(Opcode.RRQ, filename, "octet", ()), cause)
+
+
+def ended(completion: Any) -> TransferEnded:
+    return TransferEnded(completion, completion.context.request, completion.context.size_bytes)
 
 
 def test_success_is_told_once_to_each() -> None:
     report, log, audit = make_report()
-    report.completed(make_completion())
+    report.emit(ended(make_completion()))
     assert log.names == ["info"]
     assert log.calls[0][1]["peer"] == "192.0.2.7:2070"
     assert audit.names == ["transfer_completed"]
@@ -98,7 +103,7 @@ def test_success_is_told_once_to_each() -> None:
 def test_probe_is_told_as_success_to_machines_and_only_at_debug_to_people(code: int) -> None:
     for level, names in (("info", []), ("debug", ["debug"])):
         report, log, audit = make_report(level)
-        report.completed(make_completion(outcome=Outcome.PEER_ERROR, error=code, blocks=0, payload_bytes=0))
+        report.emit(ended(make_completion(outcome=Outcome.PEER_ERROR, error=code, blocks=0, payload_bytes=0)))
         assert [name for name in log.names if name != "debug" or level == "debug"] == names
         assert audit.names == ["transfer_completed"]
         assert audit.calls[0][1]["payload_bytes"] == 0
@@ -116,10 +121,10 @@ def test_probe_is_told_as_success_to_machines_and_only_at_debug_to_people(code: 
 def test_beginning_of_a_flow_is_audited_with_its_end_as_for_any_other(level: str, ending: dict[str, Any]) -> None:
     plain, by_flow = make_completion(**ending), make_completion(**ending, flow_hit=True)
     decided, decided_log, decided_audit = make_report(level)
-    decided.accepted(make_asked(), make_accepted(plain))
-    decided.completed(plain)
+    decided.emit(started(plain))
+    decided.emit(ended(plain))
     repeated, log, audit = make_report(level)
-    repeated.completed(by_flow)
+    repeated.emit(ended(by_flow))
     # A line in the log has the time at which it was written, which is not when the flow began.
     assert log.calls == [call for call in decided_log.calls if call[1]["args"] != ("transfer started",)]
     assert audit.names == decided_audit.names == ["request", "transfer_started", audit.names[-1]]
@@ -136,7 +141,7 @@ def test_without_an_audit_log_nobody_looks_whether_it_was_a_flow(level: str) -> 
     report = Report(override(Settings(), {"logging.level": level}), log, audit)  # type: ignore[arg-type]
     completion = make_completion()
     del completion.flow_hit
-    report.completed(completion)
+    report.emit(ended(completion))
     assert log.names == ["info"]
 
 
@@ -156,7 +161,7 @@ def test_without_an_audit_log_nobody_looks_whether_it_was_a_flow(level: str) -> 
 )
 def test_what_is_no_probe_is_a_failure(changes: dict[str, Any]) -> None:
     report, log, audit = make_report()
-    report.completed(make_completion(**changes))
+    report.emit(ended(make_completion(**changes)))
     assert log.names == ["warning"]
     assert audit.names == ["transfer_failed"]
 
@@ -175,7 +180,7 @@ def test_what_is_no_probe_is_a_failure(changes: dict[str, Any]) -> None:
 )
 def test_refusal_is_told_at_its_level(cause: TftpError, level: str, events: list[str]) -> None:
     report, log, audit = make_report()
-    report.refused(make_asked(), refused(cause))
+    report.emit(refused(cause))
     assert log.names == [level]
     assert audit.names == events
 
@@ -185,9 +190,10 @@ def test_nothing_is_looked_at_when_nobody_listens() -> None:
     audit.is_enabled = False
     settings = override(Settings(), {"logging.level": "warning"})
     report = Report(settings, log, audit)  # type: ignore[arg-type]
-    assert not report.hears_successes
-    report.accepted(Untouchable(), Untouchable())  # type: ignore[arg-type]
-    report.mode_changed(Untouchable())  # type: ignore[arg-type]
+    assert not report.wanted
+    nothing: Any = Untouchable()
+    report.emit(TransferStarted(nothing, nothing, nothing, None))
+    report.emit(BatchingChanged(nothing))
     report.flush()
     assert log.names == audit.names == []
 
@@ -197,7 +203,7 @@ def test_successes_are_heard_from_info_on(level: str, hears: bool) -> None:
     audit = Recorder()
     audit.is_enabled = False
     settings = override(Settings(), {"logging.level": level})
-    assert Report(settings, Recorder(), audit).hears_successes is hears  # type: ignore[arg-type]
+    assert bool(Report(settings, Recorder(), audit).wanted & SUCCESSES) is hears  # type: ignore[arg-type]
 
 
 def test_change_of_batching_tells_what_it_was_decided_by() -> None:
@@ -207,7 +213,7 @@ def test_change_of_batching_tells_what_it_was_decided_by() -> None:
     )
     report = Report(settings, log, audit)  # type: ignore[arg-type]
     change: Any = SimpleNamespace(worker=0, mode=2, live_transfers=20, linger_ns=300, datagrams_per_s=9)
-    report.mode_changed(change)
+    report.emit(BatchingChanged(change))
     ((level, fields),) = log.calls
     assert level == "debug"
     assert fields["args"] == ("batching mode changed",)
@@ -216,12 +222,12 @@ def test_change_of_batching_tells_what_it_was_decided_by() -> None:
 
 def test_reload_changes_level_log_and_limits() -> None:
     report, log, audit = make_report("info")
-    assert not report.hears_debug
+    assert not report.wanted & BATCHING
     later = Recorder()
     settings = override(Settings(), {"logging.level": "debug", "max_file_size_bytes": 20})
     report.reload(settings, later)  # type: ignore[arg-type]
-    assert report.hears_debug
-    report.refused(make_asked(), refused(FileTooLargeError(21)))
+    assert report.wanted & BATCHING
+    report.emit(refused(FileTooLargeError(21)))
     assert (log.names, later.names) == ([], ["warning"])
     assert audit.calls[0][1]["max_bytes"] == 20
 
@@ -229,7 +235,7 @@ def test_reload_changes_level_log_and_limits() -> None:
 def test_a_flood_of_refusals_is_told_by_number() -> None:
     report, log, audit = make_report()
     for _ in range(1000):
-        report.refused(make_asked(), refused(RefusedError(2, "Access violation")))
+        report.emit(refused(RefusedError(2, "Access violation")))
     lines = log.names.count("warning")
     assert lines == audit.names.count("request_denied") < 1000
     assert report.owes_counts
@@ -242,11 +248,11 @@ def test_a_flood_of_refusals_is_told_by_number() -> None:
 def test_a_flood_of_requests_that_nobody_goes_on_with_hides_no_other_failure() -> None:
     report, log, _ = make_report()
     for _ in range(1000):
-        report.completed(make_completion(outcome=Outcome.ABORTED, text=b"gave way", datagrams_in=0, blocks=0))
+        report.emit(ended(make_completion(outcome=Outcome.ABORTED, text=b"gave way", datagrams_in=0, blocks=0)))
     before = len(log.calls)
     assert before < 1000
-    report.completed(make_completion(outcome=Outcome.TIMED_OUT, blocks=1))
-    report.refused(make_asked(), refused(RefusedError(2, "Access violation")))
+    report.emit(ended(make_completion(outcome=Outcome.TIMED_OUT, blocks=1)))
+    report.emit(refused(RefusedError(2, "Access violation")))
     assert len(log.calls) == before + 2
 
 
@@ -256,9 +262,10 @@ def test_a_flood_of_requests_that_take_no_block_is_told_by_number(flow_hit: bool
     """Of those that answer with an ERROR too: two datagrams must not cost a line each for ever."""
     report, log, audit = make_report()
     for _ in range(1000):
-        report.completed(
-            make_completion(outcome=Outcome.PEER_ERROR, error=3, datagrams_in=datagrams_in, blocks=0, flow_hit=flow_hit)
+        ending = make_completion(
+            outcome=Outcome.PEER_ERROR, error=3, datagrams_in=datagrams_in, blocks=0, flow_hit=flow_hit
         )
+        report.emit(ended(ending))
     lines = log.names.count("warning")
     assert lines == audit.names.count("transfer_failed") < 1000
     assert audit.names.count("transfer_started") == (lines if flow_hit else 0)
@@ -269,7 +276,7 @@ def test_a_flood_of_requests_that_take_no_block_is_told_by_number(flow_hit: bool
 def test_dropped_requests_are_told_by_number() -> None:
     report, log, audit = make_report("error")
     for _ in range(3):
-        report.dropped()
+        report.emit(RequestDropped())
     report.flush(is_last=True)
     assert log.calls[-1][1]["count"] == 3
     assert audit.names == ["events_left_out", "flush"]
@@ -280,5 +287,5 @@ def test_what_no_level_would_show_uses_up_no_budget() -> None:
     audit.is_enabled = False
     report = Report(override(Settings(), {"logging.level": "warning"}), log, audit)  # type: ignore[arg-type]
     for _ in range(1000):
-        report.refused(make_asked(), refused(RefusedError(1, "File not found")))
+        report.emit(refused(RefusedError(1, "File not found")))
     assert not report.owes_counts

@@ -25,7 +25,7 @@ from snow_owl_tftp.plan.transfer import Role
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import parse_request_untrusted
 from snow_owl_tftp.server.reads import FileDecider
-from snow_owl_tftp.server.writes import UploadDesk
+from snow_owl_tftp.server.writes import UploadAnswerer
 
 CLONE_NEWNS = 0x00020000  # include/uapi/linux/sched.h
 MS_REC, MS_PRIVATE = 1 << 14, 1 << 18  # include/uapi/linux/mount.h
@@ -154,9 +154,9 @@ def test_release_that_is_away_is_told_once_and_the_old_one_stays(base: Path) -> 
 
 
 @pytest.fixture
-def desk(base: Path) -> Iterator[UploadDesk]:
+def desk(base: Path) -> Iterator[UploadAnswerer]:
     overrides = {"root_dir": str(base / "current"), **WRITABLE, "write_config.max_total_bytes": LIMIT_BYTES}
-    desk = UploadDesk(override(Settings(), overrides, source="test"))
+    desk = UploadAnswerer(override(Settings(), overrides, source="test"))
     yield desk
     desk.close()
 
@@ -168,16 +168,16 @@ class Asked:
         self.datagram = datagram
 
 
-async def begin(desk: UploadDesk, name: str) -> Any:
+async def begin(desk: UploadAnswerer, name: str) -> Any:
     asked = Asked(f"\0\2up/{name}\0octet\0".encode())
-    plan = (await cast(Any, desk.decide(asked, parse_request_untrusted(asked.datagram)))).plan
+    plan = (await cast(Any, desk.answer(asked, parse_request_untrusted(asked.datagram)))).plan
     assert plan.role == Role.RECEIVER
     fd = (await plan.context.open()).fd
     os.pwrite(fd, name.encode(), 0)
     return plan, fd
 
 
-async def test_upload_is_stored_in_the_release_that_it_began_in(base: Path, desk: UploadDesk) -> None:
+async def test_upload_is_stored_in_the_release_that_it_began_in(base: Path, desk: UploadAnswerer) -> None:
     before, _ = await begin(desk, "old")
     switch(base)
     assert desk.look_again()
@@ -185,13 +185,13 @@ async def test_upload_is_stored_in_the_release_that_it_began_in(base: Path, desk
     after, _ = await begin(desk, "new")
     for plan in (before, after):
         assert await plan.context.commit(3) is None
-        plan.context.let_go()
+        plan.context.retired()
     assert (base / "releases/7/up/old").read_bytes() == b"old"
     assert (base / "releases/8/up/new").read_bytes() == b"new"
     assert not (base / "releases/8/up/old").exists()
 
 
-async def test_upload_keeps_to_the_limit_although_the_root_has_moved(base: Path, desk: UploadDesk) -> None:
+async def test_upload_keeps_to_the_limit_although_the_root_has_moved(base: Path, desk: UploadAnswerer) -> None:
     plan, fd = await begin(desk, "old")
     switch(base)
     assert desk.look_again()
@@ -206,7 +206,7 @@ async def test_upload_keeps_to_the_limit_although_the_root_has_moved(base: Path,
     refusal = await plan.context.commit(LIMIT_BYTES + 1)
     assert refusal is not None
     assert refusal.code == ErrorCode.DISK_FULL
-    plan.context.let_go()
+    plan.context.retired()
 
 
 # ---- the parts
@@ -216,7 +216,7 @@ def count_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - without a descriptor of its own
 
 
-def test_switching_for_years_costs_no_descriptors(base: Path, desk: UploadDesk) -> None:
+def test_switching_for_years_costs_no_descriptors(base: Path, desk: UploadAnswerer) -> None:
     decider = FileDecider(override(Settings(), {"root_dir": str(base / "current")}, source="test"))
     counts = []
     for number in range(20):
@@ -228,7 +228,7 @@ def test_switching_for_years_costs_no_descriptors(base: Path, desk: UploadDesk) 
     assert len(set(counts[3:])) == 1, counts
 
 
-def test_missing_root_is_a_config_error_and_changes_nothing(base: Path, desk: UploadDesk) -> None:
+def test_missing_root_is_a_config_error_and_changes_nothing(base: Path, desk: UploadAnswerer) -> None:
     decider = FileDecider(override(Settings(), {"root_dir": str(base / "current")}, source="test"))
     switch(base, "nowhere")
     for look in (decider.look_again, desk.look_again):

@@ -10,7 +10,8 @@ from typing import Any
 from tests.support.client import Client
 from tests.support.server import cpu_seconds, serve_command, wait_for
 
-from snow_owl_tftp.observe.samples import SAMPLE_S, CallSample, CallSampler
+from snow_owl_tftp.events.event import BatchCalls
+from snow_owl_tftp.observe.samples import SAMPLE_S, CallSampler
 
 NOTHING = dict.fromkeys(
     (
@@ -46,9 +47,9 @@ class Timer:
         self.planned.pop()()
 
 
-def make_sampler(**counted: int) -> tuple[CallSampler, Timer, dict[str, int], list[CallSample]]:
+def make_sampler(**counted: int) -> tuple[CallSampler, Timer, dict[str, int], list[BatchCalls]]:
     counters = {**NOTHING, **counted}
-    timer, told = Timer(), list[CallSample]()
+    timer, told = Timer(), list[BatchCalls]()
     sampler = CallSampler(timer, lambda: counters, told.append)  # type: ignore[arg-type]
     return sampler, timer, counters, told
 
@@ -61,7 +62,7 @@ def test_sample_holds_what_happened_since_the_one_before() -> None:
     timer.ring()
     counters |= {"recvmmsg_calls": 105, "datagrams_received": 931}
     timer.ring()
-    assert told == [CallSample(5, 7.5, 1, 3, 2.67), CallSample(1, 1.0, 0, 0, 0.0)]
+    assert told == [BatchCalls(5, 7.5, 1, 3, 2.67), BatchCalls(1, 1.0, 0, 0, 0.0)]
 
 
 def test_timer_runs_only_while_datagrams_flow() -> None:
@@ -100,8 +101,8 @@ def test_counters_read_between_two_of_their_writes_are_no_error() -> None:
 
 
 def test_real_loop_takes_a_sample() -> None:
-    async def sample() -> CallSample:
-        taken: asyncio.Queue[CallSample] = asyncio.Queue()
+    async def sample() -> BatchCalls:
+        taken: asyncio.Queue[BatchCalls] = asyncio.Queue()
         counters = dict(NOTHING)
         sampler = CallSampler(asyncio.get_running_loop(), lambda: counters, taken.put_nowait)
         counters["datagrams_sent"] = 1

@@ -16,7 +16,8 @@ from tests.support.client import Client, Refused
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 
 from snow_owl_tftp import AsyncClient, Response, Server
-from snow_owl_tftp.content.files import FileTree, WouldBlock
+from snow_owl_tftp.content.files import FileTree
+from snow_owl_tftp.content.source import LATER
 from snow_owl_tftp.content.text import PIECE_BYTES, Text
 from snow_owl_tftp.content.translate import MAX_COPIED_BYTES
 from snow_owl_tftp.errors import TransferRefused
@@ -323,11 +324,8 @@ def test_texts_that_hang_or_take_long_keep_no_other_name_waiting(
         release.wait(DEADLINE_S)
         return read(self, size_bytes)
 
-    def would_block(self: FileTree, name: str) -> Any:
-        raise WouldBlock
-
     monkeypatch.setattr(Text, "read", hang)
-    monkeypatch.setattr(FileTree, "open_cached", would_block)
+    monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
     with serve_in_thread(root) as served, ExitStack() as clients, Client(served.address) as client:
         for number in range(100):
             stuck = clients.enter_context(Client(served.address))

@@ -405,7 +405,7 @@ def test_silent_requests_leave_no_file_and_no_directory(root: Path) -> None:
     with serve_uploads(root, create_directories=True) as server, Client(server.address) as client:
         for number in range(500):
             client.request(f"up/{number}/x", kind=Opcode.WRQ)
-        wait_for(lambda: server.server.transfers_total >= 500, "500 transfers to be given up")
+        wait_for(lambda: server.server.tally.transfers_total >= 500, "500 transfers to be given up")
         assert list((root / "up").iterdir()) == []
 
 

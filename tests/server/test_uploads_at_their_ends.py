@@ -175,7 +175,7 @@ def test_error_right_behind_the_last_data_drops_the_upload_without_a_traceback(r
         for client, peer in zip(clients, peers, strict=True):
             client.send(build_data(1, b"all"), peer)
             client.send(build_error(0, "changed my mind"), peer)
-        wait_for(lambda: server.server.transfers_total >= 50, "50 transfers to end")
+        wait_for(lambda: server.server.tally.transfers_total >= 50, "50 transfers to end")
         wait_committed(server)
         stored = len(files_below(root))
         log = server.log

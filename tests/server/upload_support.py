@@ -12,7 +12,7 @@ from tests.support.server import ServerProcess, ServerThread, serve_command, ser
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.server.reads import FileDecider
-from snow_owl_tftp.server.writes import UploadDesk
+from snow_owl_tftp.server.writes import UploadAnswerer
 
 WRITABLE = {
     "write_config.enabled": True,
@@ -36,8 +36,8 @@ def serve_uploads(root: Path, **write_config: object) -> Iterator[ServerThread]:
     further = {key.removeprefix(".") if "." in key else f"write_config.{key}": v for key, v in write_config.items()}
     overrides = {**WRITABLE, **further}
     settings = override(Settings(), {"root_dir": str(root), **overrides}, source="test")
-    desk = UploadDesk(settings)
-    decider = FileDecider(settings, desk)
+    desk = UploadAnswerer(settings)
+    decider = FileDecider(settings, desk.answer)
     try:
         with serve_in_thread(root, overrides, decider=decider) as server:
             yield server

@@ -30,7 +30,8 @@ from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.server.loop import Server
 from snow_owl_tftp.server.narrate import Report
-from snow_owl_tftp.server.reads import Decider, FileDecider
+from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.verdict import Decider
 
 Address = tuple[str, int]
 READY = re.compile(rb"listening on \[?([^\]\n]*)\]?:(\d+)\n")

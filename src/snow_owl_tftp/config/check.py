@@ -22,7 +22,7 @@ from snow_owl_tftp.config.paths import is_table, key_paths
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["check", "unknown_key"]
+__all__ = ["check", "unknown_key", "without_effect"]
 
 
 def check(tree: dict[str, Any], source: str) -> Settings:
@@ -85,6 +85,20 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         )
     if settings.logging.audit_enabled and not settings.logging.audit_path:
         yield "logging.audit_file: audit_enabled = true needs it; name a file"
+
+
+def without_effect(settings: Settings) -> dict[str, str]:
+    """Return what was set and changes nothing beside the other settings, by key path, and what to do about it.
+
+    No contradiction, since files are kept where auditing is switched off for a while; but nobody should wait for an
+    audit log that is not written.
+    """
+    idle = {}
+    if settings.logging.audit_file and not settings.logging.audit_enabled:
+        idle["logging.audit_file"] = "set logging.audit_enabled = true, or remove it"
+    if settings.single_port and settings.tid_sockets != Settings().tid_sockets:
+        idle["tid_sockets"] = "remove it, or single_port = true"
+    return idle
 
 
 def unknown_key(path: str) -> str:

@@ -24,12 +24,13 @@ from typing import Final
 from snow_owl_tftp.content.confine import Resolver, choose_resolver
 from snow_owl_tftp.content.devices import device_of
 from snow_owl_tftp.content.names import climbs_above_root, spellings_of
+from snow_owl_tftp.content.source import LATER, Identity, Later, Named, NotHere
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["FileTooLargeError", "FileTree", "OpenFile", "OutsideRootError", "WouldBlock", "refusal_of_errno"]
+__all__ = ["FileTooLargeError", "FileTree", "OpenFile", "OutsideRootError", "refusal_of_errno"]
 
 # statfs(2) f_type, include/uapi/linux/magic.h: what answers from the dentry cache without asking
 # another machine or a process. Anything else (NFS, CIFS, FUSE) may revalidate, so it may block.
@@ -68,13 +69,6 @@ _REFUSAL_OF_ERRNO: Final = {
     errno.EAGAIN: _BUSY,  # a writer holds a lease, or renames would not end
 }
 _ABSENT: Final = (-errno.ENOENT, -errno.ENOTDIR, -errno.ENAMETOOLONG)
-
-
-class WouldBlock(Exception):  # noqa: N818 - the name of the condition, not of an error
-    """`FileTree.open_cached` cannot answer at once; call `open_for_reading` in a thread.
-
-    It stays within the server and never reaches a peer, hence it is no TftpError.
-    """
 
 
 class OutsideRootError(RefusedError):
@@ -132,6 +126,11 @@ class OpenFile:
         self.inode = status.st_ino
         self.device = status.st_dev
         self.held: object = None
+
+    @property
+    def identity(self) -> Identity:
+        """Tells this content from any other."""
+        return Identity(self.device, self.inode, self.size_bytes, self.mtime_ns, self.ctime_ns)
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""
@@ -207,38 +206,50 @@ class FileTree:
         self.is_local = _file_system_type(places[0].fd) in _LOCAL_FILE_SYSTEMS
         self._resolver = self._make_resolver(places[0].fd, places)
 
-    def device_of(self, name: str, may_wait_on: int | None = None) -> int:
-        """Return on which device a name has to be waited for next; see devices.device_of.
-
-        Args:
-            name: As for open_for_reading.
-            may_wait_on: None: do not wait at all.
-        """
-        return device_of(self._places, spellings_of(name)[0], may_wait_on, is_local=self.is_local)
+    def device_of(self, named: Named, may_wait_on: int | None = None) -> int:
+        """See ContentSource.device_of, and devices.device_of."""
+        return device_of(self._places, named.paths[0], may_wait_on, is_local=self.is_local)
 
     def open_for_reading(self, name: str) -> OpenFile:
         """Open a file; may block where the file system is slow.
 
         Args:
-            name: As the request spells it; see `spellings_of`.
+            name: As a request spells it; see `spellings_of`.
 
         Returns:
             The file, which the caller closes.
 
         Raises:
-            RefusedError: What to answer instead: OutsideRootError and FileTooLargeError where
-                these are the reason.
+            RefusedError: See NotHere.refusal of `open`.
         """
-        resolver, paths = self._resolver, spellings_of(name)
+        file = self._open(spellings_of(name))
+        if isinstance(file, NotHere):
+            raise file.refusal
+        return file
+
+    def open(self, named: Named) -> OpenFile | NotHere:
+        """Open a file; may block where the file system is slow.
+
+        Args:
+            named: What the rules allow.
+
+        Returns:
+            The file, which the caller closes; or what to answer instead: OutsideRootError and FileTooLargeError where
+            these are the reason.
+        """
+        return self._open(named.paths)
+
+    def _open(self, paths: tuple[bytes, ...]) -> OpenFile | NotHere:
+        resolver = self._resolver
         for path in paths:
             fd = resolver.open(path)
             if fd not in _ABSENT:
                 break
         if fd < 0:
-            raise _refusal(-fd, path, resolver)
+            return NotHere(_refusal(-fd, path, resolver))
         return self._accept(fd, path, is_as_sent=path is paths[0])
 
-    def open_cached(self, name: str) -> OpenFile:
+    def open_now(self, named: Named) -> OpenFile | NotHere | Later:
         """Open a file if that can be done without waiting for anything.
 
         It answers when every part of the path is in the kernel's dentry cache, on the root's own
@@ -246,41 +257,38 @@ class FileTree:
         any other refusal needs a look at what is to blame, which may wait.
 
         Args:
-            name: As for open_for_reading.
+            named: As for open.
 
         Returns:
-            The file, which the caller closes.
-
-        Raises:
-            WouldBlock: Nothing is known yet; ask open_for_reading, in a thread.
-            RefusedError: As for open_for_reading.
+            As `open`; LATER: nothing is known yet.
         """
         if not self.is_local:
-            raise WouldBlock
-        resolver, paths = self._resolver, spellings_of(name)
+            return LATER
+        resolver, paths = self._resolver, named.paths
         for path in paths:
             fd = resolver.open_cached(path)
             if fd not in _ABSENT:
                 break
         if fd in _ABSENT:
-            raise refusal_of_errno(-fd)
+            return NotHere(refusal_of_errno(-fd))
         if fd < 0:
-            raise WouldBlock
+            return LATER
         return self._accept(fd, path, is_as_sent=path is paths[0])
 
-    def _accept(self, fd: int, path: bytes, *, is_as_sent: bool) -> OpenFile:
+    def _accept(self, fd: int, path: bytes, *, is_as_sent: bool) -> OpenFile | NotHere:
         try:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise RefusedError(*_NOT_REGULAR)
-            if 0 < self.max_file_size_bytes < status.st_size:
-                raise FileTooLargeError(status.st_size)
         except OSError as error:
             close_descriptor(fd)
-            raise RefusedError(*_IO_ERROR) from error
-        except RefusedError:
+            refusal = RefusedError(*_IO_ERROR)
+            refusal.__cause__ = error
+            return NotHere(refusal)
+        if not stat.S_ISREG(status.st_mode):
             close_descriptor(fd)
-            raise
+            return NotHere(RefusedError(*_NOT_REGULAR))
+        if 0 < self.max_file_size_bytes < status.st_size:
+            close_descriptor(fd)
+            return NotHere(FileTooLargeError(status.st_size))
         return OpenFile(fd, path, status, is_as_sent=is_as_sent)
 
 

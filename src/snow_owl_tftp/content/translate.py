@@ -29,9 +29,10 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from snow_owl_tftp.content.files import OpenFile
+from snow_owl_tftp.content.source import Identity
 from snow_owl_tftp.content.text import Text, text_refusal
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
@@ -44,8 +45,6 @@ MAX_COPIED_BYTES: Final = 1 << 18
 """256 KiB: a millisecond of converting; texts that are asked for as netascii hardly ever are larger."""
 _SETTLED_NS: Final = 2_000_000_000
 """Older changes than that have a time of their own: FAT counts in 2 s, the others in a tick of at most 10 ms."""
-
-_Content: TypeAlias = tuple[int, int, int, int, int]
 
 
 class _Kept:
@@ -103,12 +102,12 @@ class NetasciiCache:
         self._max_copies = max_copies
         self._clock_ns = clock_ns
         self._lock = threading.Lock()  # guards all below; never held while a file is read
-        self._kept: OrderedDict[_Content, _Kept] = OrderedDict()
+        self._kept: OrderedDict[Identity, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._total_bytes = 0
         self._total_copies = 0
         self._ended: deque[_Kept] = deque()
-        self._being_made: dict[_Content, threading.Event] = {}
+        self._being_made: dict[Identity, threading.Event] = {}
 
     def cached(self, source: OpenFile) -> OpenFile | None:
         """Return the copy of a file if there is one already; never blocks.
@@ -122,7 +121,7 @@ class NetasciiCache:
         Raises:
             RefusedError: No descriptor is left.
         """
-        content = _content_of(source)
+        content = source.identity
         with self._lock:
             kept = self._find(content)
             if kept is None:
@@ -155,7 +154,7 @@ class NetasciiCache:
 
     def _make_or_wait(self, source: OpenFile) -> None:
         """Make the copy, or wait for the thread that does; should it fail, the next one tries."""
-        content = _content_of(source)
+        content = source.identity
         with self._lock:
             if self._find(content) is not None:
                 return
@@ -227,7 +226,7 @@ class NetasciiCache:
         shared.held = _Use(kept, self._ended)
         return shared
 
-    def _find(self, content: _Content) -> _Kept | None:
+    def _find(self, content: Identity) -> _Kept | None:
         """Return what is kept, unless its time is up; under the lock."""
         kept = self._kept.get(content)
         if kept is None or kept.until_ns is None or self._clock_ns() < kept.until_ns:
@@ -235,7 +234,7 @@ class NetasciiCache:
         self._drop(content)
         return None
 
-    def _keep(self, content: _Content, kept: _Kept) -> None:
+    def _keep(self, content: Identity, kept: _Kept) -> None:
         with self._lock:
             self._kept[content] = kept
             self._kept_bytes += kept.copy.size_bytes
@@ -245,7 +244,7 @@ class NetasciiCache:
     def _keeps_too_much(self) -> bool:
         return self._kept_bytes > self._max_kept_bytes or len(self._kept) > self._max_copies // 4
 
-    def _drop(self, content: _Content) -> None:
+    def _drop(self, content: Identity) -> None:
         """Must be called under the lock: nobody may be sharing the descriptor meanwhile."""
         kept = self._kept.pop(content)
         self._kept_bytes -= kept.copy.size_bytes
@@ -261,10 +260,6 @@ def _opened(fd: int, relative_path: bytes) -> OpenFile:
     except OSError as error:
         close_descriptor(fd)
         raise text_refusal(error) from error
-
-
-def _content_of(file: OpenFile) -> _Content:
-    return file.device, file.inode, file.size_bytes, file.mtime_ns, file.ctime_ns
 
 
 def _convert(source: OpenFile) -> int:

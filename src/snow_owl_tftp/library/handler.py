@@ -23,7 +23,7 @@ from typing import Any
 from snow_owl_tftp.content.files import OpenFile, OutsideRootError
 from snow_owl_tftp.content.text import PIECE_BYTES, Text
 from snow_owl_tftp.content.translate import MAX_COPIED_BYTES
-from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
+from snow_owl_tftp.errors import InternalError, RefusedError
 from snow_owl_tftp.library.confined import ConfinedFile, path_of
 from snow_owl_tftp.library.receiving import Receiver
 from snow_owl_tftp.library.response_bytes import ContentThreads, memory_of, open_pipe
@@ -31,23 +31,13 @@ from snow_owl_tftp.library.responses import ReadHandler, ReadRequest, Refuse, Re
 from snow_owl_tftp.library.streams import Stream
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.protocol import netascii
-from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
-from snow_owl_tftp.protocol.options import OptionLimits, negotiate
-from snow_owl_tftp.protocol.packets import Request, parse_request_untrusted, refuse_malformed_untrusted
-from snow_owl_tftp.server.reads import (
-    Accepted,
-    Asked,
-    Refused,
-    StreamContext,
-    TransferContext,
-    Verdict,
-    accept_text,
-    mtu_for,
-    refuse,
-    sender_plan,
-)
+from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.protocol.options import OptionLimits
+from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.answer import accept_file, accept_stream, accept_text, answer, refuse_write
 from snow_owl_tftp.server.sockets import format_address
 from snow_owl_tftp.server.texts import Texts
+from snow_owl_tftp.server.verdict import IncomingRequest, Pours, Refused, Verdict, refuse
 
 __all__ = ["HandlerDecider", "Handlers", "check_handler", "is_coroutine_function"]
 
@@ -93,20 +83,18 @@ class HandlerDecider:
         self._threads, self._texts = ContentThreads(), self._make_texts()  # no thread runs before it is needed
         self.abort: Callable[[int, str], None] = lambda transfer_id, text: None
 
-    def decide(self, asked: Asked) -> Verdict | Awaitable[Verdict]:
+    def decide(self, incoming: IncomingRequest) -> Verdict | Awaitable[Verdict]:
         """See Decider.decide."""
-        datagram = asked.datagram
-        try:
-            request = parse_request_untrusted(datagram)
-        except BadPacket as error:
-            return Refused(refuse_malformed_untrusted(datagram, error.reason) or b"", error, None)
-        try:
-            path = path_of(request.filename)
-            if request.kind is Opcode.WRQ:
-                return self._receive(asked, request, path)
-            return self._answer(asked, request, path)
-        except RefusedError as error:
-            return refuse(request, error)
+        return answer(incoming, self._answer_read, self._answer_write)
+
+    def _answer_read(self, incoming: IncomingRequest, request: Request) -> Awaitable[Verdict]:
+        return self._answer(incoming, request, path_of(request.filename))
+
+    def _answer_write(self, incoming: IncomingRequest, request: Request) -> Verdict:
+        path, write = path_of(request.filename), self._write
+        if write is None:
+            return refuse_write(incoming, request)
+        return self._receive(incoming, request, path, write)
 
     def close(self) -> None:
         """Let the threads go, which no transfer needs any more; new ones come with the next request."""
@@ -124,13 +112,13 @@ class HandlerDecider:
         if self._streams:
             await asyncio.wait(self._streams)  # not gather: cancelled, that would cancel the closing of every stream
 
-    async def _answer(self, asked: Asked, request: Request, path: str) -> Verdict:
+    async def _answer(self, incoming: IncomingRequest, request: Request, path: str) -> Verdict:
         read = ReadRequest(
-            *asked.peer, asked.local_address, path, request.mode, _options(request), _raw_name(asked.datagram)
+            *incoming.peer, incoming.local_address, path, request.mode, _options(request), _raw_name(incoming.datagram)
         )
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                return await self._accept(asked, request, await self._ask(read))
+                return await self._accept(incoming, request, await self._ask(read))
         except TimeoutError as error:
             if not limit.expired():  # the handler's own: a failure like any other
                 return _failed(request, error)
@@ -156,11 +144,8 @@ class HandlerDecider:
             answer = await self._threads.call(handler, argument)
         return await answer if inspect.isawaitable(answer) else answer
 
-    def _receive(self, asked: Asked, request: Request, path: str) -> Verdict:
-        write = self._write
-        if write is None:
-            raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed")
-        who = (*asked.peer, path, request.mode, _options(request), _raw_name(asked.datagram))
+    def _receive(self, incoming: IncomingRequest, request: Request, path: str, write: WriteHandler) -> Verdict:
+        who = (*incoming.peer, path, request.mode, _options(request), _raw_name(incoming.datagram))
 
         async def store(data: bytes) -> Refuse | None:
             try:
@@ -168,11 +153,11 @@ class HandlerDecider:
             except RefusedError as error:
                 return Refuse(error.code, error.text)
             except Exception as error:
-                fields = {"peer": format_address(*asked.peer), "file": request.filename}
+                fields = {"peer": format_address(*incoming.peer), "file": request.filename}
                 log_event(logging.ERROR, "a handler failed", fields, error)
                 return Refuse(ErrorCode.NOT_DEFINED, "Internal error")
 
-        return self._receiver.begin(asked.transfer_id, request, store)
+        return self._receiver.begin(incoming.transfer_id, request, store)
 
     async def _offer(self, write: WriteHandler, upload: Upload) -> Refuse | None:
         limit = asyncio.timeout(self._timeout_s)
@@ -185,58 +170,53 @@ class HandlerDecider:
             return Refuse(ErrorCode.NOT_DEFINED, "Server busy, try again")
         return answer if isinstance(answer, Refuse) else None
 
-    async def _accept(self, asked: Asked, request: Request, response: Response) -> Verdict:
+    async def _accept(self, incoming: IncomingRequest, request: Request, response: Response) -> Verdict:
         content: Any = response.content
         if isinstance(content, Refuse):
             raise RefusedError(content.code, content.text)
         if isinstance(content, AsyncIterable):
-            return self._accept_stream(asked, request, aiter(content), None)
+            return self._accept_stream(incoming, request, aiter(content), None)
         if isinstance(content, str):
             content = content.encode()
         if isinstance(content, bytes | bytearray | memoryview):
             data = bytes(content)
             if request.mode == "netascii" and len(data) > MAX_COPIED_BYTES:
-                return self._accept_stream(asked, request, _pieces_of(data), None)
+                return self._accept_stream(incoming, request, _pieces_of(data), None)
             fd = memory_of(netascii.encode(data) if request.mode == "netascii" else data)
-            return self._accept_file(asked, request, OpenFile(fd, b"", os.fstat(fd)))
+            return accept_file(incoming, request, OpenFile(fd, b"", os.fstat(fd)), self._limits)
         if isinstance(content, os.PathLike | ConfinedFile):
             file = content if isinstance(content, ConfinedFile) else Path(content)
-            return await self._accept_path(asked, request, file)
+            return await self._accept_path(incoming, request, file)
         if hasattr(content, "read"):
             size_bytes = None if request.mode == "netascii" else await self._threads.measure(content)
             chunks = self._threads.chunks_of(content, size_bytes)
-            return self._accept_stream(asked, request, chunks, size_bytes)
-        return self._accept_stream(asked, request, self._threads.chunks_of_iterator(content), None)
+            return self._accept_stream(incoming, request, chunks, size_bytes)
+        return self._accept_stream(incoming, request, self._threads.chunks_of_iterator(content), None)
 
-    async def _accept_path(self, asked: Asked, request: Request, path: Path | ConfinedFile) -> Verdict:
+    async def _accept_path(self, incoming: IncomingRequest, request: Request, path: Path | ConfinedFile) -> Verdict:
         texts = self._texts
         file = await self._threads.open_file(path, self._root, texts if request.mode == "netascii" else None)
         if isinstance(file, Text):
-            return accept_text(texts, file, asked, request, self._limits)
-        return self._accept_file(asked, request, file)
-
-    def _accept_file(self, asked: Asked, request: Request, file: OpenFile) -> Verdict:
-        size_bytes = file.size_bytes
-        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request))
-        context = TransferContext(request, size_bytes, negotiated, file.held)
-        return Accepted(sender_plan(asked.transfer_id, file.fd, size_bytes, negotiated, context), None)
+            return accept_text(texts, file, incoming, request, self._limits)
+        return accept_file(incoming, request, file, self._limits)
 
     def _accept_stream(
-        self, asked: Asked, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
+        self, incoming: IncomingRequest, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
     ) -> Verdict:
-        negotiated = negotiate(request, size_bytes=size_bytes, limits=self._limits, mtu_bytes=mtu_for(asked, request))
-        reader, writer = open_pipe()
-        stream = Stream(
-            chunks,
-            writer,
-            name=request.filename,
-            is_netascii=request.mode == "netascii",
-            timeout_s=self._timeout_s,
-            abort=lambda: self.abort(asked.transfer_id, "the content could not be made"),
-            tasks=self._streams,
-        )
-        context = StreamContext(request, size_bytes, negotiated, stream)
-        return Accepted(sender_plan(asked.transfer_id, reader, 0, negotiated, context, is_stream=True), None)
+        def open_stream() -> tuple[int, Pours]:
+            reader, writer = open_pipe()
+            stream = Stream(
+                chunks,
+                writer,
+                name=request.filename,
+                is_netascii=request.mode == "netascii",
+                timeout_s=self._timeout_s,
+                abort=lambda: self.abort(incoming.transfer_id, "the content could not be made"),
+                tasks=self._streams,
+            )
+            return reader, stream
+
+        return accept_stream(incoming, request, self._limits, size_bytes, open_stream)
 
 
 async def _pieces_of(data: bytes) -> AsyncIterator[bytes]:

@@ -21,12 +21,13 @@ from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.library.response_bytes import memory_of
 from snow_owl_tftp.library.responses import Refuse
 from snow_owl_tftp.linux.descriptors import close_descriptor
-from snow_owl_tftp.plan.transfer import NO_SINK_YET, Role, TransferPlan
+from snow_owl_tftp.plan.freeze import freeze_upload
+from snow_owl_tftp.plan.transfer import NO_SINK_YET
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.netascii import NetasciiDecoder
 from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Request
-from snow_owl_tftp.server.reads import Accepted, CommitRefusal, Sink, UploadContext
+from snow_owl_tftp.server.verdict import Accepted, CommitRefusal, Sink, UploadContext
 
 __all__ = ["Receiver"]
 
@@ -75,7 +76,10 @@ class Receiver:
             raise RefusedError(ErrorCode.DISK_FULL, _TOO_LARGE)
         if self._live >= _MAX_UPLOADS:
             raise RefusedError(ErrorCode.NOT_DEFINED, _BUSY)
-        return Accepted(_plan(transfer_id, _Receiving(self, request, negotiated, store), self._max_upload_bytes), None)
+        receiving = _Receiving(self, request, negotiated, store)
+        return Accepted(
+            freeze_upload(transfer_id, self._max_upload_bytes, negotiated.tsize, negotiated, receiving), None
+        )
 
     def open(self) -> int:
         """One upload more: return what it is written to. Raises: RefusedError, there are too many; OSError."""
@@ -132,8 +136,8 @@ class _Receiving(UploadContext):
         self.is_stored = refusal is None
         return None if refusal is None else CommitRefusal(refusal.code, refusal.text, 0)
 
-    def let_go(self) -> None:
-        """See UploadContext.let_go."""
+    def retired(self) -> None:
+        """See UploadContext.retired."""
         self._is_over = True
         fd, self.fd = self.fd, NO_SINK_YET
         if fd != NO_SINK_YET:
@@ -147,20 +151,3 @@ async def _decode(data: bytes) -> bytes:
         pieces.append(decoder.decode(data[offset : offset + _PIECE_BYTES]))
         await asyncio.sleep(0)
     return b"".join((*pieces, decoder.finish()))
-
-
-def _plan(transfer_id: int, context: _Receiving, max_upload_bytes: int) -> TransferPlan:
-    negotiated = context.negotiated
-    return TransferPlan(
-        transfer_id=transfer_id,
-        role=Role.RECEIVER,
-        fd=NO_SINK_YET,
-        size_bytes=max_upload_bytes,
-        blksize_bytes=negotiated.blksize_bytes,
-        windowsize_blocks=negotiated.windowsize_blocks,
-        timeout_ns=negotiated.timeout_ns,
-        rollover=negotiated.rollover,
-        first_packet=negotiated.oack,
-        declared_bytes=negotiated.tsize,
-        context=context,
-    )

@@ -31,8 +31,8 @@ from snow_owl_tftp.library.handler import HandlerDecider, Handlers, check_handle
 from snow_owl_tftp.library.responses import ReadHandler, ReadRequest, Refuse, Response, WriteHandler
 from snow_owl_tftp.library.threaded import LoopThread
 from snow_owl_tftp.library.told import Completion, LibraryReport
+from snow_owl_tftp.server.generation import option_limits
 from snow_owl_tftp.server.loop import Server as CoreServer
-from snow_owl_tftp.server.reads import option_limits
 from snow_owl_tftp.server.sockets import format_address
 
 __all__ = ["Server"]

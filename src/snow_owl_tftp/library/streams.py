@@ -1,7 +1,7 @@
 """Content that is still being made, on its way into the pipe that the engine reads.
 
     Accepted ─start─► engine ◄─pipe─ Stream ◄─anext─ an iterator of the caller's
-                        └─Completion─► let_go
+                        └─Completion─► release
 
 May know: asyncio and pipes. Must not know requests, verdicts or the engine.
 Invariants:
@@ -38,7 +38,7 @@ class Stream:
         abort: Callable[[], None],
         tasks: set[asyncio.Task[None]],
     ) -> None:
-        """Take the iterator and the descriptor over; `begin` or `let_go` must follow.
+        """Take the iterator and the descriptor over; `begin` or `release` must follow.
 
         Args:
             chunks: What to send; closed at the end where it can be.
@@ -66,7 +66,7 @@ class Stream:
         self._tasks.add(self._task)
         self._task.add_done_callback(self._tasks.discard)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The transfer has ended, or will never begin."""
         self._is_over.set()
         if self._task is None:

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from snow_owl_tftp._engine import engine
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import InternalError
+from snow_owl_tftp.events.event import RequestRefused, TransferEnded
+from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES
 from snow_owl_tftp.library.confined import path_of
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.server.narrate import Report, is_size_probe
-from snow_owl_tftp.server.reads import Asked, Refused, TransferContext
 from snow_owl_tftp.server.sockets import format_address
 
 __all__ = ["Completion", "LibraryReport", "log_event"]
@@ -78,43 +78,42 @@ class LibraryReport(Report):
         super().__init__(settings, cast(Any, _StandardLog()), AuditLog(""))
         self._on_complete = on_complete
         # Whoever set the logger to DEBUG need not say so a second time, in the settings.
-        self.hears_debug = self.hears_debug or logging.getLogger("snow_owl_tftp").isEnabledFor(logging.DEBUG)
-        self._logs_successes = self.hears_successes or self.hears_debug
-        self.hears_successes = self._logs_successes or on_complete is not None
+        if logging.getLogger("snow_owl_tftp").isEnabledFor(logging.DEBUG):
+            self.wanted |= STARTS | SUCCESSES | BATCHING
+        self._logs_successes = bool(self.wanted & SUCCESSES)
+        if on_complete is not None:
+            self.wanted |= SUCCESSES
 
-    def refused(self, asked: Asked, verdict: Refused) -> None:
-        """See Report.refused."""
-        cause, request = verdict.cause, verdict.request
+    def _refused(self, event: RequestRefused) -> None:
+        cause, request = event.cause, event.request
         if isinstance(cause, InternalError) and request is not None:  # no defect of ours
             if self.may_tell_refusal():
-                peer = format_address(*asked.peer)
+                peer = format_address(*event.incoming.peer)
                 self.log.error("a handler failed", peer=peer, file=request.filename, exc_info=cause.__cause__)
         else:
-            super().refused(asked, verdict)
+            super()._refused(event)
 
-    def completed(self, completion: engine.Completion) -> None:
-        """See Report.completed."""
-        if self._logs_successes or completion.outcome != Outcome.OK:
-            super().completed(completion)
+    def _ended(self, event: TransferEnded) -> None:
+        if self._logs_successes or event.ending.outcome != Outcome.OK:
+            super()._ended(event)
         if self._on_complete is None:
             return
         try:
-            self._on_complete(_completion_of(completion))
+            self._on_complete(_completion_of(event))
         except Exception as error:
             self.log.error("on_complete failed", exc_info=error)
 
 
-def _completion_of(completion: engine.Completion) -> Completion:
-    context: TransferContext = completion.context
-    name = engine.OUTCOMES[completion.outcome].lower()
+def _completion_of(event: TransferEnded) -> Completion:
+    completion, is_probe = event.ending, is_size_probe(event)
     return Completion(
         client=completion.peer[0],
         client_port=completion.peer[1],
-        path=path_of(context.request.filename),
+        path=path_of(event.request.filename),
         is_upload=completion.role == Role.RECEIVER,
-        outcome="size_probe" if is_size_probe(completion) else name,
+        outcome="size_probe" if is_probe else Outcome(completion.outcome).name.lower(),
         payload_bytes=completion.payload_bytes,
-        size_bytes=context.size_bytes,
+        size_bytes=event.size_bytes,
         duration_s=completion.duration_ns / 1e9,
         blksize_bytes=completion.blksize_bytes,
         windowsize_blocks=completion.windowsize_blocks,

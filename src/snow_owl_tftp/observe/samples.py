@@ -11,9 +11,11 @@ Invariants:
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-__all__ = ["SAMPLE_S", "CallSample", "CallSampler"]
+from snow_owl_tftp.events.event import BatchCalls
+
+__all__ = ["SAMPLE_S", "CallSampler"]
 
 SAMPLE_S: Final = 1.0
 """A person reads along; the counters are summed over all workers each time."""
@@ -30,24 +32,6 @@ _COUNTED: Final = (
 )
 
 
-class CallSample(NamedTuple):
-    """Calls since the last sample; a mean is 0 where there was no call.
-
-    Attributes:
-        receive_calls: recvmmsg, recvmsg and recvfrom, empty ones included.
-        datagrams_per_receive: Mean over the calls that found something.
-        empty_calls: Receive calls that found nothing.
-        send_calls: sendmmsg, sendmsg and sendto.
-        datagrams_per_send: Mean over all; a GSO train counts as its datagrams.
-    """
-
-    receive_calls: int
-    datagrams_per_receive: float
-    empty_calls: int
-    send_calls: int
-    datagrams_per_send: float
-
-
 class CallSampler:
     """Takes samples from the first sign of traffic until there is none."""
 
@@ -55,7 +39,7 @@ class CallSampler:
         self,
         loop: asyncio.AbstractEventLoop,
         read: Callable[[], Mapping[str, Any]],
-        tell: Callable[[CallSample], None],
+        tell: Callable[[BatchCalls], None],
     ) -> None:
         """Start from what was counted so far.
 
@@ -102,11 +86,11 @@ class CallSampler:
         return {name: counters[name] for name in _COUNTED}
 
 
-def _sample(moved: Mapping[str, int]) -> CallSample:
+def _sample(moved: Mapping[str, int]) -> BatchCalls:
     receive_calls = moved["recvmmsg_calls"] + moved["recvfrom_calls"]
     empty_calls = moved["recvmmsg_empty"] + moved["recvfrom_empty"]
     send_calls = moved["sendmmsg_calls"] + moved["sendto_calls"]
-    return CallSample(
+    return BatchCalls(
         receive_calls=receive_calls,
         datagrams_per_receive=_mean(moved["datagrams_received"], receive_calls - empty_calls),
         empty_calls=empty_calls,

@@ -21,10 +21,12 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from snow_owl_tftp import __version__
 from snow_owl_tftp._engine.disk import apart
+from snow_owl_tftp.config.check import without_effect
 from snow_owl_tftp.config.schema import LoggingSettings, Settings
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.linux.activation import take_given_sockets
@@ -36,6 +38,8 @@ from snow_owl_tftp.operate.last_resort import LastResort
 from snow_owl_tftp.operate.log_places import refuse_logs_below_root
 from snow_owl_tftp.operate.reload import Reloader
 from snow_owl_tftp.operate.root_watch import RootWatch
+from snow_owl_tftp.server.answer import refuse_write
+from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.loop import Server
 from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.reads import FileDecider
@@ -44,7 +48,7 @@ from snow_owl_tftp.server.sockets import format_address
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from snow_owl_tftp.server.writes import UploadDesk
+    from snow_owl_tftp.server.writes import UploadAnswerer
 
 __all__ = ["serve"]
 
@@ -114,6 +118,7 @@ def _live(
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
         warn_of_dropped_keys(log, dropped_keys)
+        warn_of_idle_settings(log, settings)
         audit = AuditLog(settings.logging.audit_path, into=log_file if _is_one_file(settings.logging) else None)
         closing.callback(audit.close)
         report = Report(settings, log, audit)
@@ -121,10 +126,11 @@ def _live(
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         host = _begin_host(log)
-        uploads = _open_uploads(settings, hook, log) if settings.write_config.enabled else None
+        generation = Generation.of(settings)
+        uploads = _open_uploads(settings, hook, generation, log) if settings.write_config.enabled else None
         if uploads is not None:
             closing.callback(uploads.close)
-        decider = FileDecider(settings, uploads)
+        decider = FileDecider(settings, refuse_write if uploads is None else uploads.answer, generation)
         closing.callback(decider.close)
         if not os.access(settings.root_dir, os.X_OK):
             raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
@@ -137,10 +143,12 @@ def _live(
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
+            warn_of_idle_settings(log, changed)
             hook.log = log
-            decider.reload(changed)
+            generation = Generation.of(changed)
+            decider.reload(generation)
             if uploads is not None:
-                uploads.reload(changed)
+                uploads.reload(generation)
             report.reload(changed, log)
             server.reload(changed)
             return log
@@ -154,7 +162,9 @@ def _live(
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         server.on_work = watch.suspect
         last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
-        serving = _serve(_Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort), announce)
+        losses = partial(_count_losses, log_file, audit, hook)
+        parts = _Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort, losses)
+        serving = _serve(parts, announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)
     last_resort.leave()
@@ -169,9 +179,18 @@ def _begin_host(log: "FilteringBoundLogger") -> int:
         return 0
 
 
-def _count_hung(server: Server, decider: FileDecider, uploads: "UploadDesk | None") -> int:
+def _count_hung(server: Server, decider: FileDecider, uploads: "UploadAnswerer | None") -> int:
     of_reads = decider.threads.busy_total + decider.texts.threads.busy_total
     return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
+
+
+def _count_losses(log_file: LogFile, audit: AuditLog, hook: UploadHook) -> dict[str, int]:
+    return {
+        "log_lines": log_file.lost_lines_total,
+        "audit_events": audit.lost_events_total,
+        "on_upload_dropped": hook.dropped_total,
+        "on_upload_failed": hook.failed_total,
+    }
 
 
 def _is_one_file(logging: LoggingSettings) -> bool:
@@ -184,20 +203,28 @@ def _tell_of_file(report: Report, key: str, reason: str) -> None:
     report.log.error("file cannot be opened by its name, the old one stays", setting=key, reason=reason)
 
 
-def _open_uploads(settings: Settings, hook: UploadHook, log: "FilteringBoundLogger") -> "UploadDesk":
-    from snow_owl_tftp.server.writes import UploadDesk  # lazy: most servers take no uploads
+def _open_uploads(
+    settings: Settings, hook: UploadHook, generation: Generation, log: "FilteringBoundLogger"
+) -> "UploadAnswerer":
+    from snow_owl_tftp.server.writes import UploadAnswerer  # lazy: most servers take no uploads
 
-    desk = UploadDesk(settings, hook.submit)
-    swept = desk.swept
+    uploads = UploadAnswerer(settings, hook.submit, generation)
+    swept = uploads.swept
     if swept.removed_files or not swept.is_complete:
         log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)
-    return desk
+    return uploads
 
 
 def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
     """Name keys of the origin that change nothing, on one line."""
     if keys:
         log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
+
+
+def warn_of_idle_settings(log: "FilteringBoundLogger", settings: Settings) -> None:
+    """Name what other settings switch off, a line each."""
+    for key, remedy in without_effect(settings).items():
+        log.warning("setting without effect", setting=key, remedy=remedy)
 
 
 def occupy_standard_descriptors() -> None:
@@ -215,7 +242,9 @@ def raise_descriptor_limit() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What the process is made of; `reopen` opens the log files by their names again, `host` is a process id."""
+    """What the process is made of; `reopen` opens the log files by their names again, `host` is a process id, `losses`
+    counts what nobody was told line by line, or ran in vain.
+    """
 
     reloader: Reloader
     watch: RootWatch
@@ -226,6 +255,7 @@ class _Parts:
     reopen: Callable[[], None]
     host: int
     last_resort: LastResort
+    losses: Callable[[], dict[str, int]]
 
 
 async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
@@ -261,8 +291,12 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         aborted = server.live_transfers
     await parts.hook.close()
     parts.last_resort.tell()
-    report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
-    audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
+    tally = server.tally
+    totals = {"transfers": tally.transfers_total, "aborted": aborted, "drained": is_drained}
+    report.log.info("server stopped", **totals, **tally.figures())
+    audit.server_shutdown(reason=reason, transfers_total=tally.transfers_total, aborted_transfers=aborted)
+    if lost := {name: count for name, count in parts.losses().items() if count}:
+        report.log.warning("lost since the start", **lost)
 
 
 def _watch_host(host: int, report: Report) -> None:

@@ -1,5 +1,7 @@
-"""Who may read or write what: settings and a normalised path in, a Decision or a refusal out.
+"""Who may read or write what: who asks, a request and its normalised paths in, a decision or a refusal out.
 
-Knows no packet, no socket and no file: whether a path exists, and whether links lead it out of the
+    Asker, Request, paths ─Policy─► ReadDecision | WriteDecision | RefusedError
+
+Knows no socket and no file: whether a path exists, and whether links lead it out of the
 root, is found when it is opened. So a rule can be tested with text alone.
 """

@@ -37,16 +37,29 @@ from snow_owl_tftp._engine.engine import (
     Refusals,
     Released,
     Request,
+    Retired,
 )
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import EngineError, InternalError, RefusedError
+from snow_owl_tftp.events.event import (
+    BatchingChanged,
+    LimitReached,
+    RequestDropped,
+    RequestRefused,
+    StoredAfterFailure,
+    TransferEnded,
+    TransferStarted,
+)
+from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES
+from snow_owl_tftp.events.tally import Tally
 from snow_owl_tftp.linux.remedies import with_remedy
 from snow_owl_tftp.observe.samples import CallSampler
-from snow_owl_tftp.plan.transfer import Outcome, Role
+from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.server.engine import hand_over, make_engine, tuning
 from snow_owl_tftp.server.narrate import Report
-from snow_owl_tftp.server.reads import (
+from snow_owl_tftp.server.sockets import open_addresses
+from snow_owl_tftp.server.verdict import (
     Accepted,
     CommitRefusal,
     Decider,
@@ -56,7 +69,6 @@ from snow_owl_tftp.server.reads import (
     Verdict,
     refuse,
 )
-from snow_owl_tftp.server.sockets import open_addresses
 from snow_owl_tftp.server.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -98,13 +110,12 @@ class Server:
         self._waiting = self._nobody_waits()
         self._goes_on: asyncio.Handle | None = None
         self._settles: asyncio.TimerHandle | None = None
+        self.tally = Tally()
         self._deciding: set[asyncio.Future[Verdict]] = set()
         self._committing: set[asyncio.Future[Sink | CommitRefusal | None]] = set()
         self._stopping: asyncio.Future[None] | None = None
         self._left_behind = 0
         self._addresses: tuple[tuple[str, int], ...] = ()
-        self.transfers_total = 0
-        self.dropped_total = 0
         self.on_work: Callable[[], None] = _do_nothing
         """Called whenever the engine has said something, in the event loop; must be quick."""
 
@@ -283,7 +294,7 @@ class Server:
         return len(self._deciding) + figures["transfers_started"] - figures["transfers_ended"]
 
     def _make_sampler(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> CallSampler:
-        return CallSampler(loop, engine.counters, self._report.calls_sampled)
+        return CallSampler(loop, engine.counters, self._report.emit)
 
     # ---- events
 
@@ -293,7 +304,7 @@ class Server:
             self._decide_waiting(self._engine)
             self._flush()
             self.on_work()
-            if self._sampler is not None and self._report.hears_debug:
+            if self._sampler is not None and self._report.wanted & BATCHING:
                 self._sampler.wake()
 
     def _flush(self) -> None:
@@ -306,21 +317,7 @@ class Server:
         self._flush()
 
     def _take(self, engine: Engine) -> None:
-        hears_successes = self._report.hears_successes
         for event in engine.poll():
-            # The most frequent first, and those that nobody wants to hear of without a call.
-            if isinstance(event, Completion):
-                self.transfers_total += 1
-                if (
-                    not hears_successes
-                    and event.outcome == Outcome.OK
-                    and event.role == Role.SENDER
-                    and not event.context.hears_success
-                ):
-                    continue
-            if isinstance(event, Request):
-                self._waiting.add(event)
-                continue
             try:
                 self._on_event(event)
             except Exception as error:  # the events behind it must not be lost with it
@@ -332,11 +329,11 @@ class Server:
         end_ns = now_ns + _DECIDE_NS
         while (late := self._waiting.drop(now_ns)) is not None:
             engine.refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
-            self.dropped_total += 1
-            self._report.dropped()
-        while now_ns < end_ns and (asked := self._waiting.take(now_ns)) is not None:
+            self.tally.dropped_total += 1
+            self._report.emit(RequestDropped())
+        while now_ns < end_ns and (incoming := self._waiting.take(now_ns)) is not None:
             try:
-                self._on_request(asked)
+                self._on_request(incoming)
             except Exception as error:  # as above
                 self._report.log.error("internal error", exc_info=error)
             now_ns = time.monotonic_ns()
@@ -352,35 +349,37 @@ class Server:
         return Waiting(self._settings.limits.max_pending_requests // 2)
 
     def _on_event(self, event: "Event") -> None:
-        if isinstance(event, Completion):
+        if isinstance(event, Completion):  # the most frequent first
             self._on_completion(event)
+        elif isinstance(event, Request):
+            self._waiting.add(event)
         elif isinstance(event, FirstData):
             self._on_first_data(event)
         elif isinstance(event, Received):
             self._on_received(event)
-        elif isinstance(event, Released):
-            event.context.let_go()
+        elif isinstance(event, (Retired, Released)):
+            event.context.retired()
         elif isinstance(event, Refusals):
-            self._report.refused_by_limit(event)
+            self._report.emit(LimitReached(event))
         elif isinstance(event, ModeChange):
-            self._report.mode_changed(event)
+            self._report.emit(BatchingChanged(event))
 
     def _on_completion(self, completion: Completion) -> None:
-        context = completion.context
-        if completion.is_stuck:
-            context.abandon()  # its file may still be written to: Released follows
-        else:
-            context.let_go()
-        if self._report.hears_successes or completion.outcome != Outcome.OK:
-            self._report.completed(completion)
-        if isinstance(context, UploadContext) and completion.outcome != Outcome.OK:
-            context.failed = completion.transfer_id, completion.peer
+        context, outcome = completion.context, completion.outcome
+        self.tally.outcomes[outcome] += 1
+        context.ended(completion)
+        if completion.is_last:
+            context.retired()
+        if outcome == Outcome.OK and not self._report.wanted & SUCCESSES:
+            return
+        self._report.emit(TransferEnded(completion, context.request, context.size_bytes))
+        if outcome != Outcome.OK and isinstance(context, UploadContext):
             self._tell_of_stored(context)
 
     def _tell_of_stored(self, context: UploadContext) -> None:
         """Of a file that is in its place although its transfer failed: the client gave up in the last moment."""
         if context.is_stored and context.failed is not None:
-            self._report.stored_after_failure(*context.failed, context)
+            self._report.emit(StoredAfterFailure(*context.failed, context.request))
 
     def _on_first_data(self, event: FirstData) -> None:
         """An upload begins to arrive: open its file."""
@@ -420,17 +419,17 @@ class Server:
         else:
             engine.commit(transfer_id)
 
-    def _on_request(self, asked: Request) -> None:
+    def _on_request(self, incoming: Request) -> None:
         try:
-            verdict = self._decider.decide(asked)
+            verdict = self._decider.decide(incoming)
         except Exception as error:  # a bug must cost one request, not the server
             verdict = _internal_error(error)
         if isinstance(verdict, (Accepted, Refused)):
-            self._carry_out(asked, verdict)
+            self._carry_out(incoming, verdict)
         else:
-            self._carry_out_later(asked, verdict)
+            self._carry_out_later(incoming, verdict)
 
-    def _carry_out_later(self, asked: Request, awaitable: Awaitable[Verdict]) -> None:
+    def _carry_out_later(self, incoming: Request, awaitable: Awaitable[Verdict]) -> None:
         future = asyncio.ensure_future(awaitable)
         self._deciding.add(future)
         reloads_before = self._reloads_total
@@ -441,22 +440,23 @@ class Server:
             verdict = _internal_error(error) if error else done.result()
             if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
                 verdict.flow = None  # decided by the old rules, perhaps: good for this once
-            self._carry_out(asked, verdict)
+            self._carry_out(incoming, verdict)
             self._flush()
 
         future.add_done_callback(on_done)
 
-    def _carry_out(self, asked: Request, verdict: Verdict) -> None:
+    def _carry_out(self, incoming: Request, verdict: Verdict) -> None:
         engine = self._engine
         if engine is None:
             verdict.discard()
         elif isinstance(verdict, Accepted):
-            self._start(engine, asked, verdict)
+            self._start(engine, incoming, verdict)
         else:
-            engine.refuse(asked.transfer_id, verdict.datagram)
-            self._report.refused(asked, verdict)
+            engine.refuse(incoming.transfer_id, verdict.datagram)
+            self.tally.refused(verdict.cause)
+            self._report.emit(RequestRefused(incoming, verdict.request, verdict.cause))
 
-    def _start(self, engine: Engine, asked: Request, accepted: Accepted) -> None:
+    def _start(self, engine: Engine, incoming: Request, accepted: Accepted) -> None:
         try:
             engine.start(accepted.plan, accepted.flow)
         except OSError as error:
@@ -464,19 +464,21 @@ class Server:
             # device that nobody would read it. Its descriptor is the engine's all the same; what else the context
             # holds is ours.
             context = accepted.plan.context
-            context.let_go()
-            self._carry_out(asked, refuse(context.request, _refusal_of_start(error.errno)))
+            context.retired()
+            self._carry_out(incoming, refuse(context.request, _refusal_of_start(error.errno)))
         except MemoryError:
             context = accepted.plan.context
-            context.let_go()
+            context.retired()
             refused = RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again")
-            self._carry_out(asked, refuse(context.request, refused))
+            self._carry_out(incoming, refuse(context.request, refused))
         except ValueError as error:
-            accepted.plan.context.let_go()
-            self._carry_out(asked, _internal_error(error))
+            accepted.plan.context.retired()
+            self._carry_out(incoming, _internal_error(error))
         else:
-            accepted.plan.context.begin()
-            self._report.accepted(asked, accepted)
+            context = accepted.plan.context
+            context.begin()
+            if self._report.wanted & STARTS:
+                self._report.emit(TransferStarted(incoming, accepted.plan, context.request, context.size_bytes))
 
     def _is_quiet(self, engine: Engine) -> bool:
         """Nothing is being decided or transferred; a receiver that merely repeats its last ACK does not count."""

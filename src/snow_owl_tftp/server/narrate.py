@@ -1,9 +1,9 @@
 """What is told about requests and transfers: to people (log), to machines (audit).
 
-May know: Verdicts, Completions, the log and the audit log. Must not decide, or touch the engine.
+May know: events, the log and the audit log. Must not decide, or touch the engine.
 
 Invariants:
-- What nobody reads costs nothing: `hears_successes` is asked before a Completion is looked at, and no
+- What nobody reads costs nothing: `wanted` says which events need not be made, and no
   text is made before a level is known to be on. 40,000 transfers a second pass here.
 - What strangers can cause without limit has a budget of lines, in the log and in the audit log: a flood of
   requests that are refused, or that nobody goes on with, is told by number.
@@ -19,17 +19,29 @@ transfer_completed with 0 payload bytes, because a failure there would page some
 
 from typing import TYPE_CHECKING, Final
 
-from snow_owl_tftp._engine.engine import OUTCOMES, Completion, ModeChange, Refusals
+from msgspec.structs import asdict
+
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.store.refusals import UploadTooLargeError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
+from snow_owl_tftp.events.event import (
+    BatchCalls,
+    BatchingChanged,
+    Event,
+    LimitReached,
+    RequestDropped,
+    RequestRefused,
+    StoredAfterFailure,
+    TransferEnded,
+    TransferStarted,
+)
+from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.budget import LineBudget
-from snow_owl_tftp.observe.samples import CallSample
-from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
+from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
-from snow_owl_tftp.server.reads import Accepted, Asked, Refused, TransferContext
+from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.sockets import format_address
 
 if TYPE_CHECKING:
@@ -49,12 +61,11 @@ _DROPPED: Final = "requests that waited too long"
 
 
 class Report:
-    """Tells the log and the audit log.
+    """The EventSink that tells the log and the audit log.
 
     Attributes:
         log: For whoever has something else to say.
-        hears_debug: Whether anybody reads what is told at `debug`.
-        hears_successes: Whether anybody reads about transfers that ended well.
+        wanted: See EventSink.wanted.
     """
 
     def __init__(self, settings: Settings, log: "FilteringBoundLogger", audit: AuditLog) -> None:
@@ -81,8 +92,28 @@ class Report:
         self.log = log
         self._max_file_size_bytes = settings.max_file_size_bytes
         self._adaptive_batch_threshold = settings.performance.platform.batch.adaptive_batch_threshold
-        self.hears_debug = settings.logging.level == "debug"
-        self.hears_successes = settings.logging.level in ("debug", "info") or self._is_audited
+        self.wanted = STARTS | SUCCESSES if self._is_audited else 0
+        if settings.logging.level in ("debug", "info"):
+            self.wanted |= SUCCESSES
+        if settings.logging.level == "debug":
+            self.wanted |= STARTS | BATCHING
+
+    def emit(self, event: Event) -> None:
+        """See EventSink.emit."""
+        if isinstance(event, TransferEnded):  # the most frequent first
+            self._ended(event)
+        elif isinstance(event, RequestRefused):
+            self._refused(event)
+        elif isinstance(event, TransferStarted):
+            self._started(event)
+        elif isinstance(event, RequestDropped):
+            self._budgets[_DROPPED].grants()
+        elif isinstance(event, StoredAfterFailure):
+            self._stored_after_failure(event)
+        elif isinstance(event, LimitReached):
+            self._limit_reached(event)
+        elif self.wanted & BATCHING:
+            self._batching(event)
 
     @property
     def owes_counts(self) -> bool:
@@ -104,69 +135,61 @@ class Report:
 
     # ---- requests
 
-    def accepted(self, asked: Asked, verdict: Accepted) -> None:
-        """A transfer begins."""
-        if not (self.hears_debug or self._is_audited):
+    def _started(self, event: TransferStarted) -> None:
+        if not self.wanted & STARTS:
             return
-        context: TransferContext = verdict.plan.context
         self.log.debug(
             "transfer started",
-            peer=format_address(*asked.peer),
-            file=context.request.filename,
-            bytes=context.size_bytes,
-            blksize_bytes=verdict.plan.blksize_bytes,
-            windowsize_blocks=verdict.plan.windowsize_blocks,
+            peer=format_address(*event.incoming.peer),
+            file=event.request.filename,
+            bytes=event.size_bytes,
+            blksize_bytes=event.agreed.blksize_bytes,
+            windowsize_blocks=event.agreed.windowsize_blocks,
         )
         if self._is_audited:
-            self._audit_start(asked, verdict.plan, context, ago_ns=0)
+            self._audit_start(event, ago_ns=0)
 
-    def _audit_start(
-        self, whose: Asked | Completion, agreed: TransferPlan | Completion, context: TransferContext, *, ago_ns: int
-    ) -> None:
-        request, is_write = context.request, context.request.kind == Opcode.WRQ
-        who = (_correlation_id(whose.transfer_id), format_address(*whose.peer), request.filename)
+    def _audit_start(self, event: TransferStarted, *, ago_ns: int) -> None:
+        request, is_write = event.request, event.request.kind == Opcode.WRQ
+        who = (_correlation_id(event.incoming.transfer_id), format_address(*event.incoming.peer), request.filename)
         self._audit.request(*who, is_write=is_write, mode=request.mode, options=dict(request.options), ago_ns=ago_ns)
         self._audit.transfer_started(
             *who,
             is_write=is_write,
-            size_bytes=context.size_bytes,
-            blksize_bytes=agreed.blksize_bytes,
-            windowsize_blocks=agreed.windowsize_blocks,
+            size_bytes=event.size_bytes,
+            blksize_bytes=event.agreed.blksize_bytes,
+            windowsize_blocks=event.agreed.windowsize_blocks,
             ago_ns=ago_ns,
         )
 
-    def refused(self, asked: Asked, verdict: Refused) -> None:
-        """A request got an ERROR, or silence."""
-        if not self._hears_refusal(verdict) or not self.may_tell_refusal():
+    def _refused(self, event: RequestRefused) -> None:
+        if not self._hears_refusal(event) or not self.may_tell_refusal():
             return
-        peer = format_address(*asked.peer)
-        cause, request = verdict.cause, verdict.request
+        peer = format_address(*event.incoming.peer)
+        cause, request = event.cause, event.request
         if isinstance(cause, BadPacket):
             self.log.info("malformed request", peer=peer, reason=cause.reason)
             self._audit.protocol_violation(peer, reason=cause.reason)
         elif isinstance(cause, RefusedError) and request is not None:
-            self._tell_refusal(asked, peer, request.filename, request.kind == Opcode.WRQ, cause)
+            self._tell_refusal(event.incoming.transfer_id, peer, request, cause)
         elif isinstance(cause, InternalError):
             # The traceback is the one way to find our bug; the peer is told nothing of it.
             file = request.filename if request else ""
             self.log.error("internal error", peer=peer, file=file, exc_info=cause.__cause__ or cause)
 
-    def _hears_refusal(self, verdict: Refused) -> bool:
+    def _hears_refusal(self, event: RequestRefused) -> bool:
         # As below: a malformed request and a missing file are nothing to warn of.
-        is_notice = isinstance(verdict.cause, BadPacket) or (
-            isinstance(verdict.cause, RefusedError) and verdict.cause.code == ErrorCode.FILE_NOT_FOUND
+        is_notice = isinstance(event.cause, BadPacket) or (
+            isinstance(event.cause, RefusedError) and event.cause.code == ErrorCode.FILE_NOT_FOUND
         )
-        return self.hears_successes or not is_notice
+        return bool(self.wanted & SUCCESSES) or not is_notice
 
     def may_tell_refusal(self) -> bool:
         """Whether one more refused request is told by a line of its own; if not it is counted."""
         return self._budgets[_REFUSED].grants()
 
-    def dropped(self) -> None:
-        """A request waited for a decision until its client had given up."""
-        self._budgets[_DROPPED].grants()
-
-    def _tell_refusal(self, asked: Asked, peer: str, filename: str, is_write: bool, cause: RefusedError) -> None:
+    def _tell_refusal(self, transfer_id: int, peer: str, request: Request, cause: RefusedError) -> None:
+        filename, is_write = request.filename, request.kind == Opcode.WRQ
         kind = "WRQ" if is_write else "RRQ"
         # Boot loaders probe for dozens of files that are not there: nothing to warn of.
         tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
@@ -174,7 +197,7 @@ class Report:
         tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text, **why)
         if not self._is_audited:
             return
-        correlation_id = _correlation_id(asked.transfer_id)
+        correlation_id = _correlation_id(transfer_id)
         if isinstance(cause, OutsideRootError) and cause.by_link:
             self._audit.symlink_access_denied(correlation_id, peer, filename)
         elif isinstance(cause, OutsideRootError):
@@ -189,84 +212,84 @@ class Report:
 
     # ---- transfers
 
-    def completed(self, completion: Completion) -> None:
-        """A transfer ended; ask `hears_successes` before you report one that ended well."""
-        is_ok = completion.outcome == Outcome.OK
-        is_probe = not is_ok and is_size_probe(completion)
-        if not (is_ok or is_probe or completion.blocks or self._budgets[_UNANSWERED].grants()):
+    def _ended(self, event: TransferEnded) -> None:
+        ending = event.ending
+        is_ok = ending.outcome == Outcome.OK
+        is_probe = not is_ok and is_size_probe(event)
+        if not (is_ok or is_probe or ending.blocks or self._budgets[_UNANSWERED].grants()):
             return
-        if self._is_audited and completion.flow_hit:
-            self._audit_start(completion, completion, completion.context, ago_ns=completion.duration_ns)
+        if self._is_audited and ending.flow_hit:
+            began = TransferStarted(ending, ending, event.request, event.size_bytes)
+            self._audit_start(began, ago_ns=ending.duration_ns)
         if is_ok:
-            self._tell_success(completion, "transfer completed")
+            self._tell_success(event, "transfer completed")
         elif not is_probe:
-            self._tell_failure(completion)
-        elif self.hears_debug or self._is_audited:
-            self._tell_success(completion, "size probe")
+            self._tell_failure(event)
+        elif self.wanted & STARTS:
+            self._tell_success(event, "size probe")
 
-    def _tell_success(self, completion: Completion, event: str) -> None:
-        context: TransferContext = completion.context
-        peer, filename = format_address(*completion.peer), context.request.filename
-        tell = self.log.info if completion.outcome == Outcome.OK else self.log.debug
+    def _tell_success(self, event: TransferEnded, what: str) -> None:
+        ending = event.ending
+        peer, filename = format_address(*ending.peer), event.request.filename
+        tell = self.log.info if ending.outcome == Outcome.OK else self.log.debug
         tell(
-            event,
+            what,
             peer=peer,
             file=filename,
-            bytes=completion.payload_bytes,
-            blocks=completion.blocks,
-            retransmits=completion.retransmits,
-            ms=completion.duration_ns // 1_000_000,
+            bytes=ending.payload_bytes,
+            blocks=ending.blocks,
+            retransmits=ending.retransmits,
+            ms=ending.duration_ns // 1_000_000,
         )
         if self._is_audited:
             self._audit.transfer_completed(
-                _correlation_id(completion.transfer_id),
+                _correlation_id(ending.transfer_id),
                 peer,
                 filename,
-                is_write=completion.role == Role.RECEIVER,
-                payload_bytes=completion.payload_bytes,
-                retransmits=completion.retransmits,
-                duration_ns=completion.duration_ns,
+                is_write=ending.role == Role.RECEIVER,
+                payload_bytes=ending.payload_bytes,
+                retransmits=ending.retransmits,
+                duration_ns=ending.duration_ns,
             )
 
-    def _tell_failure(self, completion: Completion) -> None:
-        context: TransferContext = completion.context
-        peer, filename = format_address(*completion.peer), context.request.filename
-        outcome, reason = OUTCOMES[completion.outcome], completion.text.decode("utf-8", "replace")
-        figures = {"bytes": completion.payload_bytes, "of_bytes": context.size_bytes}
+    def _tell_failure(self, event: TransferEnded) -> None:
+        ending = event.ending
+        peer, filename = format_address(*ending.peer), event.request.filename
+        outcome, reason = Outcome(ending.outcome).name, ending.text.decode("utf-8", "replace")
+        figures = {"bytes": ending.payload_bytes, "of_bytes": event.size_bytes}
         self.log.warning(
             "transfer failed",
             peer=peer,
             file=filename,
             outcome=outcome,
-            error=completion.error,
+            error=ending.error,
             reason=reason,
-            retransmits=completion.retransmits,
-            ms=completion.duration_ns // 1_000_000,
+            retransmits=ending.retransmits,
+            ms=ending.duration_ns // 1_000_000,
             **figures,
         )
         if self._is_audited:
             self._audit.transfer_failed(
-                _correlation_id(completion.transfer_id),
+                _correlation_id(ending.transfer_id),
                 peer,
                 filename,
-                is_write=completion.role == Role.RECEIVER,
+                is_write=ending.role == Role.RECEIVER,
                 outcome=outcome,
                 reason=reason,
-                payload_bytes=completion.payload_bytes,
-                retransmits=completion.retransmits,
-                duration_ns=completion.duration_ns,
+                payload_bytes=ending.payload_bytes,
+                retransmits=ending.retransmits,
+                duration_ns=ending.duration_ns,
             )
 
-    def stored_after_failure(self, transfer_id: int, peer: tuple[str, int], context: TransferContext) -> None:
-        """An upload is in its place although its transfer failed, which was told before."""
-        where = format_address(*peer)
-        self.log.warning("upload is stored although its transfer failed", peer=where, file=context.request.filename)
-        self._audit.write_stored_after_failure(_correlation_id(transfer_id), where, context.request.filename)
+    def _stored_after_failure(self, event: StoredAfterFailure) -> None:
+        where, file = format_address(*event.peer), event.request.filename
+        self.log.warning("upload is stored although its transfer failed", peer=where, file=file)
+        self._audit.write_stored_after_failure(_correlation_id(event.transfer_id), where, file)
 
     # ---- the engine
 
-    def refused_by_limit(self, refusals: Refusals) -> None:
-        """A worker refused requests without asking; said at most once a second, worker and limit."""
+    def _limit_reached(self, event: LimitReached) -> None:
+        refusals = event.refusals
         peer = format_address(*refusals.peer)
         limit, count = refusals.limit, refusals.count
         self.log.warning(
@@ -274,35 +297,32 @@ class Report:
         )
         self._audit.requests_refused(peer, limit=limit, count=count)
 
-    def mode_changed(self, change: ModeChange) -> None:
-        """A worker gathers more, or less, into one call than before."""
-        if self.hears_debug:
-            self.log.debug(
-                "batching mode changed",
-                worker=change.worker,
-                mode=_MODES[change.mode],
-                live_transfers=change.live_transfers,
-                adaptive_batch_threshold=self._adaptive_batch_threshold,
-                linger_ns=change.linger_ns,
-                datagrams_per_s=change.datagrams_per_s,
-            )
-
-    def calls_sampled(self, sample: CallSample) -> None:
-        """What the system calls carried since the last sample."""
-        if self.hears_debug:
-            self.log.debug("batch calls", **sample._asdict())
+    def _batching(self, event: BatchingChanged | BatchCalls) -> None:
+        if isinstance(event, BatchCalls):
+            self.log.debug("batch calls", **asdict(event))
+            return
+        change = event.change
+        self.log.debug(
+            "batching mode changed",
+            worker=change.worker,
+            mode=_MODES[change.mode],
+            live_transfers=change.live_transfers,
+            adaptive_batch_threshold=self._adaptive_batch_threshold,
+            linger_ns=change.linger_ns,
+            datagrams_per_s=change.datagrams_per_s,
+        )
 
 
-def is_size_probe(completion: Completion) -> bool:
+def is_size_probe(event: TransferEnded) -> bool:
     """Tell whether a client got what it wanted, though it sent an ERROR."""
-    context: TransferContext = completion.context
+    ending = event.ending
     return (
-        completion.outcome == Outcome.PEER_ERROR
-        and completion.role == Role.SENDER  # an upload given up at its OACK is a failure
-        and completion.blocks == 0
-        and completion.error in _PROBE_ERRORS
+        ending.outcome == Outcome.PEER_ERROR
+        and ending.role == Role.SENDER  # an upload given up at its OACK is a failure
+        and ending.blocks == 0
+        and ending.error in _PROBE_ERRORS
         # Asked, not granted: the size of an empty file is left out of the OACK.
-        and any(name.lower() == "tsize" for name, _ in context.request.options)
+        and any(name.lower() == "tsize" for name, _ in event.request.options)
     )
 
 

@@ -125,7 +125,7 @@ class Texts:
             host: Whose it is.
 
         Returns:
-            The pipe's non-blocking reading end, the caller's, and what writes to it: `begin` or `let_go` must follow.
+            The pipe's non-blocking reading end, the caller's, and what writes to it: `begin` or `release` must follow.
 
         Raises:
             RefusedError: No descriptor is left.
@@ -220,7 +220,7 @@ class TextStream:
         else:
             self.fail(_BUSY)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The transfer has ended, or will never begin; a second call does nothing."""
         self._texts.forget(self)
         self._rest_for_ever()

@@ -1,4 +1,4 @@
-"""One WRQ to a file in its place: decide, receive, commit, let go.
+"""One WRQ to a file in its place: decide, receive, commit, release.
 
     WRQ ─policy─► terms ─area.begin─► Upload ─negotiate─► TransferPlan (RECEIVER)
     FirstData ─open─► descriptor, or ERROR
@@ -30,25 +30,17 @@ from snow_owl_tftp.content.names import normalise_name, spellings_of
 from snow_owl_tftp.content.store.leftovers import Survey
 from snow_owl_tftp.content.store.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.errors import RefusedError
-from snow_owl_tftp.plan.transfer import NO_SINK_YET, Role, TransferPlan
-from snow_owl_tftp.policy.rules import Policy, WriteDecision
+from snow_owl_tftp.plan.freeze import freeze_upload
+from snow_owl_tftp.policy.decision import WriteDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.options import Negotiated, negotiate
 from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
-from snow_owl_tftp.server.reads import (
-    Accepted,
-    Asked,
-    CommitRefusal,
-    Sink,
-    UploadContext,
-    Verdict,
-    option_limits,
-    refuse,
-)
 from snow_owl_tftp.server.slow_opens import OPEN_PATIENCE_S, Elsewhere, SlowOpens
+from snow_owl_tftp.server.verdict import Accepted, CommitRefusal, IncomingRequest, Sink, UploadContext, Verdict, refuse
 
-__all__ = ["UploadDesk"]
+__all__ = ["UploadAnswerer"]
 
 _BEGIN_THREADS: Final = 4
 """Of one device. A directory look-up and an O_TMPFILE each: microseconds, unless it is a network mount that hangs."""
@@ -71,22 +63,27 @@ _LOOK_S: Final = 0.05
 """Between two looks at uploads that announced nothing: by what comes meanwhile they may outgrow `max_total_bytes`."""
 
 
-class UploadDesk:
-    """Decides about WRQs and commits what was received."""
+class UploadAnswerer:
+    """Answers WRQs and commits what was received."""
 
-    def __init__(self, settings: Settings, on_stored: Callable[[Path, str], None] = lambda path, client: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_stored: Callable[[Path, str], None] = lambda path, client: None,
+        generation: Generation | None = None,
+    ) -> None:
         """Open the root and remove what a crash left.
 
         Args:
             settings: All of them.
             on_stored: Told the real path and the client's address of every upload in its place; called by
                 the loop, must not wait.
+            generation: Of these settings, if somebody has it already.
 
         Raises:
             ConfigError: The root is no directory that may be entered, or a pattern is none.
         """
-        self._policy = Policy(settings.write_config, settings.hidden)
-        self._limits = option_limits(settings)
+        self._generation = generation or Generation.of(settings)
         self._on_stored = on_stored
         self._max_total_bytes = settings.write_config.max_total_bytes
         self._root_dir = settings.root_dir
@@ -135,15 +132,10 @@ class UploadDesk:
         except TimeoutError:
             return Survey(0, 0, False)
 
-    def reload(self, settings: Settings) -> None:
-        """Take uploads that begin from now on by other limits.
-
-        Args:
-            settings: `options`, `hidden` and `max_file_size_bytes` are looked at, nothing else that may differ.
-        """
-        self._policy = Policy(settings.write_config, settings.hidden)
-        self._limits = option_limits(settings)
-        self._area.max_file_size_bytes = settings.max_file_size_bytes
+    def reload(self, generation: Generation) -> None:
+        """Answer requests that come from now on by another configuration."""
+        self._generation = generation
+        self._area.max_file_size_bytes = generation.max_file_size_bytes
 
     def look_again(self) -> bool:
         """Take uploads that begin from now on to where `root_dir` leads now; call it in a thread.
@@ -172,7 +164,7 @@ class UploadDesk:
             self._root_dir,
             max_file_size_bytes=max_file_size_bytes,
             max_total_bytes=self._max_total_bytes,
-            counts=self._may_be_uploaded,
+            counts=lambda path: self._generation.policy.is_writable(path),
         )
 
     def _use_area(self) -> UploadArea:
@@ -188,18 +180,19 @@ class UploadDesk:
                 if area is not self._area:
                     area.close()
 
-    def decide(self, asked: Asked, request: Request) -> Verdict | Awaitable[Verdict]:
-        """Decide about a WRQ; see Decider.decide.
+    def answer(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
+        """Answer a WRQ; see answer.Answer.
 
         Raises:
             RefusedError: The rules do not allow it, or too many wait.
         """
-        terms = self._policy.decide_write(normalise_name(request.filename))
+        generation = self._generation
+        terms = generation.policy.decide_write(incoming, request, normalise_name(request.filename))
         self._waiting += 1
         self._look_later()
 
         def find(may_wait_on: int | None) -> Verdict:
-            return self._begin(asked.transfer_id, asked.peer[0], request, terms, may_wait_on)
+            return self._begin(incoming, request, generation, terms, may_wait_on)
 
         def refuse_busy() -> Verdict:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
@@ -236,18 +229,16 @@ class UploadDesk:
             for area in areas:
                 area.space.trim()
 
-    def _may_be_uploaded(self, path: bytes) -> bool:
-        try:
-            self._policy.decide_write(path)
-        except RefusedError:
-            return False
-        return True
-
     def _note_begun(self, _: object) -> None:
         self._waiting -= 1
 
     def _begin(
-        self, transfer_id: int, client: str, request: Request, terms: WriteDecision, may_wait_on: int | None
+        self,
+        incoming: IncomingRequest,
+        request: Request,
+        generation: Generation,
+        terms: WriteDecision,
+        may_wait_on: int | None,
     ) -> Verdict:
         """Runs in a thread; `terms` are those of the name without what firmware hangs behind it."""
         area = self._use_area()
@@ -257,8 +248,8 @@ class UploadDesk:
                 raise Elsewhere(device)
             sent = spellings_of(request.filename)[0]
             if sent != terms.path and area.holds(sent):
-                terms = self._policy.decide_write(sent)
-            negotiated = negotiate(request, size_bytes=None, limits=self._limits)
+                terms = generation.policy.decide_write(incoming, request, sent)
+            negotiated = negotiate(request, size_bytes=None, limits=generation.limits)
             upload = area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
         except BaseException as error:
             self._leave_area(area)
@@ -266,8 +257,9 @@ class UploadDesk:
                 return refuse(request, error)
             raise
         self._open[upload] = area
-        receiving = _Receiving(self, upload, device, client, request, negotiated)
-        return Accepted(_plan(transfer_id, upload, negotiated, receiving), None)
+        receiving = _Receiving(self, upload, device, incoming.peer[0], request, negotiated)
+        plan = freeze_upload(incoming.transfer_id, upload.limit_bytes, upload.announced_bytes, negotiated, receiving)
+        return Accepted(plan, None)
 
     async def open(self, upload: Upload, device: int) -> Sink | CommitRefusal:
         """Open the file of an upload that begins to arrive; see UploadContext.open."""
@@ -295,7 +287,7 @@ class UploadDesk:
         self._on_stored(stored.real_path, client)
         return None
 
-    def let_go(self, upload: Upload, device: int) -> None:
+    def release(self, upload: Upload, device: int) -> None:
         """Close an upload without waiting: what it wrote may take long to give back."""
         upload.abandon()  # now, for a commit that hangs may have all threads
         self._committing.submit_for(device, self._close, upload)
@@ -311,24 +303,30 @@ class UploadDesk:
 class _Receiving(UploadContext):
     """An upload under way."""
 
-    __slots__ = ("_client", "_desk", "_device", "_upload")
+    __slots__ = ("_answerer", "_client", "_device", "_upload")
 
     def __init__(
-        self, desk: UploadDesk, upload: Upload, device: int, client: str, request: Request, negotiated: Negotiated
+        self,
+        answerer: UploadAnswerer,
+        upload: Upload,
+        device: int,
+        client: str,
+        request: Request,
+        negotiated: Negotiated,
     ) -> None:
         super().__init__(request, upload.announced_bytes, negotiated)
-        self._desk = desk
+        self._answerer = answerer
         self._upload = upload
         self._device = device
         self._client = client
 
     async def open(self) -> Sink | CommitRefusal:
         """See UploadContext.open."""
-        return await self._desk.open(self._upload, self._device)
+        return await self._answerer.open(self._upload, self._device)
 
     async def commit(self, received_bytes: int) -> CommitRefusal | None:
         """See UploadContext.commit."""
-        refusal = await self._desk.commit(self._upload, self._device, received_bytes, self._client)
+        refusal = await self._answerer.commit(self._upload, self._device, received_bytes, self._client)
         self.is_stored = refusal is None
         return refusal
 
@@ -336,9 +334,9 @@ class _Receiving(UploadContext):
         """See UploadContext.abandon."""
         self._upload.abandon()
 
-    def let_go(self) -> None:
-        """See UploadContext.let_go."""
-        self._desk.let_go(self._upload, self._device)
+    def retired(self) -> None:
+        """See UploadContext.retired."""
+        self._answerer.release(self._upload, self._device)
 
 
 def _threads(of_one_device: int, name: str) -> PatientThreads:
@@ -347,19 +345,3 @@ def _threads(of_one_device: int, name: str) -> PatientThreads:
 
 def _refusal_of(error: RefusedError) -> CommitRefusal:
     return CommitRefusal(error.code, error.text, error.errno if isinstance(error, UploadError) else 0)
-
-
-def _plan(transfer_id: int, upload: Upload, negotiated: Negotiated, context: UploadContext) -> TransferPlan:
-    return TransferPlan(
-        transfer_id=transfer_id,
-        role=Role.RECEIVER,
-        fd=NO_SINK_YET,
-        size_bytes=upload.limit_bytes,
-        blksize_bytes=negotiated.blksize_bytes,
-        windowsize_blocks=negotiated.windowsize_blocks,
-        timeout_ns=negotiated.timeout_ns,
-        rollover=negotiated.rollover,
-        first_packet=negotiated.oack,
-        declared_bytes=upload.announced_bytes,
-        context=context,
-    )

@@ -14,6 +14,7 @@ from snow_owl_tftp._engine.engine.events import (
     Refusals,
     Released,
     Request,
+    Retired,
 )
 from snow_owl_tftp._engine.engine.names import CONTRACT_VERSION, COUNTERS, LIMITS, OUTCOMES
 
@@ -32,4 +33,5 @@ __all__ = [
     "Refusals",
     "Released",
     "Request",
+    "Retired",
 ]

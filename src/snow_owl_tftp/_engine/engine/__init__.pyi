@@ -97,6 +97,8 @@ class Completion:
     @property
     def is_stuck(self) -> bool: ...
     @property
+    def is_last(self) -> bool: ...
+    @property
     def peer(self) -> tuple[str, int]: ...
     @property
     def local_address(self) -> str | None: ...
@@ -135,6 +137,10 @@ class Released:
     @property
     def context(self) -> Any: ...
 
+class Retired:
+    @property
+    def context(self) -> Any: ...
+
 class Received:
     @property
     def transfer_id(self) -> int: ...
@@ -165,7 +171,9 @@ class ModeChange:
     @property
     def datagrams_per_s(self) -> int: ...
 
-Event: TypeAlias = Request | Completion | Answer | FirstData | Received | Released | Progress | Refusals | ModeChange
+Event: TypeAlias = (
+    Request | Completion | Answer | FirstData | Received | Released | Retired | Progress | Refusals | ModeChange
+)
 
 class Counters(TypedDict):
     epoll_wait_calls: int

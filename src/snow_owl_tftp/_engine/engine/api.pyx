@@ -23,8 +23,8 @@ from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_stop, store_watch)
 from snow_owl_tftp._engine.engine.events cimport (
-    answer_event, completion_event, first_data_event, mode_event, progress_event, received_event, refusals_event,
-    released_event, request_event)
+    Completion, answer_event, completion_event, first_data_event, mode_event, progress_event, received_event, refusals_event,
+    released_event, request_event, retired_event)
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
 from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
 from snow_owl_tftp._engine.includes.files cimport so_file, so_look
@@ -218,18 +218,20 @@ cdef class Engine:
         return self._outbox.wake_fd
 
     def poll(self):
-        """Every event so far, in order: Request, Completion, Answer, FirstData, Received, Released, Progress,
-        Refusals, ModeChange."""
+        """Every event so far, in order: Request, Completion, Answer, FirstData, Received, Released, Retired,
+        Progress, Refusals, ModeChange."""
         cdef Message *m = queue_take_all(&self._outbox)
         cdef Message *following
         cdef list events = []
+        cdef Completion completion
         spares_fill(&self._spares)
         while m != NULL:
             following = m.next
             if m.kind == M_COMPLETION:
                 so_add32(&self._workers[m.worker].undelivered, -1)
-                events.append(completion_event(m))
-                recipe_drop(&self._stock, m.recipe)
+                completion = completion_event(m)
+                completion.is_last = recipe_drop(&self._stock, m.recipe)
+                events.append(completion)
             elif m.kind == M_REQUEST:
                 events.append(request_event(m))
             elif m.kind == M_ANSWER:
@@ -248,6 +250,7 @@ cdef class Engine:
             elif m.kind == M_MODE:
                 events.append(mode_event(m))
             elif m.kind == M_RETIRED:
+                events.append(retired_event(m))
                 recipe_free(&self._stock, m.recipe)
             free(m)
             m = following

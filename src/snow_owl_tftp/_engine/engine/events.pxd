@@ -23,7 +23,7 @@ cdef class Completion:
     cdef readonly int64_t blocks
     cdef readonly uint32_t datagrams_in, datagrams_out, retransmits, duplicate_acks, peak_window_blocks
     cdef readonly uint32_t blksize_bytes, windowsize_blocks
-    cdef readonly bint flow_hit, is_stuck
+    cdef readonly bint flow_hit, is_stuck, is_last
     cdef Peer _peer
     cdef Local _local
 
@@ -52,6 +52,10 @@ cdef class Released:
     cdef readonly object context
 
 
+cdef class Retired:
+    cdef readonly object context
+
+
 cdef class Received:
     cdef readonly uint64_t transfer_id
     cdef readonly uint64_t payload_bytes
@@ -72,6 +76,7 @@ cdef class ModeChange:
 
 cdef Completion completion_event(const Message *m)
 cdef Released released_event(const Message *m)
+cdef Retired retired_event(const Message *m)
 cdef Answer answer_event(const Message *m)
 cdef Request request_event(const Message *m)
 cdef FirstData first_data_event(const Message *m)

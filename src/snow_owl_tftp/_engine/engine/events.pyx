@@ -85,6 +85,10 @@ cdef class Released:
     """Nothing is written any more to the descriptor of an upload whose Completion said is_stuck."""
 
 
+cdef class Retired:
+    """A flow was dropped behind the last Completion of its plan: nothing refers to that plan's context any more."""
+
+
 cdef class Received:
     """Every byte of an upload is written.  Answer with commit(), once."""
 
@@ -134,6 +138,12 @@ cdef Completion completion_event(const Message *m):
 cdef Released released_event(const Message *m):
     cdef Released r = Released.__new__(Released)
     r.transfer_id = m.id
+    r.context = <object>m.recipe.context
+    return r
+
+
+cdef Retired retired_event(const Message *m):
+    cdef Retired r = Retired.__new__(Retired)
     r.context = <object>m.recipe.context
     return r
 

@@ -15,5 +15,5 @@ cdef struct Stock:
 cdef Recipe *plan_recipe(Stock *stock, int role, plan) except NULL
 cdef int plan_attach(Stock *stock, Message *m, plan) except -1
 cdef void plan_undo(Stock *stock, Message *m) noexcept
-cdef void recipe_drop(Stock *stock, Recipe *recipe) noexcept
+cdef bint recipe_drop(Stock *stock, Recipe *recipe) noexcept
 cdef void recipe_free(Stock *stock, Recipe *recipe) noexcept

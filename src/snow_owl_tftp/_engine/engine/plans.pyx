@@ -109,11 +109,13 @@ cdef void plan_undo(Stock *stock, Message *m) noexcept:
     free(m)
 
 
-cdef void recipe_drop(Stock *stock, Recipe *recipe) noexcept:
-    """The reference of a transfer, which uses the source no more."""
+cdef bint recipe_drop(Stock *stock, Recipe *recipe) noexcept:
+    """The reference of a transfer, which uses the source no more; True: it was the last one."""
     store_unuse(stock.store, recipe.source)
-    if so_add32(&recipe.refs, -1) == 0:
-        recipe_free(stock, recipe)
+    if so_add32(&recipe.refs, -1) != 0:
+        return False
+    recipe_free(stock, recipe)
+    return True
 
 
 cdef void recipe_free(Stock *stock, Recipe *recipe) noexcept:
