@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from tests.support.accounts import check_ended, check_requests
 from tests.support.client import Client, Refused, Silence
+from tests.support.namespaces import is_alone
 from tests.support.server import wait_for
 
 SOURCE = Path(__file__).with_name("fuzzer.c")
@@ -192,11 +193,13 @@ class Victim:
         return report
 
     def _check_datagrams(self, report: dict[str, Any]) -> None:
-        """Whatever was sent was received, or dropped where the kernel counts it."""
+        """Whatever was sent was received, or dropped where the kernel counts it; on a loopback that others use as well
+        there may be more."""
         said = self.fuzzed + sum(self.honest_said)
         missing = said - report["counts"]["datagrams_received"] - report["kernel"]["dropped"]
         unheard = dropped_before_sockets() - self._dropped_before  # by whomever: nearly always 0
-        assert 0 <= missing <= unheard, (said, missing, unheard, report["counts"], report["kernel"])
+        assert missing <= unheard, (said, missing, unheard, report["counts"], report["kernel"])
+        assert missing >= 0 or not is_alone(), (said, missing, report["counts"], report["kernel"])
 
     def check_end(self) -> dict[str, Any]:
         """It stops, and nothing is left of it."""

@@ -2,11 +2,13 @@
 
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.fuzz.attack import CONTENT, Victim, make_root
 from tests.support.client import Client
+from tests.support.namespaces import enter
 
 SILENT = b"\0\4\0\1"
 """An ACK on the request port means nothing to anybody."""
@@ -37,6 +39,23 @@ def ask(victim: Victim) -> None:
 @pytest.mark.parametrize("single_port", [True, False])
 def test_what_is_said_to_an_earlier_owner_of_the_port_is_not_counted(victim):
     send(victim, "127.0.0.1", 20)  # as servers of other tests repeat DATA for a client that has ended
+    ask(victim)
+    assert victim.check_quiet()["counts"]["datagrams_received"] == victim.honest_said[0]
+    victim.check_end()
+
+
+@pytest.mark.parametrize("single_port", [True, False])
+def test_others_on_this_machine_are_not_heard(victim, home):
+    if home is None:
+        pytest.skip("a network of its own takes root")
+
+    def speak() -> None:
+        enter(home)
+        send(victim, victim.host, 20)
+
+    with ThreadPoolExecutor(1) as another:
+        another.submit(speak).result()
+    victim.fuzzed -= 20
     ask(victim)
     assert victim.check_quiet()["counts"]["datagrams_received"] == victim.honest_said[0]
     victim.check_end()
