@@ -20,7 +20,7 @@ SHARED = 4
 """Clients that last: an engine for each transfer would cost more than the transfer."""
 OWN = 50
 """One transfer in so many has a client of its own, which is closed behind it while the server still speaks."""
-BOUND_S = 30.0
+BOUND_S = 120.0
 """Three requests, each given up after 0.8 s of silence; a conversation is of 3,000 datagrams at most. The rest is for a
 machine that is busy."""
 QUICK = {"timeout": 0.2, "retries": 3, "max_size_bytes": 200_000}
