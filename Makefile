@@ -1,7 +1,7 @@
 # Everything a checkout needs, on a machine with Python 3.11+, gcc and make. `make run` serves, `make test` proves.
 #
 # Three builds of one engine: release lies in the source tree (editable install, probe included), debug and sanitize
-# are full copies of the package under build/NAME/lib that PYTHONPATH puts in front of it.
+# are full copies of the package under build/NAME/lib that PYTHONPATH puts in front of it; so is fuzz, for `make fuzz`.
 # Stamps make each step happen once; they are older than their sources when there is something to do. The environment's
 # lie inside it, so that deleting .venv is enough to get a new one.
 

@@ -2,7 +2,7 @@
 
 Everything that is not about compiling lives in pyproject.toml. The environment picks the build:
 
-    SNOW_OWL_BUILD       release (default) | debug | sanitize | fuzz (sanitize, and it tells tests/fuzz/guided/coverage.c
+    SNOW_OWL_BUILD       release (default) | debug | sanitize | fuzz (sanitize, and tests/fuzz/guided/coverage.c is told
                          which parts of it have run) | none (the Python files alone: the Makefile's editable install,
                          whose engine `build_ext --inplace` then builds, incrementally as pip cannot)
     SNOW_OWL_WITH_PROBE  1 builds the test-only module `probe` too; default 0 for release, 1 for the others,

@@ -157,7 +157,15 @@ class Victim:
     # ---- attacks
 
     def start_fuzzer(self, seed: int, count: int, longest_timeout_s: int = 1) -> "subprocess.Popen[bytes]":
-        command = [str(self.program), str(seed), str(count), str(longest_timeout_s), "1", self.host, *map(str, self.ports)]
+        command = [
+            str(self.program),
+            str(seed),
+            str(count),
+            str(longest_timeout_s),
+            "1",
+            self.host,
+            *map(str, self.ports),
+        ]
         fuzzer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert fuzzer.stdin
         fuzzer.stdin.write(b"\n".join(NAMES) + b"\n")

@@ -93,7 +93,8 @@ async def play(server: HostileServer, count: int, folder: Path, seed: int) -> Co
 async def check_counters(client: AsyncClient) -> None:
     """Of a client whose transfers have all been told."""
     async with asyncio.timeout(BOUND_S):
-        while (counts := client.counters())["live_transfers"]:  # the last is told a moment before it is forgotten
+        # The last is told a moment before it is forgotten.
+        while (counts := client.counters())["live_transfers"]:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
     assert counts["transfers_started"] == counts["transfers_ended"], counts
     assert counts["send_errors"] == 0, f"every socket was open, and everybody there: {counts}"

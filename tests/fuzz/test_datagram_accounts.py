@@ -1,4 +1,4 @@
-"""The accounts of an attack are exact whatever else happens on the machine: others' datagrams, and a kernel that drops."""
+"""The accounts of an attack are exact whatever else happens: others' datagrams, and a kernel that drops some."""
 
 import signal
 import socket

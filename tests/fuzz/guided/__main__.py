@@ -31,7 +31,9 @@ def libfuzzer() -> str:
     spec = importlib.util.find_spec("atheris")
     found = sorted(Path(spec.origin).parent.glob("core_with_libfuzzer*.so")) if spec and spec.origin else []
     if not found:
-        raise SystemExit("snow-owl-tftp: no atheris here (pip install '.[fuzz]'; it has wheels for Linux on x86-64 only)")
+        raise SystemExit(
+            "snow-owl-tftp: no atheris here (pip install '.[fuzz]'; it has wheels for Linux on x86-64 only)"
+        )
     return str(found[0])
 
 
@@ -53,13 +55,17 @@ def environment() -> dict[str, str]:
 
 
 def of_gcc(name: str) -> str:
-    return subprocess.run(["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def run(target: str, *arguments: str, env: dict[str, str]) -> int:
     """libFuzzer's exit status."""
     again = BUILD / f"again-{target}"
-    again.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tests.fuzz.guided.under_libfuzzer {target} "$@"\n')
+    again.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tests.fuzz.guided.under_libfuzzer {target} "$@"\n'
+    )
     again.chmod(0o755)
     started = env | {"SNOW_OWL_FUZZ_AGAIN": str(again)}
     return subprocess.run([again, *arguments], cwd=REPOSITORY, env=started, check=False).returncode

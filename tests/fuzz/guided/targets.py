@@ -1,6 +1,7 @@
 """What is fuzzed, by name: each is a function that takes bytes and raises where something is wrong.
 
-May know: the modules here. Imported only when wanted: under `make fuzz` the package is instrumented while it is imported.
+May know: the modules here, imported only when wanted: under `make fuzz` the package is instrumented while it is
+imported.
 """
 
 import importlib

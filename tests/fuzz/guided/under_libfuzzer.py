@@ -1,4 +1,4 @@
-"""One target under libFuzzer, in a process that `__main__` prepares: python -m tests.fuzz.guided.under_libfuzzer TARGET …
+"""One target under libFuzzer, in a process that `__main__` prepares.
 
 The package's Python is instrumented by atheris while it is imported, its C was by gcc (see coverage.c). That atheris
 warns of "coverage symbols" of another library is about coverage.c, which hands them on.
@@ -9,7 +9,6 @@ import os
 import sys
 
 import atheris
-
 from tests.fuzz.guided.targets import TARGETS, loaded
 
 
