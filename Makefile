@@ -1,7 +1,7 @@
 # Everything a checkout needs, on a machine with Python 3.11+, gcc and make. `make run` serves, `make test` proves.
 #
 # Three builds of one engine: release lies in the source tree (editable install, probe included), debug and sanitize
-# are full copies of the package under build/NAME/lib that PYTHONPATH puts in front of it.
+# are full copies of the package under build/NAME/lib that PYTHONPATH puts in front of it; so is fuzz, for `make fuzz`.
 # Stamps make each step happen once; they are older than their sources when there is something to do. The environment's
 # lie inside it, so that deleting .venv is enough to get a new one.
 
@@ -18,7 +18,7 @@ ENGINE_SOURCES := $(shell find src/snow_owl_tftp/_engine -name '*.pyx' -o -name 
 PACKAGE_FILES  := $(shell find src/snow_owl_tftp -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
 .PHONY: help venv build debug sanitize run test test-fast test-flows test-release test-debug test-sanitize soak lint
-.PHONY: peers peers-all bare-root clean
+.PHONY: peers peers-all bare-root fuzz clean
 
 help:
 	@echo 'make run        serve examples/tftpboot on 127.0.0.1:6969'
@@ -27,6 +27,7 @@ help:
 	@echo 'make test-fast  the suite on the release build only, up to the first failure'
 	@echo 'make lint       ruff, mypy --strict, cython-lint'
 	@echo 'make soak       the tests that take minutes'
+	@echo 'make fuzz       ten minutes of coverage-guided fuzzing (FUZZ_SECONDS=600); keeps what it finds'
 	@echo 'make bare-root  run and test in a minimal Debian of its own, as root and as a user (needs mmdebstrap)'
 	@echo 'make build | debug | sanitize | venv | peers | peers-all | clean'
 
@@ -42,6 +43,10 @@ $(VENV)/.base: pyproject.toml constraints.txt scripts/check-toolchain.sh
 
 $(VENV)/.tools: $(VENV)/.base
 	SNOW_OWL_BUILD=none $(PIP) install -c constraints.txt --no-build-isolation -e '.[test,lint]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.base
+	SNOW_OWL_BUILD=none $(PIP) install -c constraints.txt --no-build-isolation -e '.[test,fuzz]'
 	@touch $@
 
 venv: $(VENV)/.tools
@@ -61,7 +66,7 @@ $(STAMPS)/release: $(STAMPS)/generated $(ENGINE_SOURCES)
 	@touch $@
 
 # The copies of Python files go first: a module deleted from the source tree must not live on in a build.
-$(STAMPS)/debug $(STAMPS)/sanitize: $(STAMPS)/%: $(STAMPS)/generated $(ENGINE_SOURCES) $(PACKAGE_FILES)
+$(STAMPS)/debug $(STAMPS)/sanitize $(STAMPS)/fuzz: $(STAMPS)/%: $(STAMPS)/generated $(ENGINE_SOURCES) $(PACKAGE_FILES)
 	@mkdir -p build/$*/lib && find build/$*/lib -name '*.py' -delete
 	SNOW_OWL_BUILD=$* $(PY) setup.py -q build --build-base build/$* --build-lib build/$*/lib
 	@touch $@
@@ -112,6 +117,11 @@ test-fast: venv build
 
 soak: venv build peers
 	SNOW_OWL_BUILD=release $(PY) -m pytest -m soak $(PYTEST_ARGS)
+
+# What fails is kept in tests/fuzz/corpus/TARGET, where `make test` plays it.
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.fuzz $(STAMPS)/fuzz
+	$(PY) -m tests.fuzz.guided --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 # BARE_ROOT_ARGS='--as user test-fast' is the quick way.
 bare-root:

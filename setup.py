@@ -1,13 +1,14 @@
 """Builds the native engine: each `.pyx` in a room of `_engine/` becomes one extension module of that place and name.
 
-Everything that is not about compiling lives in pyproject.toml. The environment picks one of three builds:
+Everything that is not about compiling lives in pyproject.toml. The environment picks the build:
 
-    SNOW_OWL_BUILD       release (default) | debug | sanitize | none (the Python files alone: the Makefile's editable
-                         install, whose engine `build_ext --inplace` then builds, incrementally as pip cannot)
-    SNOW_OWL_WITH_PROBE  1 builds the test-only module `probe` too; default 1 for debug and sanitize, 0 for release,
+    SNOW_OWL_BUILD       release (default) | debug | sanitize | fuzz (sanitize, and tests/fuzz/guided/coverage.c is told
+                         which parts of it have run) | none (the Python files alone: the Makefile's editable install,
+                         whose engine `build_ext --inplace` then builds, incrementally as pip cannot)
+    SNOW_OWL_WITH_PROBE  1 builds the test-only module `probe` too; default 0 for release, 1 for the others,
                          so that a wheel never carries it
 
-The generated C is the same for all three builds (only the C macro SNOW_OWL_DEBUG differs), so it is shared in
+The generated C is the same for all builds (only the C macro SNOW_OWL_DEBUG differs), so it is shared in
 build/cython; objects and modules must not be shared, which is why each build has a build folder of its own.
 """
 
@@ -25,11 +26,13 @@ TEST_ONLY_MODULES = {"probe"}
 # Cython 3's C is clean under both, so nothing is silenced: a warning is about our code.
 WARNINGS = ["-Wall", "-Wextra"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZED = ["-O1", "-g", "-fno-omit-frame-pointer", "-DSNOW_OWL_DEBUG=1", *SANITIZERS]
 # Build name -> (compiler flags, linker flags). Ours come after CPython's own flags, so the last -O wins.
 FLAGS: dict[str, tuple[list[str], list[str]]] = {
     "release": (["-O3", "-g", "-fno-plt"], []),
     "debug": (["-O1", "-g", "-DSNOW_OWL_DEBUG=1"], []),
-    "sanitize": (["-O1", "-g", "-fno-omit-frame-pointer", "-DSNOW_OWL_DEBUG=1", *SANITIZERS], SANITIZERS),
+    "sanitize": (SANITIZED, SANITIZERS),
+    "fuzz": ([*SANITIZED, "-fsanitize-coverage=trace-pc"], SANITIZERS),
 }
 DIRECTIVES = {
     "language_level": 3,

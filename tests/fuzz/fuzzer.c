@@ -6,11 +6,12 @@
  * and to any, and the server stops answering its address before long.
  *
  * What it sends follows from SEED and from what it hears. It waits where the server's queues fill up, since a
- * datagram that the kernel drops tests nothing; what was dropped all the same is said at the end.
+ * datagram that the kernel drops tests nothing; what is dropped all the same the server's sockets know.
  *
- * usage: fuzzer SEED COUNT LONGEST_TIMEOUT_S UPLOADS PORT...
- *   The first port is the request port, the others are TID ports. Names to ask for come on standard input, one a
- *   line. Prints "SENT DROPPED HEARD" when COUNT datagrams have left.
+ * usage: fuzzer SEED COUNT LONGEST_TIMEOUT_S UPLOADS HOST PORT...
+ *   HOST is the server's alone, so that nobody else's datagram gets among those that are counted. The first port is the
+ *   request port, the others are TID ports. Names to ask for come on standard input, one a line. Prints "SENT HEARD"
+ *   when COUNT datagrams have left.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -53,6 +54,7 @@ static int kept_count, ports[PORTS], port_count, longest_timeout_s, takes_upload
 static char names[NAMES][256];
 static int name_count;
 static uint64_t state, heard;
+static struct in_addr host;
 
 static uint32_t any(uint32_t limit) { /* xorshift64*: 0 .. limit - 1 */
     state ^= state >> 12, state ^= state << 25, state ^= state >> 27;
@@ -246,7 +248,7 @@ static int leave(struct talk *t, int count) { /* returns how many left */
     for (int i = 0; i < count; i++) {
         if (i && !t->tid && !t->is_wild) count = i + 1; /* it has just given up: one request more */
         to[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(compose(&batch[i], t))};
-        to[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        to[i].sin_addr = host;
         parts[i] = (struct iovec){batch[i].bytes, batch[i].size};
         messages[i].msg_hdr = (struct msghdr){.msg_name = &to[i], .msg_namelen = sizeof to[i], .msg_iov = &parts[i], .msg_iovlen = 1};
     }
@@ -258,7 +260,7 @@ static int leave(struct talk *t, int count) { /* returns how many left */
 static int leave_huge(struct talk *t) { /* a fragmented one, longer than any buffer of a server without uploads */
     static uint8_t bytes[HUGE_BYTES];
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(one_in(2) ? ports[0] : tid_port(t))};
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_addr = host;
     bytes[1] = any(7), bytes[3] = t->block + 1;
     return sendto(t->fd, bytes, 1 + any(HUGE_BYTES - 1), 0, (void *)&to, sizeof to) > 0;
 }
@@ -275,6 +277,7 @@ static void hear(struct talk *t) {
     }
     n = recvmmsg(t->fd, messages, BATCH, MSG_DONTWAIT, 0);
     for (int i = 0; i < n; i++) {
+        if (from[i].sin_addr.s_addr != host.s_addr) continue; /* meant for who had this port before */
         heard++;
         if (bytes[i][1] == 3 || bytes[i][1] == 4) t->block = bytes[i][2] << 8 | bytes[i][3];
         if (bytes[i][1] == 6) t->block = 0;
@@ -285,30 +288,22 @@ static void hear(struct talk *t) {
 
 /* ---- the server's queues */
 
-static int is_of_server(unsigned port) {
-    for (int i = 0; i < port_count; i++) if ((unsigned)ports[i] == port) return 1;
-    return 0;
-}
-
-static uint64_t look(uint64_t *dropped) { /* returns the bytes that wait in all of them */
+static uint64_t look(void) { /* returns the bytes that wait in all of them */
     char line[512];
     uint64_t queued = 0;
     FILE *table = fopen("/proc/net/udp", "r");
     if (!table) fail("/proc/net/udp");
-    *dropped = 0;
     while (fgets(line, sizeof line, table)) {
-        unsigned port, waiting;
-        if (sscanf(line, " %*u: %*x:%x %*x:%*x %*x %*x:%x", &port, &waiting) != 2 || !is_of_server(port)) continue;
-        for (size_t end = strlen(line); end && strchr(" \n", line[end - 1]);) line[--end] = 0;
+        unsigned address, waiting;
+        if (sscanf(line, " %*u: %x:%*x %*x:%*x %*x %*x:%x", &address, &waiting) != 2 || address != host.s_addr) continue;
         queued += waiting;
-        *dropped += strtoull(strrchr(line, ' '), 0, 10); /* the last column */
     }
     fclose(table);
     return queued;
 }
 
-static void wait_for_server(uint64_t below, uint64_t *dropped) {
-    for (int i = 0; look(dropped) > below && i < WAITS; i++) usleep(1000);
+static void wait_for_server(uint64_t below) {
+    for (int i = 0; look() > below && i < WAITS; i++) usleep(1000);
 }
 
 static void open_talk(struct talk *t) {
@@ -334,14 +329,14 @@ static int speak(struct talk *t) { /* returns how many datagrams left; 0: it wai
 }
 
 static void read_arguments(int count, char **arguments) {
-    if (count < 6 || count - 5 > PORTS) {
-        fprintf(stderr, "usage: fuzzer SEED COUNT LONGEST_TIMEOUT_S UPLOADS PORT...\n");
+    if (count < 7 || count - 6 > PORTS || !inet_aton(arguments[5], &host)) {
+        fprintf(stderr, "usage: fuzzer SEED COUNT LONGEST_TIMEOUT_S UPLOADS HOST PORT...\n");
         exit(2);
     }
     state = strtoull(arguments[1], 0, 10) * 2 + 0x9E3779B97F4A7C15ULL;
     longest_timeout_s = atoi(arguments[3]);
     takes_uploads = atoi(arguments[4]);
-    for (int i = 5; i < count; i++) ports[port_count++] = atoi(arguments[i]);
+    for (int i = 6; i < count; i++) ports[port_count++] = atoi(arguments[i]);
     while (name_count < NAMES && fgets(names[name_count], sizeof names[0], stdin)) {
         names[name_count][strcspn(names[name_count], "\n")] = 0;
         name_count++;
@@ -349,7 +344,7 @@ static void read_arguments(int count, char **arguments) {
 }
 
 int main(int count, char **arguments) {
-    uint64_t wanted, sent = 0, looked = 0, dropped = 0;
+    uint64_t wanted, sent = 0, looked = 0;
     int idle = 0;
     read_arguments(count, arguments);
     wanted = strtoull(arguments[2], 0, 10);
@@ -359,9 +354,9 @@ int main(int count, char **arguments) {
         sent += now;
         idle = now ? 0 : idle + 1;
         if (idle > SOCKETS) idle = 0, usleep(200);
-        if (sent - looked >= LOOK_EVERY) looked = sent, wait_for_server(QUEUED_BYTES, &dropped);
+        if (sent - looked >= LOOK_EVERY) looked = sent, wait_for_server(QUEUED_BYTES);
     }
-    wait_for_server(0, &dropped);
-    printf("%llu %llu %llu\n", (unsigned long long)sent, (unsigned long long)dropped, (unsigned long long)heard);
+    wait_for_server(0);
+    printf("%llu %llu\n", (unsigned long long)sent, (unsigned long long)heard);
     return 0;
 }

@@ -2,7 +2,7 @@
 
     with HostileServer(seed) as server:
         got = client.get(f"tftp://127.0.0.1:{server.port}/17")
-        assert got in server.right_files("17")
+        assert server.is_right("17", got)
 
 The bytes of block n are a function of n, whoever says them and however often; only a block that is short ends a file.
 So a receiver is right if, and only if, it has the blocks from 1 on, each once, up to a short one that was really sent.
@@ -17,7 +17,7 @@ import random
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -39,6 +39,8 @@ STRANGE = random.Random(12).randbytes(2048)
 MOST_DATAGRAMS = 3000
 REPEATS = 200
 TURN_S = 0.01
+LISTENER_BYTES = 4 << 20
+"""Hundreds of requests come at once, and one that is lost only costs time."""
 
 
 def payload_of(block_index: int, size: int) -> bytes:
@@ -97,12 +99,17 @@ class Conversation:
 
     # ---- saying
 
-    def send(self, datagram: bytes) -> None:
+    def send(self, datagram: bytes, sock: socket.socket | None = None) -> None:
+        """From its own port, or a stranger's. Where nobody is left to hear it, it has spoken enough: the client's next
+        transfer may get the port, and cannot tell who is meant."""
+        if self.is_silent:
+            return
         self.sent += 1
-        if self.sent > MOST_DATAGRAMS:
+        self.is_silent = self.sent > MOST_DATAGRAMS
+        try:
+            (sock or self.sock).send(datagram)
+        except ConnectionRefusedError:
             self.is_silent = True
-        if not self.is_silent:
-            self.sock.sendto(datagram, self.peer)
 
     def data(self, index: int, size: int | None = None) -> None:
         """The DATA of a block; with a size of its own where it is to end the file."""
@@ -145,7 +152,7 @@ class Conversation:
             return  # RFC 1350 section 4: who answers first is no stranger
         said = [build_data(index & 0xFFFF, STRANGE[: self.blksize]), build_data(index & 0xFFFF, b"forged")]
         said += [build_ack(index & 0xFFFF), build_error(1, "forged"), build_oack([("blksize", "8")]), STRANGE[:600]]
-        self.stranger.sendto(self.dice.choice(said), self.peer)
+        self.send(self.dice.choice(said), self.stranger)
 
     def _junk(self, index: int) -> None:
         junk = mutated(build_data(index & 0xFFFF, payload_of(index, 20)), self.dice)
@@ -233,7 +240,7 @@ class Conversation:
         for _ in range(self.dice.choice([1, 3, 100])):
             self.send(build_ack(self.dice.choice(blocks) & 0xFFFF))
         if self.dice.random() < 0.3:
-            self.stranger.sendto(build_ack(self.next & 0xFFFF), self.peer)
+            self.send(build_ack(self.next & 0xFFFF), self.stranger)
         if self.dice.random() < 0.1:
             self._error(0)
         if self.dice.random() < 0.1:
@@ -244,9 +251,22 @@ class Conversation:
     def right_sizes(self) -> set[int]:
         return {size for size in self.short if self.tsize is None or size == self.tsize}
 
-    def content(self, size: int) -> bytes:
-        blocks = [payload_of(index, self.blksize) for index in range(1, size // self.blksize + 2)]
-        return b"".join(blocks)[:size]
+    def is_right(self, content: bytes) -> bool:
+        if len(content) not in self.right_sizes():
+            return False
+        blocks = range(1, len(content) // self.blksize + 2)
+        return b"".join(payload_of(index, self.blksize) for index in blocks)[: len(content)] == content
+
+
+def received(sock: socket.socket) -> Iterator[tuple[bytes, tuple[str, int]]]:
+    """All that waits."""
+    while True:
+        try:
+            yield sock.recvfrom(70_000)
+        except BlockingIOError:
+            return
+        except ConnectionRefusedError:
+            continue  # of something sent before
 
 
 def mutated(datagram: bytes, dice: random.Random) -> bytes:
@@ -273,9 +293,11 @@ class HostileServer:
         self.talks: dict[str, list[Conversation]] = {}
         self._endless: list[Conversation] = []
         """Those that repeat a datagram, one each turn."""
+        self._of_peer: dict[tuple[str, int], Conversation] = {}
         self._seen: set[tuple[tuple[str, int], bytes]] = set()
         self._poll = selectors.EpollSelector()
         self._listener = self._socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LISTENER_BYTES)
         self.port = int(self._listener.getsockname()[1])
         self._poll.register(self._listener, selectors.EVENT_READ, None)
         self._stop = threading.Event()
@@ -299,10 +321,12 @@ class HostileServer:
             raise self._error
 
     @staticmethod
-    def _socket() -> socket.socket:
+    def _socket(peer: tuple[str, int] | None = None) -> socket.socket:
         one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         one.bind(("127.0.0.1", 0))
         one.setblocking(False)
+        if peer:
+            one.connect(peer)  # so it hears when nobody has that port any more
         return one
 
     def _run(self) -> None:
@@ -313,34 +337,44 @@ class HostileServer:
             self._error = error
 
     def _turn(self) -> None:
-        for key, _ in self._poll.select(TURN_S):
-            datagram, peer = key.fileobj.recvfrom(70_000)  # type: ignore[union-attr]
-            if key.data is None:
-                self._on_request(datagram, peer)
-            elif peer == key.data.peer:
-                key.data.hear(datagram)
+        ready = self._poll.select(TURN_S)
+        # Requests first: who sends one has left what its port was used for before.
+        for request, peer in received(self._listener):
+            self._on_request(request, peer)
+        for key, _ in ready:
+            if key.data is not None:
+                for datagram, _peer in received(key.fileobj):  # type: ignore[arg-type]
+                    key.data.hear(datagram)
                 self._note(key.data)
         for talk in self._endless:
             talk.send(talk.repeats.pop())
-        self._endless = [talk for talk in self._endless if talk.repeats]
+        self._endless = [talk for talk in self._endless if talk.repeats and not talk.is_silent]
 
     def _on_request(self, datagram: bytes, peer: tuple[str, int]) -> None:
         if datagram[:2] not in (b"\0\1", b"\0\2") or (peer, datagram) in self._seen:
             return
         self._seen.add((peer, datagram))
+        if peer in self._of_peer:
+            self._of_peer[peer].is_silent = True
         request = parse_request_untrusted(datagram)
         talks = self.talks.setdefault(request.filename, [])
         dice = random.Random(f"{self.seed}:{request.filename}:{len(talks)}")
-        talk = Conversation(request, peer, dice, self._socket(), self._socket())
+        talk = Conversation(request, peer, dice, self._socket(peer), self._socket(peer))
+        self._of_peer[peer] = talk
         self._poll.register(talk.sock, selectors.EVENT_READ, talk)
         talks.append(talk)
         talk.begin()
         self._note(talk)
 
     def _note(self, talk: Conversation) -> None:
-        if talk.repeats and talk not in self._endless:
+        if talk.repeats and not talk.is_silent and talk not in self._endless:
             self._endless.append(talk)
 
-    def right_files(self, name: str) -> list[bytes]:
-        """Every file that the client may have taken `name` for."""
-        return [talk.content(size) for talk in self.talks.get(name, []) for size in talk.right_sizes()]
+    def is_right(self, name: str, content: bytes) -> bool:
+        """Whether it is a file that the client may have taken `name` for."""
+        return any(talk.is_right(content) for talk in self.talks.get(name, []))
+
+    def is_anothers(self, content: bytes) -> bool:
+        """Whether it is a whole file of some conversation: what still came for the last owner of its port may be what
+        a client hears first, and nothing in DATA says which file it is of."""
+        return any(talk.is_right(content) for talks in self.talks.values() for talk in talks)

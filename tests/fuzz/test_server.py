@@ -66,5 +66,6 @@ def test_soak_ten_million_fuzzed_datagrams(victim_of, workers, single_port):
             with company(victim):
                 victim.end_fuzzer(victim.start_fuzzer(SEED * 100 + piece, 250_000))
             report = victim.report()
-            print(f"{victim.fuzzed} sent, {victim.lost} lost, {victim.honest_done} honest, RSS {report['rss_kb']} KiB")
+            kernel, rss_kb = report["kernel"], report["rss_kb"]
+            print(f"{victim.fuzzed} sent, {kernel}, {victim.honest_done} honest, RSS {rss_kb} KiB", flush=True)
         check(victim)

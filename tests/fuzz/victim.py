@@ -13,6 +13,8 @@ import contextlib
 import gc
 import json
 import os
+import socket
+import struct
 import sys
 from collections import Counter
 from pathlib import Path
@@ -29,6 +31,8 @@ from snow_owl_tftp.server.verdict import TransferContext
 from snow_owl_tftp.server.writes import UploadAnswerer
 
 EVENTS: Counter[str] = Counter()
+SO_MEMINFO = 55
+"""socket(7) does not name it: nine numbers; the first is the bytes that wait, the last the datagrams dropped."""
 
 
 class CountedEngine(Engine):
@@ -52,25 +56,50 @@ class CountedEngine(Engine):
         EVENTS["refused"] += 1
 
 
-def udp_ports() -> list[int]:
-    """Local ports of this process's UDP sockets over IPv4."""
-    mine = set(open_names())
-    rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
-    return [int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in mine]
-
-
-def open_names() -> list[str]:
+def open_names() -> dict[int, str]:
     """What this process's descriptors lead to; threads of the server close some meanwhile."""
-    names = []
+    names = {}
     for fd in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            names.append(str(fd.readlink()))
+            names[int(fd.name)] = str(fd.readlink())
     return names
+
+
+def udp_sockets() -> list[socket.socket]:
+    """This process's UDP sockets over IPv4: duplicates, for the caller to close."""
+    found = []
+    for fd, name in open_names().items():
+        if name.startswith("socket:"):
+            sock = socket.socket(fileno=os.dup(fd))
+            if (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_DGRAM):
+                found.append(sock)
+            else:
+                sock.close()
+    return found
+
+
+def udp_ports() -> list[int]:
+    ports = []
+    for sock in udp_sockets():
+        with sock:
+            ports.append(int(sock.getsockname()[1]))
+    return ports
+
+
+def kernel_queues() -> dict[str, int]:
+    """What the kernel holds for the sockets, and what it has dropped for want of room."""
+    queues = {"queued_bytes": 0, "dropped": 0}
+    for sock in udp_sockets():
+        with sock:
+            queued, *_, dropped = struct.unpack("9I", sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
+        queues["queued_bytes"] += queued
+        queues["dropped"] += dropped
+    return queues
 
 
 def descriptors() -> int:
     """Without those of netascii copies: how many of them are kept is a bound of their cache, with tests of its own."""
-    return sum(not name.startswith("/memfd:netascii") for name in open_names())
+    return sum(not name.startswith("/memfd:netascii") for name in open_names().values())
 
 
 def resident_kb() -> int:
@@ -93,6 +122,7 @@ async def serve(root: Path, overrides: dict[str, Any]) -> None:
 
     def tell(engine: Engine, *, is_last: bool = False) -> None:
         told = {
+            "kernel": {} if is_last else kernel_queues(),  # the queues first: what has left them is counted
             "counts": engine.counters(),
             "events": EVENTS,
             "live": engine.live_objects(),

@@ -3,13 +3,18 @@
     with narrow_path(600) as hosts:                   # host, router, router, host
         hosts[0].run(make_server)                     # in its network, by a thread that lives there
 
+    with own_loopback(): ...                          # nobody else speaks here
+
 May know: the `ip` command, unshare(2). Must not: know TFTP.
 Invariants: nothing of the network outlives the `with`; a namespace goes with the last thread and socket in it. What is
 called by `Host.run` must not start threads that shall be elsewhere: they are born in that network too.
 """
 
 import ctypes
+import fcntl
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +27,45 @@ import pytest
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 MIN_V6_MTU = 1280  # RFC 8200 section 5: a link with less carries no IPv6
 ROUTER_SETTINGS = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # include/uapi/linux/sockios.h, if.h
 T = TypeVar("T")
+_left: list[int] = []
+
+
+def is_alone() -> bool:
+    """Whether this process has its loopback for itself."""
+    return bool(_left)
+
+
+def enter(network: int) -> None:
+    """Moves the calling thread, and all that it starts from now on, to another network."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(network, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+@contextmanager
+def own_loopback() -> Iterator[int | None]:
+    """Moves the calling thread, and all that it starts meanwhile, to a network that is nothing but 127.0.0.0/8 and ::1.
+
+    Yields:
+        A descriptor of the network that was left; None: a new one is not allowed (it takes root), and nothing changes.
+    """
+    network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+            yield None
+            return
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                fcntl.ioctl(one, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+            _left.append(network)
+            yield network
+        finally:
+            _left.clear()
+            enter(network)
+    finally:
+        os.close(network)
 
 
 class Host:

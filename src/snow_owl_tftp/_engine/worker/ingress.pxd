@@ -78,7 +78,11 @@ cdef inline void on_datagram(Worker *w, int32_t socket, const uint8_t *bytes, ui
 
 
 cdef inline void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
-    """One received message: a datagram, or several joined by UDP_GRO."""
+    """One received message: a datagram, or several joined by UDP_GRO.
+
+    Whatever follows the end of a transfer of our own asking is dropped: its socket is closed, and by now the number of
+    it may be another thread's.
+    """
     cdef Socket *s = &w.sockets.entries[socket]
     cdef uint8_t *bytes = w.received.buffers + <size_t>i * w.received.stride_bytes
     cdef uint32_t size = w.received.messages[i].msg_len, segment = 0, part
@@ -97,10 +101,13 @@ cdef inline void on_slot(Worker *w, int32_t socket, uint32_t i) noexcept nogil:
         segment = size
     while True:
         part = segment if segment < size else size
-        on_datagram(w, socket, bytes, part, &w.received.peers[i], &local)
+        if w.sockets.entries[socket].kind == S_FREE:
+            w.counters.strays += 1
+        else:
+            on_datagram(w, socket, bytes, part, &w.received.peers[i], &local)
         bytes += part
         size -= part
-        if size == 0 or w.sockets.entries[socket].kind == S_FREE:
+        if size == 0:
             return
         w.counters.datagrams_received += 1
 
