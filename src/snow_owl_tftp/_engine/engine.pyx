@@ -14,14 +14,15 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from snow_owl_tftp._engine.batch cimport Tuning
 from snow_owl_tftp._engine.counters cimport HISTOGRAM, Counters
 from snow_owl_tftp._engine.data cimport *
 from snow_owl_tftp._engine.includes.files cimport so_file, so_look
 from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockaddr_in6
 from snow_owl_tftp._engine.includes.threads cimport so_add32
-from snow_owl_tftp._engine.queue cimport Queue, message_new, queue_close, queue_init, queue_push, queue_take_all
+from snow_owl_tftp._engine.queue cimport (
+    Queue, message_new, queue_append, queue_close, queue_init, queue_push, queue_take_all, queue_wake)
 from snow_owl_tftp._engine.rtt cimport Retransmit
 from snow_owl_tftp._engine.seq cimport ROLLOVER_TO_1
 from snow_owl_tftp._engine.store cimport (
@@ -602,6 +603,25 @@ cdef class Engine:
     def refuse(self, uint64_t transfer_id, bytes datagram):
         """Answers a Request with a ready-made ERROR; b"" answers with silence."""
         self._send_down(M_REFUSE, transfer_id, datagram, -1, 0)
+
+    def refuse_all(self, answers):
+        """Does so for several, (transfer_id, datagram) each; a worker is woken once for all of its own."""
+        cdef uint32_t i
+        cdef Message *m
+        cdef uint8_t owed[64]                    # workers that are to be woken; there are at most so many
+        memset(owed, 0, sizeof(owed))
+        try:
+            for transfer_id, datagram in answers:
+                m = self._message(M_REFUSE, transfer_id, datagram)
+                i = <uint32_t>(m.id >> 56)
+                if i >= self._count or self._stopped:
+                    free(m)
+                    raise ValueError("the engine has stopped" if self._stopped else "no such transfer")
+                owed[i] |= queue_append(&self._inboxes[i], m, m)
+        finally:
+            for i in range(self._count):
+                if owed[i]:
+                    queue_wake(&self._inboxes[i])
 
     def supply(self, uint64_t transfer_id, int fd, uint64_t limit_bytes=0):
         """After FirstData: what to write to, and the most bytes that are accepted (0: as the plan says)."""

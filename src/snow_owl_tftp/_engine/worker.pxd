@@ -160,6 +160,7 @@ cdef struct Worker:
     uint64_t check_round
     uint64_t watch_until_ns       # until then each message is preceded by a look whether its pages are there
     uint8_t owes_kick             # jobs were queued in this turn
+    uint8_t owes_wake             # requests of this batch are in the outbox, and Python was not woken
     uint8_t owes_look             # there was no memory to ask for a chunk: those who wait ask again by their timers
     uint64_t stray_tokens, stray_refill_ns
     uint8_t *tid_history          # by hash of the peer: 1 + the TID socket of its last transfer

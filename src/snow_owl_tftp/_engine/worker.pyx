@@ -29,7 +29,7 @@ from snow_owl_tftp._engine.networks cimport (
     network_fill, network_find, network_of, network_on_doubt, network_on_evidence, network_on_forgery,
     network_takes_turn, trial_bits, trial_step_ns)
 from snow_owl_tftp._engine.patience cimport Patience
-from snow_owl_tftp._engine.queue cimport message_new, queue_push, queue_take_all
+from snow_owl_tftp._engine.queue cimport message_new, queue_append, queue_push, queue_take_all, queue_wake
 from snow_owl_tftp._engine.resident cimport note_waits
 from snow_owl_tftp._engine.send cimport (
     flush, flush_finals, flush_own, pump_file, send_ack, send_bytes, send_error, send_first)
@@ -85,6 +85,7 @@ cdef enum:
     OP_ERROR = 5
     OP_OACK = 6                   # RFC 2347
     RECEIVES_A_TURN = 8           # batches from one socket before the others have their turn
+    REQUESTS_A_TURN = 2           # batches from a listener: who asks waits for those who are being served, not they for him
     ERRORS_A_TURN = 256           # and errors
     INBOX = 0x7fffffff            # epoll data of the inbox
     STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most
@@ -921,8 +922,15 @@ cdef Transfer *take_request(Worker *w, int32_t listener, const uint8_t *bytes, u
     m.hash = hash
     m.started_ns = w.now_ns
     w.pending += 1
-    queue_push(w.outbox, m)
+    w.owes_wake |= queue_append(w.outbox, m, m)
     return t
+
+
+cdef void wake_python(Worker *w) noexcept nogil:
+    """Once for all requests of a batch: who is woken for each of a flood takes the core from everybody."""
+    if w.owes_wake:
+        w.owes_wake = 0
+        queue_wake(w.outbox)
 
 
 cdef int64_t final_block(const Recipe *recipe, uint32_t blksize_bytes) noexcept nogil:
@@ -1464,9 +1472,11 @@ cdef void drain_errors(Worker *w, int32_t socket) noexcept nogil:
 
 cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
     """Takes what is queued, a batch at a time; a socket that never empties waits for its next turn."""
-    cdef int n, i, _round
+    cdef int n, i, _round, rounds = RECEIVES_A_TURN
     cdef uint32_t asked
-    for _round in range(RECEIVES_A_TURN):
+    if w.sockets[socket].kind == S_LISTENER and w.groups[w.sockets[socket].group].tid_count:
+        rounds = REQUESTS_A_TURN
+    for _round in range(rounds):
         if w.sockets[socket].kind == S_FREE:
             return
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
@@ -1478,6 +1488,7 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
             return
         for i in range(n):
             on_slot(w, socket, <uint32_t>i)
+        wake_python(w)
         if w.tuning.recvmmsg:
             if w.final_count:
                 flush_finals(w)
@@ -2091,6 +2102,7 @@ cdef void turn(Worker *w) noexcept nogil:
     if w.final_count:
         flush_finals(w)
     flush(w)
+    wake_python(w)
     if w.untold:
         tell_refusals(w, False)
     if w.owes_kick:

@@ -69,6 +69,8 @@ _DRAIN_LOOK_S: Final = 0.02
 
 _DECIDE_NS: Final = 5_000_000
 """Then whatever else the event loop has to do gets its turn: signals, uploads, what the engine tells."""
+_REFUSALS_AT_ONCE: Final = 32
+"""Half of what the engine has put by for when memory is short."""
 _SETTLE_S: Final = 1.0
 """A budget of lines is one for a second; what was left out is told behind it."""
 
@@ -96,6 +98,7 @@ class Server:
         self._sampler: CallSampler | None = None
         self._reloads_total = 0
         self._waiting = self._nobody_waits()
+        self._refusals: list[tuple[int, bytes]] = []
         self._goes_on: asyncio.Handle | None = None
         self._settles: asyncio.TimerHandle | None = None
         self._deciding: set[asyncio.Future[Verdict]] = set()
@@ -297,9 +300,21 @@ class Server:
                 self._sampler.wake()
 
     def _flush(self) -> None:
+        self._send_refusals()
         self._report.flush()
         if self._report.owes_counts and self._settles is None and self._engine is not None and self._loop is not None:
             self._settles = self._loop.call_later(_SETTLE_S, self._settle)
+
+    def _refuse(self, transfer_id: int, datagram: bytes) -> None:
+        """A worker that is woken for each of a flood has no time for its transfers."""
+        self._refusals.append((transfer_id, datagram))
+        if len(self._refusals) >= _REFUSALS_AT_ONCE:
+            self._send_refusals()
+
+    def _send_refusals(self) -> None:
+        refusals, self._refusals = self._refusals, []
+        if refusals and self._engine is not None:
+            self._engine.refuse_all(refusals)
 
     def _settle(self) -> None:
         self._settles = None
@@ -331,7 +346,7 @@ class Server:
         now_ns = time.monotonic_ns()
         end_ns = now_ns + _DECIDE_NS
         while (late := self._waiting.drop(now_ns)) is not None:
-            engine.refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
+            self._refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
             self.dropped_total += 1
             self._report.dropped()
         while now_ns < end_ns and (asked := self._waiting.take(now_ns)) is not None:
@@ -453,7 +468,7 @@ class Server:
         elif isinstance(verdict, Accepted):
             self._start(engine, asked, verdict)
         else:
-            engine.refuse(asked.transfer_id, verdict.datagram)
+            self._refuse(asked.transfer_id, verdict.datagram)
             self._report.refused(asked, verdict)
 
     def _start(self, engine: Engine, asked: Request, accepted: Accepted) -> None:
