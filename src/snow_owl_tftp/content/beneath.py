@@ -91,13 +91,22 @@ _AT_LOOK_CACHED = ctypes.addressof(_HOW_LOOK_CACHED)
 
 # A library object of our own: argtypes set here must not change the `syscall` of anybody else.
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-_syscall.restype = ctypes.c_long
+# Keeps the GIL, for what never waits: given up for a microsecond it has to be won back from whoever took it meanwhile,
+# and threads that look up names by the thousand would take it each time.
+_syscall_at_once = ctypes.PyDLL(None, use_errno=True).syscall
+for _call in (_syscall, _syscall_at_once):
+    _call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+    _call.restype = ctypes.c_long
 _get_errno = ctypes.get_errno
 
 
 def _openat2(root_fd: int, path: bytes, at_how: int) -> int:
     fd: int = _syscall(_SYS_OPENAT2, root_fd, path, at_how, _HOW_BYTES)
+    return fd if fd >= 0 else -_get_errno()
+
+
+def _openat2_cached(root_fd: int, path: bytes, at_how: int) -> int:
+    fd: int = _syscall_at_once(_SYS_OPENAT2, root_fd, path, at_how, _HOW_BYTES)
     return fd if fd >= 0 else -_get_errno()
 
 
@@ -108,7 +117,7 @@ def look(directory_fd: int, part: bytes) -> int:
 
 def look_cached(directory_fd: int, part: bytes) -> int:
     """Do the same without waiting; -EAGAIN: that cannot be said so."""
-    return _openat2(directory_fd, part, _AT_LOOK_CACHED)
+    return _openat2_cached(directory_fd, part, _AT_LOOK_CACHED)
 
 
 class KernelResolver:
@@ -130,7 +139,7 @@ class KernelResolver:
 
     def open_cached(self, path: bytes) -> int:
         """See Resolver.open_cached."""
-        fd = _openat2(self._root_fd, path, _AT_READ_CACHED)
+        fd = _openat2_cached(self._root_fd, path, _AT_READ_CACHED)
         return -errno.EAGAIN if fd in _NOT_KNOWN_YET else fd
 
     def explain(self, path: bytes) -> str:

@@ -70,6 +70,8 @@ _SLOW_OPEN_THREADS_PER_KEY: Final = 8
 """For one device: a network mount that hangs holds a thread a request, and must leave some to others ..."""
 _SLOW_OPEN_SPARES: Final = 8
 """... and so many that hang are replaced: what was asked first need not be what the next one has to wait for."""
+_SLOW_OPEN_S: Final = 0.002
+"""Far above a look-up that need not wait for a disk (20 µs), below one that does."""
 _MAX_SLOW_OPENS: Final = 1024
 """Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
 _MAX_SLOW_TEXTS: Final = 256
@@ -331,7 +333,11 @@ class FileDecider:
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._offers_flows = settings.performance.platform.batch.enable_flows
         self._threads = PatientThreads(
-            _SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open", max_spares=_SLOW_OPEN_SPARES
+            _SLOW_OPEN_THREADS,
+            _SLOW_OPEN_THREADS_PER_KEY,
+            "tftp-open",
+            max_spares=_SLOW_OPEN_SPARES,
+            help_after_s=_SLOW_OPEN_S,
         )
         self.slow_opens = SlowOpens(self._threads, _MAX_SLOW_OPENS)
         self.slow_texts = SlowOpens(self._texts.threads, _MAX_SLOW_TEXTS)

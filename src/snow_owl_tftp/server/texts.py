@@ -39,6 +39,8 @@ __all__ = ["TextStream", "Texts"]
 _THREADS: Final = 8
 _THREADS_PER_KEY: Final = 2
 """Converting is done by one at a time anyhow; the others read."""
+_HELP_AFTER_S: Final = 0.002
+"""What took so long waits for a disk, or for another conversion."""
 _MAX_STREAMS: Final = 256
 _MAX_COPIES: Final = 4096
 _READ_S: Final = 10.0
@@ -70,7 +72,9 @@ class Texts:
         if descriptors == resource.RLIM_INFINITY:
             descriptors = _MAX_COPIES * 8
         self.abort: Callable[[int, str], None] = lambda transfer_id, text: None
-        self.threads = PatientThreads(_THREADS, _THREADS_PER_KEY, "tftp-text", max_spares=_THREADS_PER_KEY)
+        self.threads = PatientThreads(
+            _THREADS, _THREADS_PER_KEY, "tftp-text", max_spares=_THREADS_PER_KEY, help_after_s=_HELP_AFTER_S
+        )
         self.refused_total = self.gave_way_total = 0
         self._cache = NetasciiCache(max_copies=min(_MAX_COPIES, descriptors // 8))
         self._max_streams = min(_MAX_STREAMS, max(4, descriptors // 12))  # three for each
