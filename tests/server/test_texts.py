@@ -358,31 +358,20 @@ def test_too_many_that_wait_to_be_converted_are_refused(
         assert all(isinstance(client.receive_packet()[0], Data) for client in waiting)
 
 
-def test_conversions_of_many_threads_take_turns(
-    root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1000, LARGE])
+def test_conversion_is_the_engines_which_holds_no_gil(
+    root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Each holds the GIL, and the event loop would wait for all of them in turn."""
-    for number in range(6):
-        (root / f"d{number}").mkdir()
-        write_text(root / f"d{number}/text", MAX_COPIED_BYTES, rng)
-    encode, running, most = netascii.encode, threading.Semaphore(1), list[bool]()
+    """Of copies and of streams; or the event loop waits for a piece, and where all are line ends for milliseconds."""
+    text = write_text(root / "text", size, rng)
 
-    def encode_alone(chunk: bytes) -> bytes:
-        most.append(running.acquire(blocking=False))
-        try:
-            return encode(chunk)
-        finally:
-            if most[-1]:
-                running.release()
+    def never(chunk: bytes) -> bytes:
+        raise AssertionError("the conversion that holds the GIL")
 
-    monkeypatch.setattr(netascii, "encode", encode_alone)
-    with serve_in_thread(root) as served, ExitStack() as clients:
-        asking = [clients.enter_context(Client(served.address)) for _ in range(6)]
-        for number, client in enumerate(asking):
-            client.request(f"d{number}/text", "netascii")
-        for client in asking:
-            client.receive()
-    assert most == [True] * (6 * MAX_COPIED_BYTES // PIECE_BYTES)
+    with monkeypatch.context() as patch, serve_in_thread(root) as served, Client(served.address) as client:
+        patch.setattr(netascii, "encode", never)
+        got = client.get("text", "netascii").payload
+    assert got == netascii.encode(text)
 
 
 @pytest.mark.parametrize("acknowledged", [False, True])
