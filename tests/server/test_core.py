@@ -318,6 +318,7 @@ def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
             answer, _ = client.exchange(b"\0\1one more\0octet\0")
             assert isinstance(answer, Error)
             assert (answer.code, answer.text) == (0, "Server busy, try again")
+        assert server.server._decider.turned_away()["opens_busy"] == 1
         release.set()
         for client in waiting:
             answer, _ = client.receive_packet()

@@ -372,6 +372,17 @@ class FileDecider:
         """What makes netascii; whoever runs the engine gives it `abort`."""
         return self._texts
 
+    def turned_away(self) -> dict[str, int]:
+        """Return how many were told to come again so far, or ended for a newcomer: by the wait for a file system, octet
+        and netascii apart, and by the places for netascii streams.
+        """
+        return {
+            "opens_busy": self.slow_opens.busy_total,
+            "texts_busy": self.slow_texts.busy_total,
+            "streams_refused": self._texts.refused_total,
+            "streams_gave_way": self._texts.gave_way_total,
+        }
+
     def look_again(self) -> bool:
         """Serve from where `root_dir` and `link_targets` lead now; may wait, so call it in a thread.
 

@@ -17,6 +17,7 @@ it wanted; the real RRQ follows. That is no failure: the log says "size probe" (
 transfer_completed with 0 payload bytes, because a failure there would page somebody at every boot.
 """
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from snow_owl_tftp._engine.engine import OUTCOMES, Completion, ModeChange, Refusals
@@ -55,6 +56,7 @@ class Report:
         log: For whoever has something else to say.
         hears_debug: Whether anybody reads what is told at `debug`.
         hears_successes: Whether anybody reads about transfers that ended well.
+        turned_away: Asked how many were told to come again so far, by reason; told with each sample of calls.
     """
 
     def __init__(self, settings: Settings, log: "FilteringBoundLogger", audit: AuditLog) -> None:
@@ -67,6 +69,7 @@ class Report:
         """
         self._audit = audit
         self._is_audited = audit.is_enabled
+        self.turned_away: Callable[[], Mapping[str, int]] = dict
         self._budgets = {_REFUSED: LineBudget(_LINES_PER_S), _UNANSWERED: LineBudget(_LINES_PER_S)}
         self._budgets[_DROPPED] = LineBudget(0)  # only ever told by number
         self.reload(settings, log)
@@ -290,7 +293,7 @@ class Report:
     def calls_sampled(self, sample: CallSample) -> None:
         """What the system calls carried since the last sample."""
         if self.hears_debug:
-            self.log.debug("batch calls", **sample._asdict())
+            self.log.debug("batch calls", **sample._asdict(), **self.turned_away())
 
 
 def is_size_probe(completion: Completion) -> bool:

@@ -133,6 +133,7 @@ def _live(
         server = Server(settings, decider, report, given)
         decider.texts.abort = server.abort
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
+        report.turned_away = lambda: _turned_away(decider, uploads, server)
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
@@ -172,6 +173,12 @@ def _begin_host(log: "FilteringBoundLogger") -> int:
 def _count_hung(server: Server, decider: FileDecider, uploads: "UploadDesk | None") -> int:
     of_reads = decider.threads.busy_total + decider.texts.threads.busy_total
     return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
+
+
+def _turned_away(decider: FileDecider, uploads: "UploadDesk | None", server: Server) -> dict[str, int]:
+    """Totals since the start."""
+    of_uploads = {"uploads_busy": uploads.slow_opens.busy_total} if uploads is not None else {}
+    return {**decider.turned_away(), **of_uploads, "waited_in_vain": server.dropped_total}
 
 
 def _is_one_file(logging: LoggingSettings) -> bool:
@@ -261,7 +268,8 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         aborted = server.live_transfers
     await parts.hook.close()
     parts.last_resort.tell()
-    report.log.info("server stopped", transfers=server.transfers_total, aborted=aborted, drained=is_drained)
+    totals = {"transfers": server.transfers_total, "aborted": aborted, "drained": is_drained, **report.turned_away()}
+    report.log.info("server stopped", **totals)
     audit.server_shutdown(reason=reason, transfers_total=server.transfers_total, aborted_transfers=aborted)
 
 
