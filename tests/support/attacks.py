@@ -144,6 +144,11 @@ def control_characters(target: Target) -> Iterator[None]:
     return forged(lambda number: rrq("\x01\x02\x1b" * 120 + str(number)), target)
 
 
+@attack(20_000, "a name that nobody has looked up yet takes a thread, each time from another address", config="")
+def unknown_names(target: Target) -> Iterator[None]:
+    return forged(lambda number: rrq(f"nothing-{number}"), target)
+
+
 @attack(20_000, "one address asks without end for what does not exist", config="")
 def one_address(target: Target) -> Iterator[None]:
     forger = Forger(target.port)

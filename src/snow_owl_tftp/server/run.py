@@ -178,7 +178,7 @@ def _count_hung(server: Server, decider: FileDecider, uploads: "UploadDesk | Non
 def _turned_away(decider: FileDecider, uploads: "UploadDesk | None", server: Server) -> dict[str, int]:
     """Totals since the start."""
     of_uploads = {"uploads_busy": uploads.slow_opens.busy_total} if uploads is not None else {}
-    return {**decider.turned_away(), **of_uploads, "waited_in_vain": server.dropped_total}
+    return {**decider.turned_away(), **of_uploads, "waited_in_vain": server.dropped_total, "rests": server.rests_total}
 
 
 def _is_one_file(logging: LoggingSettings) -> bool:
