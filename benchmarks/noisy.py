@@ -3,9 +3,9 @@
     python benchmarks/noisy.py [--seconds 6] [ATTACK ...]
 
 Each attack gets a server of its own. The good clients are measured alone, beside an attacker who sends the same to a
-socket that nobody reads (control: what his own work takes from the cores that all share), under attack, and alone again;
-then the server is ended by SIGTERM. Every byte they get is compared. Each client reads 64 blocks of 512 bytes, waits, and
-reads again, so that a delay of the server's shows in their time.
+socket that nobody reads (control: what his own work takes from the cores that all share), under attack, and alone
+again; then the server is ended by SIGTERM. Every byte they get is compared. Each client reads 64 blocks of 512 bytes,
+waits, and reads again, so that a delay of the server's shows in their time.
 It runs in a mount namespace of its own (root, or a user namespace), since some attacks need a file system that hangs.
 
 Exit status 1: a good client failed, the server did not end in time, or p99 was above 1.5 times that of the clients

@@ -1,4 +1,4 @@
-"""What a flood of requests costs the others: how often somebody is woken, and how many requests one turn takes; counted."""
+"""What a flood of requests costs the others, counted: how often somebody is woken, how many requests a turn takes."""
 
 import select
 from collections.abc import Iterator

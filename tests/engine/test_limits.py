@@ -111,7 +111,7 @@ def test_an_upload_that_has_ended_uses_up_no_limit(serve, limit):
             served.completion(total=number + 1)  # one that Python has not heard of counts still
     assert served.outcomes() == Counter({"OK": 20})
     assert served.counter("requests_refused_busy") == 0
-    served.wait(lambda: served.counter("live_transfers") == 0, "the end of the last one")  # a moment after its Completion
+    served.wait(lambda: served.counter("live_transfers") == 0, "the end of the last one, a moment after its Completion")
 
 
 def test_the_oldest_upload_that_only_repeats_its_ack_gives_way(serve):

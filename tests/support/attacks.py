@@ -225,6 +225,7 @@ def large_texts(folder: Path) -> None:
         with (folder / "root" / f"text-{name}").open("wb") as file:
             for _ in range(100):
                 file.write(b"a line of text, as they come\n" * 36158)  # 1 MiB
+            os.fsync(file.fileno())  # or the disk is at it while others are measured
 
 
 @attack(60, "two large texts in turns throw one another out of the cache", prepare=large_texts)

@@ -85,7 +85,7 @@ cdef enum:
     OP_ERROR = 5
     OP_OACK = 6                   # RFC 2347
     RECEIVES_A_TURN = 8           # batches from one socket before the others have their turn
-    REQUESTS_A_TURN = 2           # batches from a listener: who asks waits for those who are being served, not they for him
+    REQUESTS_A_TURN = 2           # batches from a listener: who asks waits for who is served, not the other way round
     ERRORS_A_TURN = 256           # and errors
     INBOX = 0x7fffffff            # epoll data of the inbox
     STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most

@@ -6,8 +6,8 @@ Invariants:
 - What was read is one file: every piece is followed by a look whether size, mtime and ctime are still those of
   the opening, and the end is told only behind such a look. A piece that follows a change is never handed out.
   A rename, a link, a chmod and a chown move ctime as well, and show by what they changed: they are no reason to end.
-- No more than a piece is converted at a time, by a function that whoever makes a Text gives it: this layer knows
-  that of `protocol` alone, which holds the GIL (milliseconds for a piece of line ends), and the engine has one that does not.
+- No more than a piece is converted at a time, by a function that whoever makes a Text gives it: this layer knows that
+  of `protocol` alone, which holds the GIL (milliseconds for a piece of line ends); the engine has one that does not.
 - The descriptor is closed once, and not while somebody reads by it: its number might be another file's by then.
 - Every method may be called by any thread, and may wait for the file.
 """

@@ -71,8 +71,8 @@ _DRAIN_LOOK_S: Final = 0.02
 _DECIDE_NS: Final = 5_000_000
 """Then whatever else the event loop has to do gets its turn: signals, uploads, what the engine tells."""
 _FLOOD: Final = 9
-"""So many times more refusals than transfers begun: who asks for what is not there in such numbers is no boot storm, and
-gets half of a core at most. Transfers that run have the other half, and need it: their next ACK waits for a core."""
+"""So many times more refusals than transfers begun: who asks for what is not there in such numbers is no boot storm,
+and gets half of a core at most. Transfers that run need the other half: their next ACK waits for a core."""
 _LATELY: Final = 2000
 """Verdicts; what is older counts for less and less."""
 _REFUSALS_AT_ONCE: Final = 32

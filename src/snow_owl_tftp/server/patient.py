@@ -188,7 +188,9 @@ class PatientThreads(Executor):
 
     def _is_early(self, key: Hashable) -> bool:
         begun = self._begun.get(key)
-        return bool(begun and self._help_after_s) and time.monotonic() - max(begun.values()) < self._help_after_s
+        if not begun or not self._help_after_s:
+            return False
+        return time.monotonic() - max(begun.values()) < self._help_after_s
 
     def _grow(self) -> None:
         """Start a thread if work waits and nobody is idle: one looks what may run now, also where others hang."""
@@ -247,7 +249,7 @@ class PatientThreads(Executor):
         is_watching = bool(self._waiting) and not self._is_watched
         timeout_s = _IDLE_S
         if is_watching:
-            # What waits for a key that hangs, or was begun a moment ago, may have another thread soon, and nobody says so.
+            # What waits for a key that hangs, or that another thread has just begun with, may run soon; nobody says so.
             self._is_watched = True
             timeout_s = self._hang_s / 4
             if any(self._is_early(key) for key in self._waiting):
