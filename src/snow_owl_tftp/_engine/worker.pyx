@@ -85,7 +85,7 @@ cdef enum:
     OP_ERROR = 5
     OP_OACK = 6                   # RFC 2347
     RECEIVES_A_TURN = 8           # batches from one socket before the others have their turn
-    REQUESTS_A_TURN = 2           # batches from a listener: who asks waits for who is served, not the other way round
+    REQUESTS_A_TURN = 128         # for Python, or refused: who asks waits for who is served, not the other way round
     ERRORS_A_TURN = 256           # and errors
     INBOX = 0x7fffffff            # epoll data of the inbox
     STRAYS_PER_SECOND = 100       # ERROR 5 to strangers, at most
@@ -1472,11 +1472,10 @@ cdef void drain_errors(Worker *w, int32_t socket) noexcept nogil:
 
 cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
     """Takes what is queued, a batch at a time; a socket that never empties waits for its next turn."""
-    cdef int n, i, _round, rounds = RECEIVES_A_TURN
+    cdef int n, i, _round
     cdef uint32_t asked
-    if w.sockets[socket].kind == S_LISTENER and w.groups[w.sockets[socket].group].tid_count:
-        rounds = REQUESTS_A_TURN
-    for _round in range(rounds):
+    cdef uint64_t enough = w.counters.flow_misses + w.counters.requests_refused_busy + REQUESTS_A_TURN
+    for _round in range(RECEIVES_A_TURN):
         if w.sockets[socket].kind == S_FREE:
             return
         asked = w.tuning.max_batch if w.tuning.recvmmsg else 1
@@ -1495,6 +1494,8 @@ cdef void drain_socket(Worker *w, int32_t socket) noexcept nogil:
             flush(w)
             if <uint32_t>n < asked:
                 return                           # a short batch: the queue was empty
+        if w.counters.flow_misses + w.counters.requests_refused_busy >= enough:
+            return                               # those that a flow knows are transfers already
 
 
 # --- what comes from Python and from the disk --------------------------------------------------------------
