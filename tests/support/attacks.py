@@ -202,6 +202,7 @@ def sparse_file(target: Target) -> Iterator[None]:
         while True:
             sock.sendto(rrq("sparse"), ("127.0.0.1", target.port))
             yield from acknowledge(sock)
+            yield  # also where nobody answers, or nobody could end it
 
 
 def acknowledge(sock: socket.socket) -> Iterator[None]:
@@ -288,7 +289,7 @@ def reload_storm(target: Target) -> Iterator[None]:
 def full_disk(target: Target) -> Iterator[None]:
     for number in itertools.count():
         try:
-            with Client(("127.0.0.1", target.port)) as client:
+            with Client(("127.0.0.1", target.port), give_up_s=2) as client:
                 client.put(f"up-{number}", bytes(300_000), options={"blksize": 1428, "windowsize": 16})
         except (Refused, Silence):
             pass
