@@ -33,7 +33,7 @@ def test_only_bytes_are_converted(wrong):
 
 
 def test_python_goes_on_while_a_text_is_converted():
-    """This thread never stands still for half as long as another one converts, unless that holds the GIL: then for all."""
+    """This thread stands still for less than half of the time that another converts; if that holds the GIL, for all."""
     ticks = {"last_s": time.perf_counter(), "longest_s": 0.0}
     is_over, shares = threading.Event(), list[float]()
     text = b"\n" * (32 << 20)
