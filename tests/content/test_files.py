@@ -470,6 +470,28 @@ def test_name_never_looked_up_would_block(kernel_tree: FileTree) -> None:
     assert kernel_tree.open_now(named("never looked up before")) is LATER
 
 
+@pytest.mark.parametrize("way", ["", "sub/", "sub/../", "inside/", "missing/", "file/"])
+@pytest.mark.parametrize("more", ["", "/more"])
+def test_name_longer_than_any_is_refused_at_once(kernel_tree: FileTree, root: Path, way: str, more: str) -> None:
+    """No cache holds it, so each of a flood of such names would take a thread."""
+    if files._file_system_type(kernel_tree._root_fd) == TMPFS_MAGIC and way == "missing/":
+        pytest.skip("tmpfs remembers no missing names")
+    (root / "inside").symlink_to("sub")
+    refused(kernel_tree, way + "x")
+    answer = kernel_tree.open_now(named(way + "\x01x" * 128 + more))
+    assert isinstance(answer, NotHere)
+    assert answer.refusal.code == ErrorCode.FILE_NOT_FOUND
+    with pytest.raises(RefusedError) as caught:
+        kernel_tree.open_for_reading(way + "\x01x" * 128 + more)
+    assert caught.value.code == ErrorCode.FILE_NOT_FOUND
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "outside/" + "x" * 256, "never looked up before/" + "x" * 256])
+def test_name_that_may_exist_elsewhere_would_block(kernel_tree: FileTree, root: Path, name: str) -> None:
+    (root / "outside").symlink_to("/dev/shm")
+    assert kernel_tree.open_now(named(name)) is LATER
+
+
 @pytest.mark.parametrize("name", ["../secret", "sub/../../secret", "outside"])
 def test_cached_name_outside_is_never_opened(kernel_tree: FileTree, root: Path, name: str) -> None:
     (root / "outside").symlink_to(root.parent / "secret")

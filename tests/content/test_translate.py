@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,11 @@ def open_file(path: Path) -> OpenFile:
     return OpenFile(fd, os.fsencode(path.name), os.fstat(fd))
 
 
+def make_cache(**bounds: Any) -> NetasciiCache:
+    """One whose conversions a test may count, or hold up."""
+    return NetasciiCache(encode=lambda chunk: netascii.encode(chunk), **bounds)
+
+
 def content_of(file: OpenFile) -> bytes:
     return os.pread(file.fd, file.size_bytes + 1, 0)
 
@@ -40,7 +46,7 @@ def no_descriptor_leaks() -> Iterator[None]:
 
 @pytest.fixture
 def cache() -> Iterator[NetasciiCache]:
-    cache = NetasciiCache()
+    cache = make_cache()
     yield cache
     cache.close()
 
@@ -157,7 +163,7 @@ def test_copy_of_a_file_changed_just_now_is_not_kept_for_later(
 ) -> None:
     """A second change within one tick of the file system's clock looks like the first."""
     now_ns = [0]
-    cache = NetasciiCache(clock_ns=lambda: now_ns[0])
+    cache = make_cache(clock_ns=lambda: now_ns[0])
     (tmp_path / "text").write_bytes(b"old\n")
     source = open_file(tmp_path / "text")
     cache.translate(source).close()
@@ -313,7 +319,7 @@ def make_sources(tmp_path: Path, count: int, size: int) -> list[OpenFile]:
 
 
 def test_copies_longest_unused_go_first(tmp_path: Path) -> None:
-    cache = NetasciiCache(max_kept_bytes=250)
+    cache = make_cache(max_kept_bytes=250)
     sources = make_sources(tmp_path, 3, 100)
     for source in (sources[0], sources[1], sources[0], sources[2]):
         cache.translate(source).close()
@@ -326,7 +332,7 @@ def test_copies_longest_unused_go_first(tmp_path: Path) -> None:
 
 
 def test_copy_in_use_outlives_its_eviction(tmp_path: Path) -> None:
-    cache = NetasciiCache(max_kept_bytes=1)
+    cache = make_cache(max_kept_bytes=1)
     first, second = make_sources(tmp_path, 2, 100)
     copy = cache.translate(first)
     cache.translate(second).close()
@@ -339,7 +345,7 @@ def test_copy_in_use_outlives_its_eviction(tmp_path: Path) -> None:
 
 
 def test_newest_copy_is_kept_whatever_its_size(tmp_path: Path, conversions: list[bytes]) -> None:
-    cache = NetasciiCache(max_kept_bytes=10)
+    cache = make_cache(max_kept_bytes=10)
     (source,) = make_sources(tmp_path, 1, 100)
     cache.translate(source).close()
     cache.translate(source).close()
@@ -349,7 +355,7 @@ def test_newest_copy_is_kept_whatever_its_size(tmp_path: Path, conversions: list
 
 
 def test_threads_with_many_files_get_each_its_own(tmp_path: Path) -> None:
-    cache = NetasciiCache(max_kept_bytes=250)
+    cache = make_cache(max_kept_bytes=250)
     sources = make_sources(tmp_path, 6, 100)
     wrong: list[int] = []
 
@@ -382,7 +388,7 @@ def total_bytes(cache: NetasciiCache) -> int:
 
 
 def test_memory_of_all_copies_is_bounded_also_while_they_are_used(tmp_path: Path) -> None:
-    cache = NetasciiCache(max_kept_bytes=100, max_total_bytes=250)
+    cache = make_cache(max_kept_bytes=100, max_total_bytes=250)
     sources = make_sources(tmp_path, 4, 100)
     used = [cache.translate(source) for source in sources[:2]]
     with pytest.raises(RefusedError, match="busy"):
@@ -405,7 +411,7 @@ def test_memory_of_all_copies_is_bounded_also_while_they_are_used(tmp_path: Path
 
 
 def test_copy_that_is_only_kept_makes_room(tmp_path: Path) -> None:
-    cache = NetasciiCache(max_kept_bytes=1000, max_total_bytes=250)
+    cache = make_cache(max_kept_bytes=1000, max_total_bytes=250)
     sources = make_sources(tmp_path, 5, 100)
     for source in sources:
         cache.translate(source).close()
@@ -418,7 +424,7 @@ def test_copy_that_is_only_kept_makes_room(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1])
 def test_number_of_all_copies_is_bounded_also_while_they_are_used(tmp_path: Path, size: int) -> None:
     """Each has a descriptor, however small it is."""
-    cache = NetasciiCache(max_copies=4)
+    cache = make_cache(max_copies=4)
     sources = make_sources(tmp_path, 6, size)
     used = [cache.translate(source) for source in sources[:4]]
     with pytest.raises(RefusedError, match="busy"):
@@ -436,7 +442,7 @@ def test_number_of_all_copies_is_bounded_also_while_they_are_used(tmp_path: Path
 
 
 def test_number_of_copies_that_are_only_kept_is_bounded(tmp_path: Path) -> None:
-    cache = NetasciiCache(max_copies=12)
+    cache = make_cache(max_copies=12)
     sources = make_sources(tmp_path, 9, 1)
     for source in sources:
         cache.translate(source).close()

@@ -111,7 +111,7 @@ def test_an_upload_that_has_ended_uses_up_no_limit(serve, limit):
             served.completion(total=number + 1)  # one that Python has not heard of counts still
     assert served.outcomes() == Counter({"OK": 20})
     assert served.counter("requests_refused_busy") == 0
-    assert served.counter("live_transfers") == 0
+    served.wait(lambda: served.counter("live_transfers") == 0, "the end of the last one, a moment after its Completion")
 
 
 def test_the_oldest_upload_that_only_repeats_its_ack_gives_way(serve):
@@ -122,7 +122,7 @@ def test_the_oldest_upload_that_only_repeats_its_ack_gives_way(serve):
         for number, client in enumerate(clients):
             tids.append(upload(client, f"up{number}"))
             served.completion(total=number + 1)
-        assert served.counter("dallying_transfers") == 3
+        served.wait(lambda: served.counter("dallying_transfers") == 3, "the last one to dally")
         for client, tid in list(zip(clients, tids, strict=True))[2:]:
             client.send(build_data(1, b"end"), tid)
             assert client.receive_packet()[0] == Ack(1), "still repeated"

@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ class CountedEngine(Engine):
     def refuse(self, transfer_id: int, datagram: bytes) -> None:
         super().refuse(transfer_id, datagram)
         EVENTS["refused"] += 1
+
+    def refuse_all(self, answers: Iterable[tuple[int, bytes]]) -> None:
+        answers = list(answers)
+        super().refuse_all(answers)
+        EVENTS["refused"] += len(answers)
 
 
 def open_names() -> dict[int, str]:

@@ -16,6 +16,7 @@ from tests.support.server import wait_for
 from snow_owl_tftp import AsyncClient, Refuse, Response, Server
 from snow_owl_tftp.errors import RefusedError, TransferError, TransferRefused
 from snow_owl_tftp.library import response_bytes as contents
+from snow_owl_tftp.server import texts
 
 SOON_S = 5.0
 
@@ -258,13 +259,13 @@ async def test_text_that_changes_while_it_is_read_is_refused(tmp_path, monkeypat
     """Half of one file and half of another would pass for a whole one."""
     path = tmp_path / "x"
     path.write_bytes(before)
-    encode = contents.netascii.encode
+    encode = texts.encode
 
     def encode_and_write(chunk):
         path.write_bytes(b"new\n" * 50_000)
         return encode(chunk)
 
-    monkeypatch.setattr(contents.netascii, "encode", encode_and_write)
+    monkeypatch.setattr(texts, "encode", encode_and_write)
     if not before:  # read to its end before anything is there: nothing to encode
         real_stat = os.fstat
 

@@ -310,6 +310,7 @@ def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
             answer, _ = client.exchange(b"\0\1one more\0octet\0")
             assert isinstance(answer, Error)
             assert (answer.code, answer.text) == (0, "Server busy, try again")
+        assert server.server._decider.turned_away()["opens_busy"] == 1
         release.set()
         for client in waiting:
             answer, _ = client.receive_packet()
@@ -370,6 +371,47 @@ def test_what_waits_longer_than_clients_do_is_dropped_and_counted(root: Path, mo
         wait_for(lambda: server.counters()["half_open_transfers"] == len(held.hosts), "those that were decided")
         client = clients.enter_context(Client(server.address))
         assert client.get("x").payload == b"decided", "whoever asks now is answered"
+
+
+@pytest.mark.parametrize("kind", ["refused", "served"])
+def test_a_flood_of_refusals_has_half_of_the_time_and_a_storm_of_transfers_all(
+    root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_NS", 10**12)
+    spent_s, all_are_there = 0.002, threading.Event()
+
+    def decide(asked: IncomingRequest) -> Verdict:
+        assert all_are_there.wait(20)
+        ended_s = time.monotonic() + spent_s
+        while time.monotonic() < ended_s:
+            pass
+        if kind == "served":
+            return accept(asked, b"decided")
+        return refuse(parse_request_untrusted(asked.datagram), RefusedError(1, "File not found"))
+
+    decider = Answering(decide)
+    with serve_in_thread(root, {"logging.level": "error"}, decider=decider) as server, ExitStack() as clients:
+        for number in range(200):
+            clients.enter_context(Client(server.address, source=f"127.0.3.{number + 1}")).request("x")
+        wait_for(lambda: server.counters()["requests"] == 200, "all are received")
+        began_s = time.monotonic()
+        all_are_there.set()
+        half_open = 0 if kind == "refused" else 200
+
+        def is_over() -> bool:
+            return not server.server._waiting and server.counters()["half_open_transfers"] == half_open
+
+        wait_for(is_over, "all to be decided")
+        took_s = time.monotonic() - began_s
+        rests = server.server.rests_total
+        assert server.server.tally.dropped_total == 0
+        with Client(server.address) as client:  # and then nobody waits for the rest of a flood that is over
+            assert client.exchange(b"\0\1x\0octet\0")
+    if kind == "served":
+        assert rests == 0
+    else:
+        assert rests >= 20, "one for each three decisions, while others wait"
+        assert took_s > 200 * spent_s + rests * 0.004
 
 
 def test_what_a_flood_of_refusals_left_out_of_the_log_is_told_when_it_is_over(root: Path, tmp_path: Path) -> None:

@@ -121,6 +121,37 @@ def test_what_hangs_is_replaced_up_to_a_bound(release: threading.Event) -> None:
     threads.shutdown()
 
 
+def test_quick_work_of_one_key_is_done_by_one_thread(release: threading.Event) -> None:
+    """Or each look-up of a flood wakes all the threads that there are."""
+    threads = PatientThreads(9, 8, "test", help_after_s=DEADLINE_S)
+    first = threads.submit_for(7, release.wait, DEADLINE_S)
+    futures = [threads.submit_for(7, lambda: threading.current_thread().name) for _ in range(500)]
+    assert threads.submit_for(8, int, 5).result(DEADLINE_S) == 5  # another key does not wait for it
+    release.set()
+    assert first.result(DEADLINE_S)
+    assert len({future.result(DEADLINE_S) for future in futures}) == 1
+    assert threads._started_total <= 3
+    assert threads.finish(DEADLINE_S)
+    threads.shutdown()
+
+
+def test_work_behind_what_takes_long_has_threads_soon(release: threading.Event) -> None:
+    threads, hanging = PatientThreads(9, 4, "test", help_after_s=0.001), threading.Semaphore(0)
+
+    def hang() -> None:
+        hanging.release()
+        release.wait(DEADLINE_S)
+
+    stuck = [threads.submit_for(7, hang) for _ in range(6)]
+    for _ in range(4):
+        assert hanging.acquire(timeout=DEADLINE_S)
+    assert not hanging.acquire(timeout=0.1)
+    assert threads.submit_for(8, int, 5).result(DEADLINE_S) == 5
+    release.set()
+    assert all(future.result(DEADLINE_S) is None for future in stuck)
+    threads.shutdown()
+
+
 def test_key_that_is_well_gets_a_thread_though_all_others_hang(release: threading.Event) -> None:
     threads = PatientThreads(4, 2, "test")
     for key in range(20):

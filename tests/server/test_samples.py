@@ -121,6 +121,17 @@ def batch_calls(text: str) -> list[dict[str, Any]]:
     return [line for line in parsed if line["event"] == "batch calls"]
 
 
+def test_server_tells_how_many_it_turned_away(root: Path) -> None:
+    totals = {"opens_busy", "texts_busy", "streams_refused", "streams_gave_way", "waited_in_vain"}
+    with serve_command(root, "--log-level", "debug", "--log-format", "json") as server:
+        with Client(server.address) as client:
+            client.get("boot.img")
+        wait_for(lambda: batch_calls(server.log), "a sample")
+    assert totals <= set(batch_calls(server.log)[0])
+    stopped = [json.loads(line) for line in server.log.splitlines() if "server stopped" in line]
+    assert [stopped[0][name] for name in totals] == [0] * len(totals)
+
+
 def test_server_at_debug_tells_batch_calls_and_then_uses_no_cpu(root: Path) -> None:
     with serve_command(root, "--log-level", "debug", "--log-format", "json") as server:
         with Client(server.address) as client:

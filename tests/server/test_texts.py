@@ -23,7 +23,7 @@ from snow_owl_tftp.content.translate import MAX_COPIED_BYTES
 from snow_owl_tftp.errors import TransferRefused
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.packets import Data, Error, Oack, build_ack, build_error
-from snow_owl_tftp.server import texts
+from snow_owl_tftp.server import slow_opens, texts
 
 LARGE = MAX_COPIED_BYTES + 1
 DEADLINE_S = 20
@@ -207,7 +207,7 @@ def test_one_client_has_a_fourth_of_the_places(root: Path, rng: random.Random, m
         others = [ask(clients, served, "127.0.1.1"), ask(clients, served, "127.0.1.2")]
         for _ in range(10):
             ask(clients, served, "127.0.1.3")
-        assert made(served).gave_way_total == 8
+        assert served.server._decider.turned_away()["streams_gave_way"] == 8  # type: ignore[attr-defined]
         for other in others:
             follow(other)
         assert len(made(served)._streams) == 4
@@ -346,41 +346,35 @@ def test_too_many_that_wait_to_be_converted_are_refused(
         return read(self, size_bytes)
 
     monkeypatch.setattr(Text, "read", hang)
+    monkeypatch.setattr(slow_opens, "OPEN_PATIENCE_S", 10 * DEADLINE_S)  # nobody is refused for the test's own slowness
     with serve_in_thread(root) as served, ExitStack() as clients, Client(served.address) as late:
+        opens = served.server._decider.slow_texts  # type: ignore[attr-defined]
         waiting = [clients.enter_context(Client(served.address)) for _ in range(128)]
-        for client in waiting:
+        for number, client in enumerate(waiting):
             client.request("text", "netascii")
-        with pytest.raises(Refused, match="busy"):  # in order, so the last one has come when this is decided
+            # One by one: what a busy machine decides late it decides newest first, and drops at last.
+            wait_for(lambda: opens._waiting_total == number + 1, "it to wait")  # noqa: B023
+        with pytest.raises(Refused, match="busy"):
             late.get("text", "netascii")
+        assert opens.busy_total == 1
         release.set()
         assert all(isinstance(client.receive_packet()[0], Data) for client in waiting)
 
 
-def test_conversions_of_many_threads_take_turns(
-    root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1000, LARGE])
+def test_conversion_is_the_engines_which_holds_no_gil(
+    root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Each holds the GIL, and the event loop would wait for all of them in turn."""
-    for number in range(6):
-        (root / f"d{number}").mkdir()
-        write_text(root / f"d{number}/text", MAX_COPIED_BYTES, rng)
-    encode, running, most = netascii.encode, threading.Semaphore(1), list[bool]()
+    """Of copies and of streams; or the event loop waits for a piece, and where all are line ends for milliseconds."""
+    text = write_text(root / "text", size, rng)
 
-    def encode_alone(chunk: bytes) -> bytes:
-        most.append(running.acquire(blocking=False))
-        try:
-            return encode(chunk)
-        finally:
-            if most[-1]:
-                running.release()
+    def never(chunk: bytes) -> bytes:
+        raise AssertionError("the conversion that holds the GIL")
 
-    monkeypatch.setattr(netascii, "encode", encode_alone)
-    with serve_in_thread(root) as served, ExitStack() as clients:
-        asking = [clients.enter_context(Client(served.address)) for _ in range(6)]
-        for number, client in enumerate(asking):
-            client.request(f"d{number}/text", "netascii")
-        for client in asking:
-            client.receive()
-    assert most == [True] * (6 * MAX_COPIED_BYTES // PIECE_BYTES)
+    with monkeypatch.context() as patch, serve_in_thread(root) as served, Client(served.address) as client:
+        patch.setattr(netascii, "encode", never)
+        got = client.get("text", "netascii").payload
+    assert got == netascii.encode(text)
 
 
 @pytest.mark.parametrize("acknowledged", [False, True])

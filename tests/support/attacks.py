@@ -144,6 +144,11 @@ def control_characters(target: Target) -> Iterator[None]:
     return forged(lambda number: rrq("\x01\x02\x1b" * 120 + str(number)), target)
 
 
+@attack(20_000, "a name that nobody has looked up yet takes a thread, each time from another address", config="")
+def unknown_names(target: Target) -> Iterator[None]:
+    return forged(lambda number: rrq(f"nothing-{number}"), target)
+
+
 @attack(20_000, "one address asks without end for what does not exist", config="")
 def one_address(target: Target) -> Iterator[None]:
     forger = Forger(target.port)
@@ -197,6 +202,7 @@ def sparse_file(target: Target) -> Iterator[None]:
         while True:
             sock.sendto(rrq("sparse"), ("127.0.0.1", target.port))
             yield from acknowledge(sock)
+            yield  # also where nobody answers, or nobody could end it
 
 
 def acknowledge(sock: socket.socket) -> Iterator[None]:
@@ -220,6 +226,7 @@ def large_texts(folder: Path) -> None:
         with (folder / "root" / f"text-{name}").open("wb") as file:
             for _ in range(100):
                 file.write(b"a line of text, as they come\n" * 36158)  # 1 MiB
+            os.fsync(file.fileno())  # or the disk is at it while others are measured
 
 
 @attack(60, "two large texts in turns throw one another out of the cache", prepare=large_texts)
@@ -282,7 +289,7 @@ def reload_storm(target: Target) -> Iterator[None]:
 def full_disk(target: Target) -> Iterator[None]:
     for number in itertools.count():
         try:
-            with Client(("127.0.0.1", target.port)) as client:
+            with Client(("127.0.0.1", target.port), give_up_s=2) as client:
                 client.put(f"up-{number}", bytes(300_000), options={"blksize": 1428, "windowsize": 16})
         except (Refused, Silence):
             pass

@@ -33,6 +33,7 @@ from snow_owl_tftp.linux.openat2 import (
     RESOLVE_NO_XDEV,
     OpenHow,
     openat2,
+    openat2_at_once,
 )
 
 __all__ = ["KernelResolver", "Resolver", "choose_resolver", "look", "look_cached"]
@@ -85,7 +86,7 @@ def look(directory_fd: int, part: bytes) -> int:
 
 def look_cached(directory_fd: int, part: bytes) -> int:
     """Do the same without waiting; -EAGAIN: that cannot be said so."""
-    return openat2(directory_fd, part, _HOW_TO_LOOK_CACHED)
+    return openat2_at_once(directory_fd, part, _HOW_TO_LOOK_CACHED)
 
 
 class KernelResolver:
@@ -107,7 +108,7 @@ class KernelResolver:
 
     def open_cached(self, path: bytes) -> int:
         """See Resolver.open_cached."""
-        fd = openat2(self._root_fd, path, _HOW_TO_READ_CACHED)
+        fd = openat2_at_once(self._root_fd, path, _HOW_TO_READ_CACHED)
         return -errno.EAGAIN if fd in _NOT_KNOWN_YET else fd
 
     def explain(self, path: bytes) -> str:

@@ -49,6 +49,8 @@ _LOCAL_FILE_SYSTEMS: Final = frozenset(
 _STATFS_BYTES: Final = 256
 """struct statfs has 120 bytes on 64-bit Linux, at most 88 on 32-bit; f_type is its first word."""
 
+_PATH_MAX: Final = 4096  # linux/limits.h
+
 _NOT_FOUND: Final = (ErrorCode.FILE_NOT_FOUND, "File not found")
 _BUSY: Final = (ErrorCode.NOT_DEFINED, "Server busy, try again")
 _IO_ERROR: Final = (ErrorCode.NOT_DEFINED, "I/O error")
@@ -204,6 +206,7 @@ class FileTree:
         # Threads that still open below the old places hold them by their resolver, until they are done.
         self._places = places
         self.is_local = _file_system_type(places[0].fd) in _LOCAL_FILE_SYSTEMS
+        self._name_max = _name_max_bytes(places[0].fd)
         self._resolver = self._make_resolver(places[0].fd, places)
 
     def device_of(self, named: Named, may_wait_on: int | None = None) -> int:
@@ -267,6 +270,8 @@ class FileTree:
         resolver, paths = self._resolver, named.paths
         for path in paths:
             fd = resolver.open_cached(path)
+            if fd == -errno.EAGAIN and len(path) > self._name_max and self._is_too_long(path, resolver):
+                fd = -errno.ENAMETOOLONG
             if fd not in _ABSENT:
                 break
         if fd in _ABSENT:
@@ -274,6 +279,23 @@ class FileTree:
         if fd < 0:
             return LATER
         return self._accept(fd, path, is_as_sent=path is paths[0])
+
+    def _is_too_long(self, path: bytes, resolver: Resolver) -> bool:
+        """Whether a part is longer than any name on the root's own file system, where it is known to be looked for.
+
+        The kernel's caches hold no such name, so each of a flood of them would take a thread.
+        """
+        parts = path.split(b"/")
+        at = next((at for at, part in enumerate(parts) if len(part) > self._name_max), None)
+        if at is None:
+            return False
+        if at == 0:
+            return True
+        # Another file system may be mounted, or linked to, on the way there, and allow more.
+        fd = resolver.open_cached(b"/".join(parts[:at]))
+        if fd >= 0:
+            close_descriptor(fd)
+        return fd >= 0 or fd in _ABSENT
 
     def _accept(self, fd: int, path: bytes, *, is_as_sent: bool) -> OpenFile | NotHere:
         try:
@@ -307,6 +329,14 @@ def _refusal(error_number: int, path: bytes, resolver: Resolver) -> RefusedError
 def refusal_of_errno(error_number: int, why: str = "") -> RefusedError:
     """Return what a client is told when a file cannot be opened for this reason, and the operator."""
     return RefusedError(*_REFUSAL_OF_ERRNO.get(error_number, _IO_ERROR), why=why)
+
+
+def _name_max_bytes(fd: int) -> int:
+    """Return how long a name may be in a directory, or more than any request holds where that is not known."""
+    try:
+        return os.fpathconf(fd, "PC_NAME_MAX")  # asks statfs(2), as is_local does
+    except (OSError, ValueError):
+        return _PATH_MAX
 
 
 def _file_system_type(fd: int) -> int:

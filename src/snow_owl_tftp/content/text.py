@@ -6,8 +6,8 @@ Invariants:
 - What was read is one file: every piece is followed by a look whether size, mtime and ctime are still those of
   the opening, and the end is told only behind such a look. A piece that follows a change is never handed out.
   A rename, a link, a chmod and a chown move ctime as well, and show by what they changed: they are no reason to end.
-- Converting holds the GIL, so one thread converts at a time, and no more than a piece: the event loop waits for one
-  piece at most, not for one of each thread.
+- No more than a piece is converted at a time, by a function that whoever makes a Text gives it: this layer knows that
+  of `protocol` alone, which holds the GIL (milliseconds for a piece of line ends); the engine has one that does not.
 - The descriptor is closed once, and not while somebody reads by it: its number might be another file's by then.
 - Every method may be called by any thread, and may wait for the file.
 """
@@ -15,20 +15,22 @@ Invariants:
 import errno
 import os
 import threading
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["PIECE_BYTES", "Text", "text_refusal"]
+__all__ = ["PIECE_BYTES", "Encode", "Text", "text_refusal"]
 
 PIECE_BYTES: Final = 1 << 16
-"""64 KiB: a tenth of a millisecond of text, and some milliseconds where every byte is a line end."""
+"""64 KiB: a tenth of a millisecond."""
 _SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EFBIG})
 
-_converting = threading.Lock()
+Encode: TypeAlias = Callable[[bytes], bytes]
+"""protocol.netascii.encode, or what does the same."""
 
 
 class Text:
@@ -38,9 +40,10 @@ class Text:
         source: The file; this closes it.
     """
 
-    def __init__(self, source: OpenFile) -> None:
-        """Begin at its beginning; the file is taken over."""
+    def __init__(self, source: OpenFile, encode: Encode = netascii.encode) -> None:
+        """Begin at its beginning; the file is taken over, and `encode` converts it piece by piece."""
         self.source = source
+        self._encode = encode
         self._offset_bytes = 0
         self._ctime_ns = source.ctime_ns
         self._owned_by = _ownership(os.fstat(source.fd))  # cannot fail: the descriptor is open
@@ -63,10 +66,7 @@ class Text:
                 chunk = self._read_checked(size_bytes)
             except OSError as error:
                 raise text_refusal(error) from error
-        if not chunk:
-            return b""
-        with _converting:
-            return netascii.encode(chunk)
+        return self._encode(chunk) if chunk else b""
 
     def close(self, *, waits: bool = True) -> None:
         """Close the file, when nobody reads it any more; a second call does nothing.

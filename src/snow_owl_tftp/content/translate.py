@@ -33,10 +33,11 @@ from typing import Final
 
 from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.content.source import Identity
-from snow_owl_tftp.content.text import Text, text_refusal
+from snow_owl_tftp.content.text import Encode, Text, text_refusal
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.linux.memfd import READ_ONLY, memory_file
+from snow_owl_tftp.protocol import netascii
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["MAX_COPIED_BYTES", "NetasciiCache"]
@@ -88,6 +89,7 @@ class NetasciiCache:
         max_total_bytes: int = 128 << 20,
         max_copies: int = 4096,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        encode: Encode = netascii.encode,
     ) -> None:
         """Start empty.
 
@@ -96,7 +98,9 @@ class NetasciiCache:
             max_total_bytes: How much memory all copies may take; who needs more is told to try again.
             max_copies: How many there may be, likewise; a fourth of them is kept while nobody uses them.
             clock_ns: CLOCK_MONOTONIC.
+            encode: Converts a piece.
         """
+        self._encode = encode
         self._max_kept_bytes = max_kept_bytes
         self._max_total_bytes = max_total_bytes
         self._max_copies = max_copies
@@ -177,7 +181,7 @@ class NetasciiCache:
         self._take_room(source.size_bytes)
         copy = None
         try:
-            copy = _opened(_convert(source), source.relative_path)
+            copy = _opened(_convert(source, self._encode), source.relative_path)
         finally:
             with self._lock:
                 self._total_bytes += (copy.size_bytes if copy else 0) - source.size_bytes
@@ -262,8 +266,8 @@ def _opened(fd: int, relative_path: bytes) -> OpenFile:
         raise text_refusal(error) from error
 
 
-def _convert(source: OpenFile) -> int:
-    """Convert a file to netascii; it stays open and the caller's.
+def _convert(source: OpenFile, encode: Encode) -> int:
+    """Convert a file to netascii, by `encode`; it stays open and the caller's.
 
     Returns:
         A descriptor of the copy in memory, sealed, the caller's.
@@ -272,6 +276,6 @@ def _convert(source: OpenFile) -> int:
         RefusedError: The file is being changed or cannot be read, or memory or descriptors are short.
     """
     try:
-        return memory_file("netascii", iter(Text(source).read, b""), seals=READ_ONLY)
+        return memory_file("netascii", iter(Text(source, encode).read, b""), seals=READ_ONLY)
     except OSError as error:
         raise text_refusal(error) from error

@@ -9,7 +9,15 @@ May know: descriptors, paths and flags. Must not know what they are confined for
 import ctypes
 from typing import Final
 
-__all__ = ["RESOLVE_BENEATH", "RESOLVE_CACHED", "RESOLVE_NO_MAGICLINKS", "RESOLVE_NO_XDEV", "OpenHow", "openat2"]
+__all__ = [
+    "RESOLVE_BENEATH",
+    "RESOLVE_CACHED",
+    "RESOLVE_NO_MAGICLINKS",
+    "RESOLVE_NO_XDEV",
+    "OpenHow",
+    "openat2",
+    "openat2_at_once",
+]
 
 # include/uapi/asm-generic/unistd.h; the same number on every architecture but Alpha.
 _SYS_OPENAT2: Final = 437
@@ -28,8 +36,12 @@ _STRUCT_BYTES: Final = ctypes.sizeof(_Struct)
 
 # A library object of our own: argtypes set here must not change the `syscall` of anybody else.
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-_syscall.restype = ctypes.c_long
+# Keeps the GIL, for what never waits: given up for a microsecond it has to be won back from whoever took it meanwhile,
+# and threads that look up names by the thousand would take it each time.
+_syscall_at_once = ctypes.PyDLL(None, use_errno=True).syscall
+for _call in (_syscall, _syscall_at_once):
+    _call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+    _call.restype = ctypes.c_long
 _get_errno = ctypes.get_errno
 
 
@@ -57,4 +69,10 @@ def openat2(directory_fd: int, path: bytes, how: OpenHow) -> int:
         how: Flags, and what confines it.
     """
     fd: int = _syscall(_SYS_OPENAT2, directory_fd, path, how.address, _STRUCT_BYTES)
+    return fd if fd >= 0 else -_get_errno()
+
+
+def openat2_at_once(directory_fd: int, path: bytes, how: OpenHow) -> int:
+    """Do the same by flags that never wait (RESOLVE_CACHED), without letting other threads of Python in between."""
+    fd: int = _syscall_at_once(_SYS_OPENAT2, directory_fd, path, how.address, _STRUCT_BYTES)
     return fd if fd >= 0 else -_get_errno()

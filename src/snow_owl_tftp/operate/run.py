@@ -139,6 +139,7 @@ def _live(
         server = Server(settings, decider, report, given)
         decider.texts.abort = server.abort
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
+        report.turned_away = lambda: _turned_away(decider, uploads, server)
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             log = make_logger(changed.logging, log_file)
@@ -191,6 +192,12 @@ def _count_losses(log_file: LogFile, audit: AuditLog, hook: UploadHook) -> dict[
         "on_upload_dropped": hook.dropped_total,
         "on_upload_failed": hook.failed_total,
     }
+
+
+def _turned_away(decider: FileDecider, uploads: "UploadAnswerer | None", server: Server) -> dict[str, int]:
+    """Totals since the start."""
+    of_uploads = {"uploads_busy": uploads.slow_opens.busy_total} if uploads is not None else {}
+    return {**decider.turned_away(), **of_uploads, "rests": server.rests_total}
 
 
 def _is_one_file(logging: LoggingSettings) -> bool:
@@ -293,7 +300,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
     parts.last_resort.tell()
     tally = server.tally
     totals = {"transfers": tally.transfers_total, "aborted": aborted, "drained": is_drained}
-    report.log.info("server stopped", **totals, **tally.figures())
+    report.log.info("server stopped", **totals, **tally.figures(), **report.turned_away())
     audit.server_shutdown(reason=reason, transfers_total=tally.transfers_total, aborted_transfers=aborted)
     if lost := {name: count for name, count in parts.losses().items() if count}:
         report.log.warning("lost since the start", **lost)

@@ -12,7 +12,8 @@ Invariants:
 - Every Request is answered once, by start() or refuse(), whatever a Decider does: an exception in
   it becomes ERROR 0 and a traceback in the log, and the server lives on.
 - Nothing here waits: one turn takes what poll() has, decides for a few milliseconds at most, and returns
-  to the event loop. What is not decided then waits in `waiting`, where no address is behind another's flood.
+  to the event loop. What is not decided then waits in `waiting`, where no address is behind another's flood, and where
+  nearly all are refused the loop rests as long as it has decided.
 - Every accepted plan reaches the engine or is discarded; no descriptor is left behind.
 - What was decided before a reload is not repeated after it by the engine alone.
 - Every FirstData and every Received is answered once: the last ACK leaves only when the upload's context says that the
@@ -81,6 +82,13 @@ _DRAIN_LOOK_S: Final = 0.02
 
 _DECIDE_NS: Final = 5_000_000
 """Then whatever else the event loop has to do gets its turn: signals, uploads, what the engine tells."""
+_FLOOD: Final = 9
+"""So many times more refusals than transfers begun: who asks for what is not there in such numbers is no boot storm,
+and gets half of a core at most. Transfers that run need the other half: their next ACK waits for a core."""
+_LATELY: Final = 2000
+"""Verdicts; what is older counts for less and less."""
+_REFUSALS_AT_ONCE: Final = 32
+"""Half of what the engine has put by for when memory is short."""
 _SETTLE_S: Final = 1.0
 """A budget of lines is one for a second; what was left out is told behind it."""
 
@@ -108,6 +116,7 @@ class Server:
         self._sampler: CallSampler | None = None
         self._reloads_total = 0
         self._waiting = self._nobody_waits()
+        self._refusals: list[tuple[int, bytes]] = []
         self._goes_on: asyncio.Handle | None = None
         self._settles: asyncio.TimerHandle | None = None
         self.tally = Tally()
@@ -116,6 +125,9 @@ class Server:
         self._stopping: asyncio.Future[None] | None = None
         self._left_behind = 0
         self._addresses: tuple[tuple[str, int], ...] = ()
+        self._refused_lately = self._accepted_lately = 0
+        self._is_resting = False
+        self.rests_total = 0
         self.on_work: Callable[[], None] = _do_nothing
         """Called whenever the engine has said something, in the event loop; must be quick."""
 
@@ -230,6 +242,7 @@ class Server:
             if handle is not None:
                 handle.cancel()
         self._goes_on = self._settles = None
+        self._is_resting = False
         sampler, self._sampler = self._sampler, None  # it holds the engine
         if sampler is not None:
             sampler.stop()
@@ -301,16 +314,29 @@ class Server:
     def _on_events(self) -> None:
         if self._engine is not None:
             self._take(self._engine)
-            self._decide_waiting(self._engine)
+            if not self._is_resting:
+                self._decide_waiting(self._engine)
             self._flush()
             self.on_work()
             if self._sampler is not None and self._report.wanted & BATCHING:
                 self._sampler.wake()
 
     def _flush(self) -> None:
+        self._send_refusals()
         self._report.flush()
         if self._report.owes_counts and self._settles is None and self._engine is not None and self._loop is not None:
             self._settles = self._loop.call_later(_SETTLE_S, self._settle)
+
+    def _refuse(self, transfer_id: int, datagram: bytes) -> None:
+        """A worker that is woken for each of a flood has no time for its transfers."""
+        self._refusals.append((transfer_id, datagram))
+        if len(self._refusals) >= _REFUSALS_AT_ONCE:
+            self._send_refusals()
+
+    def _send_refusals(self) -> None:
+        refusals, self._refusals = self._refusals, []
+        if refusals and self._engine is not None:
+            self._engine.refuse_all(refusals)
 
     def _settle(self) -> None:
         self._settles = None
@@ -328,7 +354,7 @@ class Server:
         now_ns = time.monotonic_ns()
         end_ns = now_ns + _DECIDE_NS
         while (late := self._waiting.drop(now_ns)) is not None:
-            engine.refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
+            self._refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
             self.tally.dropped_total += 1
             self._report.emit(RequestDropped())
         while now_ns < end_ns and (incoming := self._waiting.take(now_ns)) is not None:
@@ -338,10 +364,21 @@ class Server:
                 self._report.log.error("internal error", exc_info=error)
             now_ns = time.monotonic_ns()
         if self._waiting and self._goes_on is None and self._loop is not None:
-            self._goes_on = self._loop.call_soon(self._go_on)
+            self._is_resting = self._is_flooded()
+            self.rests_total += self._is_resting
+            rest_s = _DECIDE_NS / 1e9 if self._is_resting else 0
+            self._goes_on = self._loop.call_later(rest_s, self._go_on) if rest_s else self._loop.call_soon(self._go_on)
+
+    def _is_flooded(self) -> bool:
+        is_flooded = self._refused_lately > _FLOOD * self._accepted_lately
+        if self._refused_lately + self._accepted_lately > _LATELY:
+            self._refused_lately //= 2
+            self._accepted_lately //= 2
+        return is_flooded
 
     def _go_on(self) -> None:
         self._goes_on = None
+        self._is_resting = False
         self._on_events()
 
     def _nobody_waits(self) -> Waiting[Request]:
@@ -450,9 +487,11 @@ class Server:
         if engine is None:
             verdict.discard()
         elif isinstance(verdict, Accepted):
+            self._accepted_lately += 1
             self._start(engine, incoming, verdict)
         else:
-            engine.refuse(incoming.transfer_id, verdict.datagram)
+            self._refused_lately += 1
+            self._refuse(incoming.transfer_id, verdict.datagram)
             self.tally.refused(verdict.cause)
             self._report.emit(RequestRefused(incoming, verdict.request, verdict.cause))
 

@@ -17,6 +17,7 @@ it wanted; the real RRQ follows. That is no failure: the log says "size probe" (
 transfer_completed with 0 payload bytes, because a failure there would page somebody at every boot.
 """
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import asdict
@@ -66,6 +67,7 @@ class Report:
     Attributes:
         log: For whoever has something else to say.
         wanted: See EventSink.wanted.
+        turned_away: Asked how many were told to come again so far, by reason; told with each sample of calls.
     """
 
     def __init__(self, settings: Settings, log: "FilteringBoundLogger", audit: AuditLog) -> None:
@@ -78,6 +80,7 @@ class Report:
         """
         self._audit = audit
         self._is_audited = audit.is_enabled
+        self.turned_away: Callable[[], Mapping[str, int]] = dict
         self._budgets = {_REFUSED: LineBudget(_LINES_PER_S), _UNANSWERED: LineBudget(_LINES_PER_S)}
         self._budgets[_DROPPED] = LineBudget(0)  # only ever told by number
         self.reload(settings, log)
@@ -299,7 +302,7 @@ class Report:
 
     def _batching(self, event: BatchingChanged | BatchCalls) -> None:
         if isinstance(event, BatchCalls):
-            self.log.debug("batch calls", **asdict(event))
+            self.log.debug("batch calls", **asdict(event), **self.turned_away())
             return
         change = event.change
         self.log.debug(

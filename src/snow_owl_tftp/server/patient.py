@@ -1,7 +1,7 @@
 """Threads for calls that may never return: a look-up on a file server that has died hangs in the kernel.
 
     submit_for(7, open, …) ─► queue of device 7 ─┐ each in turn, and at most `max_per_key` of one at a time,
-    submit_for(9, open, …) ─► queue of device 9 ─┴► more only for those that hang
+    submit_for(9, open, …) ─► queue of device 9 ─┴► more only for those that take long, or hang
 
 May know: functions and keys. Must not know what they do.
 Invariants:
@@ -10,6 +10,8 @@ Invariants:
 - What hangs does not keep the process from ending: the threads are daemons, which nobody joins.
   ThreadPoolExecutor joins all of its threads when the interpreter ends, hence this one.
 - Work that nobody waits for any more (cancelled) is dropped when the next of its key comes.
+- Quick work of one key is done by one thread: who wakes eight for each of ten thousand look-ups a second, all of which
+  want the GIL, takes both cores from everybody. One more of a key begins `help_after_s` after the last at the earliest.
 """
 
 import threading
@@ -38,7 +40,14 @@ class PatientThreads(Executor):
     """An Executor whose work has keys."""
 
     def __init__(
-        self, max_threads: int, max_per_key: int, name: str, *, max_spares: int = 0, hang_s: float = 2.0
+        self,
+        max_threads: int,
+        max_per_key: int,
+        name: str,
+        *,
+        max_spares: int = 0,
+        hang_s: float = 2.0,
+        help_after_s: float = 0.0,
     ) -> None:
         """Start no thread yet.
 
@@ -48,17 +57,22 @@ class PatientThreads(Executor):
             name: How the names of the threads begin.
             max_spares: How many more one key may have, one for each that hangs.
             hang_s: Work that takes longer hangs.
+            help_after_s: Where a thread is at work for a key, when the next one may begin beside it; 0: at once.
         """
+        self._help_after_s = help_after_s
         self._max_threads = max_threads
         self._max_per_key = max_per_key
         self._max_spares = max_spares
         self._hang_s = hang_s
         self._name = name
-        self._changed = threading.Condition()  # guards all below
+        lock = threading.RLock()  # guards all below
+        self._changed = threading.Condition(lock)  # threads that have nothing to do wait for it ...
+        self._done = threading.Condition(lock)  # ... and whoever wants to know when there is nothing left, for this
         self._waiting: OrderedDict[Hashable, deque[_Work]] = OrderedDict()
         self._begun: dict[Hashable, dict[int, float]] = {}  # when each thread that is at work began, by key and thread
         self._busy_total = self._threads_total = self._idle_total = self._starting_total = self._started_total = 0
         self._is_closed = False
+        self._is_watched = False  # a thread waits for the moment when one more may begin beside another
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         """See Executor.submit; such work has a key of its own."""
@@ -86,7 +100,7 @@ class PatientThreads(Executor):
             if not self._threads_total:
                 del self._waiting[key]
                 raise RuntimeError("can't start new thread")
-            self._changed.notify()
+            self._call_one()
         return future
 
     def of(self, key: Hashable) -> Executor:
@@ -136,7 +150,7 @@ class PatientThreads(Executor):
             False: something hangs.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._begun, timeout_s)
+            return self._done.wait_for(lambda: not self._waiting and not self._begun, timeout_s)
 
     def _hung(self, key: Hashable) -> int:
         begun = self._begun.get(key)
@@ -152,20 +166,36 @@ class PatientThreads(Executor):
         if queue is not None and not queue:
             del self._waiting[key]
 
+    def _needs_one(self) -> bool:
+        """Whether one more thread has something to do: work, or to watch for the moment when it may do some."""
+        return bool(self._waiting) and (not self._is_watched or any(map(self._may_run, self._waiting)))
+
+    def _call_one(self) -> None:
+        if self._idle_total and self._needs_one():
+            self._changed.notify()
+
     def _may_run(self, key: Hashable) -> bool:
         busy = len(self._begun.get(key, ()))
         if busy == 0:
             return True
+        if self._is_early(key):
+            return False
         if busy >= self._max_per_key:
             return self._busy_total < self._max_threads and busy < self._max_per_key + min(
                 self._hung(key), self._max_spares
             )
         return self._busy_total < self._max_threads
 
+    def _is_early(self, key: Hashable) -> bool:
+        begun = self._begun.get(key)
+        if not begun or not self._help_after_s:
+            return False
+        return time.monotonic() - max(begun.values()) < self._help_after_s
+
     def _grow(self) -> None:
         """Start a thread if work waits and nobody is idle: one looks what may run now, also where others hang."""
         is_full = self._threads_total >= self._max_threads + _RESERVED
-        if not self._waiting or self._idle_total or self._starting_total or is_full:
+        if not self._needs_one() or self._idle_total or self._starting_total or is_full:
             return
         name = f"{self._name}_{self._started_total + 1}"
         try:
@@ -192,8 +222,11 @@ class PatientThreads(Executor):
                 del self._begun[key][threading.get_ident()]
                 if not self._begun[key]:
                     del self._begun[key]
-                # One goes on with the next; at the end somebody may wait in `finish`.
-                self._changed.notify(len(self._waiting) + 1 if not self._is_closed else self._threads_total + 1)
+                # This one goes on with the next. Who waits in `finish`, and at the end everybody, wants to hear of it.
+                if not self._waiting:
+                    self._done.notify_all()
+                if self._is_closed:
+                    self._changed.notify_all()
 
     def _wait_for_work(self) -> tuple[Hashable, "Future[Any]", Callable[[], Any]] | None:
         with self._changed:
@@ -201,15 +234,31 @@ class PatientThreads(Executor):
                 if self._is_closed and not self._waiting:
                     self._threads_total -= 1
                     return None
-                self._idle_total += 1
-                # What waits for a key that hangs may have another thread soon, and nobody says so.
-                is_told = self._changed.wait(self._hang_s / 4 if self._waiting else _IDLE_S)
-                self._idle_total -= 1
+                is_told = self._wait_idle()
                 if not is_told and not self._waiting and self._idle_total:
                     self._threads_total -= 1
                     return None
-            self._grow()  # for what else may run: nobody may be idle now
+            # For what else may run, now or soon.
+            self._grow()
+            self._call_one()
             return taken
+
+    def _wait_idle(self) -> bool:
+        """Wait to be called; returns whether that happened."""
+        self._idle_total += 1
+        is_watching = bool(self._waiting) and not self._is_watched
+        timeout_s = _IDLE_S
+        if is_watching:
+            # What waits for a key that hangs, or that another thread has just begun with, may run soon; nobody says so.
+            self._is_watched = True
+            timeout_s = self._hang_s / 4
+            if any(self._is_early(key) for key in self._waiting):
+                timeout_s = min(timeout_s, self._help_after_s)
+        is_told = self._changed.wait(timeout_s)
+        if is_watching:
+            self._is_watched = False
+        self._idle_total -= 1
+        return is_told
 
     def _take(self) -> tuple[Hashable, "Future[Any]", Callable[[], Any]] | None:
         """The oldest work of the key whose turn it is, among those that may have another thread."""

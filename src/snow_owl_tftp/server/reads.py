@@ -39,6 +39,8 @@ _SLOW_OPEN_THREADS_PER_KEY: Final = 8
 """For one device: a network mount that hangs holds a thread a request, and must leave some to others ..."""
 _SLOW_OPEN_SPARES: Final = 8
 """... and so many that hang are replaced: what was asked first need not be what the next one has to wait for."""
+_SLOW_OPEN_S: Final = 0.002
+"""Far above a look-up that need not wait for a disk (20 µs), below one that does."""
 _MAX_SLOW_OPENS: Final = 1024
 """Waiting or running: a cold disk answers a few hundred opens a second, so more would time out anyway."""
 _MAX_SLOW_TEXTS: Final = 256
@@ -73,7 +75,11 @@ class FileDecider:
         self._root_dir = settings.root_dir
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._threads = PatientThreads(
-            _SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open", max_spares=_SLOW_OPEN_SPARES
+            _SLOW_OPEN_THREADS,
+            _SLOW_OPEN_THREADS_PER_KEY,
+            "tftp-open",
+            max_spares=_SLOW_OPEN_SPARES,
+            help_after_s=_SLOW_OPEN_S,
         )
         self.slow_opens = SlowOpens(self._threads, _MAX_SLOW_OPENS)
         self.slow_texts = SlowOpens(self._texts.threads, _MAX_SLOW_TEXTS)
@@ -100,6 +106,17 @@ class FileDecider:
     def texts(self) -> Texts:
         """What makes netascii; whoever runs the engine gives it `abort`."""
         return self._texts
+
+    def turned_away(self) -> dict[str, int]:
+        """Return how many were told to come again so far, or ended for a newcomer: by the wait for a file system, octet
+        and netascii apart, and by the places for netascii streams.
+        """
+        return {
+            "opens_busy": self.slow_opens.busy_total,
+            "texts_busy": self.slow_texts.busy_total,
+            "streams_refused": self._texts.refused_total,
+            "streams_gave_way": self._texts.gave_way_total,
+        }
 
     def look_again(self) -> bool:
         """Serve from where `root_dir` and `link_targets` lead now; may wait, so call it in a thread.

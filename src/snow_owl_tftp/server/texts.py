@@ -3,8 +3,8 @@
     OpenFile ─┬─ at most MAX_COPIED_BYTES ─► NetasciiCache ─► a descriptor, whose size is known
               └─ larger ─► Text ─read, in a thread─► TextStream ─► pipe ─► engine
 
-May know: files, threads, pipes, the context of a plan. Must not know rules, names or the engine; `abort` is given by
-whoever has one.
+May know: files, threads, pipes, the context of a plan, and who converts without the GIL. Must not know rules, names or
+the running engine; `abort` is given by whoever has one.
 
 Invariants:
 - What a request of 60 bytes costs is a copy of a small file, or a pipe of one page and two pages of text: the rest
@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from snow_owl_tftp._engine.protocol.netascii import encode
 from snow_owl_tftp.content.files import OpenFile, refusal_of_errno
 from snow_owl_tftp.content.text import PIECE_BYTES, Text
 from snow_owl_tftp.content.translate import MAX_COPIED_BYTES, NetasciiCache
@@ -38,7 +39,9 @@ __all__ = ["TextStream", "Texts"]
 
 _THREADS: Final = 8
 _THREADS_PER_KEY: Final = 2
-"""Converting is done by one at a time anyhow; the others read."""
+"""More of one device would wait for the same disk."""
+_HELP_AFTER_S: Final = 0.002
+"""What took so long waits for a disk, or for another conversion."""
 _MAX_STREAMS: Final = 256
 _MAX_COPIES: Final = 4096
 _READ_S: Final = 10.0
@@ -70,9 +73,11 @@ class Texts:
         if descriptors == resource.RLIM_INFINITY:
             descriptors = _MAX_COPIES * 8
         self.abort: Callable[[int, str], None] = lambda transfer_id, text: None
-        self.threads = PatientThreads(_THREADS, _THREADS_PER_KEY, "tftp-text", max_spares=_THREADS_PER_KEY)
+        self.threads = PatientThreads(
+            _THREADS, _THREADS_PER_KEY, "tftp-text", max_spares=_THREADS_PER_KEY, help_after_s=_HELP_AFTER_S
+        )
         self.refused_total = self.gave_way_total = 0
-        self._cache = NetasciiCache(max_copies=min(_MAX_COPIES, descriptors // 8))
+        self._cache = NetasciiCache(max_copies=min(_MAX_COPIES, descriptors // 8), encode=encode)
         self._max_streams = min(_MAX_STREAMS, max(4, descriptors // 12))  # three for each
         # Touched by the event loop alone. The one that wrote last stands last; whether somebody has answered it.
         self._streams: dict[TextStream, bool] = {}
@@ -95,7 +100,7 @@ class Texts:
         Raises:
             RefusedError: No descriptor is left.
         """
-        return Text(source) if source.size_bytes > MAX_COPIED_BYTES else self._cache.cached(source)
+        return Text(source, encode) if source.size_bytes > MAX_COPIED_BYTES else self._cache.cached(source)
 
     def made_of(self, source: OpenFile) -> OpenFile | Text:
         """Return what to send; may wait.
@@ -110,7 +115,7 @@ class Texts:
             RefusedError: See NetasciiCache.translate.
         """
         if source.size_bytes > MAX_COPIED_BYTES:
-            return Text(source)
+            return Text(source, encode)
         try:
             return self._cache.translate(source)
         finally:

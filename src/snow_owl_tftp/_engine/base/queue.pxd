@@ -33,8 +33,8 @@ cdef inline void queue_wake(Queue *queue) noexcept nogil:
     write(queue.wake_fd, &one, 8)               # cannot fail: the counter does not reach 2^64 - 1
 
 
-cdef inline void queue_push_list(Queue *queue, Message *first, Message *last) noexcept nogil:
-    """Appends first .. last, which are linked."""
+cdef inline bint queue_append(Queue *queue, Message *first, Message *last) noexcept nogil:
+    """Appends first .. last, which are linked.  True: the caller owes a queue_wake(), soon."""
     cdef bint was_empty
     last.next = NULL
     pthread_mutex_lock(&queue.mutex)
@@ -45,7 +45,12 @@ cdef inline void queue_push_list(Queue *queue, Message *first, Message *last) no
         queue.tail.next = first
     queue.tail = last
     pthread_mutex_unlock(&queue.mutex)
-    if was_empty:
+    return was_empty
+
+
+cdef inline void queue_push_list(Queue *queue, Message *first, Message *last) noexcept nogil:
+    """Appends first .. last, which are linked."""
+    if queue_append(queue, first, last):
         queue_wake(queue)
 
 

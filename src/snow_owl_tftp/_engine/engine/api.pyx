@@ -10,21 +10,22 @@ import threading
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
 from snow_owl_tftp._engine.base.messages cimport (
     M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ANSWER, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN,
     M_FIRST_DATA, M_FORGET_FLOWS, M_MODE, M_PROGRESS, M_RECEIVED, M_REFUSE, M_REFUSED, M_RELEASED, M_REQUEST, M_RESUME,
     M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
-from snow_owl_tftp._engine.base.queue cimport Queue, queue_close, queue_init, queue_push, queue_take_all
+from snow_owl_tftp._engine.base.queue cimport (
+    Queue, queue_append, queue_close, queue_init, queue_push, queue_take_all, queue_wake)
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_stop, store_watch)
 from snow_owl_tftp._engine.engine.events cimport (
-    Completion, answer_event, completion_event, first_data_event, mode_event, progress_event, received_event, refusals_event,
-    released_event, request_event, retired_event)
+    Completion, answer_event, completion_event, first_data_event, mode_event, progress_event, received_event,
+    refusals_event, released_event, request_event, retired_event)
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
 from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
 from snow_owl_tftp._engine.includes.files cimport so_file, so_look
@@ -300,6 +301,25 @@ cdef class Engine:
     def refuse(self, uint64_t transfer_id, bytes datagram):
         """Answers a Request with a ready-made ERROR; b"" answers with silence."""
         self._send_down(M_REFUSE, transfer_id, datagram, -1, 0)
+
+    def refuse_all(self, answers):
+        """Does so for several, (transfer_id, datagram) each; a worker is woken once for all of its own."""
+        cdef uint32_t i
+        cdef Message *m
+        cdef uint8_t owed[64]                    # workers that are to be woken; there are at most so many
+        memset(owed, 0, sizeof(owed))
+        try:
+            for transfer_id, datagram in answers:
+                m = self._message(M_REFUSE, transfer_id, datagram)
+                i = <uint32_t>(m.id >> 56)
+                if i >= self._count or self._stopped:
+                    free(m)
+                    raise ValueError("the engine has stopped" if self._stopped else "no such transfer")
+                owed[i] |= queue_append(&self._inboxes[i], m, m)
+        finally:
+            for i in range(self._count):
+                if owed[i]:
+                    queue_wake(&self._inboxes[i])
 
     def supply(self, uint64_t transfer_id, int fd, uint64_t limit_bytes=0):
         """After FirstData: what to write to, and the most bytes that are accepted (0: as the plan says)."""

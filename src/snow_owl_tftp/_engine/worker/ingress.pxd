@@ -3,7 +3,7 @@
 # Batches are taken until a socket is empty, or until the others have to have their turn.
 # Must not: look further into a datagram than its opcode.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.messages cimport OUT_UNREACHABLE
 from snow_owl_tftp._engine.base.peers cimport peer_equal, peer_hash, peer_same_host
@@ -15,13 +15,14 @@ from snow_owl_tftp._engine.net.sockets cimport S_FREE, S_LISTENER, S_PRIVATE, S_
 from snow_owl_tftp._engine.protocol.opcodes cimport OP_WRQ
 from snow_owl_tftp._engine.worker.life cimport end
 from snow_owl_tftp._engine.worker.packets cimport on_packet
-from snow_owl_tftp._engine.worker.requests cimport on_request
+from snow_owl_tftp._engine.worker.requests cimport on_request, wake_python
 from snow_owl_tftp._engine.worker.send cimport flush, flush_finals
 from snow_owl_tftp._engine.worker.speakers cimport reject_stray
 from snow_owl_tftp._engine.worker.state cimport Worker
 
 cdef enum:
     RECEIVES_A_TURN = 8           # batches from one socket before the others have their turn
+    REQUESTS_A_TURN = 128         # for Python, or refused: who asks waits for who is served, not the other way round
     ERRORS_A_TURN = 256           # and errors
 
 
@@ -146,6 +147,7 @@ cdef inline void drain_socket(Worker *w, int32_t socket) noexcept nogil:
     cdef Socket *s
     cdef int n, i, _round
     cdef uint32_t asked
+    cdef uint64_t enough = w.counters.flow_misses + w.counters.requests_refused_busy + REQUESTS_A_TURN
     for _round in range(RECEIVES_A_TURN):
         if w.sockets.entries[socket].kind == S_FREE:
             return
@@ -159,9 +161,12 @@ cdef inline void drain_socket(Worker *w, int32_t socket) noexcept nogil:
             return
         for i in range(n):
             on_slot(w, socket, <uint32_t>i)
+        wake_python(w)
         if w.tuning.recvmmsg:
             if w.finals.count:
                 flush_finals(w)
             flush(w)
             if <uint32_t>n < asked:
                 return                           # a short batch: the queue was empty
+        if w.counters.flow_misses + w.counters.requests_refused_busy >= enough:
+            return                               # those that a flow knows are transfers already

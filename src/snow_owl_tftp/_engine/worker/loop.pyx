@@ -43,7 +43,7 @@ from snow_owl_tftp._engine.worker.inbox cimport read_inbox
 from snow_owl_tftp._engine.worker.ingress cimport drain_errors, drain_socket
 from snow_owl_tftp._engine.worker.limits cimport TELL_REFUSALS_NS, tell_refusals
 from snow_owl_tftp._engine.worker.linger cimport linger
-from snow_owl_tftp._engine.worker.requests cimport COPY_NS, forget_copy, judge_copies
+from snow_owl_tftp._engine.worker.requests cimport COPY_NS, forget_copy, judge_copies, wake_python
 from snow_owl_tftp._engine.worker.send cimport flush, flush_finals
 from snow_owl_tftp._engine.worker.state cimport EVENTS, Limits, TID_HISTORY, Worker
 from snow_owl_tftp._engine.worker.waiting cimport on_writable, run_queue
@@ -109,6 +109,7 @@ cdef void finish_turn(Worker *w) noexcept nogil:
     if w.finals.count:
         flush_finals(w)
     flush(w)
+    wake_python(w)
     if w.refusals.untold:
         tell_refusals(w, False)
     if w.errands.owes_kick:

@@ -10,7 +10,7 @@ from snow_owl_tftp._engine.base.content cimport Recipe
 from snow_owl_tftp._engine.base.index cimport hash_bytes
 from snow_owl_tftp._engine.base.messages cimport M_COMPLETION, M_REQUEST, Message, OUT_ABORTED, Requested, message_new
 from snow_owl_tftp._engine.base.peers cimport peer_hash
-from snow_owl_tftp._engine.base.queue cimport queue_push
+from snow_owl_tftp._engine.base.queue cimport queue_append, queue_wake
 from snow_owl_tftp._engine.base.transfer cimport (
     SUPERSEDED, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_ACTIVE, T_COMMITTING, T_DALLY, T_FLUSHING, T_REQUESTED, Transfer)
 from snow_owl_tftp._engine.disk.flows cimport flow_find
@@ -245,5 +245,12 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
     m.body.request.listener = listener
     m.body.request.received_ns = w.now_ns
     w.pending += 1
-    queue_push(w.outbox, m)
+    w.owes_wake |= queue_append(w.outbox, m, m)
     return t
+
+
+cdef inline void wake_python(Worker *w) noexcept nogil:
+    """Once for all requests of a batch: who is woken for each of a flood takes the core from everybody."""
+    if w.owes_wake:
+        w.owes_wake = 0
+        queue_wake(w.outbox)

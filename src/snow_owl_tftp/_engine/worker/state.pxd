@@ -107,6 +107,7 @@ cdef struct Worker:
     uint32_t stopping, draining
     Queue *inbox                  # of the engine, which owns it
     Queue *outbox                 # all workers' events to Python
+    uint8_t owes_wake             # requests of this batch are in the outbox, and Python was not woken
     const Tuning *live_tuning
     Tuning tuning                 # of this turn: a batch leaves as it was filled
     Retransmit retransmit
