@@ -572,7 +572,7 @@ def test_race_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_kernel_without_resolve_cached_would_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beneath, "openat2", lambda *_: -errno.EINVAL)
+    monkeypatch.setattr(beneath, "openat2_at_once", lambda *_: -errno.EINVAL)
     assert KernelResolver(0).open_cached(b"x") == -errno.EAGAIN
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snow_owl_tftp._engine import netascii as native
+from snow_owl_tftp._engine.protocol import netascii as native
 from snow_owl_tftp.protocol import netascii
 
 TEXT = st.lists(st.sampled_from([b"\r", b"\n", b"\0", b"a", b"\xff"]), max_size=70).map(b"".join)
