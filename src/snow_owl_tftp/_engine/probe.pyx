@@ -2,7 +2,7 @@
 
 What a `.pxd` holds is compiled into whoever cimports it, so this module runs the very source that the worker runs.
 Nothing here is fast, and nothing here adds a rule: FlightProbe joins the state machine with packets exactly as
-worker.pyx does, but for sockets, files and queues.
+the worker does, but for sockets, files and queues.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -295,7 +295,7 @@ cdef class FlightProbe:
         self._flight.deadline_ns = now_ns + flight_dally_ns(&self._flight)     # on_commit
         return [self._ack(self._flight.last)]
 
-    # --- as worker.pyx joins them
+    # --- as worker/packets.pxd and receiving.pxd join them
 
     cdef list _on_ack(self, uint16_t block, uint64_t now_ns):
         cdef int act
@@ -340,7 +340,7 @@ cdef class FlightProbe:
             sender_sent(f, &self._policy, end - f.next, now_ns)               # the final block goes apart
         if sent:
             sender_sent(f, &self._policy, end - f.next + 1, now_ns)
-        flight_rest(f, &self._policy, now_ns)                                 # rest of send.pxd
+        flight_rest(f, &self._policy, now_ns)                                 # rest of worker/send.pxd
         self._check()
         return sent
 

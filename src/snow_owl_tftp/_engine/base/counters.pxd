@@ -1,7 +1,7 @@
 # What a worker counts: every system call and every datagram, in plain 64-bit integers.
 #
 # Written by the worker alone, read by anybody at any time (an aligned 64-bit load is whole).  The names
-# that Python shows stand in the same order in engine.pyx; a test compares both sizes.
+# that Python shows stand in the same order in engine/names.py; a test compares both sizes.
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -18,7 +18,7 @@ cdef struct Counters:
     uint64_t gso_trains, gso_refused
     uint64_t send_would_block, send_errors
     uint64_t requests, requests_repeated, requests_revived, requests_dropped, requests_refused_busy
-    # By reason, in the order of REFUSED_... in worker.pxd.
+    # By reason, in the order of REFUSED_... in worker/state.pxd.
     uint64_t refused_transfers, refused_half_open, refused_pending
     uint64_t refused_client_transfers, refused_client_half_open, refused_memory, refused_guesses
     uint64_t flow_hits, flow_misses

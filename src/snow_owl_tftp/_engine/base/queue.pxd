@@ -2,7 +2,7 @@
 #
 # A mutex held for a few instructions, and an eventfd written only when the queue was empty.  Per
 # transfer, never per datagram: the packet path takes no lock.  The queues are bounded by what they
-# carry: every message belongs to a transfer or a chunk, and those are limited (see worker.pxd).
+# carry: every message belongs to a transfer or a chunk, and those are limited (Limits in worker/state.pxd).
 # A message belongs to its sender until it is pushed and to the receiver once it is taken.
 
 from libc.stdint cimport uint8_t, uint64_t

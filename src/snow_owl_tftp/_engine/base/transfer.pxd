@@ -29,7 +29,7 @@ cdef enum:                        # Transfer.held
     HELD_CAPPED = 2               # its network has had its share
     HELD_EMPTYING = 3             # until all that was sent is acknowledged, for a trial
 
-cdef enum:                        # Transfer.before, after: the two kinds of list, see chain.pxd
+cdef enum:                        # Transfer.before, after: the two kinds of list, see memory/chain.pxd
     AMONG_ALL = 0                 # of a worker: those that have answered nothing, or those in T_DALLY
     AMONG_CLIENTS = 1             # of one client: those that have answered nothing
 
@@ -80,7 +80,7 @@ cdef struct Transfer:
     uint8_t flow_hit
     uint8_t superseded            # SUPERSEDED_...: the peer has sent another request, so we speak no more by ourselves
     uint8_t has_copy              # a copy of our request waits until it is known what it means
-    uint8_t doubted               # nobody of the peer's network has shown yet that he hears us: networks.pxd
+    uint8_t doubted               # nobody of the peer's network has shown yet that he hears us: memory/networks.pxd
     uint8_t tid_bits              # how hard its TID was to guess
     uint8_t held                  # HELD_...: nothing is sent before held_until_ns
     uint8_t kept                  # that the peer's path loses is in the memory already

@@ -65,7 +65,7 @@ cdef inline void give_back(Source *source, uint32_t chunk) noexcept nogil:
     """The memory of a copy: what takes its place is nothing, or the file again."""
     cdef uint64_t start = <uint64_t>chunk * CHUNK_BYTES, size = chunk_bytes(source, chunk)
     if source.copied:
-        madvise(source.map + start, size, MADV_DONTNEED)   # cannot fail: it is our mapping
+        madvise(source.map + start, size, MADV_DONTNEED)  # cannot fail: it is our mapping
         return
     source.looks[chunk].lost = 0
     # Without memory for that it stays a copy, which is the file's content too.

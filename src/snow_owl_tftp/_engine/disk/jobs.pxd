@@ -82,7 +82,7 @@ cdef inline int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t t
     cdef so_file file
     cdef Job *job = <Job *>calloc(1, sizeof(Job))
     if job != NULL:
-        job.written = message_new(M_WRITTEN, transfer_id, NULL, 0)   # now, while the transfer can still be refused
+        job.written = message_new(M_WRITTEN, transfer_id, NULL, 0)  # now, while the transfer can still be refused
     if job == NULL or job.written == NULL:
         free(job)
         return -1

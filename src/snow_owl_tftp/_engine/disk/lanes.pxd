@@ -5,7 +5,7 @@
 #
 # A lane may have io_threads threads at work, and one more for each that hangs, SPARES at most.  Beyond
 # SHARED_THREADS that are at work in all a lane gets its first thread only: so one is left for every other lane.
-# Who hangs, and what waited too long, is for the watch thread to say (store.pyx).
+# Who hangs, and what waited too long, is for the watch thread to say (watching.pxd).
 #
 # All of it is guarded by the store's mutex.  Must not: wait, allocate, or call anything but what is here.
 

@@ -59,7 +59,7 @@ cdef inline bint is_lost(Errands *errands, Source *source, uint64_t chunk, uint6
     errands.counters.chunks_lost += 1
     if look.lost < KEEP_AFTER:
         look.lost += 1
-    so_swap8(&source.chunks[chunk], CHUNK_READY, CHUNK_ABSENT)   # or another worker was quicker
+    so_swap8(&source.chunks[chunk], CHUNK_READY, CHUNK_ABSENT)  # or another worker was quicker
     return True
 
 

@@ -8,7 +8,7 @@
 # it.  A wrong guess, or an ACK of what was not sent yet, takes share and evidence; an unusual answer takes a little.
 #
 # Bounded: sets of NETWORK_WAYS entries; the longest unheard of what is not proven gives way, then of what is.
-# Must not: send, hold or end anything (worker.pyx does).
+# Must not: send, hold or end anything (worker/doubt.pxd does).
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -140,7 +140,7 @@ cdef inline void learn_answer(uint64_t *usual_ns, uint64_t *spread_ns, uint64_t 
     cdef int64_t off_ns = <int64_t>answer_ns - <int64_t>usual_ns[0]
     if usual_ns[0] == 0:
         usual_ns[0] = answer_ns + 1
-        spread_ns[0] = answer_ns // 2             # so anything up to twice as long is usual at first
+        spread_ns[0] = answer_ns // 2            # so anything up to twice as long is usual at first
         return
     off_ns = most_ns if off_ns > most_ns else -most_ns if off_ns < -most_ns else off_ns
     usual_ns[0] += <uint64_t>(off_ns // 8)

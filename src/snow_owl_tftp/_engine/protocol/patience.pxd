@@ -1,6 +1,6 @@
 # How long to wait before something is sent again: protocol/patience.py, over a struct.
 #
-# One belongs to every transfer; what is worth it is remembered for the client's address between them (memory.pxd).
+# One belongs to every transfer; what is worth it is remembered for the client's address between them (remembered.pxd).
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit, Rtt, rtt_rto_ns

@@ -129,7 +129,7 @@ cdef inline bint try_answer(Worker *w, Transfer *t, bint is_report) noexcept nog
     cdef int64_t share_bytes = w.limits.network_bytes
     cdef Network *n = network_entry(w, t.hash_network)
     if t.answer_ns == 0 and t.flight.rtt.srtt_ns:
-        learn_answer(&t.answer_ns, &t.answer_spread_ns, t.flight.rtt.srtt_ns)   # that to the options
+        learn_answer(&t.answer_ns, &t.answer_spread_ns, t.flight.rtt.srtt_ns)  # that to the options
     slack_ns = answer_slack_ns(t.answer_spread_ns)
     if t.held == HELD_EMPTYING and (is_report or t.flight.window_base == t.flight.sent_end):
         t.held = HELD_NOT

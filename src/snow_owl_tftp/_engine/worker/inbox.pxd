@@ -112,7 +112,7 @@ cdef inline void on_ask(Worker *w, Message *m) noexcept nogil:
         w.sockets.entries[socket].owner = t.id
     else:
         t.local = ask.local
-        add_by_local(&w.slab, t)                       # no memory: the transfer times out
+        add_by_local(&w.slab, t)                 # no memory: the transfer times out
     recall_memory(w, &t.peer, &patience)
     flight_init(&t.flight, &w.retransmit, &patience, m.recipe.role, 512, 1, final_block(m.recipe, 512), True, True,
                 m.recipe.fixed_ns, w.now_ns)

@@ -139,7 +139,7 @@ cdef inline void drain_errors(Worker *w, int32_t socket) noexcept nogil:
             end(w, t, OUT_UNREACHABLE, error, b"nobody has the peer's port", 26)
             if w.sockets.entries[socket].kind == S_FREE:
                 return
-            s = &w.sockets.entries[socket]               # what it was for is over, but the array may have moved
+            s = &w.sockets.entries[socket]       # what it was for is over, but the array may have moved
 
 
 cdef inline void drain_socket(Worker *w, int32_t socket) noexcept nogil:

@@ -97,7 +97,7 @@ cdef inline void part_rivals(Worker *w, Transfer *t) noexcept nogil:
     other.rival = 0
     if other.superseded == SUPERSEDED_PERHAPS:
         other.superseded = SUPERSEDED_NOT
-        add_by_request(&w.slab, other, other.hash_request)   # no memory: a copy of its request counts as a new one
+        add_by_request(&w.slab, other, other.hash_request)  # no memory: a copy of its request counts as a new one
 
 
 cdef inline void prefer(Worker *w, Transfer *t) noexcept nogil:
@@ -147,7 +147,7 @@ cdef inline void free_place(Worker *w, Transfer *t) noexcept nogil:
     t.sink = NULL
     t.state = T_FREE
     if t.queued == Q_NONE:
-        transfer_free(&w.slab, t)                 # else the queue does when it comes to it
+        transfer_free(&w.slab, t)                # else the queue does when it comes to it
 
 
 cdef inline void end(Worker *w, Transfer *t, int outcome, int error, const uint8_t *text, uint32_t size) noexcept nogil:

@@ -47,7 +47,7 @@ cdef inline uint64_t choose_mode(Worker *w) noexcept nogil:
         w.lingering.mode = mode
         w.lingering.mode_since_ns = w.now_ns
     if not w.tuning.tell_modes:
-        w.lingering.mode_told = MODE_UNKNOWN               # who begins to listen is told where things stand
+        w.lingering.mode_told = MODE_UNKNOWN     # who begins to listen is told where things stand
     elif w.lingering.mode_told != w.lingering.mode:
         tell_mode(w, ns)
     return ns

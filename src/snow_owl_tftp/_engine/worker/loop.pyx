@@ -79,7 +79,7 @@ cdef void take_tuning(Worker *w) noexcept nogil:
     """Settings have changed.  Between turns only: the batch is empty, so all that is queued leaves as it was queued."""
     SO_INVARIANT(w.out.count == 0)
     w.tuning = w.live_tuning[0]
-    w.lingering.mode = MODE_UNKNOWN                        # decided anew, without waiting for MODE_HOLD_NS
+    w.lingering.mode = MODE_UNKNOWN              # decided anew, without waiting for MODE_HOLD_NS
 
 
 cdef void on_event(Worker *w, const epoll_event *event) noexcept nogil:

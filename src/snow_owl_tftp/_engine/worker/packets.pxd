@@ -42,7 +42,7 @@ cdef inline void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
         if t.flight.window_base == sent_end:
             judge_answer(w, t, True, w.now_ns - sent_ns)
         else:
-            judge_answer(w, t, False, w.now_ns - progress_ns)   # which was when it was sent, in a trial
+            judge_answer(w, t, False, w.now_ns - progress_ns)  # which was when it was sent, in a trial
     if act & ACT_DONE:
         history_note(&w.history, &t.peer, w.now_ns)
         end(w, t, OUT_OK, 0, NULL, 0)

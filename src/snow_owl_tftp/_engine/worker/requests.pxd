@@ -60,7 +60,7 @@ cdef inline Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const
     t.started_ns = w.now_ns
     t.flight.progress_ns = w.now_ns
     t.socket = -1
-    t.endpoint = endpoint                          # until it begins: which address was asked
+    t.endpoint = endpoint                        # until it begins: which address was asked
     w.counters.live_transfers += 1
     count_half_open(w, t)
     if add_by_request(&w.slab, t, of_peer) < 0:
@@ -225,7 +225,7 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
         return NULL
     if recipe != NULL:
         t.farewell = message_new(M_COMPLETION, t.id, NULL, 0)
-    if t.farewell != NULL and store_use(w.errands.store, recipe.source):   # it may have been closed just now
+    if t.farewell != NULL and store_use(w.errands.store, recipe.source):  # it may have been closed just now
         w.counters.flow_hits += 1
         so_add32(&recipe.refs, 1)
         t.flow_hit = 1

@@ -29,7 +29,7 @@ cdef inline uint32_t random_below(Worker *w, uint32_t limit) noexcept nogil:
     """0 .. limit - 1 (limit at most 256), which nobody outside can foretell from those before."""
     if w.random.left == 0:
         if getrandom(w.random.bytes, RANDOM_BYTES, GRND_NONBLOCK) != RANDOM_BYTES:
-            return <uint32_t>(hash_bytes(<uint8_t *>&w.now_ns, 8, w.secret) % limit)   # early in the boot
+            return <uint32_t>(hash_bytes(<uint8_t *>&w.now_ns, 8, w.secret) % limit)  # early in the boot
         w.random.left = RANDOM_BYTES
     w.random.left -= 1
     return w.random.bytes[w.random.left] % limit

@@ -74,6 +74,6 @@ cdef inline void on_writable(Worker *w, int32_t socket) noexcept nogil:
     event.events = EPOLLIN
     event.data.u64 = <uint64_t>socket
     w.sockets.entries[socket].awaits_writable = 0
-    epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.sockets.entries[socket].fd, &event)   # cannot fail: it is registered
+    epoll_ctl(w.epoll_fd, EPOLL_CTL_MOD, w.sockets.entries[socket].fd, &event)  # cannot fail: it is registered
     w.waiters.for_socket = NULL
     resume_list(w, t)                            # those of other sockets find out and wait again
