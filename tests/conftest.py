@@ -24,6 +24,7 @@ PACKAGE_PARENTS = {
     "debug": REPOSITORY / "build/debug/lib",
     "sanitize": REPOSITORY / "build/sanitize/lib",
 }
+pytest_plugins = ["tests.support.alone", "tests.support.required"]
 # A constant, so that two runs of one commit test the same.
 SEED = int(os.environ.get("SNOW_OWL_SEED", "20260101"))
 DESCRIPTORS = 16_384
