@@ -19,6 +19,7 @@ from tests.support.soak import many
 from snow_owl_tftp.client.bench.load import Load
 from snow_owl_tftp.protocol.packets import build_request
 
+pytestmark = pytest.mark.alone("the flood takes a processor")
 IP_PKTINFO = 8  # linux/in.h; the socket module of Python 3.11 does not name it
 TINY = random.Random(SEED).randbytes(400)
 PATIENCE_S = 5.0
