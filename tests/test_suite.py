@@ -4,6 +4,7 @@ May know: pytest's own test kit. Must not: import the package.
 """
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 
 def run(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    plugins = ("xdist", "tests.support.alone", "tests.support.required")
+    plugins = ("xdist", "tests.support.alone", "tests.support.own_network", "tests.support.required")
     return suite.runpytest_subprocess(*(part for plugin in plugins for part in ("-p", plugin)), *arguments)
 
 
@@ -107,6 +108,29 @@ def test_a_package_that_cannot_be_had_excuses_its_own_tests_only(monkeypatch, pa
     assert why_let_pass(reason) is None
     monkeypatch.setenv("SNOW_OWL_NOT_INSTALLABLE", f"{others} {package}")
     assert why_let_pass(reason) == package
+
+
+NETWORKS = """
+import os, time
+import pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_network(number):
+    with open({log!r}, "a") as log:
+        log.write(os.readlink("/proc/thread-self/ns/net") + "\\n")
+    time.sleep(0.3)
+"""
+
+
+def test_each_process_of_a_parallel_run_has_a_loopback_of_its_own(suite, tmp_path):
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespaces here: all tests share the machine's")
+    log = tmp_path / "log"
+    suite.makepyfile(NETWORKS.format(log=str(log)))
+    run(suite, "-n", "2").assert_outcomes(passed=4)
+    networks = set(log.read_text(encoding="ascii").splitlines())
+    assert len(networks) == 2
+    assert str(Path("/proc/thread-self/ns/net").readlink()) not in networks
 
 
 SKIPPING = """

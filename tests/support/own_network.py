@@ -16,7 +16,7 @@ import pytest
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
 SIOCSIFADDR, SIOCSIFNETMASK = 0x8916, 0x891C
-# RFC 2544 keeps it out of every network. Without another one than 127.0.0.1 AI_ADDRCONFIG, and so tftpd-hpa, sees no IPv4.
+# RFC 2544 keeps it out of every network. With 127.0.0.1 alone AI_ADDRCONFIG, and so tftpd-hpa, sees no IPv4.
 ADDRESS = "198.18.77.1"
 
 

@@ -30,7 +30,7 @@ ABILITIES = {
     "a file system that remembers missing names": r"tmpfs remembers no missing names|on no local file system",
     "eBPF": r"NOT TRACED: (?!.*bpftrace is not installed)",
     "files of the kernel": r"MISSING: /(proc|sys)/",
-    "a server that may start": r"does not run here: .*(not permitted|[Pp]ermission denied)",
+    "a server that may start": r"does not run here: .*(not permitted|[Pp]ermission denied|capabilit)",
 }
 
 # Skipped because somebody wanted it so.
