@@ -170,6 +170,6 @@ def test_death_at_random_moments_leaves_a_whole_file(root: Path, rng: random.Ran
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("way")
 def test_death_at_very_many_random_moments_leaves_a_whole_file(root: Path, rng: random.Random) -> None:
-    """500; with SNOW_OWL_SOAK=full, 5 000."""
-    rounds = many(500, full=5000)
+    """1 000; with SNOW_OWL_SOAK=full, 5 000."""
+    rounds = many(1000, full=5000)
     assert count_deaths_at_random(root, rng, rounds) == rounds

@@ -22,7 +22,7 @@ __all__ = ["base", "outside"]
 
 THREADS = 4
 FEW = 400
-MANY = many(2_000, full=40_000)  # SNOW_OWL_SOAK=full
+MANY = many(6_000, full=40_000)  # SNOW_OWL_SOAK=full
 Act = Callable[[Client, random.Random], str]
 
 
