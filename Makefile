@@ -26,7 +26,7 @@ help:
 	@echo 'make test-flows what must be the same with flows and without them, the other way round; part of make test'
 	@echo 'make test-fast  the suite on the release build only, up to the first failure'
 	@echo 'make lint       ruff, mypy --strict, cython-lint'
-	@echo 'make soak       the tests that take minutes'
+	@echo 'make soak       the tests that take minutes, ten in all; SNOW_OWL_SOAK=full: hours'
 	@echo 'make fuzz       ten minutes of coverage-guided fuzzing (FUZZ_SECONDS=600); keeps what it finds'
 	@echo 'make bare-root  run and test in a minimal Debian of its own, as root and as a user (needs mmdebstrap)'
 	@echo 'make build | debug | sanitize | venv | peers | peers-all | clean'
@@ -93,18 +93,26 @@ peers-all: peers
 SAME_WITHOUT_FLOWS := $(patsubst %,tests/server/test_%.py,reads core admission addresses reload)
 SAME_WITH_FLOWS    := $(patsubst %,tests/engine/test_%.py,serving misbehaviour changes)
 
+# So many tests at once, since most of them only wait; JOBS=0: one after the other, in one process. What needs the machine
+# to itself has the mark `alone` and is played so, at the end.
+JOBS   ?= 4
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal --durations=15 --durations-min=1
+
 test-flows: venv build
-	SNOW_OWL_BUILD=release SNOW_OWL_TEST_FLOWS=off $(PY) -m pytest $(SAME_WITHOUT_FLOWS)
-	SNOW_OWL_BUILD=release SNOW_OWL_TEST_FLOWS=on $(PY) -m pytest $(SAME_WITH_FLOWS)
+	SNOW_OWL_BUILD=release SNOW_OWL_TEST_FLOWS=off $(PYTEST) $(SAME_WITHOUT_FLOWS)
+	SNOW_OWL_BUILD=release SNOW_OWL_TEST_FLOWS=on $(PYTEST) $(SAME_WITH_FLOWS)
 
 test-release: venv build peers test-flows
-	SNOW_OWL_BUILD=release $(PY) -m pytest $(PYTEST_ARGS)
+	SNOW_OWL_BUILD=release $(PYTEST) $(PYTEST_ARGS)
+
+# Debug finds broken invariants and sanitize bad memory: what is no test of the engine's code is played once, above.
+ENGINE_TESTS := -m 'not soak and not once' tests/engine tests/fuzz
 
 test-debug: venv debug peers
-	SNOW_OWL_BUILD=debug PYTHONPATH=$(CURDIR)/build/debug/lib $(PY) -m pytest tests/engine tests/fuzz $(PYTEST_ARGS)
+	SNOW_OWL_BUILD=debug PYTHONPATH=$(CURDIR)/build/debug/lib $(PYTEST) $(ENGINE_TESTS) $(PYTEST_ARGS)
 
 test-sanitize: venv sanitize peers
-	scripts/with-sanitizers.sh $(PY) -m pytest tests/engine tests/fuzz $(PYTEST_ARGS)
+	scripts/with-sanitizers.sh $(PYTEST) $(ENGINE_TESTS) $(PYTEST_ARGS)
 
 # One after the other even under -j: the suites would share the machine's two cores, and each prints a summary.
 test: venv build debug sanitize peers
@@ -113,10 +121,11 @@ test: venv build debug sanitize peers
 	@$(MAKE) --no-print-directory test-sanitize
 
 test-fast: venv build
-	SNOW_OWL_BUILD=release $(PY) -m pytest -x -q $(PYTEST_ARGS)
+	SNOW_OWL_BUILD=release $(PYTEST) -x -q $(PYTEST_ARGS)
 
+# Less than ten minutes; SNOW_OWL_SOAK=full plays the whole counts that the tests name, for hours.
 soak: venv build peers
-	SNOW_OWL_BUILD=release $(PY) -m pytest -m soak $(PYTEST_ARGS)
+	SNOW_OWL_BUILD=release $(PYTEST) -m soak $(PYTEST_ARGS)
 
 # What fails is kept in tests/fuzz/corpus/TARGET, where `make test` plays it.
 FUZZ_SECONDS ?= 600

@@ -24,6 +24,7 @@ PACKAGE_PARENTS = {
     "debug": REPOSITORY / "build/debug/lib",
     "sanitize": REPOSITORY / "build/sanitize/lib",
 }
+pytest_plugins = ["tests.support.alone", "tests.support.own_network", "tests.support.required"]
 # A constant, so that two runs of one commit test the same.
 SEED = int(os.environ.get("SNOW_OWL_SEED", "20260101"))
 DESCRIPTORS = 16_384
@@ -51,9 +52,11 @@ def package_parent() -> Path | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     _raise_descriptor_limit()
-    # What a script starts with & ignores Ctrl-C, and so would every program that a test starts, to interrupt it.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What a script starts with & ignores Ctrl-C, and what nohup starts a hangup; so would every program that a test
+    # starts, to interrupt it.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     flows = os.environ.get("SNOW_OWL_TEST_FLOWS")
     if flows not in (None, *FLOWS_CHOICES):
         raise pytest.UsageError(f"SNOW_OWL_TEST_FLOWS={flows!r}: expected one of {', '.join(FLOWS_CHOICES)}")

@@ -200,8 +200,9 @@ def test_relay_delays_both_ways() -> None:
     # RRQ to DATA 1, then an ACK to DATA for each of 2..6.
     assert run.load["p50_s"] >= 6 * 0.020
     assert run.relay is not None
-    # The transfer from which the OACK was learnt, and the one: RRQ, 6 DATA, 6 ACKs each.
-    assert run.relay["forwarded"] == 2 * 13
+    # The transfer from which the OACK was learnt, and the one: RRQ, 6 DATA, 6 ACKs each. What is learnt is cut off when
+    # it takes long, as on a busy machine, but not before there was a block.
+    assert 13 + 3 <= run.relay["forwarded"] <= 2 * 13
     assert run.relay["lost"] == 0
     assert run.relay["repeated_by_server"] == 0
 

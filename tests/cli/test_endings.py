@@ -224,7 +224,8 @@ def on_a_terminal(*arguments, stdout=subprocess.DEVNULL, rows=24):
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 100, 0, 0))
     out = follower if stdout is None else stdout
-    env = dict(os.environ)  # given, since the readline of this process puts a LINES behind Python's back
+    # Readline puts a LINES into the environment behind Python's back; a worker of pytest-xdist has inherited it.
+    env = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
     command = [*COMMAND, *map(str, arguments)]
     process = subprocess.Popen(command, stderr=follower, stdout=out, stdin=subprocess.DEVNULL, env=env)
     os.close(follower)

@@ -35,9 +35,9 @@ def program(name: str) -> str:
     return path
 
 
-def free_port() -> int:
+def free_port(host: str) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
@@ -82,8 +82,9 @@ COMMANDS = {"tftpd-hpa": hpa_command, "atftpd": atftpd_command, "dnsmasq": dnsma
 def running(kind: str, root: Path) -> Iterator[Peer]:
     if os.geteuid() != 0:
         pytest.skip(f"{kind} wants to be root")
-    # dnsmasq knows no other port than 69, so it has an address of its own.
-    peer = Peer(kind, "127.0.0.77", 69, root) if kind == "dnsmasq" else Peer(kind, "127.0.0.1", free_port(), root)
+    # dnsmasq knows no other port than 69; on an address of its own nobody else takes a port that was free a moment ago.
+    host = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+    peer = Peer(kind, host, 69 if kind == "dnsmasq" else free_port(host), root)
     with (root.parent / f"{kind}.log").open("wb") as log:
         process = subprocess.Popen(COMMANDS[kind](peer), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:

@@ -211,11 +211,7 @@ def a_slow_disk_makes_its_own_transfers_wait_and_no_others(root: Path) -> None:
     (root / "slow").write_bytes(CONTENT)
     with Scene(root) as served:
         get(served)
-        began = time.monotonic()
-        for _ in range(20):
-            get(served)
-        undisturbed_s = time.monotonic() - began
-        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=2000)
+        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=4000)
         slow_ended: list[float] = []
 
         def slow() -> None:
@@ -229,11 +225,10 @@ def a_slow_disk_makes_its_own_transfers_wait_and_no_others(root: Path) -> None:
         for _ in range(20):
             get(served)
         disturbed_s = time.monotonic() - began
-        assert not slow_ended, "the others were done before the slow disk answered"
+        print(f"20 transfers: {disturbed_s:.3f} s beside a disk that takes 4 s")
+        assert not slow_ended, "one of the others waited for the slow disk"
         thread.join()
-        assert 1.9 < slow_ended[0] - began < 4
-        print(f"20 transfers: {undisturbed_s:.3f} s alone, {disturbed_s:.3f} s beside a disk that takes 2 s")
-        assert disturbed_s < 3 * undisturbed_s + 0.2
+        assert slow_ended[0] - began > 3.9
 
 
 @scene
@@ -243,17 +238,23 @@ def files_not_read_before_do_not_wait_for_a_slow_one(root: Path) -> None:
     for name in names:
         (root / name).write_bytes(CONTENT)
     with Scene(root) as served:
-        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=2000)
-        thread = threading.Thread(target=lambda: get(served, "slow", expected=CONTENT * 4))
+        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=4000)
+        slow_ended: list[float] = []
+
+        def slow() -> None:
+            get(served, "slow", expected=CONTENT * 4)
+            slow_ended.append(time.monotonic())
+
+        thread = threading.Thread(target=slow)
         began = time.monotonic()
         thread.start()
         served.wait(lambda: served.counter("live_transfers") == 1)
         for name in names:
             get(served, name)
-        took_s = time.monotonic() - began
+        print(f"10 cold files beside a disk that takes 4 s a chunk: {time.monotonic() - began:.3f} s")
+        assert not slow_ended, "a cold file waited for the slow disk"
+        fault(slow_ms=0)
         thread.join()
-        print(f"10 cold files beside a disk that takes 2 s a chunk: {took_s:.3f} s")
-        assert took_s < 1.0
 
 
 @scene

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.support.client import Client
 
+pytestmark = pytest.mark.once  # what else is in the page path is played by test_resident.py on every build
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 SLOW_BYTES = 12 * MIB

@@ -13,11 +13,13 @@ from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, Error, build_ack, build_data, build_error
 
-QUICK = {"initial_ns": 50_000_000, "give_up_ns": 300_000_000, "half_open_give_up_ns": 400_000_000}
-STALL_S = 0.9  # three times as long as a silent client has
+QUICK = {"initial_ns": 50_000_000, "give_up_ns": 600_000_000, "half_open_give_up_ns": 800_000_000}
+STALL_S = 1.8  # three times as long as a silent client has
 BOUND = {"stalled_give_up_ns": 500_000_000}
 BUSY = Error(0, "Server busy, try again")
 BLKSIZE = 8192
+HELD_BACK = 32
+"""Blocks that an upload may have on their way to the disk; the ACK of the last waits for the disk."""
 
 
 @pytest.fixture
@@ -34,15 +36,18 @@ def cold(serve, **options):
 def fill(client):
     """Send DATA until the ACK is held back; return the server's TID and the block that it waits for."""
     client.request("up", options={"blksize": BLKSIZE}, kind=Opcode.WRQ)
-    peer = client.receive_packet()[1]
-    block = 0
-    while True:
-        block += 1
+    answer, peer = client.receive_packet()
+    for block in range(1, HELD_BACK):
         client.send(build_data(block, bytes(BLKSIZE)), peer)
+        while (packet := client.receive_packet()[0]) != Ack(block):
+            assert packet == answer, "a repetition, since this machine is busy"
+        answer = packet
+    client.send(build_data(HELD_BACK, bytes(BLKSIZE)), peer)
+    while True:
         try:
-            assert client.receive_packet(0.2)[0] == Ack(block)
+            assert client.receive_packet(0.2)[0] == answer, "at most a repetition of what it had said before"
         except Silence:
-            return peer, block
+            return peer, HELD_BACK
 
 
 def silent_for(client, seconds):

@@ -21,6 +21,7 @@ REFILL_BYTES_PER_S = 1 << 20  # a minute's, so more than a second's
 CONTENT = bytes(i * 7 & 0xFF for i in range(251)) * 32_000
 TOO_EARLY = b"an ACK came before its block was sent"
 MODES = pytest.mark.parametrize("tids", [4, 0], ids=["tids", "single port"])
+pytestmark = pytest.mark.alone("a client that its machine lets wait looks erratic, and whoever looks so is held back")
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +100,7 @@ def test_a_wrong_guess_takes_the_share_of_the_whole_network(serve):
         assert served.counter("sends_capped") >= 1
 
 
+@pytest.mark.once
 @MODES
 @pytest.mark.parametrize("options", [{}, {"blksize": 1428, "windowsize": 16}, {"blksize": 512, "windowsize": 512}])
 def test_a_client_shows_that_it_hears_and_is_not_held_up(serve, tids, options):
@@ -117,6 +119,7 @@ def test_a_client_shows_that_it_hears_and_is_not_held_up(serve, tids, options):
     assert served.outcomes() == {"OK": 2}
 
 
+@pytest.mark.once
 @MODES
 def test_a_client_that_acknowledges_within_the_window_shows_that_it_hears(serve, tids):
     served = serve(tids=tids, network_bytes=SHARE_BYTES)
@@ -135,6 +138,7 @@ def test_a_client_that_acknowledges_within_the_window_shows_that_it_hears(serve,
     assert served.counter("sends_capped") == 0
 
 
+@pytest.mark.once
 @MODES
 @pytest.mark.parametrize("windowsize", [1, 16])
 def test_a_client_whose_way_loses_shows_that_it_hears(serve, tids, windowsize):
@@ -147,6 +151,7 @@ def test_a_client_whose_way_loses_shows_that_it_hears(serve, tids, windowsize):
     assert served.counter("sends_capped") == served.counter("acks_too_early") == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("windowsize", [1, 64, 256, 700])
 def test_a_rack_of_large_windows_does_not_spend_its_share_untried(serve, tmp_path, windowsize):
     """All of a single port, none known: 254 first windows are up to 15 times the share."""
@@ -216,6 +221,7 @@ class Rack:
         poll.close()
 
 
+@pytest.mark.once
 @MODES
 def test_a_rack_that_boots_for_the_first_time_is_known_at_once(serve, tmp_path, tids):
     (tmp_path / "rack").write_bytes(CONTENT[: 300 * 1000])

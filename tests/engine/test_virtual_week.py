@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import pytest
 from tests.conftest import SEED
 from tests.support.network import Network, Weather
+from tests.support.soak import many
 
 from snow_owl_tftp.protocol.patience import Patience
 from snow_owl_tftp.protocol.transfer import Terms
@@ -117,7 +118,8 @@ def test_a_week_of_storms_leaves_the_law_as_it_was():
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_soak_a_week_of_larger_storms():
-    check_week(clients=200)
+    """Of 60 clients; with SNOW_OWL_SOAK=full, of 200."""
+    check_week(clients=many(60, full=200))
 
 
 @pytest.mark.parametrize("now_ns", OLD_CLOCKS.values(), ids=OLD_CLOCKS)

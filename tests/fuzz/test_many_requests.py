@@ -18,6 +18,7 @@ from tests.conftest import SEED
 from tests.fuzz.attack import CONTENT, Victim, make_root
 from tests.support.client import Client
 from tests.support.server import wait_for
+from tests.support.soak import many
 
 from snow_owl_tftp.bench.load import Load
 
@@ -120,5 +121,7 @@ def test_thousands_of_requests_leave_nothing_behind(tmp_path):
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-def test_soak_ten_million_requests(tmp_path):
-    check(tmp_path, rounds=40, tiny=240_000, others=10_000, growth_kb=8192)
+def test_soak_very_many_requests(tmp_path):
+    """Of 300 000; with SNOW_OWL_SOAK=full, ten million."""
+    rounds, tiny, others = many((20, 14_000, 1000), full=(40, 240_000, 10_000))
+    check(tmp_path, rounds, tiny, others, growth_kb=8192)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import SEED
 from tests.fuzz.attack import Victim, company, compile_fuzzer, make_root
+from tests.support.soak import many
 
 CONFIGURATIONS = [(1, False), (1, True), (2, False), (2, True)]
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="the fuzzer is a C program, and there is no gcc")
@@ -60,11 +61,13 @@ def test_fuzzed_datagrams_harm_neither_the_server_nor_honest_clients(victim_of):
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("workers", "single_port"), CONFIGURATIONS)
-def test_soak_ten_million_fuzzed_datagrams(victim_of, workers, single_port):
+def test_soak_very_many_fuzzed_datagrams(victim_of, workers, single_port):
+    """Of 200 000 in each configuration; with SNOW_OWL_SOAK=full, ten million in all of them together."""
+    pieces, datagrams = many((4, 50_000), full=(10, 250_000))
     with victim_of(workers, single_port) as victim:
-        for piece in range(10):
+        for piece in range(pieces):
             with company(victim):
-                victim.end_fuzzer(victim.start_fuzzer(SEED * 100 + piece, 250_000))
+                victim.end_fuzzer(victim.start_fuzzer(SEED * 100 + piece, datagrams))
             report = victim.report()
             kernel, rss_kb = report["kernel"], report["rss_kb"]
             print(f"{victim.fuzzed} sent, {kernel}, {victim.honest_done} honest, RSS {rss_kb} KiB", flush=True)

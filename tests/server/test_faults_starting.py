@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.server.sweep_scenes import Scene, settings
 from tests.support.server import wait_for
+from tests.support.soak import many
 from tests.support.sweep import ERRORS, Nursery, Server, fault, tracebacks
 
 Case = tuple[str, int, int]
@@ -73,7 +74,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_a_start_bears_a_call_that_fails_or_says_what_to_do(tmp_path: Path, config: Path, rng: random.Random) -> None:
-    """Some of all cases, chosen by the seed; `make soak` plays them all."""
+    """Some of all cases, chosen by the seed; `make soak` plays more of them."""
     with Nursery(tmp_path) as nursery:
         cases = rng.sample(all_cases(counts_of(nursery, config)), SAMPLE)
         assert not sweep(nursery, config, cases)
@@ -81,9 +82,13 @@ def test_a_start_bears_a_call_that_fails_or_says_what_to_do(tmp_path: Path, conf
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-def test_a_start_bears_every_call_that_fails_or_says_what_to_do(tmp_path: Path, config: Path) -> None:
+def test_a_start_bears_every_call_that_fails_or_says_what_to_do(
+    tmp_path: Path, config: Path, rng: random.Random
+) -> None:
+    """Some hundred of all cases; with SNOW_OWL_SOAK=full, every one."""
     with Nursery(tmp_path) as nursery:
         cases = all_cases(counts_of(nursery, config))
+        cases = rng.sample(cases, many(min(len(cases), 150), full=len(cases)))
         print(f"{len(cases)} starts")
         assert not sweep(nursery, config, cases)
 

@@ -30,8 +30,11 @@ CONTENT = os.urandom(700_000)
 def ask(server: ServerThread, *names: str) -> list[Client]:
     """Clients that have asked, and wait."""
     clients = [Client(server.address) for _ in names]
-    for client, name in zip(clients, names, strict=True):
+    heard = server.counters()["requests"]
+    for number, (client, name) in enumerate(zip(clients, names, strict=True), 1):
         client.request(name)
+        if number % 50 == 0:  # no more at a time than a socket's buffer holds: nobody here asks again
+            wait_for(lambda number=number: server.counters()["requests"] >= heard + number, "requests to be heard")
     return clients
 
 

@@ -15,12 +15,14 @@ from tests.content.test_races import READ_NAMES, SECRET, base, is_whole, outside
 from tests.server.upload_support import serve_uploads
 from tests.support.client import Client, Refused, Silence
 from tests.support.server import ServerThread
+from tests.support.soak import many
 from tests.support.swapper import swapping
 
 __all__ = ["base", "outside"]
 
 THREADS = 4
-FEW, MANY = 400, 40_000
+FEW = 400
+MANY = many(6_000, full=40_000)  # SNOW_OWL_SOAK=full
 Act = Callable[[Client, random.Random], str]
 
 

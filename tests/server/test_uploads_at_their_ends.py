@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.server.test_uploads import begin, expect_error, refused
-from tests.server.upload_support import files_below, make_root, serve_uploads
+from tests.server.upload_support import IMPATIENT, files_below, make_root, serve_uploads
 from tests.support.client import Client, Silence
 from tests.support.server import ServerThread, wait_for
 
@@ -301,7 +301,7 @@ def test_fsync_that_takes_longer_than_a_client_may_be_silent_is_waited_for(
 ) -> None:
     real = os.fsync
     monkeypatch.setattr(BEFORE_THE_NAME, lambda fd: (time.sleep(stall_s), real(fd)))
-    with serve_uploads(root) as server, Client(server.address, timeout_s=0.5) as client:
+    with serve_uploads(root, **IMPATIENT) as server, Client(server.address, timeout_s=0.5) as client:
         client.put("up/x", b"all")
     assert files_below(root) == {"up/x": b"all"}
 
@@ -363,6 +363,6 @@ def test_file_that_takes_long_to_open_is_waited_for(root: Path, monkeypatch: pyt
 
     monkeypatch.setattr(reception, "StagedFile", slow)
     payload = os.urandom(600_000)
-    with serve_uploads(root) as server, Client(server.address, timeout_s=0.4) as client:
+    with serve_uploads(root, **IMPATIENT) as server, Client(server.address, timeout_s=0.4) as client:
         client.put("up/x", payload, options={"blksize": 1428, "windowsize": 4})
     assert files_below(root) == {"up/x": payload}

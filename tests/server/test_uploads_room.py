@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.server.test_uploads import begin, refused
-from tests.server.upload_support import files_below, make_root, serve_uploads
+from tests.server.upload_support import IMPATIENT, files_below, make_root, serve_uploads
 from tests.support.client import Client, Refused, Silence
 from tests.support.server import ServerThread, wait_for
 
@@ -98,7 +98,7 @@ def test_who_lies_about_its_size_reserves_nothing_for_long(root: Path, spaces: l
 
 @pytest.mark.parametrize("end", ["error", "silence", "another request"])
 def test_who_stops_in_the_middle_gives_the_room_back(root: Path, spaces: list[Space], end: str) -> None:
-    with serve_limited(root, spaces) as server, ExitStack() as stack:
+    with serve_limited(root, spaces, **IMPATIENT) as server, ExitStack() as stack:
         client = stack.enter_context(Client(server.address))
         peer = begin(client, "up/x", tsize=LIMIT)
         client.send(build_data(1, bytes(512)), peer)
