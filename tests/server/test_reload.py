@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -16,11 +17,13 @@ from tests.support.server import ServerProcess, serve_command, serve_in_thread, 
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.operate.reload import merge
-from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
+from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error, parse_request_untrusted
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.reads import FileDecider
-from snow_owl_tftp.server.verdict import IncomingRequest, Verdict
+from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict
+from snow_owl_tftp.server.writes import UploadAnswerer
 
 DEBUG = '[logging]\nlevel = "debug"\nformat = "json"\n'
 ENDS = ("settings reloaded", "reload refused, the old settings stay", "nothing to reload")
@@ -171,6 +174,64 @@ def test_running_transfer_goes_on_as_agreed(root: Path, tmp_path: Path) -> None:
 
 
 # ---- keys that need a restart
+
+
+def test_rules_of_uploads_change_while_the_server_runs(root: Path, tmp_path: Path) -> None:
+    toml = DEBUG + "[write_config]\nenabled = true\n"
+    first, second = (f'{toml}allowed_patterns = ["{name}*"]\n' for name in ("rule_a", "rule_b"))
+    with serve_file(root, tmp_path, first) as served, Client(served.server.address) as client:
+        client.put("rule_a1", b"by the first rules")
+        with pytest.raises(Refused):
+            client.put("rule_b1", b"too early")
+        (line,) = served.reload(f'{second}on_existing = "replace"\nfile_mode = "0600"\n')
+        assert line["changed"] == "write_config.allowed_patterns,write_config.file_mode,write_config.on_existing"
+        with pytest.raises(Refused):
+            client.put("rule_a2", b"too late")
+        for text in (b"by the second rules", b"and again"):
+            client.put("rule_b1", text)
+        assert (root / "rule_b1").read_bytes() == b"and again"
+        assert (root / "rule_b1").stat().st_mode & 0o777 == 0o600
+        assert served.lines("restart needed") == []
+
+
+def test_pattern_that_is_none_is_refused_at_a_reload_and_changes_nothing(root: Path, tmp_path: Path) -> None:
+    toml = "[write_config]\nenabled = true\nallowed_patterns = "
+    with serve_file(root, tmp_path, f'{DEBUG}{toml}["rule_c*"]\n') as served, Client(served.server.address) as client:
+        (line,) = served.reload(f'max_file_size_bytes = 3\n{DEBUG}{toml}["a//b"]\n')
+        assert (line["level"], line["event"]) == ("error", "reload refused, the old settings stay")
+        assert line["reason"].startswith('write_config.allowed_patterns: "a//b"')
+        client.put("rule_c1", b"more than three bytes")
+        assert [line["changed"] for line in served.reload(f'{DEBUG}{toml}["rule_c*"]\n')] == ["nothing"]
+
+
+async def test_upload_that_has_begun_ends_by_the_rules_it_began_with(root: Path) -> None:
+    settings = override(
+        Settings(root_dir=str(root)), {"write_config.enabled": True, "write_config.allowed_patterns": ("rule_d*",)}
+    )
+    later = override(settings, {"write_config.allowed_patterns": ("none",), "write_config.file_mode": "0600"})
+    uploads = UploadAnswerer(settings)
+    try:
+        request = parse_request_untrusted(b"\0\2rule_d1\0octet\0")
+        verdict = uploads.answer(Begun(), request)
+        accepted = verdict if isinstance(verdict, Accepted) else await cast(Any, verdict)
+        uploads.reload(Generation.of(later))
+        context = accepted.plan.context
+        sink = await context.open()
+        os.pwrite(sink.fd, b"data", 0)
+        assert await context.commit(4) is None
+        context.retired()
+        with pytest.raises(RefusedError):
+            uploads.answer(Begun(), request)
+    finally:
+        uploads.close()
+    assert (root / "rule_d1").stat().st_mode & 0o777 == 0o644
+
+
+class Begun:
+    transfer_id = 1
+    datagram = b""
+    peer = ("127.0.0.1", 2070)
+    local_address = None
 
 
 def test_keys_that_need_a_restart_are_named_on_one_line_every_time(root: Path, tmp_path: Path) -> None:

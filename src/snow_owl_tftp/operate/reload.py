@@ -31,7 +31,25 @@ if TYPE_CHECKING:
 __all__ = ["Reloader", "merge"]
 
 _LIVE_TABLES: Final = ("performance.platform.batch.", "options.")
-_LIVE_KEYS: Final = frozenset({"max_file_size_bytes", "hidden", "drain_timeout_s", "logging.level"})
+_UPLOAD_RULES: Final = (
+    "allowed_patterns",
+    "allow_overwrite",
+    "on_existing",
+    "create_directories",
+    "file_mode",
+    "fsync",
+)
+"""What a policy is made of. Whether there are uploads at all decides how large the engine's buffers are; the room for
+them and the command behind them are kept by what lives as long as the server."""
+_LIVE_KEYS: Final = frozenset(
+    {
+        "max_file_size_bytes",
+        "hidden",
+        "drain_timeout_s",
+        "logging.level",
+        *(f"write_config.{key}" for key in _UPLOAD_RULES),
+    }
+)
 
 
 class Reloader:
@@ -53,7 +71,8 @@ class Reloader:
         Args:
             settings: Those that the server was started with.
             read: Reads the file and lays the flags over it; runs in a thread. None: there is no file.
-            apply: Puts live keys in force, in the event loop, and returns the log to use from then on.
+            apply: Puts live keys in force, in the event loop, and returns the log to use from then on; or raises
+                ConfigError, and has changed nothing.
             threads: Where `read` runs; None: in the loop's own, which the end waits for.
         """
         self.settings = settings
@@ -83,14 +102,22 @@ class Reloader:
         try:
             asked = await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
         except ConfigError as error:
-            log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
-            return log
-        self.settings, changed, needs_restart = merge(self.settings, asked)
-        log = self._apply(self.settings)
+            return _told_of_refusal(log, error)
+        merged, changed, needs_restart = merge(self.settings, asked)
+        try:
+            log = self._apply(merged)
+        except ConfigError as error:
+            return _told_of_refusal(log, error)
+        self.settings = merged
         log.info("settings reloaded", changed=",".join(changed) or "nothing")
         if needs_restart:
             log.warning("restart needed for: %s", ", ".join(needs_restart))
         return log
+
+
+def _told_of_refusal(log: "FilteringBoundLogger", error: ConfigError) -> "FilteringBoundLogger":
+    log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
+    return log
 
 
 def merge(running: Settings, asked: Settings) -> tuple[Settings, list[str], list[str]]:

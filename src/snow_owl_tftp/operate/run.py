@@ -141,11 +141,11 @@ def _live(
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
+            generation = Generation.of(changed)  # first: what it refuses changes nothing
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
             hook.log = log
-            generation = Generation.of(changed)
             decider.reload(generation)
             if uploads is not None:
                 uploads.reload(generation)

@@ -136,6 +136,7 @@ class UploadAnswerer:
         """Answer requests that come from now on by another configuration."""
         self._generation = generation
         self._area.max_file_size_bytes = generation.max_file_size_bytes
+        self._area.space.forget_count()  # other files may count now
 
     def look_again(self) -> bool:
         """Take uploads that begin from now on to where `root_dir` leads now; call it in a thread.
