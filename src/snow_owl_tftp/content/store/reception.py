@@ -27,7 +27,7 @@ __all__ = ["NOTHING_NEW", "Reception", "may_write_only"]
 NOTHING_NEW: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """A directory that takes no new file; a file in it may be writable all the same."""
 _CHUNK_BYTES: Final = 1 << 18
-"""256 KiB, as the engine's write buffers."""
+"""256 KiB: what one copy holds in memory at a time."""
 
 
 class Reception:
