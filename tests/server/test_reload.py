@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Iterator, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,8 @@ from tests.support.server import ServerProcess, serve_command, serve_in_thread, 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import RefusedError
-from snow_owl_tftp.operate.reload import merge
+from snow_owl_tftp.operate import reload
+from snow_owl_tftp.operate.reload import Reloader, merge
 from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error, parse_request_untrusted
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.reads import FileDecider
@@ -192,6 +194,103 @@ def test_rules_of_uploads_change_while_the_server_runs(root: Path, tmp_path: Pat
         assert (root / "rule_b1").read_bytes() == b"and again"
         assert (root / "rule_b1").stat().st_mode & 0o777 == 0o600
         assert served.lines("restart needed") == []
+
+
+@contextmanager
+def serve_two_roots(tmp_path: Path, more: str = "") -> Iterator[tuple[Reloaded, Callable[[str], str]]]:
+    """A server whose configuration file names one of two roots; what makes the text of the file."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "which").write_text(name)
+        (tmp_path / name / "large").write_bytes(name.encode() * 100_000)
+    config = tmp_path / "snow-owl.toml"
+
+    def text(name: str) -> str:
+        return f'root_dir = "{tmp_path}/{name}"\n{DEBUG}{more}'
+
+    config.write_text(text("one"))
+    with serve_command(None, "--config", str(config), stderr_path=tmp_path / "stderr") as server:
+        yield Reloaded(server, config), text
+
+
+def test_another_root_is_served_from_a_reload_on(tmp_path: Path) -> None:
+    uploads = '[write_config]\nenabled = true\nallowed_patterns = ["**"]\n'
+    with serve_two_roots(tmp_path, uploads) as (served, text), Client(served.server.address) as client:
+
+        def reload(index: int) -> None:
+            if index == 5:
+                served.reload(text("two"))
+                wait_for(lambda: served.lines("root or link_targets lead elsewhere"), "the other root")
+
+        # What runs ends with the root that it began with.
+        assert client.get("large", on_block=reload).payload == b"one" * 100_000
+        assert served.lines("settings reloaded")[0]["changed"] == "root_dir"
+        assert client.get("which").payload == b"two"
+        client.put("new", b"uploaded")
+        assert (tmp_path / "two/new").read_bytes() == b"uploaded"
+        assert not (tmp_path / "one/new").exists()
+
+
+@pytest.mark.parametrize("bad", ["missing", "two/which"])
+def test_another_root_that_is_no_directory_is_refused_and_changes_nothing(tmp_path: Path, bad: str) -> None:
+    with serve_two_roots(tmp_path) as (served, text), Client(served.server.address) as client:
+        (line,) = served.reload(f"max_file_size_bytes = 1\n{text(bad)}")
+        assert (line["level"], line["event"]) == ("error", "reload refused, the old settings stay")
+        assert line["reason"].startswith("root_dir: ")
+        assert client.get("which").payload == b"one"
+        served.reload(text("two"))
+        wait_for(lambda: client.get("which").payload == b"two", "the other root")
+
+
+def test_another_root_above_the_log_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "three").mkdir()
+    log = f'file = "{tmp_path}/three/log"\n'
+    with serve_two_roots(tmp_path, log) as (served, text), Client(served.server.address) as client:
+        served.server.stderr_path = tmp_path / "three/log"  # where its lines are
+        (line,) = served.reload(text("three"))
+        assert "lies below root_dir" in line["reason"]
+        assert client.get("which").payload == b"one"
+
+
+def test_links_lead_where_a_reload_allows(tmp_path: Path) -> None:
+    with serve_two_roots(tmp_path) as (served, text), Client(served.server.address) as client:
+        (tmp_path / "one/other").symlink_to(tmp_path / "two/which")
+        with pytest.raises(Refused):
+            client.get("other")
+        served.reload(f'link_targets = ["{tmp_path}/two"]\n{text("one")}')
+        wait_for(lambda: served.lines("root or link_targets lead elsewhere"), "the other places")
+        assert client.get("other").payload == b"two"
+
+
+def test_another_root_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "_ROOT_PATIENCE_S", 0.05)
+    answers, lines = threading.Event(), Recorder()
+
+    async def play() -> None:
+        def apply(_: Settings) -> Any:
+            raise AssertionError("applied")
+
+        asked = override(Settings(), {"root_dir": "/hung"})
+        reloader = Reloader(Settings(), lambda: asked, apply, lambda _: bool(answers.wait(10)) and None)
+        running = asyncio.create_task(reloader.run(cast(Any, lines)))
+        reloader.ask()
+        await asyncio.wait_for(lines.is_told.wait(), 10)
+        running.cancel()
+        answers.set()
+        assert reloader.settings == Settings()
+
+    asyncio.run(play())
+    assert lines.told == [("error", "root_dir: /hung: it, or a link target, does not answer")]
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.is_told = asyncio.Event()
+
+    def error(self, _: str, *, reason: str) -> None:
+        self.told.append(("error", reason))
+        self.is_told.set()
 
 
 def test_pattern_that_is_none_is_refused_at_a_reload_and_changes_nothing(root: Path, tmp_path: Path) -> None:

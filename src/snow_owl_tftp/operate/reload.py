@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Reloader", "merge"]
 
 _LIVE_TABLES: Final = ("performance.platform.batch.", "options.")
+_ROOT_PATIENCE_S: Final = 10.0
+"""Then another root is refused: a mount that hangs must not hold up every later reload."""
 _UPLOAD_RULES: Final = (
     "allowed_patterns",
     "allow_overwrite",
@@ -41,7 +43,8 @@ _UPLOAD_RULES: Final = (
 )
 """What a policy is made of. Whether there are uploads at all decides how large the engine's buffers are; the room for
 them and the command behind them are kept by what lives as long as the server."""
-_LIVE_KEYS: Final = frozenset(
+_ROOT_KEYS: Final = frozenset({"root_dir", "link_targets"})
+_LIVE_KEYS: Final = _ROOT_KEYS | frozenset(
     {
         "max_file_size_bytes",
         "hidden",
@@ -64,6 +67,7 @@ class Reloader:
         settings: Settings,
         read: Callable[[], Settings] | None,
         apply: Callable[[Settings], "FilteringBoundLogger"],
+        check_root: Callable[[Settings], None] = lambda settings: None,
         threads: Executor | None = None,
     ) -> None:
         """Prepare; nothing is read before somebody asks.
@@ -73,10 +77,13 @@ class Reloader:
             read: Reads the file and lays the flags over it; runs in a thread. None: there is no file.
             apply: Puts live keys in force, in the event loop, and returns the log to use from then on; or raises
                 ConfigError, and has changed nothing.
-            threads: Where `read` runs; None: in the loop's own, which the end waits for.
+            check_root: Raises ConfigError where another root, or what links may lead to, cannot be served; runs in a
+                thread.
+            threads: Where `read` and `check_root` run; None: in the loop's own, which the end waits for.
         """
         self.settings = settings
         self._read = read
+        self._check_root = check_root
         self._threads = threads
         self._apply = apply
         self._is_asked = asyncio.Event()
@@ -101,23 +108,26 @@ class Reloader:
             return log
         try:
             asked = await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
-        except ConfigError as error:
-            return _told_of_refusal(log, error)
-        merged, changed, needs_restart = merge(self.settings, asked)
-        try:
+            merged, changed, needs_restart = merge(self.settings, asked)
+            if not _ROOT_KEYS.isdisjoint(changed):
+                await self._ask_about_root(merged)
             log = self._apply(merged)
         except ConfigError as error:
-            return _told_of_refusal(log, error)
+            log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
+            return log
         self.settings = merged
         log.info("settings reloaded", changed=",".join(changed) or "nothing")
         if needs_restart:
             log.warning("restart needed for: %s", ", ".join(needs_restart))
         return log
 
-
-def _told_of_refusal(log: "FilteringBoundLogger", error: ConfigError) -> "FilteringBoundLogger":
-    log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
-    return log
+    async def _ask_about_root(self, merged: Settings) -> None:
+        """Raises: ConfigError."""
+        asking = asyncio.get_running_loop().run_in_executor(self._threads, self._check_root, merged)
+        try:
+            await asyncio.wait_for(asking, _ROOT_PATIENCE_S)
+        except TimeoutError:
+            raise ConfigError(f"root_dir: {merged.root_dir}: it, or a link target, does not answer") from None
 
 
 def merge(running: Settings, asked: Settings) -> tuple[Settings, list[str], list[str]]:

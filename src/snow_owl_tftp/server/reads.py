@@ -71,7 +71,6 @@ class FileDecider:
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
         # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
-        self._root_dir = settings.root_dir
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._threads = PatientThreads(
             _SLOW_OPEN_THREADS, _SLOW_OPEN_THREADS_PER_KEY, "tftp-open", max_spares=_SLOW_OPEN_SPARES
@@ -103,7 +102,7 @@ class FileDecider:
         return self._texts
 
     def look_again(self) -> bool:
-        """Serve from where `root_dir` and `link_targets` lead now; may wait, so call it in a thread.
+        """Serve from where `root_dir` and `link_targets` of the configuration in force lead now; call it in a thread.
 
         Returns:
             Whether that is elsewhere; then flows must be forgotten.
@@ -111,8 +110,9 @@ class FileDecider:
         Raises:
             ConfigError: See FileTree.look_again.
         """
-        place = Place(self._root_dir, "root_dir")
-        if not self._tree.look_again():
+        root_dir, link_targets = self._generation.root_dir, self._generation.link_targets
+        place = Place(root_dir, "root_dir")
+        if not self._tree.look_again(root_dir, link_targets):
             return False
         self._flow_roots.append(place)
         return True
