@@ -165,6 +165,17 @@ def test_little_room_is_counted_anew_before_an_upload_of_unknown_size(root: Path
         assert space.reserve(file.fileno(), None)[1] == 100
 
 
+def test_count_that_was_forgotten_is_made_before_the_next_upload() -> None:
+    counts = iter([100, 900])
+    space = Space(1000, lambda: next(counts))
+    space.check(500)
+    space.check(500)
+    space.forget_count()
+    with pytest.raises(RefusedError):
+        space.check(500)
+    assert list(counts) == []
+
+
 def test_what_is_committed_during_a_count_is_not_forgotten(root: Path) -> None:
     now = 0.0
     with (root / "new").open("wb") as file:

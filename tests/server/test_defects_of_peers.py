@@ -1,7 +1,7 @@
 """What other servers get wrong about reads, one test each: a packet or two, and what happened there.
 
-May know: nothing of the server but what its peers see, its log and its counters. The names of the servers and the
-defects are in docs/comparison.md where they were measured; each test says what must happen instead.
+May know: nothing of the server but what its peers see, its log and its counters. Each test names
+the defect, and says what must happen instead.
 """
 
 import re

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
 import signal
-from collections.abc import Awaitable, Iterator, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -16,11 +18,14 @@ from tests.support.server import ServerProcess, serve_command, serve_in_thread, 
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.operate.reload import merge
-from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
+from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.operate import reload
+from snow_owl_tftp.operate.reload import Reloader, merge
+from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error, parse_request_untrusted
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.reads import FileDecider
-from snow_owl_tftp.server.verdict import IncomingRequest, Verdict
+from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict
+from snow_owl_tftp.server.writes import UploadAnswerer
 
 DEBUG = '[logging]\nlevel = "debug"\nformat = "json"\n'
 ENDS = ("settings reloaded", "reload refused, the old settings stay", "nothing to reload")
@@ -171,6 +176,161 @@ def test_running_transfer_goes_on_as_agreed(root: Path, tmp_path: Path) -> None:
 
 
 # ---- keys that need a restart
+
+
+def test_rules_of_uploads_change_while_the_server_runs(root: Path, tmp_path: Path) -> None:
+    toml = DEBUG + "[write_config]\nenabled = true\n"
+    first, second = (f'{toml}allowed_patterns = ["{name}*"]\n' for name in ("rule_a", "rule_b"))
+    with serve_file(root, tmp_path, first) as served, Client(served.server.address) as client:
+        client.put("rule_a1", b"by the first rules")
+        with pytest.raises(Refused):
+            client.put("rule_b1", b"too early")
+        (line,) = served.reload(f'{second}on_existing = "replace"\nfile_mode = "0600"\n')
+        assert line["changed"] == "write_config.allowed_patterns,write_config.file_mode,write_config.on_existing"
+        with pytest.raises(Refused):
+            client.put("rule_a2", b"too late")
+        for text in (b"by the second rules", b"and again"):
+            client.put("rule_b1", text)
+        assert (root / "rule_b1").read_bytes() == b"and again"
+        assert (root / "rule_b1").stat().st_mode & 0o777 == 0o600
+        assert served.lines("restart needed") == []
+
+
+@contextmanager
+def serve_two_roots(tmp_path: Path, more: str = "") -> Iterator[tuple[Reloaded, Callable[[str], str]]]:
+    """A server whose configuration file names one of two roots; what makes the text of the file."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "which").write_text(name)
+        (tmp_path / name / "large").write_bytes(name.encode() * 100_000)
+    config = tmp_path / "snow-owl.toml"
+
+    def text(name: str) -> str:
+        return f'root_dir = "{tmp_path}/{name}"\n{DEBUG}{more}'
+
+    config.write_text(text("one"))
+    with serve_command(None, "--config", str(config), stderr_path=tmp_path / "stderr") as server:
+        yield Reloaded(server, config), text
+
+
+def test_another_root_is_served_from_a_reload_on(tmp_path: Path) -> None:
+    uploads = '[write_config]\nenabled = true\nallowed_patterns = ["**"]\n'
+    with serve_two_roots(tmp_path, uploads) as (served, text), Client(served.server.address) as client:
+
+        def reload(index: int) -> None:
+            if index == 5:
+                served.reload(text("two"))
+                wait_for(lambda: served.lines("root or link_targets lead elsewhere"), "the other root")
+
+        # What runs ends with the root that it began with.
+        assert client.get("large", on_block=reload).payload == b"one" * 100_000
+        assert served.lines("settings reloaded")[0]["changed"] == "root_dir"
+        assert client.get("which").payload == b"two"
+        client.put("new", b"uploaded")
+        assert (tmp_path / "two/new").read_bytes() == b"uploaded"
+        assert not (tmp_path / "one/new").exists()
+
+
+@pytest.mark.parametrize("bad", ["missing", "two/which"])
+def test_another_root_that_is_no_directory_is_refused_and_changes_nothing(tmp_path: Path, bad: str) -> None:
+    with serve_two_roots(tmp_path) as (served, text), Client(served.server.address) as client:
+        (line,) = served.reload(f"max_file_size_bytes = 1\n{text(bad)}")
+        assert (line["level"], line["event"]) == ("error", "reload refused, the old settings stay")
+        assert line["reason"].startswith("root_dir: ")
+        assert client.get("which").payload == b"one"
+        served.reload(text("two"))
+        wait_for(lambda: client.get("which").payload == b"two", "the other root")
+
+
+def test_another_root_above_the_log_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "three").mkdir()
+    log = f'file = "{tmp_path}/three/log"\n'
+    with serve_two_roots(tmp_path, log) as (served, text), Client(served.server.address) as client:
+        served.server.stderr_path = tmp_path / "three/log"  # where its lines are
+        (line,) = served.reload(text("three"))
+        assert "lies below root_dir" in line["reason"]
+        assert client.get("which").payload == b"one"
+
+
+def test_links_lead_where_a_reload_allows(tmp_path: Path) -> None:
+    with serve_two_roots(tmp_path) as (served, text), Client(served.server.address) as client:
+        (tmp_path / "one/other").symlink_to(tmp_path / "two/which")
+        with pytest.raises(Refused):
+            client.get("other")
+        served.reload(f'link_targets = ["{tmp_path}/two"]\n{text("one")}')
+        wait_for(lambda: served.lines("root or link_targets lead elsewhere"), "the other places")
+        assert client.get("other").payload == b"two"
+
+
+def test_another_root_that_does_not_answer_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "_ROOT_PATIENCE_S", 0.05)
+    answers, lines = threading.Event(), Recorder()
+
+    async def play() -> None:
+        def apply(_: Settings) -> Any:
+            raise AssertionError("applied")
+
+        asked = override(Settings(), {"root_dir": "/hung"})
+        reloader = Reloader(Settings(), lambda: asked, apply, lambda _: bool(answers.wait(10)) and None)
+        running = asyncio.create_task(reloader.run(cast(Any, lines)))
+        reloader.ask()
+        await asyncio.wait_for(lines.is_told.wait(), 10)
+        running.cancel()
+        answers.set()
+        assert reloader.settings == Settings()
+
+    asyncio.run(play())
+    assert lines.told == [("error", "root_dir: /hung: it, or a link target, does not answer")]
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.is_told = asyncio.Event()
+
+    def error(self, _: str, *, reason: str) -> None:
+        self.told.append(("error", reason))
+        self.is_told.set()
+
+
+def test_pattern_that_is_none_is_refused_at_a_reload_and_changes_nothing(root: Path, tmp_path: Path) -> None:
+    toml = "[write_config]\nenabled = true\nallowed_patterns = "
+    with serve_file(root, tmp_path, f'{DEBUG}{toml}["rule_c*"]\n') as served, Client(served.server.address) as client:
+        (line,) = served.reload(f'max_file_size_bytes = 3\n{DEBUG}{toml}["a//b"]\n')
+        assert (line["level"], line["event"]) == ("error", "reload refused, the old settings stay")
+        assert line["reason"].startswith('write_config.allowed_patterns: "a//b"')
+        client.put("rule_c1", b"more than three bytes")
+        assert [line["changed"] for line in served.reload(f'{DEBUG}{toml}["rule_c*"]\n')] == ["nothing"]
+
+
+async def test_upload_that_has_begun_ends_by_the_rules_it_began_with(root: Path) -> None:
+    settings = override(
+        Settings(root_dir=str(root)), {"write_config.enabled": True, "write_config.allowed_patterns": ("rule_d*",)}
+    )
+    later = override(settings, {"write_config.allowed_patterns": ("none",), "write_config.file_mode": "0600"})
+    uploads = UploadAnswerer(settings)
+    try:
+        request = parse_request_untrusted(b"\0\2rule_d1\0octet\0")
+        verdict = uploads.answer(Begun(), request)
+        accepted = verdict if isinstance(verdict, Accepted) else await cast(Any, verdict)
+        uploads.reload(Generation.of(later))
+        context = accepted.plan.context
+        sink = await context.open()
+        os.pwrite(sink.fd, b"data", 0)
+        assert await context.commit(4) is None
+        context.retired()
+        with pytest.raises(RefusedError):
+            uploads.answer(Begun(), request)
+    finally:
+        uploads.close()
+    assert (root / "rule_d1").stat().st_mode & 0o777 == 0o644
+
+
+class Begun:
+    transfer_id = 1
+    datagram = b""
+    peer = ("127.0.0.1", 2070)
+    local_address = None
 
 
 def test_keys_that_need_a_restart_are_named_on_one_line_every_time(root: Path, tmp_path: Path) -> None:

@@ -81,15 +81,20 @@ def command_line(*arguments: str) -> list[str]:
 
 @contextmanager
 def serve_command(
-    root: Path,
+    root: Path | None,
     *flags: str,
     stderr_path: Path | None = None,
     binds: tuple[str, ...] = ("127.0.0.1:0",),
     **popen: Any,
 ) -> Iterator[ServerProcess]:
-    """Starts the command, waits until it is ready, and ends it with SIGTERM, which has to work."""
-    stderr_path = stderr_path or root.parent / f"{root.name}.stderr"
-    arguments = [str(root), *flags, *(part for bind in binds for part in ("--bind", bind))]
+    """Starts the command, waits until it is ready, and ends it with SIGTERM, which has to work.
+
+    `root` None: the configuration file names it, and the caller names `stderr_path`.
+    """
+    if stderr_path is None:
+        assert root is not None
+        stderr_path = root.parent / f"{root.name}.stderr"
+    arguments = [*([str(root)] if root else []), *flags, *(part for bind in binds for part in ("--bind", bind))]
     began = time.monotonic()
     with stderr_path.open("wb") as stderr:
         process = subprocess.Popen(command_line(*arguments), stdout=subprocess.PIPE, stderr=stderr, **popen)

@@ -171,10 +171,14 @@ class FileTree:
         self._root = root
         self._link_targets = tuple(link_targets)
         self._make_resolver = make_resolver
-        self._take(self._open_places())
+        self._take(_open_places(root, self._link_targets))
 
-    def look_again(self) -> bool:
+    def look_again(self, root: str | os.PathLike[str] | None = None, link_targets: Sequence[str] | None = None) -> bool:
         """Look up the paths of the root and of what links may lead to, and go on there if they lead elsewhere now.
+
+        Args:
+            root: Its path from now on; None: as before.
+            link_targets: Likewise.
 
         Returns:
             Whether anything changed: what was decided before may not be repeated.
@@ -182,7 +186,10 @@ class FileTree:
         Raises:
             ConfigError: One is no directory that can be opened; everything stays as it was.
         """
-        places = self._open_places()
+        root = self._root if root is None else root
+        link_targets = self._link_targets if link_targets is None else tuple(link_targets)
+        places = _open_places(root, link_targets)
+        self._root, self._link_targets = root, link_targets
         if [(place.identity, place.paths) for place in places] == [
             (place.identity, place.paths) for place in self._places
         ]:
@@ -198,9 +205,6 @@ class FileTree:
     @property
     def _root_fd(self) -> int:
         return self._places[0].fd
-
-    def _open_places(self) -> tuple[Place, ...]:
-        return (Place(self._root, "root_dir"), *(Place(path, "link_targets") for path in self._link_targets))
 
     def _take(self, places: tuple[Place, ...]) -> None:
         # Threads that still open below the old places hold them by their resolver, until they are done.
@@ -312,6 +316,10 @@ class FileTree:
             close_descriptor(fd)
             return NotHere(FileTooLargeError(status.st_size))
         return OpenFile(fd, path, status, is_as_sent=is_as_sent)
+
+
+def _open_places(root: str | os.PathLike[str], link_targets: Sequence[str]) -> tuple[Place, ...]:
+    return (Place(root, "root_dir"), *(Place(path, "link_targets") for path in link_targets))
 
 
 def _refusal(error_number: int, path: bytes, resolver: Resolver) -> RefusedError:

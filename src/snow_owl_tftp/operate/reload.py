@@ -31,7 +31,28 @@ if TYPE_CHECKING:
 __all__ = ["Reloader", "merge"]
 
 _LIVE_TABLES: Final = ("performance.platform.batch.", "options.")
-_LIVE_KEYS: Final = frozenset({"max_file_size_bytes", "hidden", "drain_timeout_s", "logging.level"})
+_ROOT_PATIENCE_S: Final = 10.0
+"""Then another root is refused: a mount that hangs must not hold up every later reload."""
+_UPLOAD_RULES: Final = (
+    "allowed_patterns",
+    "allow_overwrite",
+    "on_existing",
+    "create_directories",
+    "file_mode",
+    "fsync",
+)
+"""What a policy is made of. Whether there are uploads at all decides how large the engine's buffers are; the room for
+them and the command behind them are kept by what lives as long as the server."""
+_ROOT_KEYS: Final = frozenset({"root_dir", "link_targets"})
+_LIVE_KEYS: Final = _ROOT_KEYS | frozenset(
+    {
+        "max_file_size_bytes",
+        "hidden",
+        "drain_timeout_s",
+        "logging.level",
+        *(f"write_config.{key}" for key in _UPLOAD_RULES),
+    }
+)
 
 
 class Reloader:
@@ -46,6 +67,7 @@ class Reloader:
         settings: Settings,
         read: Callable[[], Settings] | None,
         apply: Callable[[Settings], "FilteringBoundLogger"],
+        check_root: Callable[[Settings], None] = lambda settings: None,
         threads: Executor | None = None,
     ) -> None:
         """Prepare; nothing is read before somebody asks.
@@ -53,11 +75,15 @@ class Reloader:
         Args:
             settings: Those that the server was started with.
             read: Reads the file and lays the flags over it; runs in a thread. None: there is no file.
-            apply: Puts live keys in force, in the event loop, and returns the log to use from then on.
-            threads: Where `read` runs; None: in the loop's own, which the end waits for.
+            apply: Puts live keys in force, in the event loop, and returns the log to use from then on; or raises
+                ConfigError, and has changed nothing.
+            check_root: Raises ConfigError where another root, or what links may lead to, cannot be served; runs in a
+                thread.
+            threads: Where `read` and `check_root` run; None: in the loop's own, which the end waits for.
         """
         self.settings = settings
         self._read = read
+        self._check_root = check_root
         self._threads = threads
         self._apply = apply
         self._is_asked = asyncio.Event()
@@ -82,15 +108,26 @@ class Reloader:
             return log
         try:
             asked = await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
+            merged, changed, needs_restart = merge(self.settings, asked)
+            if not _ROOT_KEYS.isdisjoint(changed):
+                await self._ask_about_root(merged)
+            log = self._apply(merged)
         except ConfigError as error:
             log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
             return log
-        self.settings, changed, needs_restart = merge(self.settings, asked)
-        log = self._apply(self.settings)
+        self.settings = merged
         log.info("settings reloaded", changed=",".join(changed) or "nothing")
         if needs_restart:
             log.warning("restart needed for: %s", ", ".join(needs_restart))
         return log
+
+    async def _ask_about_root(self, merged: Settings) -> None:
+        """Raises: ConfigError."""
+        asking = asyncio.get_running_loop().run_in_executor(self._threads, self._check_root, merged)
+        try:
+            await asyncio.wait_for(asking, _ROOT_PATIENCE_S)
+        except TimeoutError:
+            raise ConfigError(f"root_dir: {merged.root_dir}: it, or a link target, does not answer") from None
 
 
 def merge(running: Settings, asked: Settings) -> tuple[Settings, list[str], list[str]]:

@@ -29,7 +29,11 @@ _LOOK_S: Final = 1.0
 
 
 class RootWatch:
-    """Has the root looked up when it is asked to, and when it may have moved."""
+    """Has the root looked up when it is asked to, and when it may have moved.
+
+    Attributes:
+        root: Its path; ask for a look after changing it.
+    """
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class RootWatch:
             on_moved: Called by the loop when it was.
             report: Told.
         """
-        self._root = root
+        self.root = root
         self._looks = looks
         self._threads = threads
         self._on_moved = on_moved
@@ -92,15 +96,15 @@ class RootWatch:
             if self._has_moved:
                 self._has_moved = False
                 self._on_moved()
-                self._report.log.info("root or link_targets lead elsewhere now", root=self._root, to=self._real_path)
+                self._report.log.info("root or link_targets lead elsewhere now", root=self.root, to=self._real_path)
 
     def _look(self) -> bool:
         """Return whether links lead to the root; runs in a thread."""
-        self._real_path = os.path.realpath(self._root)
+        self._real_path = os.path.realpath(self.root)
         for look in self._looks:
             # Kept although the next one may fail: those that moved must be followed.
             self._has_moved = look() or self._has_moved
-        return self._real_path != os.path.abspath(self._root)  # noqa: PTH100 - with its links
+        return self._real_path != os.path.abspath(self.root)  # noqa: PTH100 - with its links
 
     def _tell_failure(self, reason: str) -> None:
         """Once, not once a second: a link that is removed and made anew is away for a moment only."""

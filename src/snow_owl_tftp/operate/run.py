@@ -28,6 +28,7 @@ from snow_owl_tftp import __version__
 from snow_owl_tftp._engine.disk import apart
 from snow_owl_tftp.config.check import without_effect
 from snow_owl_tftp.config.schema import LoggingSettings, Settings
+from snow_owl_tftp.content.files import FileTree
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.linux.activation import take_given_sockets
 from snow_owl_tftp.linux.remedies import with_remedy
@@ -132,8 +133,7 @@ def _live(
             closing.callback(uploads.close)
         decider = FileDecider(settings, refuse_write if uploads is None else uploads.answer, generation)
         closing.callback(decider.close)
-        if not os.access(settings.root_dir, os.X_OK):
-            raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
+        check_may_enter(settings)
         if given:
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
         server = Server(settings, decider, report, given)
@@ -142,23 +142,26 @@ def _live(
         report.turned_away = lambda: _turned_away(decider, uploads, server)
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
+            generation = Generation.of(changed)  # first: what it refuses changes nothing
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
             hook.log = log
-            generation = Generation.of(changed)
             decider.reload(generation)
             if uploads is not None:
                 uploads.reload(generation)
             report.reload(changed, log)
             server.reload(changed)
+            if reloader.settings.root_dir != changed.root_dir or reloader.settings.link_targets != changed.link_targets:
+                watch.root = changed.root_dir
+                watch.ask()
             return log
 
         def reopen() -> None:
             log_file.reopen()
             audit.reopen()
 
-        reloader = Reloader(settings, read_again, apply, decider.threads.of(_CONFIGURATION))
+        reloader = Reloader(settings, read_again, apply, check_root, decider.threads.of(_CONFIGURATION))
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         server.on_work = watch.suspect
@@ -226,6 +229,23 @@ def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> No
     """Name keys of the origin that change nothing, on one line."""
     if keys:
         log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
+
+
+def check_may_enter(settings: Settings) -> None:
+    """Raise ConfigError where this user may not enter the root."""
+    if not os.access(settings.root_dir, os.X_OK):
+        raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
+
+
+def check_root(settings: Settings) -> None:
+    """Find out whether the root of a changed configuration can be served; may wait, so call it in a thread.
+
+    Raises:
+        ConfigError: It, or what links may lead to, is no directory that can be entered, or a log lies below it.
+    """
+    refuse_logs_below_root(settings)
+    FileTree(settings.root_dir, link_targets=settings.link_targets).close()
+    check_may_enter(settings)
 
 
 def warn_of_idle_settings(log: "FilteringBoundLogger", settings: Settings) -> None:

@@ -8,7 +8,7 @@ is followed by LF or NUL, always. "Local" is a file of Linux, whose lines end wi
 
 Invariants:
 - decode(encode(x)) == x for every x, whatever the chunks: a file that already holds CR LF too.
-- The size on the wire is known before the first block leaves (`encoded_size`), so tsize is exact.
+- `encoded_size` tells the size on the wire without encoding; whoever cannot read a text twice knows no size.
 - Encoding needs no memory between chunks; decoding needs one bit: "the last byte was a CR".
 - No loop over single bytes: bytes.replace and bytes.count do the work.
 

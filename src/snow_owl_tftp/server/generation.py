@@ -20,12 +20,16 @@ class Generation:
     """What a request is answered by.
 
     Attributes:
+        root_dir: Where content lies; whoever opens it goes there at the next look.
+        link_targets: Where links may lead to outside of it.
         policy: Who may read or write what; one for both.
         limits: What may be negotiated.
         max_file_size_bytes: Larger files are neither sent nor taken; 0: no limit.
         offers_flows: Whether the engine may repeat what holds for everybody.
     """
 
+    root_dir: str
+    link_targets: tuple[str, ...]
     policy: Policy
     limits: OptionLimits
     max_file_size_bytes: int
@@ -39,6 +43,8 @@ class Generation:
             ConfigError: A pattern is none.
         """
         return cls(
+            root_dir=settings.root_dir,
+            link_targets=settings.link_targets,
             policy=Policy(settings.write_config, settings.hidden),
             limits=option_limits(settings),
             max_file_size_bytes=settings.max_file_size_bytes,

@@ -51,7 +51,7 @@ from snow_owl_tftp.events.event import (
     TransferEnded,
     TransferStarted,
 )
-from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES
+from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES, EventSink
 from snow_owl_tftp.events.tally import Tally
 from snow_owl_tftp.linux.remedies import with_remedy
 from snow_owl_tftp.observe.samples import CallSampler
@@ -110,6 +110,7 @@ class Server:
         self._settings = settings
         self._decider = decider
         self._report = report
+        self._events: EventSink = report
         self._given = given
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -267,7 +268,7 @@ class Server:
             self._take(engine)
             self._left_behind = engine.hung_threads
             self._waiting = self._nobody_waits()
-            self._report.flush(is_last=True)
+            self._events.flush(is_last=True)
         finally:
             error = _failure_of(ended)
             if stopping is not None and error is None:
@@ -307,7 +308,7 @@ class Server:
         return len(self._deciding) + figures["transfers_started"] - figures["transfers_ended"]
 
     def _make_sampler(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> CallSampler:
-        return CallSampler(loop, engine.counters, self._report.emit)
+        return CallSampler(loop, engine.counters, self._events.emit)
 
     # ---- events
 
@@ -318,12 +319,12 @@ class Server:
                 self._decide_waiting(self._engine)
             self._flush()
             self.on_work()
-            if self._sampler is not None and self._report.wanted & BATCHING:
+            if self._sampler is not None and self._events.wanted & BATCHING:
                 self._sampler.wake()
 
     def _flush(self) -> None:
         self._send_refusals()
-        self._report.flush()
+        self._events.flush()
         if self._report.owes_counts and self._settles is None and self._engine is not None and self._loop is not None:
             self._settles = self._loop.call_later(_SETTLE_S, self._settle)
 
@@ -356,7 +357,7 @@ class Server:
         while (late := self._waiting.drop(now_ns)) is not None:
             self._refuse(late.transfer_id, b"")  # in silence: its client has given up, or will ask again
             self.tally.dropped_total += 1
-            self._report.emit(RequestDropped())
+            self._events.emit(RequestDropped())
         while now_ns < end_ns and (incoming := self._waiting.take(now_ns)) is not None:
             try:
                 self._on_request(incoming)
@@ -397,9 +398,9 @@ class Server:
         elif isinstance(event, (Retired, Released)):
             event.context.retired()
         elif isinstance(event, Refusals):
-            self._report.emit(LimitReached(event))
+            self._events.emit(LimitReached(event))
         elif isinstance(event, ModeChange):
-            self._report.emit(BatchingChanged(event))
+            self._events.emit(BatchingChanged(event))
 
     def _on_completion(self, completion: Completion) -> None:
         context, outcome = completion.context, completion.outcome
@@ -407,16 +408,16 @@ class Server:
         context.ended(completion)
         if completion.is_last:
             context.retired()
-        if outcome == Outcome.OK and not self._report.wanted & SUCCESSES:
+        if outcome == Outcome.OK and not self._events.wanted & SUCCESSES:
             return
-        self._report.emit(TransferEnded(completion, context.request, context.size_bytes))
+        self._events.emit(TransferEnded(completion, context.request, context.size_bytes))
         if outcome != Outcome.OK and isinstance(context, UploadContext):
             self._tell_of_stored(context)
 
     def _tell_of_stored(self, context: UploadContext) -> None:
         """Of a file that is in its place although its transfer failed: the client gave up in the last moment."""
         if context.is_stored and context.failed is not None:
-            self._report.emit(StoredAfterFailure(*context.failed, context.request))
+            self._events.emit(StoredAfterFailure(*context.failed, context.request))
 
     def _on_first_data(self, event: FirstData) -> None:
         """An upload begins to arrive: open its file."""
@@ -493,7 +494,7 @@ class Server:
             self._refused_lately += 1
             self._refuse(incoming.transfer_id, verdict.datagram)
             self.tally.refused(verdict.cause)
-            self._report.emit(RequestRefused(incoming, verdict.request, verdict.cause))
+            self._events.emit(RequestRefused(incoming, verdict.request, verdict.cause))
 
     def _start(self, engine: Engine, incoming: Request, accepted: Accepted) -> None:
         try:
@@ -516,8 +517,8 @@ class Server:
         else:
             context = accepted.plan.context
             context.begin()
-            if self._report.wanted & STARTS:
-                self._report.emit(TransferStarted(incoming, accepted.plan, context.request, context.size_bytes))
+            if self._events.wanted & STARTS:
+                self._events.emit(TransferStarted(incoming, accepted.plan, context.request, context.size_bytes))
 
     def _is_quiet(self, engine: Engine) -> bool:
         """Nothing is being decided or transferred; a receiver that merely repeats its last ACK does not count."""

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile
 from snow_owl_tftp.content.names import spellings_of
-from snow_owl_tftp.content.source import LATER, Later, NotHere
+from snow_owl_tftp.content.source import LATER, ContentSource, Later, NotHere
 from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
@@ -68,11 +68,11 @@ class FileDecider:
         self._generation = generation or Generation.of(settings)
         self._write = write
         self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
+        self._source: ContentSource[OpenFile] = self._tree
         self._texts = Texts()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
         # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
-        self._root_dir = settings.root_dir
         self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._threads = PatientThreads(
             _SLOW_OPEN_THREADS,
@@ -119,7 +119,7 @@ class FileDecider:
         }
 
     def look_again(self) -> bool:
-        """Serve from where `root_dir` and `link_targets` lead now; may wait, so call it in a thread.
+        """Serve from where `root_dir` and `link_targets` of the configuration in force lead now; call it in a thread.
 
         Returns:
             Whether that is elsewhere; then flows must be forgotten.
@@ -127,8 +127,9 @@ class FileDecider:
         Raises:
             ConfigError: See FileTree.look_again.
         """
-        place = Place(self._root_dir, "root_dir")
-        if not self._tree.look_again():
+        root_dir, link_targets = self._generation.root_dir, self._generation.link_targets
+        place = Place(root_dir, "root_dir")
+        if not self._tree.look_again(root_dir, link_targets):
             return False
         self._flow_roots.append(place)
         return True
@@ -148,7 +149,7 @@ class FileDecider:
 
     def _open_now(self, request: Request, decision: ReadDecision) -> OpenFile | Text | NotHere | Later:
         """Raises: RefusedError: No descriptor is left."""
-        file = self._tree.open_now(decision)
+        file = self._source.open_now(decision)
         if not isinstance(file, OpenFile) or request.mode == "octet":
             return file
         made = None
@@ -191,16 +192,16 @@ class FileDecider:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
-        return slow.decide(self._tree.device_of(allowed.decision), find, refuse_busy)
+        return slow.decide(self._source.device_of(allowed.decision), find, refuse_busy)
 
     def _decide_slowly(self, allowed: "_Allowed", may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool."""
         request, decision = allowed.request, allowed.decision
         if may_wait_on is not None:
-            device = self._tree.device_of(decision, may_wait_on)
+            device = self._source.device_of(decision, may_wait_on)
             if device != may_wait_on:
                 raise Elsewhere(device)
-        file = self._tree.open(decision)
+        file = self._source.open(decision)
         if isinstance(file, NotHere):
             return refuse(request, file.refusal)
         try:

@@ -86,8 +86,7 @@ class UploadAnswerer:
         self._generation = generation or Generation.of(settings)
         self._on_stored = on_stored
         self._max_total_bytes = settings.write_config.max_total_bytes
-        self._root_dir = settings.root_dir
-        self._area = self._open_area(settings.max_file_size_bytes)
+        self._area = self._open_area(self._generation)
         self._users = Counter[UploadArea]()  # uploads that need an area; guarded by the lock
         self._areas = threading.Lock()
         self._sweeping = PatientThreads(1, 1, "tftp-sweep")
@@ -136,6 +135,7 @@ class UploadAnswerer:
         """Answer requests that come from now on by another configuration."""
         self._generation = generation
         self._area.max_file_size_bytes = generation.max_file_size_bytes
+        self._area.space.forget_count()  # other files may count now
 
     def look_again(self) -> bool:
         """Take uploads that begin from now on to where `root_dir` leads now; call it in a thread.
@@ -148,9 +148,10 @@ class UploadAnswerer:
         Raises:
             ConfigError: It leads to no directory that may be entered; everything stays as it was.
         """
-        if self._area.is_current():
+        generation = self._generation
+        if self._area.root == Path(generation.root_dir).absolute() and self._area.is_current():
             return False
-        area = self._open_area(self._area.max_file_size_bytes)
+        area = self._open_area(generation)
         area.sweep()
         with self._areas:
             area.max_file_size_bytes = self._area.max_file_size_bytes  # a reload may have come between
@@ -159,10 +160,10 @@ class UploadAnswerer:
                 old.close()
         return True
 
-    def _open_area(self, max_file_size_bytes: int) -> UploadArea:
+    def _open_area(self, generation: Generation) -> UploadArea:
         return UploadArea(
-            self._root_dir,
-            max_file_size_bytes=max_file_size_bytes,
+            generation.root_dir,
+            max_file_size_bytes=generation.max_file_size_bytes,
             max_total_bytes=self._max_total_bytes,
             counts=lambda path: self._generation.policy.is_writable(path),
         )

@@ -26,7 +26,7 @@ from snow_owl_tftp.linux.write_all import pwrite_all
 __all__ = ["copy_bytes", "may_overwrite", "overwrite"]
 
 _CHUNK_BYTES: Final = 1 << 18
-"""256 KiB, as the engine's write buffers."""
+"""256 KiB: what one copy holds in memory at a time."""
 _OPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CANNOT_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 

@@ -85,6 +85,11 @@ class Space:
             self._used_bytes = counted_bytes
             self._counted_at = self._clock()
 
+    def forget_count(self) -> None:
+        """Count anew before the next upload: which files count has changed."""
+        with self._lock:
+            self._counted_at = None
+
     def check(self, announced_bytes: int | None) -> None:
         """Refuse an upload for which there is no room now. Nothing is reserved: it may never send a byte.
 
