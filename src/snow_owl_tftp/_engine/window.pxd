@@ -26,7 +26,7 @@ cdef enum:
     DELICATE_NS = 1000000000  # where speaking too early does harm, a short RTO is stretched up to this
     DOUBLINGS = 10            # of a negotiated timeout of 1 ms or more, to reach a second
     SHORT_PAUSE_NS = 2000000  # between bursts of a client that has lost nothing: time to empty a socket buffer
-    DOUBLED_NS = 50000        # an ACK that comes again sooner was doubled on its way
+    DOUBLED_NS = 50000        # an ACK that comes again sooner may have been doubled on its way
     EQUAL_ADVANCES = 3        # more early ACKs in a row that advance by as many blocks are a client's habit
     FEW_BLOCKS = 8            # 12 KB on Ethernet; TCP sends 10 to a peer of which it knows nothing (RFC 6928)
     DEAF_PROBES = 3           # so many probes without an answer: this client answers none
@@ -360,6 +360,14 @@ cdef inline bint sender_could_be_missing(const Flight *f, uint64_t now_ns) noexc
     return now_ns - sent_ns >= rtt_soonest_ns(&f.rtt)
 
 
+cdef inline void sender_hasten(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    """ACK 0 came again at once: doubled, or the only report that block 1 is missing."""
+    cdef uint64_t soon_ns = now_ns + rtt_rto_ns(&f.rtt, policy)
+    if (f.window_base == 1 and not f.restarted and f.retries == 0 and f.rtt.srtt_ns and not flight_is_pausing(f)
+            and soon_ns < f.deadline_ns):
+        f.deadline_ns = soon_ns
+
+
 cdef inline int sender_restart(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
     """What was reported missing is sent again, and what follows it: the receiver has discarded that."""
     cdef int64_t arrived = f.window_base - f.unit_base
@@ -466,6 +474,7 @@ cdef inline int sender_on_repeated_ack(Flight *f, const Retransmit *policy, uint
         return ACT_DUPLICATE
     if not sender_could_be_missing(f, now_ns):
         f.doubted = f.window_base
+        sender_hasten(f, policy, now_ns)
         return ACT_DUPLICATE
     if rtt_is_about_one(&f.rtt, policy, now_ns - f.sent_ns):
         f.deaf = 0

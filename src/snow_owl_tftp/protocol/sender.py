@@ -38,7 +38,7 @@ _RECENT: Final = 1024
 """An ACK of one of so many blocks before the window, fewer where the window is smaller, has been overtaken."""
 
 _DOUBLED_NS: Final = 50_000
-"""An ACK that comes again sooner than this was doubled on its way: no round trip is so short."""
+"""An ACK that comes again sooner than this may have been doubled on its way; there are round trips as short."""
 
 _EQUAL_ADVANCES: Final = 3
 """More ACKs in a row than this that advance by the same number of blocks, one of them early, are a client's habit."""
@@ -185,6 +185,7 @@ class Sender(Exchange):
             return []
         if not self._could_be_missing(now_ns):
             self._doubted = self.window_base
+            self._hasten(now_ns)
             return []
         if self.rtt.is_about_one(now_ns - self.sent_ns):
             self._deaf = 0
@@ -242,6 +243,14 @@ class Sender(Exchange):
         if self.window_base == FIRST_BLOCK and not self._restarted:
             return now_ns - sent_ns >= _DOUBLED_NS
         return now_ns - sent_ns >= self.rtt.soonest_ns
+
+    def _hasten(self, now_ns: int) -> None:
+        """ACK 0 came again at once: doubled, or the only report that block 1 is missing. If it was doubled the window
+        is answered in a round trip; who reports gaps once says nothing more before a timer of a second, or of `timeout`.
+        """
+        is_first = self.window_base == FIRST_BLOCK and not self._restarted and not self.retries
+        if is_first and self.rtt.srtt_ns and not self.pausing and self.deadline_ns is not None:
+            self.deadline_ns = min(self.deadline_ns, now_ns + self.rtt.rto_ns)
 
     def _restart(self, now_ns: int) -> list[bytes]:
         """What was reported missing is sent again, and what follows it: the receiver has discarded that."""
