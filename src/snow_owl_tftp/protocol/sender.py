@@ -32,6 +32,9 @@ __all__ = ["Sender"]
 _SHORT_PAUSE_NS: Final = 2_000_000
 """Between bursts of a client that has lost nothing: time to empty a socket buffer."""
 
+_FEELING_NS: Final = 250_000_000
+"""A first pause is no longer than this: the answer to an OACK may have taken seconds."""
+
 _NUMBERS: Final = 65535
 
 _RECENT: Final = 1024
@@ -92,6 +95,8 @@ class Sender(Exchange):
         self._habit = _EQUAL_ADVANCES
         self._early = False  # and whether one of them came too early for what was sent again
         self._deaf = 0
+        self._has_lost = self.patience.loses
+        self._feels = False  # the path's way of losing is unknown: nothing follows this burst before its answer could
 
     # --- the caller's side
 
@@ -110,6 +115,7 @@ class Sender(Exchange):
         if self.pausing and self.deadline_ns is not None and now_ns >= self.deadline_ns:
             # The pause is over: the path has delivered the last burst, or never will. It is timed from here.
             self._timed_block = None
+            self._feels = False
             if self._skips:
                 self._skips = False
                 self.next = self.sent_end - 1
@@ -189,7 +195,7 @@ class Sender(Exchange):
             return []
         if self.rtt.is_about_one(now_ns - self.sent_ns):
             self._deaf = 0
-        return self._restart(now_ns)
+        return self._restart(now_ns, is_silent=self.retries > 0)
 
     def _on_new_ack(self, acked: int, now_ns: int) -> list[bytes]:
         """RFC 7440 section 4: the window slides, and what follows the acknowledged block is sent next."""
@@ -197,6 +203,7 @@ class Sender(Exchange):
         self._take_sample(acked, now_ns)
         self._note_advance(acked - self.window_base + 1, is_early)
         is_report = self._is_partial(acked)
+        is_silent = self.retries > 0
         self._judge_probe()
         if self.terms.windowsize_blocks == 1:
             self.patience.on_answer(self.retries)
@@ -212,7 +219,7 @@ class Sender(Exchange):
                 self._trial = None
                 self._on_loss()
             if self._could_be_missing(now_ns):
-                return self._restart(now_ns)
+                return self._restart(now_ns, is_silent)
             self._doubted = self.window_base
         self._resent = False
         self._allow_burst()
@@ -252,13 +259,18 @@ class Sender(Exchange):
         if is_first and self.rtt.srtt_ns and not self.pausing and self.deadline_ns is not None:
             self.deadline_ns = min(self.deadline_ns, now_ns + self.rtt.rto_ns)
 
-    def _restart(self, now_ns: int) -> list[bytes]:
-        """What was reported missing is sent again, and what follows it: the receiver has discarded that."""
+    def _restart(self, now_ns: int, is_silent: bool) -> list[bytes]:
+        """What was reported missing is sent again, and what follows it: the receiver has discarded that.
+
+        `is_silent`: it took a timeout to hear of it.
+        """
         arrived = min(self.window_base - self._unit_base, self.burst.limit)
         if self._unit_is_first:
-            self.burst.lost(arrived)
+            self.burst.lost(arrived, is_silent)
         else:
             self.burst.lost_behind_pause(arrived, self._pause_ns(), self.rtt.rto_ns)
+        self._feels = not self._has_lost or (is_silent and arrived >= _FEW_BLOCKS)
+        self._has_lost = True
         self._resent = False
         answer_ns = now_ns - self._timed_ns
         if (
@@ -394,9 +406,14 @@ class Sender(Exchange):
         """How long the path's queue needs for a burst: by so much an ACK takes longer than the shortest round trip.
 
         Not longer than a round trip: single blocks would arrive later than in lock-step.
+
+        Behind the first loss on an unknown path a report could be here: where blocks overtake one another, or a queue is
+        short, all that would follow is in vain.
         """
         if not self.rtt.srtt_ns:
             return self.terms.policy.floor_ns
+        if self._feels:
+            return max(min(self.rtt.srtt_ns + self.rtt.rttvar_ns, _FEELING_NS), self.burst.least_pause_ns)
         pause_ns = self.rtt.srtt_ns - min(self.rtt.least_ns, self.rtt.srtt_ns) + self.rtt.rttvar_ns
         pause_ns = min(pause_ns, self.rtt.srtt_ns)
         return max(pause_ns, self.burst.least_pause_ns) if self.burst.is_learned else min(pause_ns, _SHORT_PAUSE_NS)
