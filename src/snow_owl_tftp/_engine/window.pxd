@@ -201,9 +201,10 @@ cdef inline void flight_conclude(Flight *f, const Retransmit *policy) noexcept n
 
 
 cdef inline bint flight_is_of_first_copy(const Flight *f, uint64_t answer_ns) noexcept nogil:
-    """Whether this came too soon for an answer to a probe: the timer ran out while the window still queued."""
+    """Whether this came too soon for an answer to a probe: the timer ran out while the window still queued.  Where
+    blocks overtake one another nobody knows."""
     cdef uint64_t least_ns = f.rtt.least_ns if f.rtt.least_ns else f.rtt.srtt_ns
-    return f.windowsize > 1 and answer_ns < least_ns // 2
+    return f.role == SENDER and f.windowsize > 1 and not f.burst.overtakes and answer_ns < least_ns // 2
 
 
 cdef inline void flight_on_loss(Flight *f, const Retransmit *policy) noexcept nogil:

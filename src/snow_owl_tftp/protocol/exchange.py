@@ -228,12 +228,8 @@ class Exchange(ABC):
                 self.rtt.sample(trial.answer_ns)
 
     def _is_of_first_copy(self, answer_ns: int) -> bool:
-        """Whether this came too soon for an answer to a probe: the timer ran out while the window still queued.
-
-        As a sample it would make the next timer shorter yet. In lock-step nothing queues.
-        """
-        least_ns = self.rtt.least_ns or self.rtt.srtt_ns
-        return self.terms.windowsize_blocks > 1 and answer_ns < least_ns // 2
+        """Whether this came too soon for an answer to what was sent again alone."""
+        return False
 
     def _on_loss(self) -> None:
         """Something was lost, for certain."""

@@ -427,6 +427,13 @@ class Sender(Exchange):
         elif self.retries and not self._resent:
             self._deaf = 0
 
+    def _is_of_first_copy(self, answer_ns: int) -> bool:
+        """The timer of a window may run out while the window still queues; what comes right behind the probe then answers
+        the window. As a sample it would make the next timer shorter yet. Where blocks overtake one another nobody knows.
+        """
+        least_ns = self.rtt.least_ns or self.rtt.srtt_ns
+        return self.terms.windowsize_blocks > 1 and not self.burst.overtakes and answer_ns < least_ns // 2
+
     def _was_lone(self) -> bool:
         return not self._resent
 
