@@ -225,6 +225,18 @@ def test_a_first_report_as_prompt_as_a_doubled_ack_costs_a_round_trip_and_no_tim
     assert blocks(sent) == again
 
 
+def test_such_a_report_is_not_forgotten_between_two_bursts():
+    machine, sent = sender(800, 8, oack=True, timeout_ns=3 * S, patience=Patience(loses=True, burst_blocks=4))
+    assert blocks(sent) == [1, 2, 3, 4]
+    assert machine.receive(build_ack(0), MS + 20_000) == []
+    now = machine.deadline_ns
+    while machine.pausing:
+        now = machine.deadline_ns
+        sent += machine.tick(now)
+    assert blocks(sent) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert machine.deadline_ns <= now + 11 * MS
+
+
 @pytest.mark.parametrize("timeout_ns", [0, 3 * S])
 def test_a_doubled_first_ack_makes_nobody_impatient_once_the_window_is_acknowledged(timeout_ns):
     machine, _ = sender(800, 8, oack=True, timeout_ns=timeout_ns)

@@ -298,7 +298,7 @@ cdef inline uint64_t flight_pause_ns(const Flight *f, const Retransmit *policy) 
     cdef uint64_t pause_ns
     if f.rtt.srtt_ns == 0:
         return policy.floor_ns
-    if f.feels:
+    if f.feels and not f.burst.is_learned:
         # The first loss on an unknown path: what would follow is in vain where blocks overtake one another.
         pause_ns = f.rtt.srtt_ns + f.rtt.rttvar_ns
         if pause_ns > FEELING_NS:
@@ -312,9 +312,21 @@ cdef inline uint64_t flight_pause_ns(const Flight *f, const Retransmit *policy) 
     return pause_ns if pause_ns < SHORT_PAUSE_NS else SHORT_PAUSE_NS
 
 
+cdef inline uint64_t flight_rest_ns(const Flight *f, const Retransmit *policy) noexcept nogil:
+    """What may be sent was sent: how long until it goes on.  ACK 0 that came again at once may be doubled, or the only
+    report that block 1 is missing: the answer to the window tells."""
+    cdef uint64_t wait_ns, rto_ns
+    if flight_is_pausing(f):
+        return flight_pause_ns(f, policy)
+    wait_ns = flight_wait_ns(f, policy)
+    if f.window_base == 1 and f.doubted == 1 and not f.restarted and f.retries == 0 and f.rtt.srtt_ns:
+        rto_ns = rtt_rto_ns(&f.rtt, policy)
+        return rto_ns if rto_ns < wait_ns else wait_ns
+    return wait_ns
+
+
 cdef inline void flight_rest(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
-    """What may be sent was sent: when to go on."""
-    f.deadline_ns = now_ns + (flight_pause_ns(f, policy) if flight_is_pausing(f) else flight_wait_ns(f, policy))
+    f.deadline_ns = now_ns + flight_rest_ns(f, policy)
 
 
 cdef inline void sender_allow_burst(Flight *f) noexcept nogil:
@@ -378,10 +390,9 @@ cdef inline bint sender_could_be_missing(const Flight *f, uint64_t now_ns) noexc
 
 
 cdef inline void sender_hasten(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
-    """ACK 0 came again at once: doubled, or the only report that block 1 is missing."""
-    cdef uint64_t soon_ns = now_ns + rtt_rto_ns(&f.rtt, policy)
-    if (f.window_base == 1 and not f.restarted and f.retries == 0 and f.rtt.srtt_ns and not flight_is_pausing(f)
-            and soon_ns < f.deadline_ns):
+    """An ACK came again too soon to be believed: see flight_rest_ns."""
+    cdef uint64_t soon_ns = now_ns + flight_rest_ns(f, policy)
+    if not flight_is_pausing(f) and soon_ns < f.deadline_ns:
         f.deadline_ns = soon_ns
 
 
@@ -511,8 +522,9 @@ cdef inline bint sender_is_taking(const Flight *f, uint64_t now_ns) noexcept nog
 cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t acked, uint64_t now_ns) noexcept nogil:
     """RFC 7440 section 4: the window slides, and what follows the acknowledged block is sent next."""
     cdef uint32_t advance = <uint32_t>(acked - f.window_base + 1)
-    cdef bint is_report, is_silent = f.retries > 0
-    sender_note_advance(f, advance, sender_judge_restart(f, policy, acked, now_ns))
+    cdef bint is_report, is_early, is_silent = f.retries > 0
+    is_early = sender_judge_restart(f, policy, acked, now_ns)
+    sender_note_advance(f, advance, is_early)
     sender_take_sample(f, policy, acked, now_ns)
     is_report = acked + 1 < f.next and advance % f.stride != 0
     if f.retries > 1:
@@ -536,6 +548,7 @@ cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t a
         if sender_could_be_missing(f, now_ns):
             return sender_restart(f, policy, is_silent, now_ns)
         f.doubted = f.window_base
+    f.feels = f.feels and is_early
     f.resent = 0
     sender_allow_burst(f)
     return ACT_SEND

@@ -221,6 +221,7 @@ class Sender(Exchange):
             if self._could_be_missing(now_ns):
                 return self._restart(now_ns, is_silent)
             self._doubted = self.window_base
+        self._feels &= is_early
         self._resent = False
         self._allow_burst()
         return self._send_window(now_ns)
@@ -252,12 +253,22 @@ class Sender(Exchange):
         return now_ns - sent_ns >= self.rtt.soonest_ns
 
     def _hasten(self, now_ns: int) -> None:
-        """ACK 0 came again at once: doubled, or the only report that block 1 is missing. If it was doubled the window
-        is answered in a round trip; who reports gaps once says nothing more before a timer of a second, or of `timeout`.
+        """ACK 0 came again at once: doubled, or the only report that block 1 is missing.
+
+        If it was doubled the window is answered in a round trip. Who reports gaps once says nothing more before a timer
+        of a second, or of `timeout`.
         """
-        is_first = self.window_base == FIRST_BLOCK and not self._restarted and not self.retries
-        if is_first and self.rtt.srtt_ns and not self.pausing and self.deadline_ns is not None:
-            self.deadline_ns = min(self.deadline_ns, now_ns + self.rtt.rto_ns)
+        if not self.pausing and self.deadline_ns is not None:
+            self.deadline_ns = min(self.deadline_ns, now_ns + self._rest_ns())
+
+    def _rest_ns(self) -> int:
+        """What may be sent was sent: when to go on. See `_hasten`."""
+        if self.pausing:
+            return self._pause_ns()
+        is_doubtful = self.window_base == self._doubted == FIRST_BLOCK and not self._restarted and not self.retries
+        if is_doubtful and self.rtt.srtt_ns:
+            return min(self._wait_ns(), self.rtt.rto_ns)
+        return self._wait_ns()
 
     def _restart(self, now_ns: int, is_silent: bool) -> list[bytes]:
         """What was reported missing is sent again, and what follows it: the receiver has discarded that.
@@ -407,12 +418,12 @@ class Sender(Exchange):
 
         Not longer than a round trip: single blocks would arrive later than in lock-step.
 
-        Behind the first loss on an unknown path a report could be here: where blocks overtake one another, or a queue is
-        short, all that would follow is in vain.
+        Behind the first loss on an unknown path as long as a report may take: where blocks overtake one another, or a
+        queue is short, all that would follow is in vain.
         """
         if not self.rtt.srtt_ns:
             return self.terms.policy.floor_ns
-        if self._feels:
+        if self._feels and not self.burst.is_learned:
             return max(min(self.rtt.srtt_ns + self.rtt.rttvar_ns, _FEELING_NS), self.burst.least_pause_ns)
         pause_ns = self.rtt.srtt_ns - min(self.rtt.least_ns, self.rtt.srtt_ns) + self.rtt.rttvar_ns
         pause_ns = min(pause_ns, self.rtt.srtt_ns)
@@ -428,8 +439,8 @@ class Sender(Exchange):
             self._deaf = 0
 
     def _is_of_first_copy(self, answer_ns: int) -> bool:
-        """The timer of a window may run out while the window still queues; what comes right behind the probe then answers
-        the window. As a sample it would make the next timer shorter yet. Where blocks overtake one another nobody knows.
+        """The timer of a window may run out while the window still queues: what comes right behind the probe then answers
+        the window, and as a sample it would make the next timer shorter yet. Where blocks overtake nobody knows.
         """
         least_ns = self.rtt.least_ns or self.rtt.srtt_ns
         return self.terms.windowsize_blocks > 1 and not self.burst.overtakes and answer_ns < least_ns // 2
@@ -505,7 +516,7 @@ class Sender(Exchange):
         self.retransmits += max(min(end, self.sent_end) - self.next, 0)
         if sent:
             self._note_sent(end, now_ns)
-        self.deadline_ns = now_ns + (self._pause_ns() if self.pausing else self._wait_ns())
+        self.deadline_ns = now_ns + self._rest_ns()
         return sent
 
     def _note_sent(self, end: int, now_ns: int) -> None:
