@@ -151,6 +151,21 @@ def test_senders_agree_on_every_datagram_and_deadline(windowsize, which, rng):
         play_sender(rng, pair, 150)
 
 
+@pytest.mark.parametrize("windowsize", [16, 64])
+def test_senders_agree_on_losses_that_only_a_timeout_brought_to_light(windowsize, rng):
+    for _ in range(10):
+        pair = sender_pair(8 * 1000 - 3, replace(random_terms(rng, windowsize), timeout_ns=0, proven=True))
+        pair.both("start")
+        pair.now_ns += 5_000_000
+        pair.both("receive", build_ack(0))
+        while not pair.model.done and pair.steps < 300:
+            for _ in range(rng.choice([1, 2, 2, 4, 20])):
+                pair.tick()
+            pair.now_ns += rng.choice([1, 100_000, 5_000_000, 30_000_000])
+            acked = min(pair.model.window_base + rng.choice([8, 8, 8, 9, 12, 2]), pair.model.sent_end - 1)
+            pair.both("receive", build_ack(block_of(acked)))
+
+
 @pytest.mark.parametrize("blksize", [9, 512, 1428, 65464])
 def test_senders_agree_at_every_block_size(blksize, rng):
     for size in sizes(blksize, 3):

@@ -30,6 +30,57 @@ def test_behind_a_loss_a_small_burst_leaves_at_once_and_doubles_with_each_pause(
     assert not machine.pausing
 
 
+def test_behind_the_first_loss_on_an_unknown_path_nothing_follows_before_a_report_could_be_here():
+    machine = opened()
+    assert len(machine.receive(build_ack(2), 40 * MS)) == 12
+    assert machine.deadline_ns == 40 * MS + 20 * MS + 7_500_000, "SRTT and RTTVAR"
+    machine.tick(machine.deadline_ns)
+    assert machine.deadline_ns - 67_500_000 <= 2 * MS, "no loss there: it was chance"
+    machine.receive(build_ack(5), 100 * MS)
+    assert machine.deadline_ns - 100 * MS <= 2 * MS, "and only the first one costs that"
+
+
+def test_a_path_that_is_known_to_lose_is_not_felt_for():
+    machine = opened(Patience(loses=True))
+    machine.receive(build_ack(2), 40 * MS)
+    assert machine.deadline_ns - 40 * MS <= 2 * MS
+
+
+def silent_loss(machine, acked, lasts_ns=4 * MS):
+    """Nothing comes before a timeout; its probe is answered with `acked`."""
+    while machine.pausing:
+        machine.tick(machine.deadline_ns)
+    now_ns = machine.deadline_ns
+    machine.tick(now_ns)
+    while machine.pausing:
+        now_ns = machine.deadline_ns
+        machine.tick(now_ns)
+    return machine.receive(build_ack(acked), now_ns + lasts_ns)
+
+
+def test_a_loss_that_took_a_timeout_to_hear_of_is_followed_by_what_had_arrived():
+    machine = opened()
+    assert numbers(silent_loss(machine, 32, 20 * MS)) == list(range(33, 65))
+    assert not machine.burst.is_learned, "it may have been the report that was lost"
+
+
+def test_two_of_them_at_the_same_place_are_a_queue():
+    machine = opened()
+    silent_loss(machine, 32, 20 * MS)
+    silent_loss(machine, 64, 20 * MS)
+    assert machine.burst.is_learned
+    assert machine.burst.limit == 32
+
+
+def test_an_answer_that_comes_too_soon_for_a_probe_is_no_sample():
+    """A window of 64 takes 76 ms at 10 Mbit/s, and the timer of a round trip of 2 ms is 12: each probe is answered
+    at once, by what had queued before it."""
+    machine = opened(Patience(loses=True))
+    silent_loss(machine, 64, MS // 2)  # the whole window, and only late
+    machine.receive(build_ack(128), machine.sent_ns + 30 * MS)
+    assert machine.rtt.least_ns >= 20 * MS
+
+
 def test_a_window_that_arrived_whole_is_followed_by_a_whole_one():
     machine = opened()
     machine.receive(build_ack(40), 40 * MS)

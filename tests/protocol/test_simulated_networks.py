@@ -48,6 +48,8 @@ from tests.support.simulation.readers import Gaps, Habits, Reader
 from snow_owl_tftp.protocol.packets import build_ack, build_data
 
 SEEDS = (1, 2)
+REORDERING_SEEDS = (1, 2, 3, 4)
+"""Of one path that reorders by 100 ms a transfer takes 9 s with one seed and 21 with the next."""
 GOODPUT_SEEDS = (1, 2, 3, 4, 5, 6)
 HEAVY_LOSS = 0.2
 # The tables have the rest.
@@ -171,7 +173,7 @@ def test_a_lost_last_ack_is_repeated_for_a_sender_with_a_slow_timer(case):
 
 @pytest.mark.parametrize("case", named(reordering(), 120))
 def test_a_path_that_reorders_is_no_storm_and_no_slower_than_lock_step(case):
-    check_bars(case, SEEDS)
+    check_bars(case, REORDERING_SEEDS)
 
 
 @pytest.mark.parametrize("case", named(narrow(), 200))

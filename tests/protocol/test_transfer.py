@@ -213,6 +213,38 @@ def test_a_doubled_ack_right_after_a_window_was_sent_is_no_gap():
     assert machine.receive(build_ack(4), 10 * MS + MS // 2 - 1) == []
 
 
+@pytest.mark.parametrize(("timeout_ns", "again"), [(0, [1, 8]), (3 * S, [1, 2, 3, 4, 5, 6, 7, 8])])
+def test_a_first_report_as_prompt_as_a_doubled_ack_costs_a_round_trip_and_no_timeout(timeout_ns, again):
+    """Over loopback, and in a rack, a report that block 1 is missing comes sooner than some ACKs that were doubled."""
+    machine, _ = sender(800, 8, oack=True, timeout_ns=timeout_ns)  # the OACK took 1 ms
+    assert machine.receive(build_ack(0), MS + 20_000) == []
+    assert machine.deadline_ns == MS + 20_000 + 11 * MS, "a round trip and what a scheduler may add to it"
+    sent = machine.tick(machine.deadline_ns)
+    while machine.pausing:
+        sent += machine.tick(machine.deadline_ns)
+    assert blocks(sent) == again
+
+
+def test_such_a_report_is_not_forgotten_between_two_bursts():
+    machine, sent = sender(800, 8, oack=True, timeout_ns=3 * S, patience=Patience(loses=True, burst_blocks=4))
+    assert blocks(sent) == [1, 2, 3, 4]
+    assert machine.receive(build_ack(0), MS + 20_000) == []
+    now = machine.deadline_ns
+    while machine.pausing:
+        now = machine.deadline_ns
+        sent += machine.tick(now)
+    assert blocks(sent) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert machine.deadline_ns <= now + 11 * MS
+
+
+@pytest.mark.parametrize("timeout_ns", [0, 3 * S])
+def test_a_doubled_first_ack_makes_nobody_impatient_once_the_window_is_acknowledged(timeout_ns):
+    machine, _ = sender(800, 8, oack=True, timeout_ns=timeout_ns)
+    assert machine.receive(build_ack(0), MS) == []
+    assert blocks(machine.receive(build_ack(8), 2 * MS)) == [9, 10, 11, 12, 13, 14, 15, 16]
+    assert machine.deadline_ns == 2 * MS + (timeout_ns or S)
+
+
 def test_within_a_window_a_receiver_does_not_answer_a_doubled_block():
     machine = receiver(4)
     machine.receive(full(1), MS)

@@ -10,6 +10,8 @@ does:
   sender waits for as long as an ACK takes longer than the path, and sends the next ones.
 - Behind a loss `now` is small: twice what arrived, and a few. What is sent behind the next loss is in vain. It doubles
   with each burst that left or arrived, up to the `limit`: a path that loses at random pays a pause or two.
+- Where a timeout had to find out about the loss of much of a burst, its end was lost: less at once is what that place
+  takes, and it counts twice.
 - The limit is what is learned. Losses that fall anywhere teach nothing, for less at once would lose as many. It
   becomes the place where losses fall again and again; it is halved when blocks are seen to overtake one another, and
   from then on with every loss.
@@ -95,10 +97,15 @@ class Burst:
         """How many blocks may leave at once: at least one."""
         return self.fence // _ONE
 
-    def lost(self, arrived_blocks: int) -> None:
-        """So many blocks of a burst arrived before the first that did not."""
+    def lost(self, arrived_blocks: int, is_silent: bool = False) -> None:
+        """So many blocks of a burst arrived before the first that did not.
+
+        `is_silent`: nobody reported it before a timeout. Whoever takes a block behind a gap reports that, so the whole
+        rest is lost, as where a queue is full.
+        """
+        is_silent = is_silent and arrived_blocks >= _FEW
         is_same = abs(arrived_blocks - self._place) <= self._place // 8
-        self._times = self._times + 1 if is_same else 1
+        self._times = (self._times if is_same else 0) + 1 + is_silent
         self._place = arrived_blocks
         if self._is_at_end(arrived_blocks) or self._times >= _SAME_PLACE + (arrived_blocks < _SMALL_PLACE):
             self.is_learned = True
@@ -106,7 +113,7 @@ class Burst:
             self.fence = max(min(arrived_blocks * _ONE, self.fence), _ONE)
         elif self.overtakes:
             self.fence = max(min(arrived_blocks * _ONE, self.fence), self.fence // 2, _ONE)
-        self.now = self.after(arrived_blocks)
+        self.now = min(arrived_blocks, self.limit) if is_silent else self.after(arrived_blocks)
 
     def after(self, blocks: int) -> int:
         """How many blocks may leave at once behind so many that arrived, or that have just left."""

@@ -224,8 +224,12 @@ class Exchange(ABC):
         if self.rtt.is_about_one(trial.answer_ns):
             self._trial = None
             self._on_loss()
-            if trial.repeats == 1:
+            if trial.repeats == 1 and not self._is_of_first_copy(trial.answer_ns):
                 self.rtt.sample(trial.answer_ns)
+
+    def _is_of_first_copy(self, answer_ns: int) -> bool:
+        """Whether this came too soon for an answer to what was sent again alone."""
+        return False
 
     def _on_loss(self) -> None:
         """Something was lost, for certain."""

@@ -32,13 +32,16 @@ __all__ = ["Sender"]
 _SHORT_PAUSE_NS: Final = 2_000_000
 """Between bursts of a client that has lost nothing: time to empty a socket buffer."""
 
+_FEELING_NS: Final = 250_000_000
+"""A first pause is no longer than this: the answer to an OACK may have taken seconds."""
+
 _NUMBERS: Final = 65535
 
 _RECENT: Final = 1024
 """An ACK of one of so many blocks before the window, fewer where the window is smaller, has been overtaken."""
 
 _DOUBLED_NS: Final = 50_000
-"""An ACK that comes again sooner than this was doubled on its way: no round trip is so short."""
+"""An ACK that comes again sooner than this may have been doubled on its way; there are round trips as short."""
 
 _EQUAL_ADVANCES: Final = 3
 """More ACKs in a row than this that advance by the same number of blocks, one of them early, are a client's habit."""
@@ -92,6 +95,8 @@ class Sender(Exchange):
         self._habit = _EQUAL_ADVANCES
         self._early = False  # and whether one of them came too early for what was sent again
         self._deaf = 0
+        self._has_lost = self.patience.loses
+        self._feels = False  # the path's way of losing is unknown: nothing follows this burst before its answer could
 
     # --- the caller's side
 
@@ -110,6 +115,7 @@ class Sender(Exchange):
         if self.pausing and self.deadline_ns is not None and now_ns >= self.deadline_ns:
             # The pause is over: the path has delivered the last burst, or never will. It is timed from here.
             self._timed_block = None
+            self._feels = False
             if self._skips:
                 self._skips = False
                 self.next = self.sent_end - 1
@@ -185,10 +191,11 @@ class Sender(Exchange):
             return []
         if not self._could_be_missing(now_ns):
             self._doubted = self.window_base
+            self._hasten(now_ns)
             return []
         if self.rtt.is_about_one(now_ns - self.sent_ns):
             self._deaf = 0
-        return self._restart(now_ns)
+        return self._restart(now_ns, is_silent=self.retries > 0)
 
     def _on_new_ack(self, acked: int, now_ns: int) -> list[bytes]:
         """RFC 7440 section 4: the window slides, and what follows the acknowledged block is sent next."""
@@ -196,6 +203,7 @@ class Sender(Exchange):
         self._take_sample(acked, now_ns)
         self._note_advance(acked - self.window_base + 1, is_early)
         is_report = self._is_partial(acked)
+        is_silent = self.retries > 0
         self._judge_probe()
         if self.terms.windowsize_blocks == 1:
             self.patience.on_answer(self.retries)
@@ -211,8 +219,9 @@ class Sender(Exchange):
                 self._trial = None
                 self._on_loss()
             if self._could_be_missing(now_ns):
-                return self._restart(now_ns)
+                return self._restart(now_ns, is_silent)
             self._doubted = self.window_base
+        self._feels &= is_early
         self._window_resent = False
         self._allow_burst()
         return self._send_window(now_ns)
@@ -243,13 +252,36 @@ class Sender(Exchange):
             return now_ns - sent_ns >= _DOUBLED_NS
         return now_ns - sent_ns >= self.rtt.soonest_ns
 
-    def _restart(self, now_ns: int) -> list[bytes]:
-        """What was reported missing is sent again, and what follows it: the receiver has discarded that."""
+    def _hasten(self, now_ns: int) -> None:
+        """ACK 0 came again at once: doubled, or the only report that block 1 is missing.
+
+        If it was doubled the window is answered in a round trip. Who reports gaps once says nothing more before a timer
+        of a second, or of `timeout`.
+        """
+        if not self.pausing and self.deadline_ns is not None:
+            self.deadline_ns = min(self.deadline_ns, now_ns + self._rest_ns())
+
+    def _rest_ns(self) -> int:
+        """What may be sent was sent: when to go on. See `_hasten`."""
+        if self.pausing:
+            return self._pause_ns()
+        is_doubtful = self.window_base == self._doubted == FIRST_BLOCK and not self._restarted and not self.retries
+        if is_doubtful and self.rtt.srtt_ns:
+            return min(self._wait_ns(), self.rtt.rto_ns)
+        return self._wait_ns()
+
+    def _restart(self, now_ns: int, is_silent: bool) -> list[bytes]:
+        """What was reported missing is sent again, and what follows it: the receiver has discarded that.
+
+        `is_silent`: it took a timeout to hear of it.
+        """
         arrived = min(self.window_base - self._unit_base, self.burst.limit)
         if self._unit_is_first:
-            self.burst.lost(arrived)
+            self.burst.lost(arrived, is_silent)
         else:
             self.burst.lost_behind_pause(arrived, self._pause_ns(), self.rtt.rto_ns)
+        self._feels = not self._has_lost or (is_silent and arrived >= _FEW_BLOCKS)
+        self._has_lost = True
         self._window_resent = False
         answer_ns = now_ns - self._timed_ns
         if (
@@ -385,9 +417,14 @@ class Sender(Exchange):
         """How long the path's queue needs for a burst: by so much an ACK takes longer than the shortest round trip.
 
         Not longer than a round trip: single blocks would arrive later than in lock-step.
+
+        Behind the first loss on an unknown path as long as a report may take: where blocks overtake one another, or a
+        queue is short, all that would follow is in vain.
         """
         if not self.rtt.srtt_ns:
             return self.terms.policy.floor_ns
+        if self._feels and not self.burst.is_learned:
+            return max(min(self.rtt.srtt_ns + self.rtt.rttvar_ns, _FEELING_NS), self.burst.least_pause_ns)
         pause_ns = self.rtt.srtt_ns - min(self.rtt.least_ns, self.rtt.srtt_ns) + self.rtt.rttvar_ns
         pause_ns = min(pause_ns, self.rtt.srtt_ns)
         return max(pause_ns, self.burst.least_pause_ns) if self.burst.is_learned else min(pause_ns, _SHORT_PAUSE_NS)
@@ -400,6 +437,13 @@ class Sender(Exchange):
             self._deaf += 1
         elif self.retries and not self._window_resent:
             self._deaf = 0
+
+    def _is_of_first_copy(self, answer_ns: int) -> bool:
+        """The timer of a window may run out while the window still queues: what comes right behind the probe then answers
+        the window, and as a sample it would make the next timer shorter yet. Where blocks overtake nobody knows.
+        """
+        least_ns = self.rtt.least_ns or self.rtt.srtt_ns
+        return self.terms.windowsize_blocks > 1 and not self.burst.overtakes and answer_ns < least_ns // 2
 
     def _was_lone(self) -> bool:
         return not self._window_resent
@@ -472,7 +516,7 @@ class Sender(Exchange):
         self.retransmits += max(min(end, self.sent_end) - self.next, 0)
         if sent:
             self._note_sent(end, now_ns)
-        self.deadline_ns = now_ns + (self._pause_ns() if self.pausing else self._wait_ns())
+        self.deadline_ns = now_ns + self._rest_ns()
         return sent
 
     def _note_sent(self, end: int, now_ns: int) -> None:

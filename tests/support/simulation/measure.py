@@ -22,9 +22,10 @@ OF_PROMPT: Final = 0.8
 
 # What falls short of these: the figures that are reached, and why it is not more. What is learned of a path is learned
 # in the first windows, and short transfers (120 to 200 blocks) are two or three windows of 64.
-SENT_REORDERED_SHORT: Final = 4.75
-"""Until overtaking has been seen, two or three windows are in flight in vain: in 600 blocks it is below 4."""
-SENT_NARROW: Final = 5.0
+SENT_REORDERED_WITHIN_WINDOW: Final = 4.75
+"""The same in the first transfer of a client that acknowledges within the window: until that is known its ACKs look
+like reports. In 600 blocks it is below 4."""
+SENT_NARROW: Final = 4.5
 """A queue shorter than the window drops its end, and no receiver can report that; three losses in a row at the same
 place tell it from chance. To believe two halves the goodput at 5 % loss."""
 SENT_WITHIN_WINDOW: Final = 1.75
@@ -173,7 +174,8 @@ def sent_limit(case: Case) -> float:
     if case.habits.gaps is Gaps.NEVER and (loss or not case.path.keeps_order):
         return max(SENT_UNREPORTED, SENT_PER_BLOCK + 2 * loss * case.agreed.windowsize)
     if not case.path.keeps_order:
-        return SENT_PER_BLOCK_REORDERED if case.blocks > SHORT_BLOCKS else SENT_REORDERED_SHORT
+        is_odd = case.habits.ack_every_blocks and case.blocks <= SHORT_BLOCKS
+        return SENT_REORDERED_WITHIN_WINDOW if is_odd else SENT_PER_BLOCK_REORDERED
     if case.path.down.queue_bytes:
         return SENT_NARROW
     least = SENT_WITHIN_WINDOW if case.habits.ack_every_blocks and case.blocks <= SHORT_BLOCKS else SENT_PER_BLOCK

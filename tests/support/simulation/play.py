@@ -18,6 +18,7 @@ from tests.support.simulation.writers import Manner, Writer
 from snow_owl_tftp.protocol.transfer import Outcome, Receiver, Sender
 
 LIMIT_NS: Final = 600 * S
+RRQ: Final = b"\0\1"
 TICK_NS: Final = MS
 """The engine's timer wheel: a timer fires at the first tick behind its deadline."""
 BETWEEN_NS: Final = 100 * MS
@@ -192,9 +193,10 @@ def _read_once(world: World, peer: Peer) -> Played:
     down = world.down(reader.arrive)
     machine = make_sender(world.source, world.case.agreed, peer)
     server = Server(world.clock, machine, world.case, down.send)
-    ends.append(server.arrive)
+    ends.append(lambda datagram: server.ask_again() if datagram[:2] == RRQ else server.arrive(datagram))
     began_ns = world.clock.now_ns
     server.start()
+    _ask_until_answered(world, reader, up)
     world.run(lambda: machine.done or bool(reader.error))
     played = server.played
     played.ended_well = machine.outcome is Outcome.OK
@@ -202,6 +204,17 @@ def _read_once(world: World, peer: Peer) -> Played:
     played.damaged = down.lost_total + up.lost_total + reader.overruns
     world.pass_time()
     return played
+
+
+def _ask_until_answered(world: World, reader: Reader, up: Link) -> None:
+    """The server sends an OACK three times at most: a client that has heard nothing repeats its request."""
+
+    def ask() -> None:
+        if reader.acked < 0 and reader.next == 1:
+            up.send(RRQ + b"f\0octet\0")
+            _ask_until_answered(world, reader, up)
+
+    world.clock.at(world.clock.now_ns + world.case.habits.timer_ns, ask)
 
 
 def _note_end(played: Played, world: World, reader: Reader, began_ns: int) -> None:

@@ -76,10 +76,12 @@ cdef inline bint burst_is_at_end(const Burst *b, uint32_t arrived) noexcept nogi
     return arrived >= limit - limit // (2 if limit > LARGE else 8) if b.is_learned else arrived >= b.start
 
 
-cdef inline void burst_lost(Burst *b, uint32_t arrived) noexcept nogil:
-    """So many blocks of a burst arrived before the first that did not."""
+cdef inline void burst_lost(Burst *b, uint32_t arrived, bint is_silent) noexcept nogil:
+    """So many blocks of a burst arrived before the first that did not; `is_silent`: nobody reported it before a
+    timeout, so its whole end was lost, and that counts twice."""
     cdef uint32_t apart = arrived - b.place if arrived > b.place else b.place - arrived
-    b.times = b.times + 1 if apart <= b.place // 8 else 1
+    is_silent = is_silent and arrived >= <uint32_t>FEW
+    b.times = (b.times if apart <= b.place // 8 else 0) + 1 + is_silent
     b.place = arrived
     if burst_is_at_end(b, arrived) or b.times >= <uint32_t>SAME_PLACE + <uint32_t>(arrived < <uint32_t>SMALL_PLACE):
         b.is_learned = 1
@@ -92,7 +94,10 @@ cdef inline void burst_lost(Burst *b, uint32_t arrived) noexcept nogil:
             b.fence = arrived * 256
         if b.fence < 256:
             b.fence = 256
-    b.now = burst_after(b, arrived)
+    if is_silent:
+        b.now = arrived if arrived < burst_limit(b) else burst_limit(b)
+    else:
+        b.now = burst_after(b, arrived)
 
 
 cdef inline void burst_lost_behind_pause(Burst *b, uint32_t arrived, uint64_t pause_ns,

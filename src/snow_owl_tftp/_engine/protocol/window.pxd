@@ -26,7 +26,8 @@ cdef enum:
     DELICATE_NS = 1000000000  # where speaking too early does harm, a short RTO is stretched up to this
     DOUBLINGS = 10            # of a negotiated timeout of 1 ms or more, to reach a second
     SHORT_PAUSE_NS = 2000000  # between bursts of a client that has lost nothing: time to empty a socket buffer
-    DOUBLED_NS = 50000        # an ACK that comes again sooner was doubled on its way
+    DOUBLED_NS = 50000        # an ACK that comes again sooner may have been doubled on its way
+    FEELING_NS = 250000000    # a first pause is no longer: the answer to an OACK may have taken seconds
     EQUAL_ADVANCES = 3        # more early ACKs in a row that advance by as many blocks are a client's habit
     FEW_BLOCKS = 8            # 12 KB on Ethernet; TCP sends 10 to a peer of which it knows nothing (RFC 6928)
     DEAF_PROBES = 3           # so many probes without an answer: this client answers none
@@ -110,6 +111,8 @@ cdef struct Flight:
     uint8_t timed_resent      # sender: the timed block is the second copy of one that was reported missing
     uint8_t restart_is_open   # sender: nothing has answered the restart yet
     uint8_t is_vain           # sender: blocks were seen to overtake one another since
+    uint8_t has_lost          # sender: something was reported missing, or the path is known to lose
+    uint8_t feels             # sender: nothing follows this burst before its answer could be here
     uint8_t unit_is_first     # sender: no pause was before the burst that is being acknowledged
     uint8_t rollover          # ROLLOVER_TO_0 or ROLLOVER_TO_1; whoever knows better sets it after flight_init
 
@@ -144,6 +147,7 @@ cdef inline void flight_init(Flight *f, const Retransmit *policy, const Patience
     f.burst_end = burst_limit(&f.burst)
     f.unit_blocks = f.burst.now
     f.unit_is_first = 1
+    f.has_lost = f.patience.loses
     f.echo_last = -1
     f.stride = windowsize
     f.habit = EQUAL_ADVANCES
@@ -191,9 +195,16 @@ cdef inline void flight_conclude(Flight *f, const Retransmit *policy) noexcept n
     if f.trial_repeats == 0 or not rtt_is_about_one(&f.rtt, policy, f.trial_answer_ns):
         return
     flight_on_loss(f, policy)
-    if f.trial_repeats == 1:
+    if f.trial_repeats == 1 and not flight_is_of_first_copy(f, f.trial_answer_ns):
         rtt_sample(&f.rtt, policy, f.trial_answer_ns)
     f.trial_repeats = 0
+
+
+cdef inline bint flight_is_of_first_copy(const Flight *f, uint64_t answer_ns) noexcept nogil:
+    """Whether this came too soon for an answer to a probe: the timer ran out while the window still queued.  Where
+    blocks overtake one another nobody knows."""
+    cdef uint64_t least_ns = f.rtt.least_ns if f.rtt.least_ns else f.rtt.srtt_ns
+    return f.role == SENDER and f.windowsize > 1 and not f.burst.overtakes and answer_ns < least_ns // 2
 
 
 cdef inline void flight_on_loss(Flight *f, const Retransmit *policy) noexcept nogil:
@@ -287,6 +298,12 @@ cdef inline uint64_t flight_pause_ns(const Flight *f, const Retransmit *policy) 
     cdef uint64_t pause_ns
     if f.rtt.srtt_ns == 0:
         return policy.floor_ns
+    if f.feels and not f.burst.is_learned:
+        # The first loss on an unknown path: what would follow is in vain where blocks overtake one another.
+        pause_ns = f.rtt.srtt_ns + f.rtt.rttvar_ns
+        if pause_ns > FEELING_NS:
+            pause_ns = FEELING_NS
+        return pause_ns if pause_ns > f.burst.least_pause_ns else f.burst.least_pause_ns
     pause_ns = f.rtt.srtt_ns - (f.rtt.least_ns if f.rtt.least_ns < f.rtt.srtt_ns else f.rtt.srtt_ns) + f.rtt.rttvar_ns
     if pause_ns > f.rtt.srtt_ns:
         pause_ns = f.rtt.srtt_ns
@@ -295,9 +312,21 @@ cdef inline uint64_t flight_pause_ns(const Flight *f, const Retransmit *policy) 
     return pause_ns if pause_ns < SHORT_PAUSE_NS else SHORT_PAUSE_NS
 
 
+cdef inline uint64_t flight_rest_ns(const Flight *f, const Retransmit *policy) noexcept nogil:
+    """What may be sent was sent: how long until it goes on.  ACK 0 that came again at once may be doubled, or the only
+    report that block 1 is missing: the answer to the window tells."""
+    cdef uint64_t wait_ns, rto_ns
+    if flight_is_pausing(f):
+        return flight_pause_ns(f, policy)
+    wait_ns = flight_wait_ns(f, policy)
+    if f.window_base == 1 and f.doubted == 1 and not f.restarted and f.retries == 0 and f.rtt.srtt_ns:
+        rto_ns = rtt_rto_ns(&f.rtt, policy)
+        return rto_ns if rto_ns < wait_ns else wait_ns
+    return wait_ns
+
+
 cdef inline void flight_rest(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
-    """What may be sent was sent: when to go on."""
-    f.deadline_ns = now_ns + (flight_pause_ns(f, policy) if flight_is_pausing(f) else flight_wait_ns(f, policy))
+    f.deadline_ns = now_ns + flight_rest_ns(f, policy)
 
 
 cdef inline void sender_allow_burst(Flight *f) noexcept nogil:
@@ -360,16 +389,26 @@ cdef inline bint sender_could_be_missing(const Flight *f, uint64_t now_ns) noexc
     return now_ns - sent_ns >= rtt_soonest_ns(&f.rtt)
 
 
-cdef inline int sender_restart(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
-    """What was reported missing is sent again, and what follows it: the receiver has discarded that."""
+cdef inline void sender_hasten(Flight *f, const Retransmit *policy, uint64_t now_ns) noexcept nogil:
+    """An ACK came again too soon to be believed: see flight_rest_ns."""
+    cdef uint64_t soon_ns = now_ns + flight_rest_ns(f, policy)
+    if not flight_is_pausing(f) and soon_ns < f.deadline_ns:
+        f.deadline_ns = soon_ns
+
+
+cdef inline int sender_restart(Flight *f, const Retransmit *policy, bint is_silent, uint64_t now_ns) noexcept nogil:
+    """What was reported missing is sent again, and what follows it: the receiver has discarded that.  `is_silent`: it
+    took a timeout to hear of it."""
     cdef int64_t arrived = f.window_base - f.unit_base
     cdef uint64_t answer_ns = now_ns - f.timed_ns
     if arrived > burst_limit(&f.burst):
         arrived = burst_limit(&f.burst)
     if f.unit_is_first:
-        burst_lost(&f.burst, <uint32_t>arrived)
+        burst_lost(&f.burst, <uint32_t>arrived, is_silent)
     else:
         burst_lost_behind_pause(&f.burst, <uint32_t>arrived, flight_pause_ns(f, policy), rtt_rto_ns(&f.rtt, policy))
+    f.feels = not f.has_lost or (is_silent and arrived >= FEW_BLOCKS)
+    f.has_lost = 1
     f.window_resent = 0
     if (f.timed_block == f.window_base and not f.timed_resent and f.rtt.srtt_ns // 2 <= answer_ns
             and rtt_is_about_one(&f.rtt, policy, answer_ns)):
@@ -466,10 +505,11 @@ cdef inline int sender_on_repeated_ack(Flight *f, const Retransmit *policy, uint
         return ACT_DUPLICATE
     if not sender_could_be_missing(f, now_ns):
         f.doubted = f.window_base
+        sender_hasten(f, policy, now_ns)
         return ACT_DUPLICATE
     if rtt_is_about_one(&f.rtt, policy, now_ns - f.sent_ns):
         f.deaf = 0
-    return ACT_DUPLICATE | sender_restart(f, policy, now_ns)
+    return ACT_DUPLICATE | sender_restart(f, policy, f.retries > 0, now_ns)
 
 
 cdef inline bint sender_is_taking(const Flight *f, uint64_t now_ns) noexcept nogil:
@@ -482,8 +522,9 @@ cdef inline bint sender_is_taking(const Flight *f, uint64_t now_ns) noexcept nog
 cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t acked, uint64_t now_ns) noexcept nogil:
     """RFC 7440 section 4: the window slides, and what follows the acknowledged block is sent next."""
     cdef uint32_t advance = <uint32_t>(acked - f.window_base + 1)
-    cdef bint is_report
-    sender_note_advance(f, advance, sender_judge_restart(f, policy, acked, now_ns))
+    cdef bint is_report, is_early, is_silent = f.retries > 0
+    is_early = sender_judge_restart(f, policy, acked, now_ns)
+    sender_note_advance(f, advance, is_early)
     sender_take_sample(f, policy, acked, now_ns)
     is_report = acked + 1 < f.next and advance % f.stride != 0
     if f.retries > 1:
@@ -505,8 +546,9 @@ cdef inline int sender_on_new_ack(Flight *f, const Retransmit *policy, int64_t a
             f.trial_repeats = 0
             flight_on_loss(f, policy)
         if sender_could_be_missing(f, now_ns):
-            return sender_restart(f, policy, now_ns)
+            return sender_restart(f, policy, is_silent, now_ns)
         f.doubted = f.window_base
+    f.feels = f.feels and is_early
     f.window_resent = 0
     sender_allow_burst(f)
     return ACT_SEND
@@ -554,6 +596,7 @@ cdef inline void sender_sent(Flight *f, const Retransmit *policy, int64_t count,
 cdef inline void sender_go_on(Flight *f) noexcept nogil:
     """A pause is over: the path has delivered the last burst, or never will.  It is timed from here."""
     f.timed_block = -1
+    f.feels = 0
     if f.skips:
         f.skips = 0
         f.next = f.sent_end - 1
