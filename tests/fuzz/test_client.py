@@ -16,7 +16,7 @@ from snow_owl_tftp import AsyncClient
 from snow_owl_tftp.errors import TransferError
 
 AT_ONCE = 40
-BOUND_S = 20.0
+BOUND_S = 40.0
 """Three requests, each given up after 0.4 s of silence; a conversation is of 3,000 datagrams at most. The rest is for a
 machine that is busy."""
 QUICK = {"timeout": 0.1, "retries": 3, "max_size_bytes": 200_000}
