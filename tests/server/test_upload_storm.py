@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.server.upload_support import make_root, serve_uploads_command
 from tests.support.client import Client, Refused, Silence
-from tests.support.server import Address
+from tests.support.server import Address, wait_for
 from tests.support.soak import many
 
 from snow_owl_tftp.content.store.staging import is_staging_name
@@ -67,7 +67,9 @@ def run_storm(root: Path, round_: int, rng: random.Random) -> dict[str, bytes]:
         threads = [threading.Thread(target=storm.write, args=(number,)) for number in range(WRITERS)]
         for thread in threads:
             thread.start()
-        time.sleep(rng.uniform(0.05, 0.4))  # no condition to wait for: any moment is what is meant
+        enough = rng.randrange(4, 20)  # a count: a busy machine has nothing to show after a time
+        wait_for(lambda: len(storm.acknowledged) >= enough, f"{enough} uploads")
+        time.sleep(rng.uniform(0, 0.05))  # no condition to wait for: any moment is what is meant
         server.signal(signal.SIGKILL)
         server.wait()
         storm.dead.set()
