@@ -185,6 +185,7 @@ def test_rules_of_uploads_change_while_the_server_runs(root: Path, tmp_path: Pat
         client.put("rule_a1", b"by the first rules")
         with pytest.raises(Refused):
             client.put("rule_b1", b"too early")
+        wait_for(lambda: served.lines("request refused"), "the line of that")
         (line,) = served.reload(f'{second}on_existing = "replace"\nfile_mode = "0600"\n')
         assert line["changed"] == "write_config.allowed_patterns,write_config.file_mode,write_config.on_existing"
         with pytest.raises(Refused):
