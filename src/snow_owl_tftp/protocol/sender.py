@@ -440,7 +440,7 @@ class Sender(Exchange):
 
     def _is_of_first_copy(self, answer_ns: int) -> bool:
         """The timer of a window may run out while the window still queues: what comes right behind the probe then
-        answers the window, and as a sample it would make the next timer shorter yet. Where blocks overtake nobody knows.
+        answers the window, and as a sample it would make the next timer shorter yet. Where blocks overtake, who knows?
         """
         least_ns = self.rtt.least_ns or self.rtt.srtt_ns
         return self.terms.windowsize_blocks > 1 and not self.burst.overtakes and answer_ns < least_ns // 2
