@@ -1206,8 +1206,8 @@ cdef void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     elif act & ACT_SEND:
         if not t.doubted or not try_answer(w, t, act & ACT_GAP):
             pump(w, t)
-    elif not act & (ACT_DUPLICATE | ACT_STRAY):
-        wheel_update(&w.wheel, t)
+    elif not act & ACT_STRAY:
+        wheel_update(&w.wheel, t)                # a doubted report is looked into sooner
 
 
 cdef void acknowledge(Worker *w, Transfer *t) noexcept nogil:
