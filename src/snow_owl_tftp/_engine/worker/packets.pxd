@@ -49,8 +49,8 @@ cdef inline void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     elif act & ACT_SEND:
         if not t.doubted or not try_answer(w, t, act & ACT_GAP):
             pump(w, t)
-    elif not act & (ACT_DUPLICATE | ACT_STRAY):
-        wheel_update(&w.wheel, t)
+    elif not act & ACT_STRAY:
+        wheel_update(&w.wheel, t)                # a doubted report is looked into sooner
 
 
 cdef inline void on_oack(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t size) noexcept nogil:
