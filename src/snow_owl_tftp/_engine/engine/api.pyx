@@ -15,17 +15,14 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
 from snow_owl_tftp._engine.base.messages cimport (
-    M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ANSWER, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN,
-    M_FIRST_DATA, M_FORGET_FLOWS, M_MODE, M_PROGRESS, M_RECEIVED, M_REFUSE, M_REFUSED, M_RELEASED, M_REQUEST, M_RESUME,
-    M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
+    M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN, M_FORGET_FLOWS,
+    M_REFUSE, M_RELEASED, M_RESUME, M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
 from snow_owl_tftp._engine.base.queue cimport (
     Queue, queue_append, queue_close, queue_init, queue_push, queue_take_all, queue_wake)
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_stop, store_watch)
-from snow_owl_tftp._engine.engine.events cimport (
-    Completion, answer_event, completion_event, first_data_event, mode_event, progress_event, received_event,
-    refusals_event, released_event, request_event, retired_event)
+from snow_owl_tftp._engine.engine.events cimport Completion, event_of
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
 from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
 from snow_owl_tftp._engine.includes.files cimport so_file, so_look
@@ -76,46 +73,44 @@ cdef class Engine:
                   uint32_t half_open_datagrams=3, uint32_t min_retries=3, uint64_t stalled_give_up_ns=300000000000,
                   uint64_t source_linger_ns=10000000000, uint32_t sink_buffer_bytes=65536,
                   uint64_t io_patience_ns=10000000000, bint tell_modes=False):
-        cdef Retransmit retransmit
+        cdef Retransmit retransmit = Retransmit(initial_ns, floor_ns, ceiling_ns, give_up_ns, half_open_give_up_ns,
+                                                half_open_datagrams, min_retries)
         cdef Limits limits
-        cdef uint64_t secret
-        cdef uint32_t i
-        if not 1 <= workers <= 64 or not 1 <= io_threads <= 64:
-            raise ValueError("workers and io_threads must be 1..64")
-        if not 1 <= max_batch <= 1024 or not 600 <= slot_bytes <= 65536:
-            raise ValueError("max_batch must be 1..1024 and slot_bytes 600..65536")
-        if not 4096 <= sink_buffer_bytes <= 16777216:
-            raise ValueError("sink_buffer_bytes must be 4 KiB..16 MiB")
-        if not 1000000 <= io_patience_ns <= 3600000000000:
-            raise ValueError("io_patience_ns must be a millisecond to an hour")
-        self._threads = []
-        self._stock.sink_buffer_bytes = sink_buffer_bytes
-        self._stock.slot_bytes = slot_bytes
-        self._count = workers
-        self._tuning = Tuning(recvmmsg, sendmmsg, gso, flows, max_batch, linger_us, adaptive, adaptive_threshold,
-                              tell_modes)
-        retransmit = Retransmit(initial_ns, floor_ns, ceiling_ns, give_up_ns, half_open_give_up_ns,
-                                half_open_datagrams, min_retries)
+        check_ranges(workers, io_threads, max_batch, slot_bytes, sink_buffer_bytes, io_patience_ns)
         limits = Limits(share(max_transfers, workers), max_transfers_per_client, share(max_half_open, workers),
                         max_half_open_per_client, share(max_pending_requests, workers), max_flows,
                         stalled_give_up_ns, network_bytes)
-        entropy = os.urandom(8)
-        memcpy(&secret, <const char *>entropy, 8)
-        self._workers = <Worker *>calloc(workers, sizeof(Worker))
-        self._inboxes = <Queue *>calloc(workers, sizeof(Queue))
+        self._threads = []
+        self._count = workers
+        self._stock.sink_buffer_bytes = sink_buffer_bytes
+        self._stock.slot_bytes = slot_bytes
+        self._tuning = Tuning(recvmmsg, sendmmsg, gso, flows, max_batch, linger_us, adaptive, adaptive_threshold,
+                              tell_modes)
+        self._make_store(source_linger_ns, io_threads, io_patience_ns)
+        self._make_workers(&retransmit, &limits)
+        spares_fill(&self._spares)
+        self._ready = True
+
+    cdef _make_store(self, uint64_t linger_ns, uint32_t io_threads, uint64_t patience_ns):
+        self._workers = <Worker *>calloc(self._count, sizeof(Worker))
+        self._inboxes = <Queue *>calloc(self._count, sizeof(Queue))
         self._stock.store = <Store *>calloc(1, sizeof(Store))
         if self._workers == NULL or self._inboxes == NULL or self._stock.store == NULL:
             raise MemoryError()
-        if queue_init(&self._outbox) < 0 or store_init(self._stock.store, self._inboxes, workers, source_linger_ns,
-                                                       io_threads, io_patience_ns) != 0:
+        if (queue_init(&self._outbox) < 0
+                or store_init(self._stock.store, self._inboxes, self._count, linger_ns, io_threads, patience_ns) != 0):
             raise OSError(ENOMEM, "the engine could not get its descriptors")
-        for i in range(workers):
+
+    cdef _make_workers(self, const Retransmit *retransmit, const Limits *limits):
+        cdef uint64_t secret
+        cdef uint32_t i
+        entropy = os.urandom(8)
+        memcpy(&secret, <const char *>entropy, 8)
+        for i in range(self._count):
             if (queue_init(&self._inboxes[i]) < 0
                     or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, self._stock.store,
-                                   &self._tuning, &retransmit, &limits, 1024, slot_bytes, secret) < 0):
+                                   &self._tuning, retransmit, limits, 1024, self._stock.slot_bytes, secret) < 0):
                 raise OSError(ENOMEM, "the engine could not get its memory or descriptors")
-        spares_fill(&self._spares)
-        self._ready = True
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -138,7 +133,7 @@ cdef class Engine:
         self._add(worker, S_LISTENER, endpoint, fd, wildcard, wants_control)
 
     def add_tid(self, int worker, int endpoint, int fd, *, bint wildcard=False, bint wants_control=False):
-        """Takes over a socket that transfers of `endpoint` share.  All of a endpoint are added in a row."""
+        """Takes over a socket that transfers of `endpoint` share.  All of an endpoint are added in a row."""
         self._add(worker, S_TID, endpoint, fd, wildcard, wants_control)
 
     def add_shared(self, int worker, int fd):
@@ -224,38 +219,30 @@ cdef class Engine:
         cdef Message *m = queue_take_all(&self._outbox)
         cdef Message *following
         cdef list events = []
-        cdef Completion completion
         spares_fill(&self._spares)
         while m != NULL:
             following = m.next
+            event = event_of(m)
+            if event is not None:
+                events.append(event)
             if m.kind == M_COMPLETION:
-                so_add32(&self._workers[m.worker].undelivered, -1)
-                completion = completion_event(m)
-                completion.is_last = recipe_drop(&self._stock, m.recipe)
-                events.append(completion)
-            elif m.kind == M_REQUEST:
-                events.append(request_event(m))
-            elif m.kind == M_ANSWER:
-                events.append(answer_event(m))
-            elif m.kind == M_FIRST_DATA:
-                events.append(first_data_event(m))
-            elif m.kind == M_RECEIVED:
-                events.append(received_event(m))
-            elif m.kind == M_RELEASED:
-                events.append(released_event(m))
-                recipe_drop(&self._stock, m.recipe)
-            elif m.kind == M_PROGRESS:
-                events.append(progress_event(m))
-            elif m.kind == M_REFUSED:
-                events.append(refusals_event(m))
-            elif m.kind == M_MODE:
-                events.append(mode_event(m))
-            elif m.kind == M_RETIRED:
-                events.append(retired_event(m))
-                recipe_free(&self._stock, m.recipe)
-            free(m)
+                (<Completion>event).is_last = self._let_go(m)
+            else:
+                self._let_go(m)
             m = following
         return events
+
+    cdef bint _let_go(self, Message *m) noexcept:
+        """A message that was read, and the reference that it brought; True: it was the last one to its recipe."""
+        cdef bint is_last = False
+        if m.kind == M_COMPLETION:
+            so_add32(&self._workers[m.worker].undelivered, -1)
+        if m.kind == M_COMPLETION or m.kind == M_RELEASED:
+            is_last = recipe_drop(&self._stock, m.recipe)
+        elif m.kind == M_RETIRED:
+            recipe_free(&self._stock, m.recipe)
+        free(m)
+        return is_last
 
     # --- answers
 
@@ -530,3 +517,15 @@ cdef class Engine:
 cdef uint32_t share(uint32_t total, uint32_t workers):
     """One worker's part of a limit, never zero."""
     return (total + workers - 1) // workers if total else 1
+
+
+cdef check_ranges(uint32_t workers, uint32_t io_threads, uint32_t max_batch, uint32_t slot_bytes,
+                  uint32_t sink_buffer_bytes, uint64_t io_patience_ns):
+    if not 1 <= workers <= 64 or not 1 <= io_threads <= 64:
+        raise ValueError("workers and io_threads must be 1..64")
+    if not 1 <= max_batch <= 1024 or not 600 <= slot_bytes <= 65536:
+        raise ValueError("max_batch must be 1..1024 and slot_bytes 600..65536")
+    if not 4096 <= sink_buffer_bytes <= 16777216:
+        raise ValueError("sink_buffer_bytes must be 4 KiB..16 MiB")
+    if not 1000000 <= io_patience_ns <= 3600000000000:
+        raise ValueError("io_patience_ns must be a millisecond to an hour")

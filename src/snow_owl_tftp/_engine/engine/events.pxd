@@ -1,4 +1,4 @@
-# The fields of events, and what makes each of a message.
+# The fields of events, and what makes them of messages.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
@@ -74,13 +74,4 @@ cdef class ModeChange:
     cdef readonly uint64_t live_transfers, linger_ns, datagrams_per_s
 
 
-cdef Completion completion_event(const Message *m)
-cdef Released released_event(const Message *m)
-cdef Retired retired_event(const Message *m)
-cdef Answer answer_event(const Message *m)
-cdef Request request_event(const Message *m)
-cdef FirstData first_data_event(const Message *m)
-cdef Received received_event(const Message *m)
-cdef Progress progress_event(const Message *m)
-cdef Refusals refusals_event(const Message *m)
-cdef ModeChange mode_event(const Message *m)
+cdef object event_of(const Message *m)

@@ -8,7 +8,9 @@ import socket as _socket
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
-from snow_owl_tftp._engine.base.messages cimport Completed, Message
+from snow_owl_tftp._engine.base.messages cimport (
+    Completed, M_ANSWER, M_COMPLETION, M_FIRST_DATA, M_MODE, M_PROGRESS, M_RECEIVED, M_REFUSED, M_RELEASED, M_REQUEST,
+    M_RETIRED, Message)
 from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockaddr_in6
 
 from snow_owl_tftp._engine.engine.names import LIMITS
@@ -210,3 +212,28 @@ cdef ModeChange mode_event(const Message *m):
     c.linger_ns = m.body.mode.linger_ns
     c.datagrams_per_s = m.body.mode.datagrams_per_s
     return c
+
+
+cdef object event_of(const Message *m):
+    """The event that this message is, or None: one of no interest to Python."""
+    if m.kind == M_COMPLETION:
+        return completion_event(m)
+    if m.kind == M_REQUEST:
+        return request_event(m)
+    if m.kind == M_ANSWER:
+        return answer_event(m)
+    if m.kind == M_FIRST_DATA:
+        return first_data_event(m)
+    if m.kind == M_RECEIVED:
+        return received_event(m)
+    if m.kind == M_RELEASED:
+        return released_event(m)
+    if m.kind == M_PROGRESS:
+        return progress_event(m)
+    if m.kind == M_REFUSED:
+        return refusals_event(m)
+    if m.kind == M_MODE:
+        return mode_event(m)
+    if m.kind == M_RETIRED:
+        return retired_event(m)
+    return None
