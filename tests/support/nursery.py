@@ -29,7 +29,7 @@ from snow_owl_tftp.operate import run
 from snow_owl_tftp.server import loop as core
 
 LIVE = "live.json"
-ENGINE_MODULES = 7
+ENGINE_MODULES = 8
 
 
 def remember_engine(engines: list[Any]) -> None:

@@ -200,7 +200,8 @@ def _count_losses(log_file: LogFile, audit: AuditLog, hook: UploadHook) -> dict[
 def _turned_away(decider: FileDecider, uploads: "UploadAnswerer | None", server: Server) -> dict[str, int]:
     """Totals since the start."""
     of_uploads = {"uploads_busy": uploads.slow_opens.busy_total} if uploads is not None else {}
-    return {**decider.turned_away(), **of_uploads, "rests": server.rests_total}
+    of_loop = {"waited_in_vain": server.tally.dropped_total, "rests": server.rests_total}
+    return {**decider.turned_away(), **of_uploads, **of_loop}
 
 
 def _is_one_file(logging: LoggingSettings) -> bool:
