@@ -1,6 +1,7 @@
 """The account behind max_total_bytes: what counts, what is reserved, and when it is counted anew."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,6 +175,30 @@ def test_count_that_was_forgotten_is_made_before_the_next_upload() -> None:
     with pytest.raises(RefusedError):
         space.check(500)
     assert list(counts) == []
+
+
+def test_count_may_be_forgotten_while_somebody_waits_for_a_disk_with_the_account_in_hand() -> None:
+    """A reload does it, in the event loop."""
+    space, forgets = Space(1000, lambda: 0), threading.Thread(target=lambda: space.forget_count(), daemon=True)
+    with space._lock:
+        forgets.start()
+        forgets.join(5)
+        assert not forgets.is_alive()
+
+
+def test_count_may_be_forgotten_while_somebody_asks_how_old_it_is(root: Path) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        if now:
+            space.forget_count()
+        return now
+
+    space = Space(100, lambda: 90, clock=clock)
+    space.check(10)
+    now = RECOUNT_S
+    with pytest.raises(RefusedError):
+        space.check(20)
 
 
 def test_what_is_committed_during_a_count_is_not_forgotten(root: Path) -> None:

@@ -68,7 +68,7 @@ class Space:
         self._max_bytes = max_total_bytes
         self._count_bytes = count_bytes
         self._clock = clock
-        self._lock = threading.Lock()  # guards all below; not held during a count
+        self._lock = threading.Lock()  # guards all below, but for forget_count; not held during a count
         self._used_bytes = 0
         self._added_since_count = 0
         self._counted_at: float | None = None
@@ -86,9 +86,11 @@ class Space:
             self._counted_at = self._clock()
 
     def forget_count(self) -> None:
-        """Count anew before the next upload: which files count has changed."""
-        with self._lock:
-            self._counted_at = None
+        """Count anew before the next upload: which files count has changed. Never waits.
+
+        One assignment, without the lock: whoever has that may be waiting for a disk that hangs (fstat, ftruncate).
+        """
+        self._counted_at = None
 
     def check(self, announced_bytes: int | None) -> None:
         """Refuse an upload for which there is no room now. Nothing is reserved: it may never send a byte.
@@ -217,7 +219,8 @@ class Space:
             return room_bytes
 
     def _is_count_old(self) -> bool:
-        return self._counted_at is None or self._clock() - self._counted_at >= RECOUNT_S
+        counted_at = self._counted_at  # once: it may be forgotten at any moment
+        return counted_at is None or self._clock() - counted_at >= RECOUNT_S
 
     def _recount(self) -> None:
         with self._lock:
