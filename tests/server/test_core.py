@@ -25,6 +25,7 @@ from snow_owl_tftp.plan.transfer import Role, TransferPlan
 from snow_owl_tftp.protocol.options import OptionLimits, negotiate
 from snow_owl_tftp.protocol.packets import Error, parse_request_untrusted
 from snow_owl_tftp.server import waiting
+from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, TransferContext, Verdict, refuse
 from snow_owl_tftp.server.writes import UploadAnswerer
 
@@ -127,6 +128,29 @@ def test_bug_in_a_decider_is_error_0_and_a_traceback_and_the_server_lives(root: 
         assert client.get("good").payload == b"fine"
         wait_for(lambda: "ZeroDivisionError" in server.log, "the traceback in the log")
         assert "ERROR" in server.log
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+def test_refusal_leaves_although_telling_of_it_fails(
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_later: bool
+) -> None:
+    def deny(asked: IncomingRequest) -> Verdict:
+        return refuse(parse_request_untrusted(asked.datagram), RefusedError(7, "who are you"))
+
+    async def deny_later(asked: IncomingRequest) -> Verdict:
+        return deny(asked)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Report, "_refused", fail)
+    with (
+        serve_in_thread(root, decider=Answering(deny_later if is_later else deny)) as server,
+        Client(server.address, give_up_s=3) as client,
+    ):
+        with pytest.raises(Refused, match="who are you"):
+            client.get("anything")
+        wait_for(lambda: "ZeroDivisionError" in server.log, "the traceback in the log")
 
 
 def test_decision_that_ends_in_a_cancellation_of_its_own_is_answered(root: Path) -> None:

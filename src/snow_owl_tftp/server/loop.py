@@ -478,7 +478,10 @@ class Server:
             verdict = _internal_error(error) if error else done.result()
             if isinstance(verdict, Accepted) and self._reloads_total != reloads_before:
                 verdict.flow = None  # decided by the old rules, perhaps: good for this once
-            self._carry_out(incoming, verdict)
+            try:
+                self._carry_out(incoming, verdict)
+            except Exception as error:  # its refusal must leave all the same
+                self._report.log.error("internal error", exc_info=error)
             self._flush()
 
         future.add_done_callback(on_done)
