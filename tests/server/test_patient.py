@@ -152,6 +152,26 @@ def test_work_behind_what_takes_long_has_threads_soon(release: threading.Event) 
     threads.shutdown()
 
 
+def test_work_behind_what_takes_long_has_threads_soon_though_another_key_hangs(release: threading.Event) -> None:
+    threads, hanging = PatientThreads(9, 2, "test", hang_s=8 * DEADLINE_S, help_after_s=0.5), threading.Semaphore(0)
+
+    def hang() -> None:
+        hanging.release()
+        release.wait(DEADLINE_S)
+
+    for _ in range(3):
+        threads.submit_for(7, hang)
+    for _ in range(2):
+        assert hanging.acquire(timeout=DEADLINE_S)
+    assert not hanging.acquire(timeout=1), "the third has to wait until one of them hangs"
+    threads.submit_for(8, hang)
+    assert hanging.acquire(timeout=DEADLINE_S)
+    wait_for(lambda: threads._is_watched, "a thread that looks again, when 7 hangs")
+    assert threads.submit_for(8, int, 5).result(DEADLINE_S / 4) == 5
+    release.set()
+    threads.shutdown()
+
+
 def test_key_that_is_well_gets_a_thread_though_all_others_hang(release: threading.Event) -> None:
     threads = PatientThreads(4, 2, "test")
     for key in range(20):

@@ -72,7 +72,9 @@ class PatientThreads(Executor):
         self._begun: dict[Hashable, dict[int, float]] = {}  # when each thread that is at work began, by key and thread
         self._busy_total = self._threads_total = self._idle_total = self._starting_total = self._started_total = 0
         self._is_closed = False
-        self._is_watched = False  # a thread waits for the moment when one more may begin beside another
+        # A thread waits for the moment when one more may begin beside another: beside what hangs, ...
+        self._is_watched = False
+        self._is_watched_closely = False  # ... or beside what has just begun, which is much sooner
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         """See Executor.submit; such work has a key of its own."""
@@ -168,7 +170,12 @@ class PatientThreads(Executor):
 
     def _needs_one(self) -> bool:
         """Whether one more thread has something to do: work, or to watch for the moment when it may do some."""
-        return bool(self._waiting) and (not self._is_watched or any(map(self._may_run, self._waiting)))
+        return bool(self._waiting) and (
+            not self._is_watched or self._needs_close_watch() or any(map(self._may_run, self._waiting))
+        )
+
+    def _needs_close_watch(self) -> bool:
+        return not self._is_watched_closely and any(map(self._is_early, self._waiting))
 
     def _call_one(self) -> None:
         if self._idle_total and self._needs_one():
@@ -246,17 +253,19 @@ class PatientThreads(Executor):
     def _wait_idle(self) -> bool:
         """Wait to be called; returns whether that happened."""
         self._idle_total += 1
+        # What waits for a key that hangs, or that another thread has just begun with, may run soon; nobody says so.
+        is_close = self._needs_close_watch()
         is_watching = bool(self._waiting) and not self._is_watched
         timeout_s = _IDLE_S
         if is_watching:
-            # What waits for a key that hangs, or that another thread has just begun with, may run soon; nobody says so.
             self._is_watched = True
             timeout_s = self._hang_s / 4
-            if any(self._is_early(key) for key in self._waiting):
-                timeout_s = min(timeout_s, self._help_after_s)
+        if is_close:
+            self._is_watched_closely = True
+            timeout_s = min(timeout_s, self._help_after_s)
         is_told = self._changed.wait(timeout_s)
-        if is_watching:
-            self._is_watched = False
+        self._is_watched &= not is_watching
+        self._is_watched_closely &= not is_close
         self._idle_total -= 1
         return is_told
 
