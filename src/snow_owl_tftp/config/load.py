@@ -26,7 +26,7 @@ def load(path: str | Path, on_dropped: Callable[[list[str]], object] = lambda ke
 
     Args:
         path: The file; it need not set every key.
-        on_dropped: Told the keys of the origin in it that have no effect, none or all at once.
+        on_dropped: Told the keys of the earlier Rust server that have no effect, none or all at once.
 
     Returns:
         Checked settings. Relative paths in them are relative to the working directory.

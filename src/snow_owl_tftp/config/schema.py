@@ -170,7 +170,7 @@ class PerformanceSettings(_Table, frozen=True):
 class Settings(_Table, frozen=True):
     """Everything that can be set. `Settings()` is the default configuration.
 
-    Build it with `load.load` or `paths.override`: only these check it. A struct built by hand is the
+    Build it with `load.load` or `load.override`: only these check it. A struct built by hand is the
     caller's word.
     """
 

@@ -108,7 +108,7 @@ class HandlerDecider:
         return texts
 
     async def wait_closed(self) -> None:
-        """Wait for the end of every stream; the core has stopped, so that no transfer of one lives."""
+        """Wait for the end of every stream; the server has stopped, so that no transfer of one lives."""
         if self._streams:
             await asyncio.wait(self._streams)  # not gather: cancelled, that would cancel the closing of every stream
 

@@ -6,7 +6,7 @@
     async with Server(bind=("127.0.0.1", 0), read=handler) as server:
         print(server.url("boot.cfg"))
 
-May know: the server's core, handlers, the report, settings. Must not let one handler touch another's transfer.
+May know: the server's loop, handlers, the report, settings. Must not let one handler touch another's transfer.
 Invariants:
 - A handler that raises, refuses or takes too long ends its own request or transfer with an ERROR, nobody else's.
 - What streams from an iterator waits at a full pipe: memory stays bounded by the pipe and the engine's window.
@@ -227,7 +227,7 @@ class Server:
 
 
 class _Core(CoreServer):
-    """The core, and what a decider of handlers needs of it."""
+    """The server's loop, and what a decider of handlers needs of it."""
 
     def __init__(self, settings: Settings, decider: HandlerDecider, report: LibraryReport) -> None:
         super().__init__(settings, decider, report)

@@ -1,4 +1,4 @@
-"""A log below the root could be fetched by whoever can send a datagram; the origin's chart keeps its audit log there.
+"""A log below the root could be fetched by whoever can send a datagram; an earlier chart put one there.
 
 May know: where settings say that files are. Must not open or create one.
 """

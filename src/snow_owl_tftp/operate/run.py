@@ -227,7 +227,7 @@ def _open_uploads(
 
 
 def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
-    """Name keys of the origin that change nothing, on one line."""
+    """Name keys of the earlier Rust server that change nothing, on one line."""
     if keys:
         log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
 

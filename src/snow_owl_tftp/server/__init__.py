@@ -1,7 +1,7 @@
 """The loop that joins all parts: a request comes up, a plan goes down, a Completion ends it.
 
     engine.poll() ──Request──► loop ──► answer ──► reads, writes ──Accepted(plan)──► engine.start()
-                                 │                       └─────────Refused(ERROR)──► engine.refuse()
+                                 │                       └─────────Refused(ERROR)──► engine.refuse_all()
                  ──Completion─►  └──► narrate ──► log, audit
 
     loop        Server: whose turn it is; knows neither files nor log formats

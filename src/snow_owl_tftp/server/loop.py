@@ -9,7 +9,7 @@ formats, signals or the process around it; several servers live in one process, 
 runs an event loop.
 
 Invariants:
-- Every Request is answered once, by start() or refuse(), whatever a Decider does: an exception in
+- Every Request is answered once, by start() or refuse_all(), whatever a Decider does: an exception in
   it becomes ERROR 0 and a traceback in the log, and the server lives on.
 - Nothing here waits: one turn takes what poll() has, decides for a few milliseconds at most, and returns
   to the event loop. What is not decided then waits in `waiting`, where no address is behind another's flood, and where

@@ -32,7 +32,7 @@ __all__ = [
 
 
 class UploadTerms(Protocol):
-    """What the rules say about one upload; `policy.rules.WriteDecision` is such an object."""
+    """What the rules say about one upload; `policy.decision.WriteDecision` is such an object."""
 
     @property
     def path(self) -> bytes:
