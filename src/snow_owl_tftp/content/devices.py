@@ -34,7 +34,8 @@ _STATX_BYTES: Final = 256
 _MODE_AT: Final = 28  # struct statx, include/uapi/linux/stat.h
 _DEVICE_AT: Final = 136
 
-_statx = getattr(ctypes.PyDLL(None, use_errno=True), "statx", None)  # keeps the GIL: what is known is told at once
+# Gives the GIL up: there are file systems that ask their server in spite of AT_STATX_DONT_SYNC.
+_statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
 if _statx is not None:
     _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
     _statx.restype = ctypes.c_int
