@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from snow_owl_tftp._engine.base.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
-from snow_owl_tftp._engine.base.transfer cimport Transfer
+from snow_owl_tftp._engine.base.transfer cimport Transfer, may_follow as state_may_follow
 from snow_owl_tftp._engine.memory.networks cimport (
     NETWORK_SETS, NETWORK_WAYS, Network, answer_is_usual, answer_slack_ns, learn_answer, network_fill, network_find,
     network_of, network_on_doubt, network_on_evidence, network_on_forgery, trial_bits, trial_step_ns)
@@ -398,6 +398,13 @@ cdef class FlightProbe:
     @property
     def retransmits(self):
         return self._flight.retransmits
+
+
+# --- states ----------------------------------------------------------------------------------------------
+
+def may_follow(int before, int after):
+    """may_follow: whether a transfer goes from one T_ state to another."""
+    return bool(state_may_follow(before, after))
 
 
 # --- memory and networks ---------------------------------------------------------------------------------
