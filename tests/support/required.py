@@ -37,7 +37,7 @@ ABILITIES = {
 CHOICES = {
     "which suite has flows": r"about flows themselves",
     "parameters that do not go together": r"takes uploads$|tells the right tsize; ",
-    "which build can do it": r"under ASan's runtime: release and debug run it",
+    "which build can do it": r"under ASan's runtime: release and debug run it|debug and sanitize run it",
 }
 
 # Programs that no script of the checkout installs for its tests (`make peers-all` is for benchmarks).

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from snow_owl_tftp._engine.base.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
-from snow_owl_tftp._engine.base.transfer cimport Transfer
+from snow_owl_tftp._engine.base.transfer cimport Transfer, may_follow as state_may_follow
 from snow_owl_tftp._engine.memory.networks cimport (
     NETWORK_SETS, NETWORK_WAYS, Network, answer_is_usual, answer_slack_ns, learn_answer, network_fill, network_find,
     network_of, network_on_doubt, network_on_evidence, network_on_forgery, trial_bits, trial_step_ns)
@@ -221,8 +221,8 @@ cdef class FlightProbe:
     cdef readonly object terms
     cdef readonly bytearray delivered
     cdef readonly object outcome
-    cdef readonly bint done, received
-    cdef bint _timer, _dallies, _opening
+    cdef readonly bint done, received, dallies
+    cdef bint _timer, _opening
 
     def __init__(self, int role, terms, bytes source=b"", bint opening=True):
         self.terms = terms
@@ -270,7 +270,7 @@ cdef class FlightProbe:
         cdef int act
         if self.done or not self._timer or now_ns < self._flight.deadline_ns:
             return []
-        if self._dallies:
+        if self.dallies:
             return self._end("OK")
         act = flight_on_timeout(&self._flight, &self._policy, now_ns)
         self._check()
@@ -290,7 +290,7 @@ cdef class FlightProbe:
 
     def commit(self, uint64_t now_ns):
         self.outcome = "OK"
-        self._dallies = True
+        self.dallies = True
         self._timer = True
         self._flight.deadline_ns = now_ns + flight_dally_ns(&self._flight)     # on_commit
         return [self._ack(self._flight.last)]
@@ -313,7 +313,7 @@ cdef class FlightProbe:
         if f.role != RECEIVER:
             return []
         if self.received:
-            return [self._ack(f.last)] if self._dallies and block == seq_block(f.last, f.rollover) else []
+            return [self._ack(f.last)] if self.dallies and block == seq_block(f.last, f.rollover) else []
         if len(payload) > <Py_ssize_t>f.blksize_bytes:
             self._end("ABORTED")
             return [b"\0\5\0\4DATA longer than the block size\0"]
@@ -360,7 +360,7 @@ cdef class FlightProbe:
 
     cdef _check(self):
         if not flight_check(&self._flight):
-            raise AssertionError(f"invariant broken: {self.state()}")
+            raise AssertionError(f"invariant broken: {self.flight()}")
 
     # --- what a test looks at
 
@@ -372,19 +372,21 @@ cdef class FlightProbe:
     def deadline_ns(self):
         return self._flight.deadline_ns if self._timer else None
 
-    def state(self):
-        """What must be equal in protocol.transfer's model, by the names there."""
-        cdef Flight *f = &self._flight
-        state = {
-            "next": f.next, "srtt_ns": f.rtt.srtt_ns, "rttvar_ns": f.rtt.rttvar_ns, "least_ns": f.rtt.least_ns,
-            "rto_ns": flight_rto_ns(f, &self._policy), "sent_ns": f.sent_ns,
-            "retries": f.retries, "retransmits": f.retransmits, "opening": bool(f.opening), "proven": bool(f.proven)}
-        if f.role == SENDER:
-            state.update(window_base=f.window_base, sent_end=f.sent_end, last=f.last, burst_end=f.burst_end,
-                         pausing=bool(flight_is_pausing(f)))
-        else:
-            state.update(in_window=f.in_window, rollover=f.rollover)
-        return state
+    @property
+    def rto_ns(self):
+        return flight_rto_ns(&self._flight, &self._policy)
+
+    @property
+    def pausing(self):
+        return self._flight.role == SENDER and bool(flight_is_pausing(&self._flight))
+
+    def flight(self):
+        """The whole struct, and those within it, as dicts: no field can be left out."""
+        return self._flight
+
+    def policy(self):
+        """The whole Retransmit."""
+        return self._policy
 
     def learned(self):
         """What the client's next transfer is to know, by the names of protocol.patience."""
@@ -396,6 +398,13 @@ cdef class FlightProbe:
     @property
     def retransmits(self):
         return self._flight.retransmits
+
+
+# --- states ----------------------------------------------------------------------------------------------
+
+def may_follow(int before, int after):
+    """may_follow: whether a transfer goes from one T_ state to another."""
+    return bool(state_may_follow(before, after))
 
 
 # --- memory and networks ---------------------------------------------------------------------------------

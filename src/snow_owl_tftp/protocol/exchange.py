@@ -78,6 +78,7 @@ class Exchange(ABC):
         self.done = False
         self.deadline_ns: int | None = None
         self.next = FIRST_BLOCK
+        self.rollover = terms.rollover
         self.retries = 0
         self.retransmits = 0
         self.sent_ns = 0

@@ -33,11 +33,15 @@ class Receiver(Exchange):
     def __init__(self, terms: Terms, *, opening: bool = True) -> None:
         super().__init__(terms, opening)
         self.delivered = bytearray()
-        self.received = False
         self.in_window = 0
-        self.rollover = terms.rollover
+        self.last = -1  # the final block, once it is there
         self._reported = False
         self._dallies = False
+
+    @property
+    def received(self) -> bool:
+        """Whether the last block is there."""
+        return self.last >= 0
 
     # --- the caller's verdict on the received file
 
@@ -70,7 +74,7 @@ class Receiver(Exchange):
             return []
         if self.received:
             # RFC 1350 section 6: dallying, the last ACK is repeated when the last block is.
-            return [self._ack()] if self._dallies and block == self._wire(self.next - 1) else []
+            return [self._ack()] if self._dallies and block == self._wire(self.last) else []
         if len(payload) > self.terms.blksize_bytes:
             return self._abort(Outcome.ABORTED, ErrorCode.ILLEGAL_OPERATION, "DATA longer than the block size")
         return self._on_data(block, payload, now_ns)
@@ -119,7 +123,7 @@ class Receiver(Exchange):
     def _on_final_block(self) -> list[bytes]:
         """RFC 1350 section 6: the short block is the last; the caller decides about its ACK."""
         self.in_window = 0
-        self.received = True
+        self.last = self.next - 1
         self.deadline_ns = None
         return []
 

@@ -152,7 +152,7 @@ class Sender(Exchange):
             return []
         if self.opening:
             return self._on_first_ack(block, now_ns)
-        acked = index_from(self.window_base - 1, block, self.terms.rollover)
+        acked = index_from(self.window_base - 1, block, self.rollover)
         if acked >= self.sent_end:
             # Never sent, or acknowledged before: taken as progress it would skip data.
             if acked - self.window_base >= _NUMBERS - min(self.terms.windowsize_blocks, _RECENT):
@@ -200,8 +200,8 @@ class Sender(Exchange):
     def _on_new_ack(self, acked: int, now_ns: int) -> list[bytes]:
         """RFC 7440 section 4: the window slides, and what follows the acknowledged block is sent next."""
         is_early = self._judge_restart(acked, now_ns)
-        self._take_sample(acked, now_ns)
         self._note_advance(acked - self.window_base + 1, is_early)
+        self._take_sample(acked, now_ns)
         is_report = self._is_partial(acked)
         is_silent = self.retries > 0
         self._judge_probe()
@@ -536,5 +536,5 @@ class Sender(Exchange):
 
     def _data(self, block_index: int) -> bytes:
         start = (block_index - 1) * self.terms.blksize_bytes
-        number = block_of(block_index, self.terms.rollover)
+        number = block_of(block_index, self.rollover)
         return build_data(number, self._source[start : start + self.terms.blksize_bytes])

@@ -96,5 +96,3 @@ def play_receiver(script: Script, pair: Pair) -> None:
             block = block_of(max(receiver.next + ahead, 0), receiver.rollover)
             size = 8 if what % 16 else script.byte() % 10
             pair.both("receive", build_data(block, bytes(size)))
-        assert pair.probe.delivered == pair.model.delivered
-        assert pair.probe.received == pair.model.received

@@ -3,10 +3,11 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.content cimport Recipe, Sink
+from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.protocol.window cimport Flight
 
-cdef enum:                        # Transfer.state
+cdef enum:                        # Transfer.state: State of protocol/transfer.py, which move_to() alone changes
     T_FREE = 0
     T_REQUESTED = 1               # server: Python is deciding
     T_ASKING = 2                  # client: the request is in flight
@@ -84,3 +85,41 @@ cdef struct Transfer:
     uint8_t tid_bits              # how hard its TID was to guess
     uint8_t held                  # HELD_...: nothing is sent before held_until_ns
     uint8_t kept                  # that the peer's path loses is in the memory already
+
+
+cdef extern from * nogil:
+    """
+    #ifdef SNOW_OWL_DEBUG
+    /* A test reads it through the shared object: which moves have been seen. */
+    __attribute__((weak, visibility("default"))) unsigned char transfer_moves[10][10];
+    #define NOTE_MOVE(before, after) (transfer_moves[before][after] = 1)
+    #else
+    #define NOTE_MOVE(before, after) ((void)0)
+    #endif
+    """
+    void NOTE_MOVE(uint8_t before, uint8_t after)
+
+
+cdef inline bint may_follow(int before, int after) noexcept nogil:
+    """NEXT of protocol/transfer.py, where the reasons are."""
+    if before == T_FREE:
+        return after == T_REQUESTED or after == T_ASKING
+    if before == T_ASKING:
+        return after == T_ANSWERED or after == T_ACTIVE or after == T_FREE
+    if before == T_REQUESTED or before == T_ANSWERED:
+        return after == T_ACTIVE or after == T_FREE
+    if before == T_ACTIVE:
+        return after == T_FLUSHING or after == T_ENDING or after == T_FREE
+    if before == T_FLUSHING:
+        return after == T_FLUSHING or after == T_COMMITTING or after == T_ENDING or after == T_FREE
+    if before == T_COMMITTING:
+        return after == T_DALLY or after == T_FREE
+    if before == T_ENDING:
+        return after == T_STUCK or after == T_FREE
+    return (before == T_DALLY or before == T_STUCK) and after == T_FREE
+
+
+cdef inline void move_to(Transfer *t, uint8_t state) noexcept nogil:
+    SO_INVARIANT(may_follow(t.state, state))
+    NOTE_MOVE(t.state, state)
+    t.state = state

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.content cimport Recipe, Sink
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
 from snow_owl_tftp._engine.base.peers cimport peer_hash
-from snow_owl_tftp._engine.base.transfer cimport HELD_CAPPED, T_ACTIVE, Transfer
+from snow_owl_tftp._engine.base.transfer cimport HELD_CAPPED, T_ACTIVE, Transfer, move_to
 from snow_owl_tftp._engine.memory.slab cimport add_by_tid
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.patience cimport Patience
@@ -61,7 +61,7 @@ cdef inline void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexc
     t.recipe = recipe
     t.sink = sink
     t.endpoint = 0
-    t.state = T_ACTIVE
+    move_to(t, T_ACTIVE)
     if not t.flow_hit:
         leave_descriptors(w)
     let_give_way(w, t)
@@ -93,7 +93,7 @@ cdef inline void resume(Worker *w, Transfer *t, uint64_t fixed_ns) noexcept nogi
     t.flight.rollover = t.recipe.rollover
     t.flight.rtt = measured
     flight_rest(&t.flight, &w.retransmit, w.now_ns)
-    t.state = T_ACTIVE
+    move_to(t, T_ACTIVE)
     if t.flight.role == RECEIVER:
         send_ack(w, t, 0)                        # RFC 2347: the ACK of an OACK
         wheel_update(&w.wheel, t)

@@ -12,7 +12,7 @@ from snow_owl_tftp._engine.base.messages cimport (
     OUT_LOCAL_IO_ERROR, OUT_OK, Verdict, message_becomes, message_new)
 from snow_owl_tftp._engine.base.queue cimport queue_push, queue_take_all
 from snow_owl_tftp._engine.base.transfer cimport (
-    T_ANSWERED, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK, Transfer)
+    T_ANSWERED, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK, Transfer, move_to)
 from snow_owl_tftp._engine.disk.flows cimport flow_keep, flows_forget
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.disk.sink cimport sink_free
@@ -104,7 +104,7 @@ cdef inline void on_ask(Worker *w, Message *m) noexcept nogil:
     t.recipe = m.recipe
     t.sink = m.sink
     t.socket = socket
-    t.state = T_ASKING
+    move_to(t, T_ASKING)
     t.started_ns = w.now_ns
     w.counters.live_transfers += 1
     w.counters.transfers_started += 1

@@ -14,7 +14,7 @@ from snow_owl_tftp._engine.base.messages cimport (
 from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport (
     AMONG_ALL, AMONG_CLIENTS, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK,
-    Transfer)
+    Transfer, move_to)
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.disk.sources cimport source_is_changed
@@ -74,7 +74,7 @@ cdef inline void close_private(Worker *w, Transfer *t) noexcept nogil:
 
 cdef inline void begin_dally(Worker *w, Transfer *t) noexcept nogil:
     """Its file is stored and its last ACK sent: that this ACK may be repeated is no transfer, and uses up no limit."""
-    t.state = T_DALLY
+    move_to(t, T_DALLY)
     history_note(&w.history, &t.peer, w.now_ns)
     w.counters.live_transfers -= 1
     w.counters.dallying_transfers += 1
@@ -145,7 +145,7 @@ cdef inline void free_place(Worker *w, Transfer *t) noexcept nogil:
     t.farewell = NULL
     sink_free(t.sink)
     t.sink = NULL
-    t.state = T_FREE
+    move_to(t, T_FREE)
     if t.queued == Q_NONE:
         transfer_free(&w.slab, t)                # else the queue does when it comes to it
 
@@ -169,9 +169,9 @@ cdef inline void end(Worker *w, Transfer *t, int outcome, int error, const uint8
     release(w, t)
 
 
-cdef inline void owe_verdict(Worker *w, Transfer *t, int state) noexcept nogil:
+cdef inline void owe_verdict(Worker *w, Transfer *t, uint8_t state) noexcept nogil:
     """All is here, and the peer waits for our disk, or for Python: on_due() ends what takes too long."""
-    t.state = state
+    move_to(t, state)
     t.flight.deadline_ns = w.now_ns + w.limits.stalled_ns
     wheel_update(&w.wheel, t)
 
@@ -189,7 +189,7 @@ cdef inline void leave_stuck(Worker *w, Transfer *t) noexcept nogil:
     complete(w, t, t.ending)
     t.recipe = recipe
     forget(w, t)
-    t.state = T_STUCK
+    move_to(t, T_STUCK)
 
 
 cdef inline void tell_released(Worker *w, Transfer *t) noexcept nogil:

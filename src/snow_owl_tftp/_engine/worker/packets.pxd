@@ -8,7 +8,7 @@ from libc.string cimport memcmp
 from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport M_ANSWER, Message, OUT_OK, OUT_PEER_ERROR, message_new
 from snow_owl_tftp._engine.base.queue cimport queue_push
-from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_ANSWERED, T_ASKING, Transfer
+from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_ANSWERED, T_ASKING, Transfer, move_to
 from snow_owl_tftp._engine.memory.history cimport history_note
 from snow_owl_tftp._engine.memory.timers cimport wheel_remove, wheel_update
 from snow_owl_tftp._engine.protocol.opcodes cimport OP_ACK, OP_DATA, OP_ERROR, OP_OACK
@@ -69,7 +69,7 @@ cdef inline void on_oack(Worker *w, Transfer *t, const uint8_t *bytes, uint32_t 
     if m == NULL:
         return                                   # the server repeats its OACK
     flight_opened(&t.flight, &w.retransmit, w.now_ns)
-    t.state = T_ANSWERED
+    move_to(t, T_ANSWERED)
     wheel_remove(&w.wheel, t)
     m.worker = w.number
     m.body.answer.peer = t.peer
@@ -97,7 +97,7 @@ cdef inline void on_packet(Worker *w, Transfer *t, const uint8_t *bytes, uint32_
     block = <uint16_t>(bytes[2] << 8 | bytes[3])
     if t.state == T_ASKING and ((bytes[1] == OP_DATA and t.flight.role == RECEIVER)
                                 or (bytes[1] == OP_ACK and t.flight.role == SENDER)):
-        t.state = T_ACTIVE                       # a server without options: RFC 1350 as it is
+        move_to(t, T_ACTIVE)                     # a server without options: RFC 1350 as it is
     if bytes[1] == OP_ACK:
         on_ack(w, t, block)
     elif bytes[1] == OP_DATA:

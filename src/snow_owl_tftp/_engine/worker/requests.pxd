@@ -12,7 +12,8 @@ from snow_owl_tftp._engine.base.messages cimport M_COMPLETION, M_REQUEST, Messag
 from snow_owl_tftp._engine.base.peers cimport peer_hash
 from snow_owl_tftp._engine.base.queue cimport queue_append, queue_wake
 from snow_owl_tftp._engine.base.transfer cimport (
-    SUPERSEDED, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_ACTIVE, T_COMMITTING, T_DALLY, T_FLUSHING, T_REQUESTED, Transfer)
+    SUPERSEDED, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_ACTIVE, T_COMMITTING, T_DALLY, T_FLUSHING, T_REQUESTED, Transfer,
+    move_to)
 from snow_owl_tftp._engine.disk.flows cimport flow_find
 from snow_owl_tftp._engine.disk.sources cimport store_use
 from snow_owl_tftp._engine.includes.threads cimport so_add32
@@ -52,7 +53,7 @@ cdef inline Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const
         client_leave(&w.clients, client)
         refuse_busy(w, endpoint, peer, local, reason)
         return NULL
-    t.state = T_REQUESTED
+    move_to(t, T_REQUESTED)
     t.peer = peer[0]
     t.local = local[0]
     t.request_hash = hash
