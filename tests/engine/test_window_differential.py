@@ -344,6 +344,16 @@ def test_receivers_that_agreed_on_rollover_to_1_agree(windowsize, laps, rng):
     assert pair.model.next > laps * 65535 - 20
 
 
+def test_receivers_agree_to_follow_a_lock_step_sender_that_goes_on_with_1():
+    pair = receiver_pair(Terms(OACK, blksize_bytes=8))
+    pair.both("start")
+    for index in range(1, 65536):
+        datagram = build_data(index, b"01234567")
+        assert pair.model.receive(datagram, pair.now_ns) == pair.probe.receive(datagram, pair.now_ns)
+    assert pair.both("receive", build_data(1, b"01234567")) == [build_ack(1)]
+    assert pair.model.rollover is Rollover.TO_1
+
+
 def test_receivers_agree_on_a_sender_that_had_only_paused():
     """It answers both copies of an ACK, late."""
     pair = receiver_pair(Terms(OACK, blksize_bytes=8, patience=Patience(silence=120)))
