@@ -7,7 +7,7 @@ socket that nobody reads (control: what his own work takes from the cores that a
 again; then the server is ended by SIGTERM. Every byte they get is compared. Each client reads 64 blocks of 512 bytes,
 waits, and reads again, so that a delay of the server's shows in their time. On a machine that others use, measure in
 turns: of each kind the run with the middle p99 counts.
-It runs in a mount namespace of its own (root, or a user namespace), since some attacks need a file system that hangs.
+Where an attack needs a file system that hangs it runs in a mount namespace of its own (root, or a user namespace).
 
 Exit status 1: a good client failed, the server did not end in time, or p99 was above 1.5 times that of the clients
 alone and more than `SLACK_S` above it (what two cores that also run the attacker cannot tell apart). The ratio to the
@@ -217,7 +217,8 @@ def main() -> None:
     asked = parser.parse_args()
     if unknown := set(asked.attacks) - set(ATTACKS):
         parser.error(f"no such attack: {', '.join(sorted(unknown))}")
-    enter_namespace()
+    if any(ATTACKS[name].ill for name in asked.attacks or ATTACKS):
+        enter_namespace()
     print(f"{'p99, ms':22}{'rate/s':>9}{'alone':>10}{'control':>10}{'attacked':>10}{'after':>10}{'worst':>10}")
     results = []
     for name in asked.attacks or ATTACKS:

@@ -270,8 +270,11 @@ def test_json_has_no_bar(server, tmp_path):
 
 
 def lines_drawn_over(seen) -> int:
-    """The most lines that were ever drawn again; rich goes up one, and clears it, for each but the last."""
-    return max(len(run) // len(UP) for run in re.findall(f"(?:{re.escape(UP)})+", seen)) + 1
+    """The most lines that were ever drawn again; rich goes up one, and clears it, for each but the last.
+
+    None where all transfers ended before anything was drawn a second time.
+    """
+    return max((len(run) // len(UP) for run in re.findall(f"(?:{re.escape(UP)})+", seen)), default=0) + 1
 
 
 CLEARED = "\x1b[2K"
