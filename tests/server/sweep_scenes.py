@@ -28,6 +28,7 @@ TEXT = b"line one\nline two\r\n" * 500
 OLD, NEW = b"old " * 5000, b"new!" * 9000
 WINDOW = {"blksize": 1428, "windowsize": 16}
 PATIENCE_S = 3.0
+REST_S = 0.3
 
 
 class Broken(AssertionError):  # noqa: N818 - what happened
@@ -195,10 +196,22 @@ def _shown(content: bytes | None) -> str:
     return "nothing is there" if content is None else f"{len(content)} other bytes are there"
 
 
+def at_rest(server: Server) -> list[str]:
+    """What is open once nothing opens and closes any more: a reload after SIGHUP reads its file for a while."""
+    seen = server.descriptors()
+    since = time.monotonic()
+    while time.monotonic() - since < REST_S:
+        time.sleep(REST_S / 10)
+        now = server.descriptors()
+        if now != seen:
+            seen, since = now, time.monotonic()
+    return seen
+
+
 def settle(server: Server, wanted: list[str]) -> None:
     """Wait until the descriptors are those of before."""
     try:
-        wait_for(lambda: server.descriptors() == wanted, "descriptors", 3)
+        wait_for(lambda: server.descriptors() == wanted, "descriptors", 10)
     except AssertionError:
         now = server.descriptors()
         more = [name for name in now if now.count(name) > wanted.count(name)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.server.sweep_scenes import Broken, Scene, settings, settle
+from tests.server.sweep_scenes import Broken, Scene, at_rest, settings, settle
 from tests.support.soak import many
 from tests.support.sweep import ERRORS, Nursery, Server, tracebacks
 
@@ -48,7 +48,7 @@ class Sweep:
             server.log_path = folder / "log"
             for _ in range(3):
                 scene.check_serves(server)
-            before = server.descriptors()
+            before = at_rest(server)
             while left:
                 case = left.pop()
                 problem = self._play(server, scene, case, before)
