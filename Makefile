@@ -90,7 +90,7 @@ peers-all: peers
 	@PYTHON=$(PYTHON) scripts/install-peers-all.sh
 
 # Engine tests have no flows unless they ask for them, server tests have them: here it is the other way round.
-SAME_WITHOUT_FLOWS := $(patsubst %,tests/server/test_%.py,reads core admission addresses reload)
+SAME_WITHOUT_FLOWS := $(patsubst %,tests/server/test_%.py,reads core admission addresses) tests/operate/test_reload.py
 SAME_WITH_FLOWS    := $(patsubst %,tests/engine/test_%.py,serving misbehaviour changes)
 
 # So many tests at once, since most of them only wait; JOBS=0: one after the other, in one process. What needs the machine

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.server.upload_support import serve_uploads
 from tests.support.fake_server import Talk, drop_options, fake_server
 from tests.support.server import wait_for
+from tests.support.uploads import serve_uploads
 
 CONTENT = os.urandom(200_001)
 COMMAND = [sys.executable, "-m", "snow_owl_tftp"]

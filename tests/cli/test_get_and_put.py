@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from tests.server.upload_support import serve_uploads
 from tests.support.fake_server import Talk, fake_server
 from tests.support.server import wait_for
+from tests.support.uploads import serve_uploads
 
 CONTENT = os.urandom(100_001)
 

@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.server.upload_support import serve_uploads
 from tests.support.fake_server import Talk, fake_server, refuse_options
 from tests.support.server import serve_in_thread
+from tests.support.uploads import serve_uploads
 
 from snow_owl_tftp import AsyncClient, Client, Refuse, Response, Server, get
 from snow_owl_tftp.client import calls

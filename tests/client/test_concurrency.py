@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.server.upload_support import serve_uploads
 from tests.support.fake_server import Talk, fake_server, refuse_options
 from tests.support.server import serve_command, wait_for
+from tests.support.uploads import serve_uploads
 
 from snow_owl_tftp import AsyncClient, Client
 from snow_owl_tftp.client import calls, events

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.server.upload_support import make_root, serve_uploads
+from tests.support.uploads import make_root, serve_uploads
 
 from snow_owl_tftp import get, put
 

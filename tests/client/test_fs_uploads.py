@@ -7,7 +7,7 @@ import logging
 
 import fsspec
 import pytest
-from tests.server.upload_support import files_below, make_root, serve_uploads
+from tests.support.uploads import files_below, make_root, serve_uploads
 
 from snow_owl_tftp import Response, Server
 from snow_owl_tftp.client.fs import files as fs_files

@@ -1,9 +1,9 @@
 """Client.size: the size without the file (RFC 2349), whatever the server makes of the question."""
 
 import pytest
-from tests.server.upload_support import serve_uploads
 from tests.support.fake_server import Talk, fake_server, refuse_options
 from tests.support.server import wait_for
+from tests.support.uploads import serve_uploads
 
 from snow_owl_tftp import AsyncClient, Client
 from snow_owl_tftp.errors import TransferError, TransferRefused, TransferTimedOut

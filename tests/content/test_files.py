@@ -1,7 +1,6 @@
 """Which files can be read below a root, and that none can be outside: the same answers both ways."""
 
 import errno
-import gc
 import os
 import socket
 import stat
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from tests.support.descriptors import settled_descriptors
 
 from snow_owl_tftp.content import confine as beneath
 from snow_owl_tftp.content import files
@@ -43,11 +43,6 @@ def named(name: str) -> ReadDecision:
     return ReadDecision(spellings_of(name))
 
 
-def open_descriptors() -> set[str]:
-    gc.collect()  # what earlier tests left to the collector must not count, here or there
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A tree with a secret beside it."""
@@ -70,11 +65,11 @@ def make_resolver(request: pytest.FixtureRequest) -> MakeResolver:
 
 @pytest.fixture
 def tree(root: Path, make_resolver: MakeResolver) -> Iterator[FileTree]:
-    before = open_descriptors()
+    before = settled_descriptors()
     tree = FileTree(root, make_resolver=make_resolver)
     yield tree
     tree.close()
-    assert open_descriptors() == before, "a descriptor leaked"
+    assert settled_descriptors() == before, "a descriptor leaked"
 
 
 def read(tree: FileTree, name: str) -> bytes:
@@ -429,12 +424,12 @@ def test_fstat_that_fails_is_an_io_error_and_leaks_nothing(tree: FileTree, monke
     def fail(fd: int) -> os.stat_result:
         raise OSError(errno.EIO, "disk")
 
-    before = open_descriptors()
+    before = settled_descriptors()
     monkeypatch.setattr(os, "fstat", fail)
     error = refused(tree, "file")
     monkeypatch.undo()
     assert (error.code, error.text) == (ErrorCode.NOT_DEFINED, "I/O error")
-    assert open_descriptors() == before
+    assert settled_descriptors() == before
 
 
 # ---- without blocking

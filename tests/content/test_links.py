@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.content.test_files import MakeResolver, kernel_has_openat2, open_descriptors, read, refused
+from tests.content.test_files import MakeResolver, kernel_has_openat2, settled_descriptors, read, refused
 
 from snow_owl_tftp.content.confine import KernelResolver
 from snow_owl_tftp.content.files import FileTree, OutsideRootError
@@ -50,7 +50,7 @@ MakeTree = Callable[..., FileTree]
 
 @pytest.fixture
 def make_tree(base: Path, make_resolver: MakeResolver) -> Iterator[MakeTree]:
-    before, trees = open_descriptors(), []
+    before, trees = settled_descriptors(), []
 
     def make(*link_targets: str, root: Path = base / "root") -> FileTree:
         targets = tuple(str(base / target) for target in link_targets)
@@ -60,7 +60,7 @@ def make_tree(base: Path, make_resolver: MakeResolver) -> Iterator[MakeTree]:
     yield make
     for tree in trees:
         tree.close()
-    assert open_descriptors() == before, "a descriptor leaked"
+    assert settled_descriptors() == before, "a descriptor leaked"
 
 
 def link(base: Path, where: str, target: str) -> None:

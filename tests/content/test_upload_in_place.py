@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.content.test_uploads import Terms, names_below, open_descriptors, put, receive, refusal
+from tests.content.test_uploads import Terms, names_below, put, receive, refusal
+from tests.support.descriptors import settled_descriptors
 
 from snow_owl_tftp.content.store import staging
 from snow_owl_tftp.content.store.uploads import UploadArea, UploadError
@@ -35,11 +36,11 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture
 def area(root: Path) -> Iterator[UploadArea]:
-    before = open_descriptors()
+    before = settled_descriptors()
     area = UploadArea(root)
     yield area
     area.close()
-    assert open_descriptors() == before, "a descriptor leaked"
+    assert settled_descriptors() == before, "a descriptor leaked"
 
 
 @pytest.fixture

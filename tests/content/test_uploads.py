@@ -1,7 +1,6 @@
 """What an upload may do, what is seen of it, and what each refusal says."""
 
 import errno
-import gc
 import os
 import resource
 import stat
@@ -13,6 +12,7 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 from msgspec import Struct
+from tests.support.descriptors import settled_descriptors
 
 from snow_owl_tftp.content.confine import KernelResolver, choose_resolver
 from snow_owl_tftp.content.files import OutsideRootError
@@ -30,11 +30,6 @@ class Terms(Struct, frozen=True):
     create_directories: bool = False
     file_mode_bits: int = 0o644
     fsync: bool = True
-
-
-def open_descriptors() -> set[str]:
-    gc.collect()  # what earlier tests left to the collector must not count, here or there
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def names_below(root: Path) -> set[str]:
@@ -71,11 +66,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=resolvers())
 def area(root: Path, request: pytest.FixtureRequest) -> Iterator[UploadArea]:
-    before = open_descriptors()
+    before = settled_descriptors()
     area = UploadArea(root, make_resolver=request.param)
     yield area
     area.close()
-    assert open_descriptors() == before, "a descriptor leaked"
+    assert settled_descriptors() == before, "a descriptor leaked"
 
 
 def opened(area: UploadArea, terms: Terms, announced_bytes: int | None = None, **more: Any) -> Upload:

@@ -2,15 +2,11 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
+from tests.support.descriptors import open_descriptors
 
 from snow_owl_tftp.linux.memfd import FULL, READ_ONLY, memory_file
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_file_holds_its_chunks_and_is_no_childs():

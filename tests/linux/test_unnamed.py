@@ -2,9 +2,9 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
+from tests.support.descriptors import open_descriptors
 
 from snow_owl_tftp.linux import unnamed
 from snow_owl_tftp.linux.unnamed import give_name, open_unnamed, rename_new
@@ -12,10 +12,6 @@ from snow_owl_tftp.linux.unnamed import give_name, open_unnamed, rename_new
 
 def names(folder):
     return [path.name for path in folder.iterdir()]
-
-
-def open_descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.server.upload_support import make_root
 from tests.support.client import Client, Refused
 from tests.support.server import serve_command
+from tests.support.uploads import make_root
 
 from snow_owl_tftp.config.schema import LoggingSettings
 from snow_owl_tftp.observe.audit import AuditLog

@@ -5,23 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.server.conftest import BOOT
+from tests.support.boot import BOOT
 from tests.support.client import Client
+from tests.support.ipv6 import needs_ipv6
 from tests.support.server import serve_in_thread, wait_for
 
 from snow_owl_tftp.protocol.packets import Data, Error, build_error
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback on this machine")
 
 
 def free_ports(count: int) -> int:

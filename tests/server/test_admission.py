@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.upload_support import serve_uploads
 from tests.support.client import Address, Client
 from tests.support.server import serve_command, serve_in_thread
+from tests.support.uploads import serve_uploads
 
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.packets import Data, Error, Oack, build_ack, build_error, build_request

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.conftest import BOOT
-from tests.server.upload_support import make_root as make_upload_root
-from tests.server.upload_support import serve_uploads
+from tests.support.boot import BOOT
 from tests.support.client import Client, Refused
+from tests.support.descriptors import open_descriptors
 from tests.support.server import make_server, serve_in_thread, wait_for
+from tests.support.uploads import make_root as make_upload_root
+from tests.support.uploads import serve_uploads
 
 from snow_owl_tftp.content.files import FileTree
 from snow_owl_tftp.content.source import LATER, Named, NotHere
@@ -64,10 +65,6 @@ class Answering:
 def _no_garbage() -> None:
     """A server that an earlier test left in a cycle closes its descriptors now, not while they are counted."""
     gc.collect()
-
-
-def open_descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def test_decider_may_answer_at_once(root: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.conftest import BOOT, SECRET, make_root
+from tests.support.boot import BOOT, SECRET, make_root
 from tests.support.client import Client, Refused, drop_nth
 from tests.support.server import ServerProcess, ServerThread, serve_command, serve_in_thread, wait_for
 

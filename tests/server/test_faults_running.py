@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.server.sweep_scenes import Broken, Scene, at_rest, settings, settle
 from tests.support.soak import many
 from tests.support.sweep import ERRORS, Nursery, Server, tracebacks
+from tests.support.sweep_scenes import Broken, Scene, at_rest, settings, settle
 
 MODES = ("replace", "version", "replace_writable")
 CALLS_AT_START = {"SOCKET", "BIND", "SETSOCKOPT", "GETSOCKOPT", "GETSOCKNAME", "SOCKETPAIR", "EPOLL_CREATE", "EVENTFD"}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.conftest import BOOT, make_root
+from tests.support.boot import BOOT, make_root
 from tests.support.client import Address, Client, Refused
 from tests.support.server import serve_in_thread, wait_for
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.server.upload_support import WRITABLE
 from tests.support.client import Client, Refused
 from tests.support.fuse import Fuse, own_mounts
 from tests.support.server import DEADLINE_S, ServerThread, serve_command, serve_in_thread, wait_for
+from tests.support.uploads import WRITABLE
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings

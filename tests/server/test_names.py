@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from tests.content.test_links import exchange
-from tests.server.upload_support import files_below, serve_uploads
-from tests.server.upload_support import make_root as make_upload_root
 from tests.support.client import Client, Refused
 from tests.support.server import serve_in_thread, wait_for
+from tests.support.uploads import files_below, serve_uploads
+from tests.support.uploads import make_root as make_upload_root
 
 LATIN1 = os.fsdecode(b"caf\xe9.cfg")
 AS_SENT = os.fsdecode(b"netboot.xyz.efi\xff")

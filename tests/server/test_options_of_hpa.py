@@ -3,9 +3,9 @@
 import time
 
 import pytest
-from tests.server.upload_support import serve_uploads
 from tests.support.client import Client
 from tests.support.server import serve_in_thread
+from tests.support.uploads import serve_uploads
 
 from snow_owl_tftp import Response, Server
 from snow_owl_tftp.protocol.constants import Opcode

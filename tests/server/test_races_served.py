@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from tests.content.test_races import READ_NAMES, SECRET, base, is_whole, outside, read_pairs, upload_pairs, whole
-from tests.server.upload_support import serve_uploads
 from tests.support.client import Client, Refused, Silence
 from tests.support.server import ServerThread
 from tests.support.soak import many
 from tests.support.swapper import swapping
+from tests.support.uploads import serve_uploads
 
 __all__ = ["base", "outside"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.server.conftest import BOOT, SECRET
+from tests.support.boot import BOOT, SECRET
 from tests.support.client import Client, Refused, drop_nth, lose_randomly
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.server.upload_support import WRITABLE
 from tests.support.client import Client, Refused
 from tests.support.server import serve_command, wait_for
+from tests.support.uploads import WRITABLE
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings

@@ -3,10 +3,10 @@
 import errno
 import os
 import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.descriptors import open_descriptors
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
@@ -30,10 +30,6 @@ def open_with(**overrides: object) -> tuple[list[BoundAddress], Warnings]:
 def close(addresses: list[BoundAddress]) -> None:
     for address in addresses:
         address.close()
-
-
-def open_descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.test_core import open_descriptors
 from tests.support.client import Client, Refused
+from tests.support.descriptors import open_descriptors
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 
 from snow_owl_tftp import AsyncClient, Response, Server

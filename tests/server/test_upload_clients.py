@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.server.upload_support import files_below, make_root, serve_uploads_command
 from tests.support.server import Address, ServerProcess
+from tests.support.uploads import files_below, make_root, serve_uploads_command
 
 SIZES = [0, 1, 511, 512, 513, 1428 * 16, 300_000]
 

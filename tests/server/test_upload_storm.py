@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.server.upload_support import make_root, serve_uploads_command
 from tests.support.client import Client, Refused, Silence
 from tests.support.server import Address, wait_for
 from tests.support.soak import many
+from tests.support.uploads import make_root, serve_uploads_command
 
 from snow_owl_tftp.content.store.staging import is_staging_name
 

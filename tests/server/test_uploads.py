@@ -1,7 +1,6 @@
 """WRQ, from the request to the last ACK: what is stored, what is seen meanwhile, and what each failure says."""
 
 import errno
-import gc
 import itertools
 import json
 import os
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.upload_support import IMPATIENT, files_below, make_root, serve_uploads
 from tests.support.client import Client, Refused, Silence, Transfer, double_nth, drop_nth, lose_randomly
+from tests.support.descriptors import settled_descriptors
 from tests.support.server import ServerThread, serve_in_thread, wait_for
+from tests.support.uploads import IMPATIENT, files_below, make_root, serve_uploads
 
 from snow_owl_tftp.content.store import staging
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
@@ -508,16 +508,12 @@ def test_tsize_beyond_the_disk_is_refused_at_once(root: Path, small_disk: Path) 
 
 
 def test_no_descriptor_is_left(root: Path) -> None:
-    def open_descriptors() -> int:
-        gc.collect()  # what earlier tests left to the collector must not count, here or there
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before = open_descriptors()
+    before = settled_descriptors()
     with serve_uploads(root) as server, Client(server.address) as client:
         client.put("up/x", b"x" * 600)
         refused(lambda: client.put("up/x", b"", options={"tsize": 2**62}))
         begin(client, "up/y")
-    assert open_descriptors() <= before
+    assert settled_descriptors() <= before
 
 
 def test_ack_to_an_upload_is_no_packet_of_it(client: Client, shared_root: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from tests.server.test_uploads import begin, expect_error, refused
-from tests.server.upload_support import IMPATIENT, files_below, make_root, serve_uploads
 from tests.support.client import Client, Silence
+from tests.support.descriptors import open_descriptors
 from tests.support.server import ServerThread, wait_for
+from tests.support.uploads import IMPATIENT, files_below, make_root, serve_uploads
 
 from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.content.store import reception
@@ -26,10 +27,6 @@ from snow_owl_tftp.protocol.packets import Ack, Error, build_data, build_error
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return make_root(tmp_path)
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def wait_committed(server: ServerThread) -> None:

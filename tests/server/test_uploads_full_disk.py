@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from tests.server.test_uploads import begin, expect_error, refused
-from tests.server.upload_support import files_below, make_root, serve_uploads
 from tests.support.client import Client
 from tests.support.server import wait_for
+from tests.support.uploads import files_below, make_root, serve_uploads
 
 from snow_owl_tftp.content.store import reception, staging
 from snow_owl_tftp.linux import unnamed

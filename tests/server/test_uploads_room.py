@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from tests.server.test_uploads import begin, refused
-from tests.server.upload_support import IMPATIENT, files_below, make_root, serve_uploads
 from tests.support.client import Client, Refused, Silence
 from tests.support.server import ServerThread, wait_for
+from tests.support.uploads import IMPATIENT, files_below, make_root, serve_uploads
 
 from snow_owl_tftp.content.store.space import Space
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode

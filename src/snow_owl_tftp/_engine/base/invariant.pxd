@@ -5,10 +5,10 @@ cdef extern from * nogil:
     #ifdef SNOW_OWL_DEBUG
     #include <stdio.h>
     #include <stdlib.h>
-    #define SO_INVARIANT(what) \\
+    #define OWL_INVARIANT(what) \\
         do { if (!(what)) { fprintf(stderr, "invariant broken: %s\\n", #what); abort(); } } while (0)
     #else
-    #define SO_INVARIANT(what) ((void)0)
+    #define OWL_INVARIANT(what) ((void)0)
     #endif
     """
-    void SO_INVARIANT(bint)
+    void OWL_INVARIANT(bint)

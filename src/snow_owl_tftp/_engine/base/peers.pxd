@@ -10,9 +10,9 @@ from snow_owl_tftp._engine.includes.net cimport AF_INET
 
 cdef extern from *:
     """
-    static const unsigned char so_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};   /* ::ffff:0:0/96 */
+    static const unsigned char owl_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};   /* ::ffff:0:0/96 */
     """
-    const uint8_t *MAPPED "so_mapped"
+    const uint8_t *MAPPED "owl_mapped"
 
 
 cdef inline bint peer_equal(const Peer *a, const Peer *b) noexcept nogil:

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.includes.net cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, read, write
 from snow_owl_tftp._engine.includes.threads cimport (
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, so_store8)
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, owl_store8)
 
 cdef struct Queue:
     pthread_mutex_t mutex
@@ -60,7 +60,7 @@ cdef inline void queue_push(Queue *queue, Message *message) noexcept nogil:
 
 cdef inline void queue_note(Queue *queue) noexcept nogil:
     """What needs no message."""
-    so_store8(&queue.is_noted, 1)
+    owl_store8(&queue.is_noted, 1)
     queue_wake(queue)
 
 

@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.content cimport Recipe, Sink
-from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
+from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.protocol.window cimport Flight
 
@@ -120,6 +120,6 @@ cdef inline bint may_follow(int before, int after) noexcept nogil:
 
 
 cdef inline void move_to(Transfer *t, uint8_t state) noexcept nogil:
-    SO_INVARIANT(may_follow(t.state, state))
+    OWL_INVARIANT(may_follow(t.state, state))
     NOTE_MOVE(t.state, state)
     t.state = state

@@ -17,7 +17,7 @@
 # Must not: know what the threads do.
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from snow_owl_tftp._engine.includes.threads cimport so_start_thread
+from snow_owl_tftp._engine.includes.threads cimport owl_start_thread
 
 cdef extern from * nogil:
     """
@@ -33,7 +33,7 @@ cdef extern from * nogil:
     #include <sys/types.h>
     #include <unistd.h>
 
-    #define SO_HOST_STACK (256 * 1024)
+    #define OWL_HOST_STACK (256 * 1024)
     static struct {
         pthread_mutex_t mutex;                   /* one at a time asks for a thread */
         sem_t ready, asked, answered;
@@ -41,75 +41,75 @@ cdef extern from * nogil:
         void *(*run)(void *);
         void *argument;
         int result;
-    } so_apart = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+    } owl_apart = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
-    static int so_host(void *unused) {
+    static int owl_host(void *unused) {
         (void)unused;
         prctl(PR_SET_PDEATHSIG, SIGKILL);        /* cannot fail: a valid signal */
         prctl(PR_SET_NAME, "tftp-files");        /* cannot fail: a valid name */
-        if (getppid() != so_apart.parent)
+        if (getppid() != owl_apart.parent)
             return 1;                            /* it has died before it could be told */
         for (;;) {
-            while (sem_wait(&so_apart.asked) < 0)
+            while (sem_wait(&owl_apart.asked) < 0)
                 continue;                        /* EINTR */
-            so_apart.result = so_start_thread(so_apart.run, so_apart.argument);
-            sem_post(&so_apart.answered);        /* cannot fail: it is zero */
+            owl_apart.result = owl_start_thread(owl_apart.run, owl_apart.argument);
+            sem_post(&owl_apart.answered);        /* cannot fail: it is zero */
         }
     }
     /* The thread that lends its thread-local storage: it must not do anything while the host lives. */
-    static void *so_lender(void *stack) {
-        so_apart.result = clone(so_host, (char *)stack + SO_HOST_STACK, CLONE_VM | CLONE_FS | CLONE_FILES, NULL);
-        if (so_apart.result < 0)
-            so_apart.result = -errno;
-        sem_post(&so_apart.ready);               /* cannot fail: it is zero */
+    static void *owl_lender(void *stack) {
+        owl_apart.result = clone(owl_host, (char *)stack + OWL_HOST_STACK, CLONE_VM | CLONE_FS | CLONE_FILES, NULL);
+        if (owl_apart.result < 0)
+            owl_apart.result = -errno;
+        sem_post(&owl_apart.ready);               /* cannot fail: it is zero */
         for (;;)
             syscall(SYS_ppoll, NULL, 0, NULL, NULL, 0);
         return NULL;
     }
-    static inline int so_apart_host(void) { return (int)so_apart.host; }
+    static inline int owl_apart_host(void) { return (int)owl_apart.host; }
     /* The host's process id, or a negative errno. */
-    static int so_begin_apart(void) {
-        void *stack = mmap(NULL, SO_HOST_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    static int owl_begin_apart(void) {
+        void *stack = mmap(NULL, OWL_HOST_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
         int error;
         if (stack == MAP_FAILED)
             return -errno;
-        sem_init(&so_apart.ready, 0, 0);         /* cannot fail: a valid value */
-        sem_init(&so_apart.asked, 0, 0);
-        sem_init(&so_apart.answered, 0, 0);
-        so_apart.parent = getpid();
-        error = so_start_thread(so_lender, stack);
+        sem_init(&owl_apart.ready, 0, 0);         /* cannot fail: a valid value */
+        sem_init(&owl_apart.asked, 0, 0);
+        sem_init(&owl_apart.answered, 0, 0);
+        owl_apart.parent = getpid();
+        error = owl_start_thread(owl_lender, stack);
         if (error)
             return -error;
-        while (sem_wait(&so_apart.ready) < 0)
+        while (sem_wait(&owl_apart.ready) < 0)
             continue;                            /* EINTR */
-        if (so_apart.result > 0)
-            so_apart.host = so_apart.result;
-        return so_apart.result;
+        if (owl_apart.result > 0)
+            owl_apart.host = owl_apart.result;
+        return owl_apart.result;
     }
-    /* As so_start_thread, in the host. */
-    static int so_start_apart(void *(*run)(void *), void *argument) {
+    /* As owl_start_thread, in the host. */
+    static int owl_start_apart(void *(*run)(void *), void *argument) {
         int result;
-        pthread_mutex_lock(&so_apart.mutex);
-        so_apart.run = run;
-        so_apart.argument = argument;
-        sem_post(&so_apart.asked);               /* cannot fail: it is zero */
-        while (sem_wait(&so_apart.answered) < 0)
+        pthread_mutex_lock(&owl_apart.mutex);
+        owl_apart.run = run;
+        owl_apart.argument = argument;
+        sem_post(&owl_apart.asked);               /* cannot fail: it is zero */
+        while (sem_wait(&owl_apart.answered) < 0)
             continue;                            /* EINTR */
-        result = so_apart.result;
-        pthread_mutex_unlock(&so_apart.mutex);
+        result = owl_apart.result;
+        pthread_mutex_unlock(&owl_apart.mutex);
         return result;
     }
     """
-    int so_apart_host()
-    int so_begin_apart()
-    int so_start_apart(void *(*run)(void *) noexcept nogil, void *)
+    int owl_apart_host()
+    int owl_begin_apart()
+    int owl_start_apart(void *(*run)(void *) noexcept nogil, void *)
 
 
 cdef int start_apart(void *(*run)(void *) noexcept nogil, void *argument) noexcept nogil:
-    """As so_start_thread, in the host if there is one."""
-    if so_apart_host() == 0:
-        return so_start_thread(run, argument)
-    return so_start_apart(run, argument)
+    """As owl_start_thread, in the host if there is one."""
+    if owl_apart_host() == 0:
+        return owl_start_thread(run, argument)
+    return owl_start_apart(run, argument)
 
 
 cdef void *call(void *argument) noexcept with gil:
@@ -132,10 +132,10 @@ def begin():
         OSError: The kernel, or a filter, does not allow it; threads are ordinary ones then.
     """
     cdef int host
-    if so_apart_host() != 0:
+    if owl_apart_host() != 0:
         raise ValueError("there is a host already")
     with nogil:
-        host = so_begin_apart()
+        host = owl_begin_apart()
     if host < 0:
         raise OSError(-host, "no process for threads that ask file systems")
     return host
@@ -148,7 +148,7 @@ def start(thread):
         RuntimeError: The system has no more threads.
     """
     cdef int error
-    if so_apart_host() == 0:
+    if owl_apart_host() == 0:
         thread.start()
         return
     function = thread.start

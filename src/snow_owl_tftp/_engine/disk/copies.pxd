@@ -13,7 +13,7 @@ from snow_owl_tftp._engine.disk.state cimport Copies, Copy, Store
 from snow_owl_tftp._engine.includes.files cimport MADV_DONTNEED, MAP_FIXED, MAP_SHARED, PROT_READ, madvise, mmap
 from snow_owl_tftp._engine.includes.net cimport nanosleep, timespec
 from snow_owl_tftp._engine.includes.threads cimport (
-    pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load8, so_look_at_turn, so_store8, so_swap8)
+    pthread_mutex_lock, pthread_mutex_unlock, owl_add32, owl_load8, owl_look_at_turn, owl_store8, owl_swap8)
 
 
 cdef inline uint64_t chunk_bytes(const Source *source, uint32_t chunk) noexcept nogil:
@@ -28,8 +28,8 @@ cdef inline void wait_for_turns(Store *store) noexcept nogil:
     pause.tv_sec = 0
     pause.tv_nsec = 20000
     for worker in range(store.worker_count):
-        turn = so_look_at_turn(&store.turns[worker])
-        while turn & 1 and so_look_at_turn(&store.turns[worker]) == turn:
+        turn = owl_look_at_turn(&store.turns[worker])
+        while turn & 1 and owl_look_at_turn(&store.turns[worker]) == turn:
             nanosleep(&pause, NULL)              # a signal may cut it short: harmless
 
 
@@ -41,14 +41,14 @@ cdef inline bint take_place(Store *store, Copies *copies, Copy *old, Source *sou
     for _ in range(copies.count):
         place = &copies.places[copies.hand]
         copies.hand = (copies.hand + 1) % copies.count
-        if place.source == NULL or so_load8(&place.source.chunks[place.chunk]) != CHUNK_ASKED:
+        if place.source == NULL or owl_load8(&place.source.chunks[place.chunk]) != CHUNK_ASKED:
             break
     old[0] = place[0]
     place.source = source
     place.chunk = chunk
-    if old.source == NULL or not so_swap8(&old.source.chunks[old.chunk], CHUNK_OWNED, CHUNK_LEAVING):
+    if old.source == NULL or not owl_swap8(&old.source.chunks[old.chunk], CHUNK_OWNED, CHUNK_LEAVING):
         return False
-    if so_add32(&old.source.users, 1) == 1:
+    if owl_add32(&old.source.users, 1) == 1:
         source_wanted(store, old.source)
     return True
 
@@ -82,5 +82,5 @@ cdef inline void make_room(Store *store, Copies *copies, Source *source, uint32_
     if is_full:
         wait_for_turns(store)
         give_back(old.source, old.chunk)
-        so_store8(&old.source.chunks[old.chunk], CHUNK_ABSENT)
+        owl_store8(&old.source.chunks[old.chunk], CHUNK_ABSENT)
         store_unuse(store, old.source)

@@ -18,9 +18,9 @@ from snow_owl_tftp._engine.base.queue cimport Queue
 from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.disk.recipe cimport recipe_forget
 from snow_owl_tftp._engine.disk.sources cimport source_is_changed, source_is_fresh, store_unuse, store_use
-from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_cached_path
+from snow_owl_tftp._engine.includes.files cimport owl_file, owl_look, owl_open_cached_path
 from snow_owl_tftp._engine.includes.net cimport close
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32
 
 cdef struct Flow:
     # A decision of Python's that the worker repeats by itself for the same request.
@@ -32,7 +32,7 @@ cdef struct Flow:
     int32_t endpoint
     Recipe *recipe                # NULL: free entry
     Message *farewell             # put by for the recipe's way up
-    so_file file                  # what the path led to when Python decided
+    owl_file file                  # what the path led to when Python decided
     uint64_t checked              # the `round` in which the file was last found the same
 
 cdef struct FlowTable:
@@ -60,12 +60,12 @@ cdef inline void flows_free(FlowTable *flows) noexcept nogil:
     index_free(&flows.by_request)
 
 
-cdef inline int flow_look(int dir, const char *path, so_file *file) noexcept nogil:
+cdef inline int flow_look(int dir, const char *path, owl_file *file) noexcept nogil:
     """What the path leads to now; -1 when that cannot be told without waiting."""
-    cdef int fd = so_open_cached_path(dir, path), result
+    cdef int fd = owl_open_cached_path(dir, path), result
     if fd < 0:
         return -1
-    result = so_look(fd, file)
+    result = owl_look(fd, file)
     close(fd)
     return result
 
@@ -97,13 +97,13 @@ cdef inline void look_behind(FlowTable *flows, Source *source) noexcept nogil:
 
 cdef inline bint flow_holds(FlowTable *flows, Flow *flow) noexcept nogil:
     """Asked once a batch of requests, after they came."""
-    cdef so_file file
+    cdef owl_file file
     if not source_is_fresh(flow.recipe.source):
         return False
     if flow.checked == flows.round:
         return True
     flows.errands.counters.file_checks += 1
-    if flow_look(flow.dir, flow.path, &file) < 0 or memcmp(&file, &flow.file, sizeof(so_file)):
+    if flow_look(flow.dir, flow.path, &file) < 0 or memcmp(&file, &flow.file, sizeof(owl_file)):
         look_behind(flows, flow.recipe.source)
         return False
     flow.checked = flows.round
@@ -138,7 +138,7 @@ cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start,
     cdef const uint8_t *request = bytes + start.path_bytes
     cdef uint32_t request_bytes = bytes_used - start.path_bytes
     cdef Flow *flow
-    cdef so_file file
+    cdef owl_file file
     if flows.most == 0 or source == NULL or flow_find(flows, request, request_bytes, hash, endpoint) != NULL:
         return
     if flow_look(start.directory, <const char *>bytes, &file) < 0:
@@ -168,4 +168,4 @@ cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start,
     flow.file = file
     flow.checked = flows.round
     flow.recipe = recipe
-    so_add32(&recipe.refs, 1)
+    owl_add32(&recipe.refs, 1)

@@ -10,15 +10,15 @@ from snow_owl_tftp._engine.base.content cimport Buffer, CHUNK_ABSENT, CHUNK_ASKE
 from snow_owl_tftp._engine.base.messages cimport M_WRITTEN, message_new
 from snow_owl_tftp._engine.disk.lanes cimport JOB_LOAD, JOB_WRITE, Job, Lane, MAX_THREADS, lane_add, lane_may_run
 from snow_owl_tftp._engine.disk.state cimport Store
-from snow_owl_tftp._engine.includes.files cimport so_file, so_look
+from snow_owl_tftp._engine.includes.files cimport owl_file, owl_look
 from snow_owl_tftp._engine.includes.threads cimport (
-    pthread_cond_signal, pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_load8, so_store8, so_swap8)
+    pthread_cond_signal, pthread_mutex_lock, pthread_mutex_unlock, owl_add32, owl_load8, owl_store8, owl_swap8)
 
 
 cdef inline void store_kick(Store *store) noexcept nogil:
     """Wakes an I/O thread, if one may take what was added.  Once a turn, not once a job, and never under the mutex: on
     a busy core each wake-up costs the worker its place, and the thread that wakes only finds the mutex taken."""
-    if so_swap8(&store.wake, 1, 0):
+    if owl_swap8(&store.wake, 1, 0):
         pthread_cond_signal(&store.work)
 
 
@@ -35,7 +35,7 @@ cdef inline void add(Store *store, Job *job) noexcept nogil:
     if not lane_may_run(&store.lanes, lane):
         return                                   # who works for it now goes on with this one
     if store.idle_threads:
-        so_store8(&store.wake, 1)
+        owl_store8(&store.wake, 1)
     elif store.starting_threads == 0 and store.thread_count < MAX_THREADS:
         pthread_cond_signal(&store.watch)        # it starts another thread
     wake_watch(store)
@@ -56,17 +56,17 @@ cdef inline int store_load(Store *store, Source *source, uint32_t chunk, uint32_
     finds it busy asks again when the other chunk has come.
     """
     cdef Job *job
-    if so_load8(&source.chunks[chunk]) != CHUNK_ABSENT or not so_swap8(&source.loading, 0, 1):
+    if owl_load8(&source.chunks[chunk]) != CHUNK_ABSENT or not owl_swap8(&source.loading, 0, 1):
         return 0
-    if not so_swap8(&source.chunks[chunk], CHUNK_ABSENT, CHUNK_ASKED):
-        so_store8(&source.loading, 0)
+    if not owl_swap8(&source.chunks[chunk], CHUNK_ABSENT, CHUNK_ASKED):
+        owl_store8(&source.loading, 0)
         return 0
     job = <Job *>calloc(1, sizeof(Job))
     if job == NULL:
-        so_store8(&source.chunks[chunk], CHUNK_ABSENT)
-        so_store8(&source.loading, 0)
+        owl_store8(&source.chunks[chunk], CHUNK_ABSENT)
+        owl_store8(&source.loading, 0)
         return -1
-    so_add32(&source.users, 1)                   # the job's; the caller's transfer is one, so it was not zero
+    owl_add32(&source.users, 1)                   # the job's; the caller's transfer is one, so it was not zero
     job.kind = JOB_LOAD
     job.device = source.device
     job.source = source
@@ -79,14 +79,14 @@ cdef inline int store_load(Store *store, Source *source, uint32_t chunk, uint32_
 cdef inline int store_write(Store *store, Sink *sink, Buffer *buffer, uint64_t transfer_id,
                             uint32_t worker) noexcept nogil:
     """Hands a list of buffers over to be written; M_WRITTEN brings it back.  Returns -1 when there is no memory."""
-    cdef so_file file
+    cdef owl_file file
     cdef Job *job = <Job *>calloc(1, sizeof(Job))
     if job != NULL:
         job.written = message_new(M_WRITTEN, transfer_id, NULL, 0)  # now, while the transfer can still be refused
     if job == NULL or job.written == NULL:
         free(job)
         return -1
-    if sink.device == 0 and so_look(sink.fd, &file) == 0:
+    if sink.device == 0 and owl_look(sink.fd, &file) == 0:
         sink.device = file.device                # as far as the kernel knows; else the write will tell what is wrong
     job.kind = JOB_WRITE
     job.device = sink.device

@@ -8,11 +8,11 @@ from snow_owl_tftp._engine.base.content cimport CHUNK_BYTES, Source
 from snow_owl_tftp._engine.disk.jobs cimport wake_watch
 from snow_owl_tftp._engine.disk.sources cimport bucket_of, source_is_fresh
 from snow_owl_tftp._engine.disk.state cimport Store
-from snow_owl_tftp._engine.includes.files cimport so_file
+from snow_owl_tftp._engine.includes.files cimport owl_file
 from snow_owl_tftp._engine.includes.threads cimport pthread_cond_signal
 
 
-cdef inline Source *source_new(int fd, const so_file *file) noexcept nogil:
+cdef inline Source *source_new(int fd, const owl_file *file) noexcept nogil:
     """Open, and not mapped yet; NULL when there is no memory."""
     cdef Source *source = <Source *>calloc(1, sizeof(Source))
     if source == NULL:
@@ -35,7 +35,7 @@ cdef inline Source *source_new(int fd, const so_file *file) noexcept nogil:
     return source
 
 
-cdef inline Source *find_source(Store *store, const so_file *file) noexcept nogil:
+cdef inline Source *find_source(Store *store, const owl_file *file) noexcept nogil:
     """One that is open and the same file; under the mutex."""
     cdef Source *source = bucket_of(store, file.device, file.inode)[0]
     while source != NULL:

@@ -16,9 +16,9 @@ from snow_owl_tftp._engine.disk.lanes cimport Job
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.includes.files cimport (
     MADV_POPULATE_READ, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MREMAP_FIXED,
-    MREMAP_MAYMOVE, PROT_READ, PROT_WRITE, madvise, mmap, mremap, munmap, pread, so_data, so_hole, so_is_remote)
+    MREMAP_MAYMOVE, PROT_READ, PROT_WRITE, madvise, mmap, mremap, munmap, pread, owl_data, owl_hole, owl_is_remote)
 from snow_owl_tftp._engine.includes.net cimport EAGAIN, EINTR, EINVAL, EIO, errno
-from snow_owl_tftp._engine.includes.threads cimport pthread_mutex_lock, pthread_mutex_unlock, so_store8, so_swap8
+from snow_owl_tftp._engine.includes.threads cimport pthread_mutex_lock, pthread_mutex_unlock, owl_store8, owl_swap8
 
 
 cdef inline uint8_t *map_memory(uint64_t size_bytes, int protection, int flags, int fd) noexcept nogil:
@@ -42,7 +42,7 @@ cdef inline void set_map(Store *store, Source *source, uint8_t *start, bint copi
 cdef inline int source_map(Store *store, Source *source) noexcept nogil:
     """The file, or where it is copied to, for the first chunk; 0 or an errno.  On an I/O thread."""
     cdef uint8_t *start = NULL
-    cdef bint copied = so_is_remote(source.fd) or so_hole(source.fd, 0, source.size_bytes) < source.size_bytes
+    cdef bint copied = owl_is_remote(source.fd) or owl_hole(source.fd, 0, source.size_bytes) < source.size_bytes
     if not copied:
         start = map_memory(source.size_bytes, PROT_READ, MAP_SHARED, source.fd)
         copied = start == NULL
@@ -90,10 +90,10 @@ cdef inline int read_copy(Source *source, uint64_t start, uint64_t end) noexcept
     cdef uint64_t at = start, hole
     cdef int error = 0
     while error == 0:
-        at = so_data(source.fd, at, end)
+        at = owl_data(source.fd, at, end)
         if at >= end:
             break
-        hole = so_hole(source.fd, at, end)
+        hole = owl_hole(source.fd, at, end)
         if hole <= at:
             hole = end                           # filled or punched meanwhile
         error = read_range(source, source.map + at, at, hole)
@@ -165,7 +165,7 @@ cdef inline void tell_loaded(Store *store) noexcept nogil:
 cdef inline void fail_chunk(Store *store, Source *source, uint32_t chunk, int error) noexcept nogil:
     """Whoever waits for it is told; unless it has come meanwhile."""
     source.failed_errno = error
-    so_swap8(&source.chunks[chunk], CHUNK_ASKED, CHUNK_FAILED)
+    owl_swap8(&source.chunks[chunk], CHUNK_ASKED, CHUNK_FAILED)
     tell_loaded(store)
 
 
@@ -176,8 +176,8 @@ cdef inline void run_load(Store *store, Job *job) noexcept nogil:
     cdef int error = load(store, source, job.chunk, &state)
     if error:
         source.failed_errno = error
-        so_store8(&source.chunks[job.chunk], CHUNK_FAILED)
-    elif so_swap8(&source.chunks[job.chunk], CHUNK_ASKED, state):
+        owl_store8(&source.chunks[job.chunk], CHUNK_FAILED)
+    elif owl_swap8(&source.chunks[job.chunk], CHUNK_ASKED, state):
         source.served = 1                        # else it came too late: fail_chunk()
-    so_store8(&source.loading, 0)
+    owl_store8(&source.loading, 0)
     tell_loaded(store)

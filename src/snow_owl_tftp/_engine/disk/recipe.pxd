@@ -10,7 +10,7 @@ from snow_owl_tftp._engine.base.messages cimport M_RETIRED, Message, message_bec
 from snow_owl_tftp._engine.base.queue cimport Queue, queue_push
 from snow_owl_tftp._engine.disk.sources cimport store_unuse
 from snow_owl_tftp._engine.disk.state cimport Store
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32
 
 
 cdef inline Recipe *recipe_new(int role, uint32_t blksize_bytes, uint32_t windowsize, uint64_t fixed_ns,
@@ -50,7 +50,7 @@ cdef inline void recipe_forget(Recipe *recipe, Message *message, Queue *outbox) 
 
     Takes over a message, whatever was in it: memory to say so must not be missing.
     """
-    if so_add32(&recipe.refs, -1) != 0 or message == NULL:
+    if owl_add32(&recipe.refs, -1) != 0 or message == NULL:
         free(message)                            # NULL: of one that was stuck, and even then there was no memory
         return
     message_becomes(message, M_RETIRED, 0)

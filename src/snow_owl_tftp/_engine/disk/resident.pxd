@@ -14,25 +14,25 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.content cimport (
     CHUNK_ABSENT, CHUNK_BYTES, CHUNK_READY, KEEP_AFTER, LOOK_TICK_SHIFT, Look, Source)
 from snow_owl_tftp._engine.disk.errands cimport Errands
-from snow_owl_tftp._engine.includes.files cimport so_in_page_table
-from snow_owl_tftp._engine.includes.threads cimport so_swap8
+from snow_owl_tftp._engine.includes.files cimport owl_in_page_table
+from snow_owl_tftp._engine.includes.threads cimport owl_swap8
 
 cdef enum:
     LOOK_TICKS = 10               # of 2^20 ns
 
 cdef extern from * nogil:
     """
-    #define SO_WATCH_NS 10000000000ULL
+    #define OWL_WATCH_NS 10000000000ULL
     #include <sys/resource.h>
     /* How often this thread has waited for a page since it began. */
-    static inline uint64_t so_major_faults(void) {
+    static inline uint64_t owl_major_faults(void) {
         struct rusage usage;
         getrusage(RUSAGE_THREAD, &usage);                    /* cannot fail: a valid who, and our own memory */
         return (uint64_t)usage.ru_majflt;
     }
     """
-    const uint64_t WATCH_NS "SO_WATCH_NS"
-    uint64_t so_major_faults()
+    const uint64_t WATCH_NS "OWL_WATCH_NS"
+    uint64_t owl_major_faults()
 
 
 cdef inline bint is_due(const Errands *errands, const Look *look, uint64_t now_ns) noexcept nogil:
@@ -53,17 +53,17 @@ cdef inline bint is_lost(Errands *errands, Source *source, uint64_t chunk, uint6
         start = chunk * CHUNK_BYTES
     if end > (chunk + 1) * CHUNK_BYTES:
         end = (chunk + 1) * CHUNK_BYTES
-    if so_in_page_table(errands.store.pagemap, source.map + start, end - start):
+    if owl_in_page_table(errands.store.pagemap, source.map + start, end - start):
         return False
     errands.watch_until_ns = now_ns + WATCH_NS
     errands.counters.chunks_lost += 1
     if look.lost < KEEP_AFTER:
         look.lost += 1
-    so_swap8(&source.chunks[chunk], CHUNK_READY, CHUNK_ABSENT)  # or another worker was quicker
+    owl_swap8(&source.chunks[chunk], CHUNK_READY, CHUNK_ABSENT)  # or another worker was quicker
     return True
 
 
 cdef inline void note_waits(Errands *errands, uint64_t now_ns) noexcept nogil:
     """Between a look and its message a page may still go: how often that cost a wait, while we are watchful."""
     if now_ns < errands.watch_until_ns:
-        errands.counters.page_waits = so_major_faults()
+        errands.counters.page_waits = owl_major_faults()

@@ -16,7 +16,7 @@ from snow_owl_tftp._engine.base.content cimport Buffer, Sink
 from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.disk.jobs cimport store_write
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32
 
 cdef enum:
     SINK_OK = 0
@@ -129,7 +129,7 @@ cdef inline void sink_free(Sink *sink) noexcept nogil:
     """Only when no I/O thread writes for it.  The descriptor is Python's."""
     if sink != NULL:
         buffers_free(sink.full)
-        so_add32(sink.live, -1)
+        owl_add32(sink.live, -1)
         free(sink.filling)
         free(sink.spare)
         free(sink)

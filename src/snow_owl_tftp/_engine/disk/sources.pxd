@@ -12,10 +12,10 @@ from libc.stdlib cimport free
 from snow_owl_tftp._engine.base.clock cimport clock_ns
 from snow_owl_tftp._engine.base.content cimport Source
 from snow_owl_tftp._engine.disk.state cimport Store
-from snow_owl_tftp._engine.includes.files cimport munmap, so_file, so_look
+from snow_owl_tftp._engine.includes.files cimport munmap, owl_file, owl_look
 from snow_owl_tftp._engine.includes.net cimport close
 from snow_owl_tftp._engine.includes.threads cimport (
-    pthread_cond_signal, pthread_mutex_lock, pthread_mutex_unlock, so_add32, so_add32_from)
+    pthread_cond_signal, pthread_mutex_lock, pthread_mutex_unlock, owl_add32, owl_add32_from)
 
 cdef enum:
     SOURCE_BUCKETS = 4096         # a power of two; 32 KiB
@@ -57,10 +57,10 @@ cdef inline bint source_is_changed(Source *source) noexcept nogil:
     ctime is not asked: a rename, a link, a chmod or an unlink moves it, and what they leave is the same file.
     Those who come later do not join such a source all the same (store_open).
     """
-    cdef so_file now
+    cdef owl_file now
     if source.changed:
         return True
-    if so_look(source.fd, &now) < 0 or now.size_bytes != source.size_bytes or now.mtime_ns != source.mtime_ns:
+    if owl_look(source.fd, &now) < 0 or now.size_bytes != source.size_bytes or now.mtime_ns != source.mtime_ns:
         source.changed = 1
         return True
     if now.links == 0 and not source.nameless:
@@ -85,11 +85,11 @@ cdef inline void source_idle(Store *store, Source *source) noexcept nogil:
 cdef inline bint store_use(Store *store, Source *source) noexcept nogil:
     """For who refers to a source without using it: True when its file is still open, and stays so."""
     cdef bint is_open
-    if so_add32_from(&source.users, 1, 1):       # without the mutex as long as there are others
+    if owl_add32_from(&source.users, 1, 1):       # without the mutex as long as there are others
         return True
     pthread_mutex_lock(&store.mutex)
     is_open = not source.closed
-    if is_open and so_add32(&source.users, 1) == 1:
+    if is_open and owl_add32(&source.users, 1) == 1:
         source_wanted(store, source)
     pthread_mutex_unlock(&store.mutex)
     return is_open
@@ -102,17 +102,17 @@ cdef inline bint store_is_crowded(const Store *store) noexcept nogil:
 
 cdef inline void store_unuse(Store *store, Source *source) noexcept nogil:
     """One user less; an I/O thread closes a file that has none for linger_ns.  A pipe goes with its recipe."""
-    if source == NULL or source.stream or so_add32_from(&source.users, -1, 2):
+    if source == NULL or source.stream or owl_add32_from(&source.users, -1, 2):
         return
     pthread_mutex_lock(&store.mutex)
-    if so_add32(&source.users, -1) == 0:
+    if owl_add32(&source.users, -1) == 0:
         source_idle(store, source)
     pthread_mutex_unlock(&store.mutex)
 
 
 cdef inline void store_release(Source *source) noexcept nogil:
     """Drops a reference to the struct.  The file of a source is closed before: the store has a reference until then."""
-    if source == NULL or so_add32(&source.refs, -1) != 0:
+    if source == NULL or owl_add32(&source.refs, -1) != 0:
         return
     if source.stream:                            # a pipe belongs to one recipe: there is nobody to wait for
         close(source.fd)

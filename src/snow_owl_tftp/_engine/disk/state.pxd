@@ -51,5 +51,5 @@ cdef struct Store:
     uint64_t expired_total        # jobs that somebody waited for in vain
     Copies copies                 # of files that cannot be mapped
     Copies kept                   # of mapped files, in the place of what was mapped
-    int pagemap                   # for so_in_page_table(), -1: nothing is looked at
+    int pagemap                   # for owl_in_page_table(), -1: nothing is looked at
     uint32_t *turns               # of each worker: odd while it is in a turn, and may be sending from a chunk

@@ -27,11 +27,11 @@ from snow_owl_tftp._engine.disk.sources cimport SOURCE_BUCKETS, source_wanted
 from snow_owl_tftp._engine.disk.state cimport COPIES, KEPT, STOP_FINISH, STOP_NOW, Store
 from snow_owl_tftp._engine.disk.threads cimport set_time, start_thread, store_free
 from snow_owl_tftp._engine.disk.watching cimport give_up, look_at_threads, sleep_until_due, take_in_vain
-from snow_owl_tftp._engine.includes.files cimport so_file, so_look, so_open_pagemap
+from snow_owl_tftp._engine.includes.files cimport owl_file, owl_look, owl_open_pagemap
 from snow_owl_tftp._engine.includes.net cimport EBUSY, ECANCELED, EFBIG, EINVAL, ENOMEM, close, errno, timespec
 from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_broadcast, pthread_cond_t, pthread_cond_timedwait, pthread_mutex_init, pthread_mutex_lock,
-    pthread_mutex_unlock, so_add32, so_store32)
+    pthread_mutex_unlock, owl_add32, owl_store32)
 
 cdef enum:
     MAX_SOURCE_CHUNKS = 0x8000000  # 64 TiB: half of what a process can map
@@ -44,20 +44,20 @@ cdef extern from * nogil:
     #include <pthread.h>
     #include <sys/resource.h>
     /* How many files this process may have open. */
-    static inline uint64_t so_descriptor_limit(void) {
+    static inline uint64_t owl_descriptor_limit(void) {
         struct rlimit limit;
         getrlimit(RLIMIT_NOFILE, &limit);                    /* cannot fail: the resource exists */
         return limit.rlim_cur;
     }
-    static inline int so_monotonic_cond(pthread_cond_t *cond) {
+    static inline int owl_monotonic_cond(pthread_cond_t *cond) {
         pthread_condattr_t attr;
         pthread_condattr_init(&attr);                        /* cannot fail on Linux */
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
         return pthread_cond_init(cond, &attr);
     }
     """
-    int so_monotonic_cond(pthread_cond_t *)
-    uint64_t so_descriptor_limit()
+    int owl_monotonic_cond(pthread_cond_t *)
+    uint64_t owl_descriptor_limit()
 
 
 cdef uint32_t most_sources(uint64_t descriptors) noexcept nogil:
@@ -79,17 +79,17 @@ cdef int store_init(Store *store, Queue *inboxes, uint32_t workers, uint64_t lin
     store.linger_ns = linger_ns
     store.patience_ns = patience_ns
     store.lanes.share = io_threads
-    store.max_sources = most_sources(so_descriptor_limit())
+    store.max_sources = most_sources(owl_descriptor_limit())
     store.copies.count = COPIES
     store.kept.count = KEPT
-    store.pagemap = so_open_pagemap()
+    store.pagemap = owl_open_pagemap()
     store.buckets = <Source **>calloc(SOURCE_BUCKETS, sizeof(Source *))
     store.turns = <uint32_t *>calloc(workers, sizeof(uint32_t))
     if store.buckets == NULL or store.turns == NULL:
         return -1
-    if so_monotonic_cond(&store.watch) != 0 or so_monotonic_cond(&store.left) != 0:
+    if owl_monotonic_cond(&store.watch) != 0 or owl_monotonic_cond(&store.left) != 0:
         return -1
-    return so_monotonic_cond(&store.work)
+    return owl_monotonic_cond(&store.work)
 
 
 cdef bint store_is_sick(Store *store, uint64_t device) noexcept nogil:
@@ -103,14 +103,14 @@ cdef bint store_is_sick(Store *store, uint64_t device) noexcept nogil:
 
 cdef void store_discard(Store *store, int fd) noexcept nogil:
     """Closes a file's descriptor on an I/O thread: FUSE and NFS tell their server, and wait for its answer."""
-    cdef so_file file
+    cdef owl_file file
     cdef Job *job = <Job *>calloc(1, sizeof(Job)) if store.thread_count else NULL
     if job == NULL:
         close(fd)
         return
     job.kind = JOB_CLOSE
     job.fd = fd
-    job.device = file.device if so_look(fd, &file) == 0 else 0
+    job.device = file.device if owl_look(fd, &file) == 0 else 0
     append(store, job)
     store_kick(store)
 
@@ -121,10 +121,10 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared,
     Takes the descriptor over, also when it fails.  Returns 0 or an errno; EINVAL: the size is another one now,
     EFBIG: more than MAX_SOURCE_CHUNKS (on tmpfs a file of holes may have 8 EiB).
     """
-    cdef so_file file
+    cdef owl_file file
     cdef Source *source
     cdef int error
-    if so_look(fd, &file) < 0:
+    if owl_look(fd, &file) < 0:
         error = errno
         store_discard(store, fd)
         return error
@@ -137,9 +137,9 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared,
     pthread_mutex_lock(&store.mutex)
     source = find_source(store, &file)
     if source != NULL:
-        if so_add32(&source.users, 1) == 1:
+        if owl_add32(&source.users, 1) == 1:
             source_wanted(store, source)
-        so_add32(&source.refs, 1)
+        owl_add32(&source.refs, 1)
     else:
         source = source_new(fd, &file)
         if source != NULL:
@@ -190,11 +190,11 @@ cdef bint store_stop(Store *store, uint64_t wait_ns) noexcept nogil:
     cdef bint all_left
     cdef Job *jobs
     pthread_mutex_lock(&store.mutex)
-    so_store32(&store.stopping, STOP_FINISH)
+    owl_store32(&store.stopping, STOP_FINISH)
     pthread_cond_broadcast(&store.work)
     pthread_cond_broadcast(&store.watch)
     all_left = wait_for_the_last(store, wait_ns)
-    so_store32(&store.stopping, STOP_NOW)
+    owl_store32(&store.stopping, STOP_NOW)
     jobs = take_in_vain(store, True)
     pthread_mutex_unlock(&store.mutex)
     give_up(store, jobs, ECANCELED)
@@ -209,7 +209,7 @@ cdef void store_abandon(Store *store, uint64_t wait_ns) noexcept nogil:
     cdef bint is_last
     cdef Job *jobs
     pthread_mutex_lock(&store.mutex)
-    so_store32(&store.stopping, STOP_NOW)
+    owl_store32(&store.stopping, STOP_NOW)
     jobs = take_in_vain(store, True)
     pthread_mutex_unlock(&store.mutex)
     give_up(store, jobs, ECANCELED)

@@ -22,7 +22,7 @@ from snow_owl_tftp._engine.disk.writing cimport run_writes
 from snow_owl_tftp._engine.includes.net cimport close, timespec
 from snow_owl_tftp._engine.includes.threads cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal, pthread_cond_timedwait, pthread_cond_wait,
-    pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock, so_store64, so_store8)
+    pthread_mutex_destroy, pthread_mutex_lock, pthread_mutex_unlock, owl_store64, owl_store8)
 
 cdef enum:
     IDLE_NS = 10000000000         # then a thread leaves, where more than enough are idle
@@ -78,7 +78,7 @@ cdef inline void run_jobs(Store *store, IoThread *thread) noexcept nogil:
         close(job.fd)
     else:
         source_close(job.source)
-    so_store8(&job.done, 1)
+    owl_store8(&job.done, 1)
 
 
 cdef inline void take_jobs(Store *store, IoThread *thread, Lane *lane) noexcept nogil:
@@ -86,7 +86,7 @@ cdef inline void take_jobs(Store *store, IoThread *thread, Lane *lane) noexcept 
     cdef Job *job = lane_take(&store.lanes, lane)
     thread.lane = lane
     thread.jobs = job
-    so_store64(&thread.since_ns, clock_ns())
+    owl_store64(&thread.since_ns, clock_ns())
     if job.kind == JOB_LOAD:
         store.loads_total += 1
     while job != NULL:

@@ -16,7 +16,7 @@ from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.threads cimport set_time
 from snow_owl_tftp._engine.includes.net cimport EBUSY, timespec
 from snow_owl_tftp._engine.includes.threads cimport (
-    pthread_cond_signal, pthread_cond_timedwait, pthread_cond_wait, so_load64, so_load8, so_store8)
+    pthread_cond_signal, pthread_cond_timedwait, pthread_cond_wait, owl_load64, owl_load8, owl_store8)
 
 cdef enum:
     LOOK_NS = 250000000           # between two looks at jobs that run
@@ -25,7 +25,7 @@ cdef enum:
 cdef inline void tell_in_vain(Store *store, IoThread *thread, uint64_t now) noexcept nogil:
     """Who waits for a job that is being done: it goes on, but not for them; under the mutex."""
     cdef Job *job = thread.jobs
-    if not so_load8(&job.done) and waited_in_vain(job, store.patience_ns, now):
+    if not owl_load8(&job.done) and waited_in_vain(job, store.patience_ns, now):
         thread.told = 1
         store.expired_total += 1
         fail_chunk(store, job.source, job.chunk, EBUSY)
@@ -39,7 +39,7 @@ cdef inline void look_at_threads(Store *store, uint64_t now) noexcept nogil:
         thread = &store.threads[i]
         if thread.lane == NULL:
             continue
-        if not thread.hangs and now > so_load64(&thread.since_ns) + store.patience_ns // 5:
+        if not thread.hangs and now > owl_load64(&thread.since_ns) + store.patience_ns // 5:
             thread.hangs = 1
             thread.lane.hung += 1
             store.hung_threads += 1
@@ -75,7 +75,7 @@ cdef inline void give_up(Store *store, Job *job, int error) noexcept nogil:
         following = job.next
         store.expired_total += error == EBUSY
         if job.kind == JOB_LOAD:
-            so_store8(&job.source.loading, 0)
+            owl_store8(&job.source.loading, 0)
             fail_chunk(store, job.source, job.chunk, error)
             store_unuse(store, job.source)
         else:

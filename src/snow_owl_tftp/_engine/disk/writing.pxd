@@ -9,7 +9,7 @@ from snow_owl_tftp._engine.disk.lanes cimport IoThread, Job
 from snow_owl_tftp._engine.disk.state cimport STOP_NOW, Store
 from snow_owl_tftp._engine.includes.files cimport pwrite
 from snow_owl_tftp._engine.includes.net cimport ECANCELED, EINTR, EIO, errno
-from snow_owl_tftp._engine.includes.threads cimport so_load32, so_store64, so_store8
+from snow_owl_tftp._engine.includes.threads cimport owl_load32, owl_store64, owl_store8
 
 cdef enum:
     HOLD_NS = 500000              # a written buffer waits no longer for the next one
@@ -37,7 +37,7 @@ cdef inline Message *run_write(Store *store, Job *job) noexcept nogil:
     cdef int error = 0
     while buffer != NULL and error == 0:
         # After the end the descriptor may be another file's.
-        error = write_buffer(job.fd, buffer) if so_load32(&store.stopping) < STOP_NOW else ECANCELED
+        error = write_buffer(job.fd, buffer) if owl_load32(&store.stopping) < STOP_NOW else ECANCELED
         buffer = buffer.next
     message.body.written.buffers = job.buffer
     message.body.written.error = error
@@ -54,9 +54,9 @@ cdef inline void run_writes(Store *store, IoThread *thread) noexcept nogil:
     cdef Job *job = thread.jobs
     cdef uint64_t started = clock_ns(), now = started
     while job != NULL:
-        so_store64(&thread.since_ns, now)
+        owl_store64(&thread.since_ns, now)
         message = run_write(store, job)
-        so_store8(&job.done, 1)
+        owl_store8(&job.done, 1)
         now = clock_ns()
         if first != NULL and (first.worker != message.worker or now - started > HOLD_NS):
             queue_push_list(&store.workers[first.worker], first, last)

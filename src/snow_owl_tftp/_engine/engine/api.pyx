@@ -25,9 +25,9 @@ from snow_owl_tftp._engine.disk.store cimport (
 from snow_owl_tftp._engine.engine.events cimport Completion, event_of
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
 from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
-from snow_owl_tftp._engine.includes.files cimport so_file, so_look
+from snow_owl_tftp._engine.includes.files cimport owl_file, owl_look
 from snow_owl_tftp._engine.includes.net cimport AF_INET, EAGAIN, ENOMEM
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32
 from snow_owl_tftp._engine.net.batch cimport Tuning
 from snow_owl_tftp._engine.net.sockets cimport MAX_ENDPOINTS, S_LISTENER, S_SHARED, S_TID, socket_add
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
@@ -236,7 +236,7 @@ cdef class Engine:
         """A message that was read, and the reference that it brought; True: it was the last one to its recipe."""
         cdef bint is_last = False
         if m.kind == M_COMPLETION:
-            so_add32(&self._workers[m.worker].undelivered, -1)
+            owl_add32(&self._workers[m.worker].undelivered, -1)
         if m.kind == M_COMPLETION or m.kind == M_RELEASED:
             is_last = recipe_drop(&self._stock, m.recipe)
         elif m.kind == M_RETIRED:
@@ -263,7 +263,7 @@ cdef class Engine:
         cdef bytes data = b""
         cdef bytes path = b""
         cdef int fd = plan.fd
-        cdef so_file file
+        cdef owl_file file
         cdef Message *m
         if flow is not None:
             path = flow[1] + b"\0"
@@ -273,7 +273,7 @@ cdef class Engine:
             if plan.role == SENDER or plan.compare:
                 store_discard(self._stock.store, fd)
             raise MemoryError()
-        if flow is not None and so_look(fd, &file) == 0:
+        if flow is not None and owl_look(fd, &file) == 0:
             m.body.start.has_flow = 1
             m.body.start.directory = flow[0]
             m.body.start.ctime_ns = file.ctime_ns

@@ -16,7 +16,7 @@ from snow_owl_tftp._engine.disk.recipe cimport recipe_new
 from snow_owl_tftp._engine.disk.sources cimport store_release, store_unuse
 from snow_owl_tftp._engine.disk.store cimport store_discard, store_open
 from snow_owl_tftp._engine.disk.stream cimport stream_new
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32
 from snow_owl_tftp._engine.protocol.seq cimport ROLLOVER_TO_1
 from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 
@@ -96,7 +96,7 @@ cdef Sink *plan_sink(Stock *stock, int fd, uint64_t limit, plan) except NULL:
     sink.gathered = max(1, min(windows, <uint32_t>(262144 // size)))
     sink.max_buffers = max(<uint32_t>4, windows, 2 * sink.gathered)
     sink.live = &stock.live_sinks
-    so_add32(&stock.live_sinks, 1)
+    owl_add32(&stock.live_sinks, 1)
     return sink
 
 
@@ -104,7 +104,7 @@ cdef void plan_undo(Stock *stock, Message *m) noexcept:
     if m.recipe != NULL:
         recipe_drop(stock, m.recipe)
     if m.sink != NULL:
-        so_add32(&stock.live_sinks, -1)
+        owl_add32(&stock.live_sinks, -1)
         free(m.sink)
     free(m)
 
@@ -112,7 +112,7 @@ cdef void plan_undo(Stock *stock, Message *m) noexcept:
 cdef bint recipe_drop(Stock *stock, Recipe *recipe) noexcept:
     """The reference of a transfer, which uses the source no more; True: it was the last one."""
     store_unuse(stock.store, recipe.source)
-    if so_add32(&recipe.refs, -1) != 0:
+    if owl_add32(&recipe.refs, -1) != 0:
         return False
     recipe_free(stock, recipe)
     return True

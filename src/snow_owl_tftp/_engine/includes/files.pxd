@@ -24,27 +24,27 @@ cdef extern from * nogil:
     #ifndef SYS_openat2
     #define SYS_openat2 437
     #endif
-    struct so_open_how { unsigned long long flags, mode, resolve; };
-    #define SO_RESOLVE_NO_XDEV 0x01ULL
-    #define SO_RESOLVE_NO_MAGICLINKS 0x02ULL
-    #define SO_RESOLVE_BENEATH 0x08ULL
-    #define SO_RESOLVE_CACHED 0x20ULL
+    struct owl_open_how { unsigned long long flags, mode, resolve; };
+    #define OWL_RESOLVE_NO_XDEV 0x01ULL
+    #define OWL_RESOLVE_NO_MAGICLINKS 0x02ULL
+    #define OWL_RESOLVE_BENEATH 0x08ULL
+    #define OWL_RESOLVE_CACHED 0x20ULL
     /* An O_PATH descriptor of PATH beneath DIR; never waits for a disk: EAGAIN where the path is not cached,
        EXDEV where it leads to another mount, whose file system may be one that asks a server. */
-    static inline int so_open_cached_path(int dir, const char *path) {
-        struct so_open_how how = { O_PATH | O_CLOEXEC, 0,
-                                   SO_RESOLVE_NO_XDEV | SO_RESOLVE_NO_MAGICLINKS | SO_RESOLVE_BENEATH
-                                   | SO_RESOLVE_CACHED };
+    static inline int owl_open_cached_path(int dir, const char *path) {
+        struct owl_open_how how = { O_PATH | O_CLOEXEC, 0,
+                                   OWL_RESOLVE_NO_XDEV | OWL_RESOLVE_NO_MAGICLINKS | OWL_RESOLVE_BENEATH
+                                   | OWL_RESOLVE_CACHED };
         return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
     }
-    static inline long long so_mtime_ns(const struct stat *s) {
+    static inline long long owl_mtime_ns(const struct stat *s) {
         return s->st_mtim.tv_sec * 1000000000LL + s->st_mtim.tv_nsec;
     }
-    static inline long long so_ctime_ns(const struct stat *s) {
+    static inline long long owl_ctime_ns(const struct stat *s) {
         return s->st_ctim.tv_sec * 1000000000LL + s->st_ctim.tv_nsec;
     }
     /* True for what may have to ask a process or another machine for a page, again and again (linux/magic.h). */
-    static inline int so_is_remote(int fd) {
+    static inline int owl_is_remote(int fd) {
         struct statfs s;
         if (fstatfs(fd, &s) < 0)
             return 1;
@@ -62,42 +62,42 @@ cdef extern from * nogil:
         return 0;
     }
     /* The first hole of FD's file from OFFSET on: its size when there is none, or when the file system cannot tell. */
-    static inline uint64_t so_hole(int fd, uint64_t offset, uint64_t size) {
+    static inline uint64_t owl_hole(int fd, uint64_t offset, uint64_t size) {
         off_t hole = lseek(fd, (off_t)offset, SEEK_HOLE);
         return hole < 0 || (uint64_t)hole > size ? size : (uint64_t)hole;
     }
     /* Where the next bytes are that are no hole; SIZE when there are none. */
-    static inline uint64_t so_data(int fd, uint64_t offset, uint64_t size) {
+    static inline uint64_t owl_data(int fd, uint64_t offset, uint64_t size) {
         off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
         if (data < 0)
             return errno == ENXIO ? size : offset;
         return (uint64_t)data > size ? size : (uint64_t)data;
     }
-    /* True when our page table holds every page of SIZE bytes from START, at most SO_LOOK_PAGES, so that to read them
+    /* True when our page table holds every page of SIZE bytes from START, at most OWL_LOOK_PAGES, so that to read them
        faults in nothing (Documentation/admin-guide/mm/pagemap.rst: bit 63). Where nothing can be told: true. */
-    #define SO_LOOK_PAGES 32
-    static inline int so_in_page_table(int pagemap, const void *start, uint64_t size) {
-        uint64_t entries[SO_LOOK_PAGES], page = (uint64_t)sysconf(_SC_PAGESIZE);
+    #define OWL_LOOK_PAGES 32
+    static inline int owl_in_page_table(int pagemap, const void *start, uint64_t size) {
+        uint64_t entries[OWL_LOOK_PAGES], page = (uint64_t)sysconf(_SC_PAGESIZE);
         uint64_t first = (uintptr_t)start / page, count = ((uintptr_t)start + size - 1) / page - first + 1, i;
         ssize_t n;
         if (size == 0)
             return 1;
-        n = pread(pagemap, entries, (count < SO_LOOK_PAGES ? count : SO_LOOK_PAGES) * 8, (off_t)(first * 8));
+        n = pread(pagemap, entries, (count < OWL_LOOK_PAGES ? count : OWL_LOOK_PAGES) * 8, (off_t)(first * 8));
         for (i = 0; (ssize_t)((i + 1) * 8) <= n; i++)
             if (!(entries[i] >> 63))
                 return 0;
         return 1;
     }
-    /* A descriptor for so_in_page_table(), or -1: without /proc, of a process that may not look at itself (one with
+    /* A descriptor for owl_in_page_table(), or -1: without /proc, of a process that may not look at itself (one with
        file capabilities), before Linux 5.14, where what MADV_POPULATE_READ brings is the question, or in a sandbox
        whose page map is not true. */
-    static inline int so_open_pagemap(void) {
+    static inline int owl_open_pagemap(void) {
         size_t page = (size_t)sysconf(_SC_PAGESIZE);
         int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), works;
         void *probe = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (fd >= 0 && probe != MAP_FAILED) {
-            works = !so_in_page_table(fd, probe, page) && madvise(probe, page, MADV_POPULATE_READ) == 0
-                && so_in_page_table(fd, probe, page);
+            works = !owl_in_page_table(fd, probe, page) && madvise(probe, page, MADV_POPULATE_READ) == 0
+                && owl_in_page_table(fd, probe, page);
             if (!works) {
                 close(fd);
                 fd = -1;
@@ -107,10 +107,10 @@ cdef extern from * nogil:
             munmap(probe, page);
         return fd;
     }
-    struct so_file { unsigned long long device, inode, size_bytes, links; long long mtime_ns, ctime_ns; };
+    struct owl_file { unsigned long long device, inode, size_bytes, links; long long mtime_ns, ctime_ns; };
     /* Which file FD is of, as far as the kernel knows without asking a file server (fstat on NFS or FUSE may wait for
        one); 0, or -1 with errno. Old kernels, and seccomp filters older than statx, only have fstat. */
-    static inline int so_look(int fd, struct so_file *file) {
+    static inline int owl_look(int fd, struct owl_file *file) {
         struct statx x;
         struct stat s;
         if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &x) == 0) {
@@ -128,24 +128,24 @@ cdef extern from * nogil:
         file->inode = s.st_ino;
         file->size_bytes = s.st_size;
         file->links = s.st_nlink;
-        file->mtime_ns = so_mtime_ns(&s);
-        file->ctime_ns = so_ctime_ns(&s);
+        file->mtime_ns = owl_mtime_ns(&s);
+        file->ctime_ns = owl_ctime_ns(&s);
         return 0;
     }
     """
-    struct so_file:
+    struct owl_file:
         uint64_t device, inode, size_bytes, links
         int64_t mtime_ns, ctime_ns
 
-    int so_look(int, so_file *)
-    int so_open_cached_path(int, const char *)
+    int owl_look(int, owl_file *)
+    int owl_open_cached_path(int, const char *)
 
-    bint so_is_remote(int)
-    uint64_t so_hole(int, uint64_t, uint64_t)
-    uint64_t so_data(int, uint64_t, uint64_t)
+    bint owl_is_remote(int)
+    uint64_t owl_hole(int, uint64_t, uint64_t)
+    uint64_t owl_data(int, uint64_t, uint64_t)
 
-    bint so_in_page_table(int, const void *, uint64_t)
-    int so_open_pagemap()
+    bint owl_in_page_table(int, const void *, uint64_t)
+    int owl_open_pagemap()
 
     int PROT_READ, PROT_WRITE, MAP_FIXED, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
     int MADV_POPULATE_READ, MADV_DONTNEED, MREMAP_FIXED, MREMAP_MAYMOVE

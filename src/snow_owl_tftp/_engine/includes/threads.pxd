@@ -13,11 +13,11 @@ cdef extern from * nogil:
     #include <signal.h>
     #include <stdint.h>
     #include <sys/prctl.h>
-    static inline uint32_t so_add32(uint32_t *p, int32_t d) {
+    static inline uint32_t owl_add32(uint32_t *p, int32_t d) {
         return __atomic_add_fetch(p, (uint32_t)d, __ATOMIC_ACQ_REL);
     }
     /* Adds D to *P as long as that is at least LEAST; 0: it is less. */
-    static inline int so_add32_from(uint32_t *p, int32_t d, uint32_t least) {
+    static inline int owl_add32_from(uint32_t *p, int32_t d, uint32_t least) {
         uint32_t v = __atomic_load_n(p, __ATOMIC_RELAXED);
         while (v >= least)
             if (__atomic_compare_exchange_n(p, &v, v + (uint32_t)d, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
@@ -26,18 +26,18 @@ cdef extern from * nogil:
     }
     /* A turn begins (odd) or ends, for its own thread to say.  With the fences either the turn sees what was written
        before another thread looked at it, or that thread sees the turn. */
-    static inline void so_turn(uint32_t *p) {
+    static inline void owl_turn(uint32_t *p) {
         __atomic_store_n(p, *p + 1, __ATOMIC_RELEASE);
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     }
-    static inline uint32_t so_look_at_turn(const uint32_t *p) {
+    static inline uint32_t owl_look_at_turn(const uint32_t *p) {
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
         return __atomic_load_n(p, __ATOMIC_ACQUIRE);
     }
-    static inline uint64_t so_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-    static inline void so_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline uint64_t owl_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void owl_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     /* A thread that nobody joins, and that no signal meets. 0, or an errno. */
-    static inline int so_start_thread(void *(*run)(void *), void *argument) {
+    static inline int owl_start_thread(void *(*run)(void *), void *argument) {
         pthread_t thread;
         pthread_attr_t attr;
         sigset_t all, old;
@@ -53,26 +53,26 @@ cdef extern from * nogil:
         pthread_attr_destroy(&attr);
         return error;
     }
-    static inline uint32_t so_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-    static inline void so_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
-    static inline uint8_t so_load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-    static inline void so_store8(uint8_t *p, uint8_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
-    static inline int so_swap8(uint8_t *p, uint8_t old, uint8_t v) {
+    static inline uint32_t owl_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void owl_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline uint8_t owl_load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void owl_store8(uint8_t *p, uint8_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline int owl_swap8(uint8_t *p, uint8_t old, uint8_t v) {
         return __atomic_compare_exchange_n(p, &old, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     }
     """
-    uint32_t so_add32(uint32_t *, int)
-    int so_add32_from(uint32_t *, int, uint32_t)
-    void so_turn(uint32_t *)
-    uint32_t so_look_at_turn(const uint32_t *)
-    uint32_t so_load32(const uint32_t *)
-    uint64_t so_load64(const uint64_t *)
-    void so_store64(uint64_t *, uint64_t)
-    int so_start_thread(void *(*)(void *) noexcept nogil, void *)
-    void so_store32(uint32_t *, uint32_t)
-    uint8_t so_load8(const uint8_t *)
-    void so_store8(uint8_t *, uint8_t)
-    int so_swap8(uint8_t *, uint8_t, uint8_t)
+    uint32_t owl_add32(uint32_t *, int)
+    int owl_add32_from(uint32_t *, int, uint32_t)
+    void owl_turn(uint32_t *)
+    uint32_t owl_look_at_turn(const uint32_t *)
+    uint32_t owl_load32(const uint32_t *)
+    uint64_t owl_load64(const uint64_t *)
+    void owl_store64(uint64_t *, uint64_t)
+    int owl_start_thread(void *(*)(void *) noexcept nogil, void *)
+    void owl_store32(uint32_t *, uint32_t)
+    uint8_t owl_load8(const uint8_t *)
+    void owl_store8(uint8_t *, uint8_t)
+    int owl_swap8(uint8_t *, uint8_t, uint8_t)
 
     int PR_SET_TIMERSLACK
     int prctl(int, unsigned long)

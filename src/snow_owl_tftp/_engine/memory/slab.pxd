@@ -10,7 +10,7 @@ from libc.string cimport memcmp, memset
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
-from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
+from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.peers cimport peer_equal, tid_hash
 from snow_owl_tftp._engine.base.transfer cimport T_FREE, Transfer
 
@@ -102,7 +102,7 @@ cdef inline Transfer *transfer_new(Slab *slab) noexcept nogil:
 
 
 cdef inline void transfer_free(Slab *slab, Transfer *t) noexcept nogil:
-    SO_INVARIANT(t.state == T_FREE)
+    OWL_INVARIANT(t.state == T_FREE)
     t.queue_next = slab.unused
     slab.unused = t
 

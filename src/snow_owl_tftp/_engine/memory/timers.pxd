@@ -14,9 +14,9 @@ from snow_owl_tftp._engine.base.transfer cimport Transfer
 
 cdef extern from * nogil:
     """
-    static inline unsigned int so_lowest_bit(unsigned long long word) { return (unsigned int)__builtin_ctzll(word); }
+    static inline unsigned int owl_lowest_bit(unsigned long long word) { return (unsigned int)__builtin_ctzll(word); }
     """
-    unsigned int so_lowest_bit(uint64_t word)
+    unsigned int owl_lowest_bit(uint64_t word)
 
 cdef enum:
     WHEEL_NOTCHES = 4096            # a power of two: 4.1 s ahead
@@ -81,7 +81,7 @@ cdef inline uint64_t wheel_next_ns(const Wheel *wheel) noexcept nogil:
     while tick < end:
         word = wheel.busy[(tick & (WHEEL_NOTCHES - 1)) >> 6] >> (tick & 63)
         if word:
-            return (tick + so_lowest_bit(word)) * TICK_NS
+            return (tick + owl_lowest_bit(word)) * TICK_NS
         tick = (tick | 63) + 1
     return end * TICK_NS
 

@@ -10,7 +10,7 @@ from snow_owl_tftp._engine.base.messages cimport Completed, Figures, M_COMPLETIO
 from snow_owl_tftp._engine.base.peers cimport address_hash
 from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport Transfer
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32
 from snow_owl_tftp._engine.memory.remembered cimport MEMORY_LEARNED, MEMORY_REPLACED, memory_keep, memory_recall
 from snow_owl_tftp._engine.protocol.patience cimport Patience
 from snow_owl_tftp._engine.protocol.window cimport SENDER, flight_offset, flight_remember
@@ -92,5 +92,5 @@ cdef inline void complete(Worker *w, Transfer *t, Message *m) noexcept nogil:
     t.recipe = NULL
     m.worker = w.number
     fill(w, t, &m.body.completion)
-    so_add32(&w.undelivered, 1)
+    owl_add32(&w.undelivered, 1)
     queue_push(w.outbox, m)

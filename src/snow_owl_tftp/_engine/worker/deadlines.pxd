@@ -3,7 +3,7 @@
 # One deadline a transfer serves all that it may be waiting for: its peer, our disk, Python, its network's share.
 
 from libc.stdint cimport uint64_t
-from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
+from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED, OUT_LOCAL_IO_ERROR, OUT_TIMED_OUT
 from snow_owl_tftp._engine.base.transfer cimport (
     HELD_CAPPED, HELD_EMPTYING, HELD_NOT, SUPERSEDED_PERHAPS, T_ACTIVE, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING,
@@ -76,7 +76,7 @@ cdef inline void on_due_held(Worker *w, Transfer *t) noexcept nogil:
 cdef inline void on_timeout(Worker *w, Transfer *t) noexcept nogil:
     """The peer has been silent for long enough: something is sent again, or the transfer is given up."""
     cdef int act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
-    SO_INVARIANT(flight_check(&t.flight))
+    OWL_INVARIANT(flight_check(&t.flight))
     if act & ACT_GIVE_UP:
         fail(w, t, OUT_TIMED_OUT, 0, 0, b"timed out: no answer")
         return

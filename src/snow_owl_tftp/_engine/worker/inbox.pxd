@@ -17,7 +17,7 @@ from snow_owl_tftp._engine.disk.flows cimport flow_keep, flows_forget
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.includes.net cimport EFBIG, ENOMEM, close
-from snow_owl_tftp._engine.includes.threads cimport so_add32, so_swap8
+from snow_owl_tftp._engine.includes.threads cimport owl_add32, owl_swap8
 from snow_owl_tftp._engine.memory.slab cimport (
     add_by_local, slab_places, transfer_at, transfer_by_id, transfer_free, transfer_new)
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
@@ -65,7 +65,7 @@ cdef inline void never_began(Worker *w, Message *m, int outcome, int error, cons
     up.worker = w.number
     if up != m:
         free(m)
-    so_add32(&w.undelivered, 1)
+    owl_add32(&w.undelivered, 1)
     queue_push(w.outbox, up)
 
 
@@ -295,5 +295,5 @@ cdef inline void read_inbox(Worker *w) noexcept nogil:
         following = m.next
         on_message(w, m)
         m = following
-    if so_swap8(&w.inbox.is_noted, 1, 0):
+    if owl_swap8(&w.inbox.is_noted, 1, 0):
         on_loaded(w)

@@ -19,7 +19,7 @@ from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.disk.sources cimport source_is_changed
 from snow_owl_tftp._engine.includes.net cimport EBUSY, EIO, ETIMEDOUT
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32
 from snow_owl_tftp._engine.memory.chain cimport chain_join, chain_leave
 from snow_owl_tftp._engine.memory.clients cimport client_leave
 from snow_owl_tftp._engine.memory.history cimport history_note
@@ -184,7 +184,7 @@ cdef inline void leave_stuck(Worker *w, Transfer *t) noexcept nogil:
     if t.ending == NULL or not t.sink.asked:
         wheel_remove(&w.wheel, t)
         return
-    so_add32(&recipe.refs, 1)                    # for Released
+    owl_add32(&recipe.refs, 1)                    # for Released
     t.ending.body.completion.is_stuck = 1
     complete(w, t, t.ending)
     t.recipe = recipe

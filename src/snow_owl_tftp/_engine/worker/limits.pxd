@@ -9,7 +9,7 @@ from snow_owl_tftp._engine.base.messages cimport M_REFUSED, Message, OUT_ABORTED
 from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport AMONG_ALL, Chain, Transfer
 from snow_owl_tftp._engine.disk.sources cimport store_is_crowded
-from snow_owl_tftp._engine.includes.threads cimport so_load32
+from snow_owl_tftp._engine.includes.threads cimport owl_load32
 from snow_owl_tftp._engine.memory.chain cimport chain_oldest
 from snow_owl_tftp._engine.memory.guesses cimport Guesser, guesser_of
 from snow_owl_tftp._engine.memory.history cimport history_has
@@ -65,7 +65,7 @@ cdef inline void leave_descriptors(Worker *w) noexcept nogil:
     cdef Transfer *t
     while link and looks:
         t = transfer_at(&w.slab, link - 1)
-        if t.recipe.source != NULL and so_load32(&t.recipe.source.users) == 1:
+        if t.recipe.source != NULL and owl_load32(&t.recipe.source.users) == 1:
             give_way(w, t)
             return
         link = t.after[AMONG_ALL]
@@ -77,7 +77,7 @@ cdef inline int over_limit(Worker *w, const Peer *peer, int32_t client) noexcept
 
     Whoever comes may be a client; who has answered nothing is less likely to be one with every moment.
     """
-    cdef uint32_t undelivered = so_load32(&w.undelivered)
+    cdef uint32_t undelivered = owl_load32(&w.undelivered)
     if undelivered > COMPLETIONS_BEHIND or w.pending >= w.limits.pending_requests:
         return REFUSED_PENDING
     if has_guessed_often(w, peer):

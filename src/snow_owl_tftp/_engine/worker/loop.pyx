@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 from snow_owl_tftp._engine.base.clock cimport clock_ns
-from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
+from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.queue cimport Queue
 from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, Transfer
 from snow_owl_tftp._engine.disk.flows cimport flows_free, flows_init
@@ -23,7 +23,7 @@ from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.stream cimport STREAM_EVENT
 from snow_owl_tftp._engine.includes.net cimport (
     EPOLLERR, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait)
-from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, so_turn
+from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, owl_turn
 from snow_owl_tftp._engine.memory.clients cimport clients_free, clients_init
 from snow_owl_tftp._engine.memory.guesses cimport guesses_free, guesses_init
 from snow_owl_tftp._engine.memory.history cimport history_free, history_init
@@ -77,7 +77,7 @@ cdef void on_stream(Worker *w, Transfer *t) noexcept nogil:
 
 cdef void take_tuning(Worker *w) noexcept nogil:
     """Settings have changed.  Between turns only: the batch is empty, so all that is queued leaves as it was queued."""
-    SO_INVARIANT(w.out.count == 0)
+    OWL_INVARIANT(w.out.count == 0)
     w.tuning = w.live_tuning[0]
     w.lingering.mode = MODE_UNKNOWN              # decided anew, without waiting for MODE_HOLD_NS
 
@@ -123,7 +123,7 @@ cdef void turn(Worker *w) noexcept nogil:
     cdef int n, i
     w.counters.epoll_wait_calls += 1
     n = epoll_wait(w.epoll_fd, events, EVENTS, wait_ms(w))
-    so_turn(&w.errands.store.turns[w.number])    # from here on it may send from a chunk ...
+    owl_turn(&w.errands.store.turns[w.number])    # from here on it may send from a chunk ...
     w.now_ns = clock_ns()
     if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
         take_tuning(w)
@@ -136,7 +136,7 @@ cdef void turn(Worker *w) noexcept nogil:
         if events[i].data.u64 < INBOX and w.sockets.entries[events[i].data.u64].kind == S_LISTENER:
             drain_socket(w, <int32_t>events[i].data.u64)
     finish_turn(w)
-    so_turn(&w.errands.store.turns[w.number])    # ... and now it has
+    owl_turn(&w.errands.store.turns[w.number])    # ... and now it has
 
 
 cdef void worker_run(Worker *w) noexcept nogil:

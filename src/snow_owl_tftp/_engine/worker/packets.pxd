@@ -5,7 +5,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
-from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
+from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport M_ANSWER, Message, OUT_OK, OUT_PEER_ERROR, message_new
 from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_ANSWERED, T_ASKING, Transfer, move_to
@@ -34,7 +34,7 @@ cdef inline void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     if t.doubted and is_too_early(w, t, block):
         return
     act = sender_on_ack(&t.flight, &w.retransmit, block, w.now_ns)
-    SO_INVARIANT(flight_check(&t.flight))
+    OWL_INVARIANT(flight_check(&t.flight))
     on_spoken(w, t, act & ACT_DONE)
     if act & (ACT_DUPLICATE | ACT_STRAY):
         t.duplicate_acks += 1

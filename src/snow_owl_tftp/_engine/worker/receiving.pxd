@@ -5,7 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from snow_owl_tftp._engine.base.buffers cimport buffers_free
-from snow_owl_tftp._engine.base.invariant cimport SO_INVARIANT
+from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport (
     M_FIRST_DATA, M_RECEIVED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, OUT_OK, message_new)
 from snow_owl_tftp._engine.base.queue cimport queue_push
@@ -106,7 +106,7 @@ cdef inline void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *
         fail(w, t, OUT_ABORTED, 0, 4, b"DATA longer than the block size")
         return
     act = receiver_on_data(&t.flight, &w.retransmit, block, size, w.now_ns)
-    SO_INVARIANT(flight_check(&t.flight))
+    OWL_INVARIANT(flight_check(&t.flight))
     on_spoken(w, t, act & ACT_FINAL)
     if act & ACT_DUPLICATE:
         t.duplicate_acks += 1

@@ -16,7 +16,7 @@ from snow_owl_tftp._engine.base.transfer cimport (
     move_to)
 from snow_owl_tftp._engine.disk.flows cimport flow_find
 from snow_owl_tftp._engine.disk.sources cimport store_use
-from snow_owl_tftp._engine.includes.threads cimport so_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32
 from snow_owl_tftp._engine.memory.chain cimport chain_oldest
 from snow_owl_tftp._engine.memory.clients cimport client_leave, client_of
 from snow_owl_tftp._engine.memory.slab cimport (
@@ -228,7 +228,7 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
         t.farewell = message_new(M_COMPLETION, t.id, NULL, 0)
     if t.farewell != NULL and store_use(w.errands.store, recipe.source):  # it may have been closed just now
         w.counters.flow_hits += 1
-        so_add32(&recipe.refs, 1)
+        owl_add32(&recipe.refs, 1)
         t.flow_hit = 1
         id = t.id
         begin(w, t, recipe, NULL)

@@ -24,7 +24,7 @@ from snow_owl_tftp._engine.disk.sources cimport source_is_changed
 from snow_owl_tftp._engine.includes.files cimport pread
 from snow_owl_tftp._engine.includes.net cimport (
     EAGAIN, EFAULT, EINVAL, EIO, EMSGSIZE, ENOBUFS, EPOLLIN, EPOLLOUT, EPOLL_CTL_MOD, epoll_ctl, epoll_event, errno)
-from snow_owl_tftp._engine.includes.threads cimport so_load8
+from snow_owl_tftp._engine.includes.threads cimport owl_load8
 from snow_owl_tftp._engine.memory.networks cimport Network, network_find
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.net.batch cimport (
@@ -232,14 +232,14 @@ cdef inline bint use_socket_for(Worker *w, Transfer *t) noexcept nogil:
 
 cdef inline int chunk_state(Worker *w, Source *source, uint64_t chunk, uint64_t start, uint64_t end) noexcept nogil:
     """Whether bytes start .. end - 1 of a chunk may be sent; asks for it, and for the one behind, when it is needed."""
-    cdef int state = so_load8(&source.chunks[chunk])
+    cdef int state = owl_load8(&source.chunks[chunk])
     if state == CHUNK_READY and is_lost(&w.errands, source, chunk, start, end, w.now_ns):
         state = CHUNK_ABSENT
     if state == CHUNK_ABSENT:
         w.errands.owes_kick = 1
         if store_load(w.errands.store, source, <uint32_t>chunk, w.number) < 0:
             w.errands.owes_look = 1
-    if chunk + 1 < source.chunk_count and so_load8(&source.chunks[chunk + 1]) == CHUNK_ABSENT:
+    if chunk + 1 < source.chunk_count and owl_load8(&source.chunks[chunk + 1]) == CHUNK_ABSENT:
         w.errands.owes_kick = 1
         store_load(w.errands.store, source, <uint32_t>chunk + 1, w.number)
     return state

@@ -7,8 +7,8 @@ import socket
 import time
 
 import pytest
-from tests.server.test_core import open_descriptors
 from tests.support.client import Client
+from tests.support.descriptors import open_descriptors
 
 from snow_owl_tftp import AsyncClient, Response, Server
 from snow_owl_tftp.errors import TransferError, TransferRefused

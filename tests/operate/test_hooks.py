@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.upload_support import make_root, serve_uploads_command
 from tests.support.client import Client
 from tests.support.server import wait_for
+from tests.support.uploads import make_root, serve_uploads_command
 
 from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError

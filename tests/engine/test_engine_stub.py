@@ -10,6 +10,7 @@ import pytest
 from snow_owl_tftp._engine import engine
 from snow_owl_tftp.plan import transfer as plan
 
+pytestmark = pytest.mark.once  # texts: the same in every build
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUB = ast.parse((REPOSITORY / "src/snow_owl_tftp/_engine/engine/__init__.pyi").read_text(encoding="utf-8"))
 CONTRACT = (REPOSITORY / "docs/engine-contract.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.server.conftest import BOOT
+from tests.support.boot import BOOT
 from tests.support.client import Client, Refused
 from tests.support.server import ServerProcess, command_line, cpu_seconds, run_command, serve_command, wait_for
 

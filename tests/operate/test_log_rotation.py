@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.server.conftest import BOOT
+from tests.support.boot import BOOT
 from tests.support.client import Client, Refused
 from tests.support.server import ServerProcess, serve_command, wait_for
 

@@ -6,8 +6,8 @@ import gc
 from contextlib import ExitStack
 
 import pytest
-from tests.server.test_core import open_descriptors
 from tests.support.client import Client
+from tests.support.descriptors import open_descriptors
 from tests.support.server import wait_for
 
 from snow_owl_tftp import AsyncClient, Refuse, Server

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.server.sweep_scenes import Scene, settings
 from tests.support.server import wait_for
 from tests.support.soak import many
 from tests.support.sweep import ERRORS, Nursery, Server, fault, tracebacks
+from tests.support.sweep_scenes import Scene, settings
 
 Case = tuple[str, int, int]
 """Call, errno, how many calls pass before the one that fails."""

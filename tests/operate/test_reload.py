@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from tests.server.conftest import BOOT
+from tests.support.boot import BOOT
 from tests.support.client import Client, Refused
 from tests.support.server import ServerProcess, serve_command, serve_in_thread, wait_for
 

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.server.conftest import BOOT
-from tests.server.test_addresses import needs_ipv6
+from tests.support.boot import BOOT
 from tests.support.client import Client
+from tests.support.ipv6 import needs_ipv6
 from tests.support.server import DEADLINE_S, ServerProcess, _read_ready_lines, command_line, wait_for
 
 from snow_owl_tftp.errors import ConfigError

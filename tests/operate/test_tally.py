@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.server.test_command import config_file
+from tests.operate.test_command import config_file
 from tests.support.client import Client, Refused
 from tests.support.server import serve_command, serve_in_thread, wait_for
 
