@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.content.test_files import MakeResolver, kernel_has_openat2, settled_descriptors, read, refused
+from tests.content.test_files import MakeResolver, kernel_has_openat2, read, refused, settled_descriptors
 
 from snow_owl_tftp.content.confine import KernelResolver
 from snow_owl_tftp.content.files import FileTree, OutsideRootError
