@@ -1,4 +1,4 @@
-"""Files that the origin's chart writes start this server, with one warning; what they would be missed for does not."""
+"""What the chart of the earlier Rust server writes starts this server, with one warning; what would be missed does not."""
 
 import json
 import signal
