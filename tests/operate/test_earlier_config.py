@@ -1,4 +1,4 @@
-"""What the chart of the earlier Rust server writes starts this server, with one warning; what would be missed does not."""
+"""What the earlier Rust server's chart writes starts this server, with one warning; what would be missed does not."""
 
 import json
 import signal
