@@ -14,11 +14,13 @@ from tests.support.client import Client, lose_randomly
 
 from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.packets import Oack, build_ack, build_request
+from snow_owl_tftp.protocol.packets import Oack, build_ack, build_error, build_request
 
 SHARE_BYTES = 512 * 1024
 REFILL_BYTES_PER_S = 1 << 20  # a minute's, so more than a second's
 CONTENT = bytes(i * 7 & 0xFF for i in range(251)) * 32_000
+ANSWER_S = 0.1
+ROUNDS = 7  # so many until the engine knows a client that acknowledges within the window
 TOO_EARLY = b"an ACK came before its block was sent"
 MODES = pytest.mark.parametrize("tids", [4, 0], ids=["tids", "single port"])
 pytestmark = pytest.mark.alone("a client that its machine lets wait looks erratic, and whoever looks so is held back")
@@ -136,6 +138,56 @@ def test_a_client_that_acknowledges_within_the_window_shows_that_it_hears(serve,
     assert served.completion().outcome == Outcome.OK
     assert served.counter("networks_proven") == 1
     assert served.counter("sends_capped") == 0
+
+
+def hear_until(client, block):
+    while client.receive_packet()[0].block != block:
+        pass
+
+
+@pytest.mark.once
+def test_a_doubled_ack_does_not_shorten_how_long_its_transfer_is_held_back(serve, tmp_path):
+    """Once a quarter of the share is spent, a client that acknowledges half windows is to acknowledge all that was sent
+    before more is: it has eight usual answers for that. Its second ACK says nothing new."""
+    options = {"blksize": 1000, "windowsize": 64}
+    share_bytes = 64 * 64 * 1004
+    (tmp_path / "a part").write_bytes(bytes(share_bytes // 4 - (64 * (ROUNDS + 1) + 16) * 1004))
+    served = serve(network_bytes=share_bytes)
+    for network in range(10, 20):
+        with Client(served.address, source=f"127.0.{network}.1") as other:
+            other.get("a part", options=options)
+        with Client(served.address, source=f"127.0.{network}.2") as client:
+            held_s = held_behind_half_a_window(client, options)
+        if held_s:
+            break  # else the machine was so slow that the share was filled up, or that an ACK was the report of a loss
+    assert held_s >= 8 * 1.5 * ANSWER_S
+
+
+def held_behind_half_a_window(client, options):
+    """Seconds until what follows a doubled ACK; 0 if the server has not held it back."""
+    client.request("file", options=options)
+    _, tid = client.receive_packet()
+
+    def acknowledge(block, last):
+        client.send(build_ack(block), tid)
+        while client.receive_packet()[0].block != last:
+            pass
+
+    time.sleep(ANSWER_S)
+    acknowledge(0, 64)
+    for half in range(32, 32 + 64 * ROUNDS, 64):
+        time.sleep(ANSWER_S)  # which is what the server takes for usual, and for a round trip
+        acknowledge(half, half + 64)
+        acknowledge(half + 32, half + 96)  # so soon that it can be no report of a loss
+    time.sleep(ANSWER_S)
+    acknowledge(half + 64, half + 128)
+    began = time.monotonic()
+    for _ in range(2):
+        client.send(build_ack(half + 96), tid)
+    is_next = client.receive_packet()[0].block == half + 129
+    took_s = time.monotonic() - began
+    client.send(build_error(0, "enough"), tid)
+    return took_s if is_next and took_s > ANSWER_S else 0
 
 
 @pytest.mark.once
