@@ -379,7 +379,7 @@ def test_silence_times_out_after_the_retries():
         began = time.monotonic()
         with pytest.raises(TransferTimedOut, match=r"no answer from 127\.0\.0\.1"):
             get(server.url("x"), **QUICK)
-        assert 0.3 <= time.monotonic() - began < 3
+        assert 0.3 <= time.monotonic() - began < 20
 
 
 def test_silence_in_the_middle_times_out_and_leaves_nothing(tmp_path):

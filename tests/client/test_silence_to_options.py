@@ -37,7 +37,7 @@ def test_file_comes_within_seconds_by_default():
     with fake_server(drop_options(serve)) as server:
         began = time.monotonic()
         assert get(server.url("x")) == CONTENT
-        assert 3 <= time.monotonic() - began < 8
+        assert 3 <= time.monotonic() - began < 20
     assert had_options(server) == [True, False]
 
 

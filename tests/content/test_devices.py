@@ -1,7 +1,6 @@
 """Which file system has to be asked next: found without asking one that hangs."""
 
 import os
-import time
 from pathlib import Path
 
 from tests.support.fuse import Fuse, own_mounts
@@ -56,12 +55,10 @@ def test_mount_is_found_by_names_and_links_while_it_hangs(tmp_path: Path) -> Non
         there = (root / "deep" / "mnt").stat().st_dev
         assert there != here
         fuse.hang("lookup", "open", "read")
-        began = time.monotonic()
         for path in (b"deep/mnt/x", b"link", b"absolute", b"to-directory/x/y", b"back", b"deep/mnt"):
             assert device_of(places, path, is_local=True) == there, path
             assert device_of(places, path, here) == there, path
         assert device_of(places, b"deep/other", is_local=True) == here
-        assert time.monotonic() - began < 2
         assert fuse.asked["lookup"] == 0
     for place in places:
         place.close()

@@ -206,55 +206,45 @@ def a_dead_peer_at_the_head_of_a_batch_costs_the_others_nothing(root: Path) -> N
 # --- the disk that is read -----------------------------------------------------------------------------------
 
 
-@scene
-def a_slow_disk_makes_its_own_transfers_wait_and_no_others(root: Path) -> None:
-    (root / "slow").write_bytes(CONTENT)
-    with Scene(root) as served:
-        get(served)
-        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=4000)
-        slow_ended: list[float] = []
-
-        def slow() -> None:
-            get(served, "slow")
-            slow_ended.append(time.monotonic())
-
-        thread = threading.Thread(target=slow)
-        began = time.monotonic()
-        thread.start()
-        served.wait(lambda: served.counter("live_transfers") == 1)
-        for _ in range(20):
-            get(served)
-        disturbed_s = time.monotonic() - began
-        print(f"20 transfers: {disturbed_s:.3f} s beside a disk that takes 4 s")
-        assert not slow_ended, "one of the others waited for the slow disk"
-        thread.join()
-        assert slow_ended[0] - began > 3.9
+def hang(path: Path) -> None:
+    """Whoever reads this file waits until `go_on`, however long a busy machine takes for what comes between."""
+    fault(slow_inode=path.stat().st_ino, slow_hangs=1)
 
 
-@scene
-def files_not_read_before_do_not_wait_for_a_slow_one(root: Path) -> None:
+def go_on() -> None:
+    fault(slow_hangs=0)
+
+
+def others_do_not_wait_for_a_slow_disk(root: Path, names: list[str]) -> None:
     (root / "slow").write_bytes(CONTENT * 4)
-    names = [f"cold{i}" for i in range(10)]
-    for name in names:
-        (root / name).write_bytes(CONTENT)
-    with Scene(root) as served:
-        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=4000)
-        slow_ended: list[float] = []
-
-        def slow() -> None:
-            get(served, "slow", expected=CONTENT * 4)
-            slow_ended.append(time.monotonic())
-
-        thread = threading.Thread(target=slow)
-        began = time.monotonic()
+    with Scene(root, io_patience_ns=60 * 10**9) as served:
+        if "file" in names:
+            get(served)  # it is in memory
+        hang(root / "slow")
+        thread = threading.Thread(target=get, args=(served, "slow"), kwargs={"expected": CONTENT * 4, "timeout_s": 60})
         thread.start()
         served.wait(lambda: served.counter("live_transfers") == 1)
         for name in names:
             get(served, name)
-        print(f"10 cold files beside a disk that takes 4 s a chunk: {time.monotonic() - began:.3f} s")
-        assert not slow_ended, "a cold file waited for the slow disk"
-        fault(slow_ms=0)
+        assert thread.is_alive()
+        assert hits() == 0
+        go_on()
         thread.join()
+        served.wait(lambda: served.outcomes() == {"OK": len(names) + 1 + ("file" in names)})
+        assert hits() > 0
+
+
+@scene
+def a_slow_disk_makes_its_own_transfers_wait_and_no_others(root: Path) -> None:
+    others_do_not_wait_for_a_slow_disk(root, ["file"] * 20)
+
+
+@scene
+def files_not_read_before_do_not_wait_for_a_slow_one(root: Path) -> None:
+    names = [f"cold{i}" for i in range(10)]
+    for name in names:
+        (root / name).write_bytes(CONTENT)
+    others_do_not_wait_for_a_slow_disk(root, names)
 
 
 @scene
@@ -264,21 +254,21 @@ def who_waits_for_a_read_that_hangs_is_told_in_time(root: Path) -> None:
     for number in range(4):
         (root / f"cold{number}").write_bytes(CONTENT)
     with Scene(root, io_threads=1, io_patience_ns=500_000_000, give_up_ns=60_000_000_000) as served:
-        fault(slow_inode=(root / "hangs").stat().st_ino, slow_ms=4000)
+        hang(root / "hangs")
         began = time.monotonic()
         with Client(served.address, timeout_s=60) as client, pytest.raises(Refused, match="Server busy") as refused:
             client.get("hangs")
         assert refused.value.code == 0
-        assert 0.4 < time.monotonic() - began < 2.5
+        assert time.monotonic() - began >= 0.5
         completion = served.completion()
         assert (completion.outcome, completion.error) == (Outcome.LOCAL_IO_ERROR, errno.EBUSY)
         assert served.engine.counters()["file_threads_hung"] == 1
         assert served.engine.counters()["file_jobs_expired"] == 1
-        fault(slow_ms=0)
         for number in range(4):
             get(served, f"cold{number}")
+        assert served.engine.counters()["file_threads_hung"] == 1
+        go_on()
         get(served, "hangs")
-        assert time.monotonic() - began < 4, "the thread that hangs has not come back yet"
         served.wait(lambda: served.engine.counters()["file_threads_hung"] == 0)
 
 
@@ -294,7 +284,7 @@ def so_much_hangs_on_a_device_that_its_files_are_refused(root: Path) -> None:
             except OSError as error:
                 served.engine.refuse(event.transfer_id, build_error(0, f"start raises {errno.errorcode[error.errno]}"))
 
-        fault(slow_inode=(root / "hangs").stat().st_ino, slow_ms=6000)
+        hang(root / "hangs")
         assert not served.engine.is_sick(device)
         for _ in range(8):
             with Client(served.address, timeout_s=60) as client, pytest.raises(Refused, match="Server busy"):
@@ -305,8 +295,8 @@ def so_much_hangs_on_a_device_that_its_files_are_refused(root: Path) -> None:
         with Client(served.address) as client, pytest.raises(Refused, match="start raises EBUSY"):
             client.get("hangs")
         served.on_request = None
+        go_on()
         served.wait(lambda: not served.engine.is_sick(device))
-        fault(slow_ms=0)
         get(served, "hangs")
         served.wait(lambda: served.engine.counters()["file_threads_hung"] == 0)
 
@@ -315,20 +305,20 @@ def so_much_hangs_on_a_device_that_its_files_are_refused(root: Path) -> None:
 def stop_leaves_behind_what_hangs_and_frees_it_later(root: Path) -> None:
     (root / "hangs").write_bytes(CONTENT)
     served = Served(root, io_threads=1)
-    fault(slow_inode=(root / "hangs").stat().st_ino, slow_ms=5000)
+    hang(root / "hangs")
     with Client(served.address) as client:
         client.request("hangs")
         served.wait(lambda: served.counter("live_transfers") == 1)
         time.sleep(0.2)
-        began = time.monotonic()
-        served.stop()
-        assert time.monotonic() - began < 3
+        served.stop()  # which returns although it hangs
     assert served.engine.hung_threads == 1
     assert [one.outcome for one in served.completions] == [Outcome.ABORTED]
     descriptor = next(Path("/proc/self/fd").iterdir()).parent
     names = lambda: [str(one.readlink()) for one in descriptor.iterdir() if one.exists()]  # noqa: E731
     served.completions.clear()
     del served.engine
+    assert any("hangs" in name for name in names())
+    go_on()
     end = time.monotonic() + 10
     while any("hangs" in name for name in names()):
         assert time.monotonic() < end, "its descriptor is still open"
@@ -340,13 +330,13 @@ def a_slow_disk_is_not_charged_to_the_peer(root: Path) -> None:
     """Each chunk takes longer than a peer may; the first window that waits has 15 of its 16 blocks in flight."""
     content = CONTENT * 4
     (root / "slow").write_bytes(content)
-    with Scene(root, initial_ns=50_000_000, give_up_ns=300_000_000, half_open_give_up_ns=400_000_000) as served:
-        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=700)
+    with Scene(root, initial_ns=50_000_000, give_up_ns=800_000_000, half_open_give_up_ns=900_000_000) as served:
+        fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=1300)
         get(served, "slow", expected=content, timeout_s=60)
         completion = served.completion()
         assert (completion.outcome, completion.retransmits) == (Outcome.OK, 0)
         assert served.counter("timeouts") == 0
-        assert completion.srtt_ns < 300_000_000, "the disk's time is no round trip"
+        assert completion.srtt_ns < 800_000_000, "the disk's time is no round trip"
 
 
 @scene

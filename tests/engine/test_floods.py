@@ -1,7 +1,10 @@
 """What a flood of requests costs the others, counted: how often somebody is woken, how many requests a turn takes."""
 
+import resource
 import select
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from tests.engine.conftest import udp_socket
@@ -98,6 +101,53 @@ def test_what_was_said_before_a_wrong_answer_is_carried_out(serve) -> None:
         with pytest.raises(ValueError, match="no such transfer"):
             served.engine.refuse_all([(waiting[0], build_error(1, "no")), (0xFF << 56, b"")])
         assert client.receive_packet()[0].text == "no"
+
+
+def wait_for_requests(served, clients: list[Client]) -> list[int]:
+    """The ids of one request of each client, in their order."""
+    waiting: list[int] = []
+    served.on_request = lambda event, request: waiting.append(event.transfer_id)
+    for number, client in enumerate(clients):
+        client.request("missing")
+        served.wait(lambda: len(waiting) == number + 1)  # noqa: B023
+    return waiting
+
+
+def test_who_comes_behind_a_wrong_answer_is_refused_all_the_same(serve) -> None:
+    served = serve()
+    with Client(served.address) as one, Client(served.address) as two:
+        first, second = wait_for_requests(served, [one, two])
+        answers = [(first, build_error(1, "one")), (0xFF << 56, b""), (second, build_error(1, "two"))]
+        with pytest.raises(ValueError, match="no such transfer"):
+            served.engine.refuse_all(answers)
+        assert [client.receive_packet()[0].text for client in (one, two)] == ["one", "two"]
+
+
+@contextmanager
+def no_room_for(size_bytes: int) -> Iterator[None]:
+    """Nobody in this process gets so much memory at once."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + size_bytes // 2, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.once
+def test_who_comes_behind_one_for_whom_there_is_no_memory_is_refused_all_the_same(serve) -> None:
+    """The sanitizers' memory has no such limit."""
+    served = serve()
+    with Client(served.address) as one, Client(served.address) as two, Client(served.address) as three:
+        first, second, third = wait_for_requests(served, [one, two, three])
+        large = bytes(256 << 20)
+        answers = [(first, build_error(1, "one")), (second, large), (third, build_error(1, "three"))]
+        with no_room_for(len(large)), pytest.raises(MemoryError):
+            served.engine.refuse_all(answers)
+        assert [client.receive_packet()[0].text for client in (one, three)] == ["one", "three"]
+        served.engine.refuse(second, build_error(1, "two"))
+        assert two.receive_packet()[0].text == "two"
 
 
 def test_nothing_is_refused_after_the_end(flooded: native.Engine) -> None:

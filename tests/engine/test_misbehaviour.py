@@ -170,8 +170,8 @@ def test_a_peer_that_falls_silent_gets_an_error_after_the_give_up_time(serve, fi
         client.send(build_ack(1), sender)
         packet = None
         while not isinstance(packet, Error):
-            packet, _ = client.receive_packet(2)
-        assert 0.29 < time.monotonic() - began < 2
+            packet, _ = client.receive_packet()
+        assert time.monotonic() - began >= QUICK["give_up_ns"] / 1e9
     completion = served.completion()
     assert (completion.outcome, completion.blocks) == (Outcome.TIMED_OUT, 1)
     assert completion.retransmits >= 3

@@ -6,18 +6,27 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 from tests.support.boot import BOOT
 from tests.support.client import Client, Refused
-from tests.support.server import ServerProcess, command_line, cpu_seconds, run_command, serve_command, wait_for
+from tests.support.server import (
+    QUIET_S,
+    ServerProcess,
+    command_line,
+    cpu_of_a_quiet_second,
+    cpu_seconds,
+    run_command,
+    serve_command,
+    wait_for,
+)
 
 from snow_owl_tftp.protocol.packets import build_ack, build_data
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-READY_S = 2.0
+READY_S = 1.0
+"""Of CPU: five times what a start takes. How long that is depends on what else the machine has to do."""
 """The aim is 0.7 s on an idle machine; the bound leaves room for a busy one."""
 
 
@@ -60,7 +69,7 @@ def config_file(tmp_path: Path, text: str) -> str:
 def test_ready_line_names_the_real_port_and_is_true(root: Path) -> None:
     with serve_command(root) as server:
         assert server.addresses[0][1] != 0
-        assert server.ready_after_s < READY_S
+        assert cpu_seconds(server.process.pid) < READY_S
         with Client(server.address) as client:
             assert client.get("boot.img").payload == BOOT
 
@@ -275,7 +284,7 @@ def test_second_signal_ends_at_once(root: Path) -> None:
         server.signal(signal.SIGTERM)
         wait_for(lambda: "draining" in server.log, "draining")
         server.signal(signal.SIGTERM)
-        assert server.wait(1) == 128 + signal.SIGTERM
+        assert server.wait(8) == 128 + signal.SIGTERM, "the drain would take ten"
 
 
 # ---- cost
@@ -285,9 +294,7 @@ def test_idle_server_uses_no_cpu(root: Path) -> None:
     with serve_command(root) as server:
         with Client(server.address) as client:
             client.get("boot.img")
-        before = cpu_seconds(server.process.pid)
-        threading.Event().wait(1.0)  # the measurement itself, not a wait for something
-        assert cpu_seconds(server.process.pid) - before <= 0.02
+        assert cpu_of_a_quiet_second(server.process.pid) <= QUIET_S
 
 
 def test_help_names_every_flag() -> None:

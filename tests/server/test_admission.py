@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -162,16 +161,15 @@ def test_a_greedy_client_does_not_starve_a_lock_step_one(root: Path) -> None:
 
         thread = threading.Thread(target=take_everything)
         thread.start()
-        waits_s = []
-        while not greedy_done.is_set() or not waits_s:
-            began_s = time.monotonic()
+        served_beside = 0
+        while not greedy_done.is_set():
             with Client(address) as client:
                 assert client.get("small").payload == SMALL
-            waits_s.append(time.monotonic() - began_s)
+            served_beside += 1
         thread.join()
     (transfer,) = greedy
     assert len(transfer.payload) == BIG_BYTES
-    assert max(waits_s) < 2, waits_s
+    assert served_beside >= 5, "who starves hears of its first file when the greedy one has gone"
 
 
 def test_no_window_is_larger_than_the_cap(root: Path) -> None:

@@ -40,6 +40,18 @@ class Counting(TransferContext):
         self.retired_total += 1
 
 
+class Failing(Counting):
+    """Has a bug in what it does at the end."""
+
+    def ended(self, ending: Ending) -> None:
+        super().ended(ending)
+        raise ZeroDivisionError("ended")
+
+    def retired(self) -> None:
+        super().retired()
+        raise ZeroDivisionError("retired")
+
+
 class FromMemory:
     """Serves bytes that lie in no file; `missing_bytes` is what the plan says beyond."""
 
@@ -57,14 +69,15 @@ class FromMemory:
 class Watched:
     """Decides as another one, and counts what its contexts are told."""
 
-    def __init__(self, decider: Any) -> None:
+    def __init__(self, decider: Any, kind: type[Counting] = Counting) -> None:
         self._decider = decider
+        self._kind = kind
         self.contexts: list[Counting] = []
 
     def decide(self, incoming: IncomingRequest) -> Verdict | Awaitable[Verdict]:
         verdict = self._decider.decide(incoming)
         if isinstance(verdict, Accepted):
-            self.contexts.append(Counting(incoming))
+            self.contexts.append(self._kind(incoming))
             return Accepted(replace(verdict.plan, context=self.contexts[-1]), verdict.flow)
         return verdict
 
@@ -129,3 +142,12 @@ def test_plan_that_never_begins_retires_without_an_ending(root: Path) -> None:
     ):
         client.get("any")
     assert decider.told() == [([], 1)]
+
+
+def test_plan_retires_and_its_end_is_told_although_the_context_fails(root: Path) -> None:
+    decider = Watched(FromMemory(), kind=Failing)
+    with serve_in_thread(root, decider=decider) as served, Client(served.address) as client:
+        assert client.get("any").payload == b"hello"
+        for line in ("transfer completed", "ZeroDivisionError: ended", "ZeroDivisionError: retired"):
+            wait_for(lambda: line in served.log, line)  # noqa: B023
+    assert decider.told() == [([Outcome.OK], 1)]

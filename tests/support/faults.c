@@ -35,6 +35,7 @@ volatile unsigned long faults_write_after; /* ... from this offset of the file o
 volatile int faults_write_short;         /* pwrite writes half, at least one byte */
 volatile unsigned long faults_slow_inode; /* MADV_POPULATE_READ of this file sleeps faults_slow_ms, then ... */
 volatile unsigned faults_slow_ms;
+volatile int faults_slow_hangs;      /* before that it waits until this is 0 */
 volatile int faults_read_errno;      /* ... fails with it, unless 0 */
 volatile int faults_statx_errno;     /* statx fails with it */
 volatile unsigned long faults_stat_inode; /* fstat of this file, and statx that asks its server, count as hits */
@@ -135,12 +136,14 @@ int munmap(void *address, size_t length)
 int madvise(void *address, size_t length, int advice)
 {
     static int (*real)(void *, size_t, int);
-    struct timespec pause = {faults_slow_ms / 1000, faults_slow_ms % 1000 * 1000000L};
+    struct timespec pause = {faults_slow_ms / 1000, faults_slow_ms % 1000 * 1000000L}, moment = {0, 1000000};
     unsigned i;
     if (!real)
         real = dlsym(RTLD_NEXT, "madvise");
     for (i = 0; advice == MADV_POPULATE_READ && i < slow_count; i++)
         if ((char *)address >= slow_ranges[i].start && (char *)address < slow_ranges[i].end) {
+            while (faults_slow_hangs)
+                nanosleep(&moment, NULL);
             nanosleep(&pause, NULL);
             if (faults_read_errno)
                 return fail(faults_read_errno);

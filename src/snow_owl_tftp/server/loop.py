@@ -337,7 +337,10 @@ class Server:
     def _send_refusals(self) -> None:
         refusals, self._refusals = self._refusals, []
         if refusals and self._engine is not None:
-            self._engine.refuse_all(refusals)
+            try:
+                self._engine.refuse_all(refusals)
+            except MemoryError as error:  # who heard nothing asks again; the others' turn must not be lost with it
+                self._report.log.error(with_remedy("some requests could not be refused", error))
 
     def _settle(self) -> None:
         self._settles = None
@@ -405,9 +408,17 @@ class Server:
     def _on_completion(self, completion: Completion) -> None:
         context, outcome = completion.context, completion.outcome
         self.tally.outcomes[outcome] += 1
-        context.ended(completion)
-        if completion.is_last:
-            context.retired()
+        try:
+            try:
+                context.ended(completion)
+            finally:
+                if completion.is_last:
+                    context.retired()
+        finally:
+            self._tell_of_end(completion)
+
+    def _tell_of_end(self, completion: Completion) -> None:
+        context, outcome = completion.context, completion.outcome
         if outcome == Outcome.OK and not self._events.wanted & SUCCESSES:
             return
         self._events.emit(TransferEnded(completion, context.request, context.size_bytes))

@@ -290,23 +290,35 @@ cdef class Engine:
         self._send_down(M_REFUSE, transfer_id, datagram, -1, 0)
 
     def refuse_all(self, answers):
-        """Does so for several, (transfer_id, datagram) each; a worker is woken once for all of its own."""
+        """Does so for several, (transfer_id, datagram) each; a worker is woken once for all of its own.
+
+        Raises:
+            MemoryError, ValueError: the first that could not be answered; all the others were.
+        """
         cdef uint32_t i
-        cdef Message *m
         cdef uint8_t owed[64]                    # workers that are to be woken; there are at most so many
         memset(owed, 0, sizeof(owed))
+        failed = None
         try:
             for transfer_id, datagram in answers:
-                m = self._message(M_REFUSE, transfer_id, datagram)
-                i = <uint32_t>(m.id >> 56)
-                if i >= self._count or self._stopped:
-                    free(m)
-                    raise ValueError("the engine has stopped" if self._stopped else "no such transfer")
-                owed[i] |= queue_append(&self._inboxes[i], m, m)
+                try:
+                    self._refuse_unwoken(transfer_id, datagram, owed)
+                except (MemoryError, ValueError) as error:
+                    failed = failed or error
         finally:
             for i in range(self._count):
                 if owed[i]:
                     queue_wake(&self._inboxes[i])
+        if failed is not None:
+            raise failed
+
+    cdef _refuse_unwoken(self, uint64_t transfer_id, bytes datagram, uint8_t *owed):
+        cdef Message *m = self._message(M_REFUSE, transfer_id, datagram)
+        cdef uint32_t i = <uint32_t>(m.id >> 56)
+        if i >= self._count or self._stopped:
+            free(m)
+            raise ValueError("the engine has stopped" if self._stopped else "no such transfer")
+        owed[i] |= queue_append(&self._inboxes[i], m, m)
 
     def supply(self, uint64_t transfer_id, int fd, uint64_t limit_bytes=0):
         """After FirstData: what to write to, and the most bytes that are accepted (0: as the plan says)."""

@@ -50,6 +50,8 @@ cdef inline void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
         if not t.doubted or not try_answer(w, t, act & ACT_GAP):
             pump(w, t)
     elif not act & ACT_STRAY:
+        if t.held and t.flight.deadline_ns < t.held_until_ns:
+            t.flight.deadline_ns = t.held_until_ns
         wheel_update(&w.wheel, t)                # a doubted report is looked into sooner
 
 
