@@ -2,10 +2,10 @@
 
 import ast
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from snow_owl_tftp._engine import engine
 from snow_owl_tftp.plan import transfer as plan

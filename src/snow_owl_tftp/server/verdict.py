@@ -14,6 +14,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from snow_owl_tftp.errors import InternalError, RefusedError, TftpError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
@@ -192,7 +194,7 @@ class UploadContext(TransferContext, ABC):
         """
 
 
-class Accepted:
+class Accepted(Struct):
     """The request becomes a transfer.
 
     Attributes:
@@ -201,11 +203,8 @@ class Accepted:
         flow: None where the decision must be made anew for every client.
     """
 
-    __slots__ = ("flow", "plan")
-
-    def __init__(self, plan: TransferPlan, flow: Flow | None) -> None:
-        self.plan = plan
-        self.flow = flow
+    plan: TransferPlan
+    flow: Flow | None
 
     def discard(self) -> None:
         """Close what the plan holds, since nobody will start it."""
