@@ -29,7 +29,7 @@ def members_of_engine(name: str) -> set[str]:
     return {member for member in vars(getattr(engine, name)) if not member.startswith("_")}
 
 
-@pytest.mark.parametrize("name", ["Engine", *EVENTS])
+@pytest.mark.parametrize("name", ["Engine", "ClientClasses", *EVENTS])
 def test_stub_names_every_member_of_a_class_and_no_other(name: str) -> None:
     assert members_of_stub(name) == members_of_engine(name)
 

@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from snow_owl_tftp._engine.engine import (
+    ClientClasses,
     Completion,
     Engine,
     FirstData,
@@ -119,6 +120,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sampler: CallSampler | None = None
         self._reloads_total = 0
+        self._classes: ClientClasses | None = None
         self._waiting = self._nobody_waits()
         self._refusals: list[tuple[int, bytes]] = []
         self._unwoken = 0
@@ -158,6 +160,7 @@ class Server:
         try:
             engine = make_engine(self._settings)
             hand_over(engine, addresses)
+            engine.set_classes(self._classes)
             engine.run()
         except OSError as error:
             raise EngineError(error.errno, with_remedy("the engine cannot start", error)) from error
@@ -200,6 +203,23 @@ class Server:
         self._reloads_total += 1
         if self._engine is not None:
             self._engine.forget_flows()
+
+    def set_classes(self, classes: ClientClasses | None) -> None:
+        """Have the engine repeat a decision for clients of one class only, also by another engine after a `start`.
+
+        Call it in the event loop's thread, together with the change of the decider that it belongs to: what was decided before
+        is repeated for nobody any more.
+
+        Args:
+            classes: Whom the decider tells the same, where its decision offers a flow; None: everybody.
+
+        Raises:
+            MemoryError: Everything stays as it was.
+        """
+        if self._engine is not None:
+            self._engine.set_classes(classes)
+        self._classes = classes
+        self._reloads_total += 1
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the running transfers.

@@ -13,15 +13,18 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
+from snow_owl_tftp._engine.base.classes cimport Classes, classes_keep
 from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
 from snow_owl_tftp._engine.base.messages cimport (
-    M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN, M_FORGET_FLOWS,
-    M_REFUSE, M_RELEASED, M_RESUME, M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
+    M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_CLASSES, M_COMMIT, M_COMPLETION, M_DRAIN,
+    M_FORGET_FLOWS, M_REFUSE, M_RELEASED, M_RESUME, M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
 from snow_owl_tftp._engine.base.queue cimport (
     Queue, queue_append, queue_close, queue_init, queue_take_all, queue_wake)
+from snow_owl_tftp._engine.disk.flows cimport flows_reclass
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_stop, store_watch)
+from snow_owl_tftp._engine.engine.classes cimport ClientClasses
 from snow_owl_tftp._engine.engine.events cimport Completion, event_of
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
 from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
@@ -60,7 +63,7 @@ cdef class Engine:
     cdef uint32_t _count
     cdef bint _ready, _running, _stopped
     cdef list _threads
-    cdef uint32_t _next_worker
+    cdef uint32_t _next_worker, _prefix_count
     cdef uint8_t[64] _owed        # a worker (there are at most 64) has something in its inbox and was not told of it
 
     def __cinit__(self, *, uint32_t workers=1, uint32_t io_threads=2, uint32_t max_batch=64,
@@ -469,6 +472,50 @@ cdef class Engine:
         if self._running:
             self._tell_all(M_FORGET_FLOWS)
 
+    def set_classes(self, ClientClasses classes):
+        """Divides clients into classes, whole, or (None) into none: a flow is repeated for the class of who asked.
+
+        What is started from now on belongs to the new classes; every flow is forgotten, as by forget_flows().
+
+        Raises:
+            MemoryError: Everything stays as it was.
+        """
+        cdef Classes *table = NULL if classes is None else classes.table
+        cdef uint32_t i
+        if self._stopped:
+            return
+        if self._running:
+            self._tell_classes(table)
+        else:
+            for i in range(self._count):
+                classes_keep(table)
+                flows_reclass(&self._workers[i].flows, table)
+        self._prefix_count = 0 if classes is None else classes.prefix_count
+
+    cdef _tell_classes(self, Classes *table):
+        """All workers or none: two that go by different classes would serve two configurations."""
+        cdef Message *first = NULL
+        cdef Message *m
+        cdef uint32_t i
+        for i in range(self._count):
+            m = message_new(M_CLASSES, <uint64_t>i << 56, NULL, 0)
+            if m == NULL:
+                while first != NULL:
+                    m = first
+                    first = m.next
+                    free(m)
+                raise MemoryError()
+            m.next = first
+            first = m
+        while first != NULL:
+            m = first
+            first = m.next
+            i = <uint32_t>(m.id >> 56)
+            classes_keep(table)
+            m.body.reclassed.classes = table
+            self._owed[i] |= queue_append(&self._inboxes[i], m, m)
+        self.wake()
+
     def stop(self):
         """Ends every transfer, then the threads.  poll() still returns the last Completions."""
         if not self._running or self._stopped:
@@ -510,6 +557,7 @@ cdef class Engine:
         result = dict(zip(COUNTERS, totals))
         result["receive_histogram"] = totals[len(COUNTERS):len(COUNTERS) + HISTOGRAM]
         result["send_histogram"] = totals[len(COUNTERS) + HISTOGRAM:]
+        result["client_prefixes"] = self._prefix_count
         result["file_loads"] = self._stock.store.loads_total
         result["file_writes"] = self._stock.store.writes_total
         result["file_copies"] = self._stock.store.copies_total
