@@ -2,10 +2,10 @@
 
 import ast
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from snow_owl_tftp._engine import engine
 from snow_owl_tftp.config.schema import Settings
@@ -31,7 +31,7 @@ def members_of_engine(name: str) -> set[str]:
     return {member for member in vars(getattr(engine, name)) if not member.startswith("_")}
 
 
-@pytest.mark.parametrize("name", ["Engine", *EVENTS])
+@pytest.mark.parametrize("name", ["Engine", "ClientClasses", *EVENTS])
 def test_stub_names_every_member_of_a_class_and_no_other(name: str) -> None:
     assert members_of_stub(name) == members_of_engine(name)
 

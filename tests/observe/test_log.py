@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -278,3 +280,69 @@ def test_rest_of_a_line_does_not_go_to_another_file(tmp_path: Path, monkeypatch:
     file.write(b"second\n")
     assert (tmp_path / "log").read_bytes() == b"second\n"
     file.close()
+
+
+# ---- lines that are held
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[tuple[LogFile, Path]]:
+    path = tmp_path / "log"
+    log_file = LogFile(str(path))
+    yield log_file, path
+    log_file.close()
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(line.split()[-1]) for line in path.read_text().splitlines()]
+
+
+def test_held_lines_are_written_at_once_when_they_are_released(held: tuple[LogFile, Path]) -> None:
+    log_file, path = held
+    log_file.hold()
+    for number in range(3):
+        log_file.info(b"line %d\n" % number)
+    assert path.read_text() == ""
+    log_file.release()
+    assert numbers(path) == [0, 1, 2]
+    log_file.info(b"line 3\n")
+    assert numbers(path) == [0, 1, 2, 3], "nothing is held any more"
+
+
+@pytest.mark.parametrize("how", ["warning", "error", "critical", "close", "write"])
+def test_held_lines_come_before_what_is_graver_and_before_the_end(held: tuple[LogFile, Path], how: str) -> None:
+    log_file, path = held
+    log_file.hold()
+    log_file.info(b"line 0\n")
+    log_file.debug(b"line 1\n")
+    getattr(log_file, how)(*([] if how == "close" else [b"line 2\n"]))
+    assert numbers(path) == ([0, 1] if how == "close" else [0, 1, 2])
+
+
+def test_no_more_is_held_than_a_pipe_takes_whole(held: tuple[LogFile, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    log_file, path = held
+    writes: list[int] = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: (writes.append(len(data)), write(fd, data))[1])
+    log_file.hold()
+    for number in range(1000):
+        log_file.info(b"a line of some length that says little %d\n" % number)
+    log_file.info(b"x" * 6000 + b" 1000\n")
+    log_file.info(b"line 1001\n")
+    log_file.release()
+    assert numbers(path) == list(range(1002))
+    assert [length for length in writes if length > select.PIPE_BUF] == [6006]
+    assert len(writes) < 20
+
+
+def test_losses_of_held_lines_are_told_and_not_laid_to_who_writes_behind_them(
+    held: tuple[LogFile, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_file, _ = held
+    log_file.hold()
+    log_file.info(b"line 0\n")
+    log_file.info(b"line 1\n")
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, data: 0)
+        assert log_file.write_lines([b"of another\n"]) == 1
+    assert log_file.lost_lines_total == 3

@@ -12,6 +12,8 @@ from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import (
     Negotiated,
     OptionLimits,
+    _asks_for_fragments,
+    _grant,
     accept_oack_untrusted,
     asks_for_fragments,
     negotiate,
@@ -432,3 +434,32 @@ def test_client_never_gets_more_than_it_asked_for(answer):
     assert 8 <= accepted.blksize_bytes <= 1428
     assert 1 <= accepted.windowsize_blocks <= 16
     assert accepted.timeout_s in (None, 3)
+
+
+# ---- what is remembered
+
+
+@given(SOME_OPTIONS, st.sampled_from([Opcode.RRQ, Opcode.WRQ]), st.sampled_from([None, 0, 1, 512, 70_000]))
+def test_a_remembered_answer_depends_on_all_that_it_was_made_of(options, kind, size_bytes):
+    """Every other question is put first, so that its answer is there to be taken by mistake."""
+    narrow = {"max_blksize_bytes": 1000, "max_windowsize_blocks": 3}
+    for other in ({}, narrow):
+        for other_kind in (Opcode.RRQ, Opcode.WRQ):
+            for other_size in (None, 0, 1, 512, 70_000):
+                ask(*options, kind=other_kind, size_bytes=other_size, **other)
+    padding = tuple((f"x{number}", "1") for number in range(16))  # more than is remembered
+    for limits in ({}, narrow):
+        asked = ask(*options, kind=kind, size_bytes=size_bytes, **limits)
+        assert asked == ask(*options, *padding, kind=kind, size_bytes=size_bytes, **limits)
+
+
+def test_how_much_is_remembered_is_bounded():
+    for number in range(5000):
+        ask(("x", str(number)), ("blksize", "1024"))
+        asks_for_fragments(Request(Opcode.RRQ, "f", "octet", (("x", str(number)),)))
+    before = [remembered.cache_info() for remembered in (_grant, _asks_for_fragments)]
+    assert all(info.currsize <= info.maxsize == 1024 for info in before)
+    many = tuple((f"y{number}", "1") for number in range(17))
+    ask(*many)
+    asks_for_fragments(Request(Opcode.RRQ, "f", "octet", many))
+    assert [remembered.cache_info() for remembered in (_grant, _asks_for_fragments)] == before

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.support.client import Client, Refused
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 

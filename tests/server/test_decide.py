@@ -13,6 +13,9 @@ from snow_owl_tftp.errors import TftpError
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.machines import Machine
 from snow_owl_tftp.policy.rules import Policy
+from snow_owl_tftp.protocol.constants import Opcode
+from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.answer import _parse_remembered
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.reads import FileDecider
 from snow_owl_tftp.server.verdict import Accepted, Refused
@@ -82,3 +85,15 @@ def test_what_depends_on_the_asker_is_no_flow(tmp_path: Path, depends: bool) -> 
     assert (verdict.flow is None) == depends
     verdict.discard()
     decider.close()
+
+
+def test_requests_that_are_remembered_are_few_and_short(decider: FileDecider) -> None:
+    for number in range(3000):
+        decider.decide(Asked(b"\0\1.hidden-%d\0octet\0" % number))
+    before = _parse_remembered.cache_info()
+    assert before.maxsize is not None
+    assert before.currsize <= before.maxsize <= 1024
+    verdict = decider.decide(Asked(b"\0\1missing\0octet\0" + bytes(300)))  # padding, as some ROMs send it
+    assert isinstance(verdict, Refused)
+    assert verdict.request == Request(Opcode.RRQ, "missing", "octet")
+    assert _parse_remembered.cache_info() == before

@@ -11,19 +11,15 @@ from snow_owl_tftp.server.waiting import LATE_NS, PATIENCE_NS, Waiting
 @dataclass(frozen=True)
 class Asked:
     transfer_id: int
-    host: str
+    host: bytes
     received_ns: int = 0
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        return (self.host, self.transfer_id)
 
 
 def waiting(*hosts: str, crowd: int = 1000) -> Waiting[Asked]:
     """Requests 0, 1, … of these hosts, each a nanosecond after the one before."""
     queue: Waiting[Asked] = Waiting(crowd)
     for number, host in enumerate(hosts):
-        queue.add(Asked(number, host, number))
+        queue.add(Asked(number, host.encode(), number))
     return queue
 
 
@@ -53,8 +49,8 @@ def test_an_address_with_many_requests_waits_for_them_alone() -> None:
     queue = waiting(*"aaaaa")
     first = queue.take(0)
     assert first is not None
-    queue.add(Asked(5, "b"))
-    queue.add(Asked(6, "c"))
+    queue.add(Asked(5, b"b"))
+    queue.add(Asked(6, b"c"))
     assert taken(queue) == [6, 5, 1, 2, 3, 4], "who had no turn comes first, the newest before the others"
 
 
@@ -87,7 +83,7 @@ def test_each_is_taken_or_dropped_once(seed: int) -> None:
         action = rng.randrange(3)
         if action == 0:
             for _ in range(rng.randrange(4)):
-                queue.add(Asked(number, rng.choice("abcdef"), now_ns))
+                queue.add(Asked(number, rng.choice("abcdef").encode(), now_ns))
                 number += 1
         elif asked := queue.take(now_ns) if action == 1 else queue.drop(now_ns):
             assert action == 1 or asked.received_ns < now_ns - LATE_NS

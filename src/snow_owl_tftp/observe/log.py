@@ -8,6 +8,7 @@ May know the settings of logging. Must not know what is logged.
 Invariants:
 - Callers hand over names as they are; the renderers here make them harmless (see `lines`).
 - A level that is off costs a call of an empty method.
+- Lines come in the order in which they were told. Those that are held for the rest of a batch are of no more than "info".
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
 - Writing never raises and never waits; a line that cannot be written is lost, and how many were is said once
   lines are taken again. Those that are written are whole (see `whole`). A collector that stopped reading a pipe
@@ -47,7 +48,7 @@ _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critica
 
 
 class LogFile:
-    """Where lines go: a descriptor, one write(2) a line.
+    """Where lines go: a descriptor, one write(2) a line, or one for all that were held.
 
     Attributes:
         on_trouble: Told why the file's name cannot be opened any more; it may log.
@@ -64,6 +65,9 @@ class LogFile:
         """
         self.on_trouble: Callable[[str], None] = lambda reason: None
         self._lock = threading.Lock()
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._holds = False
         self._file = AppendedFile(path, "logging.file", nonblocking=False) if path else None
         # Asked before each write: O_NONBLOCK on standard error would be everybody's who has the terminal or pipe.
         self._poll = select.poll()
@@ -90,12 +94,39 @@ class LogFile:
         """Write one line, its end included, or lose it; of one that was cut the rest follows later."""
         self.write_lines([line])
 
-    def write_lines(self, lines: Sequence[bytes]) -> int:
-        """Write several at once; return how many were lost."""
+    def hold(self) -> None:
+        """Let lines of information wait for `release`, or for one that is graver: a look at the file's name and a write for
+        each cost more than to make it. Whoever calls this owes a `release`, within milliseconds.
+        """
+        self._holds = True
+
+    def release(self) -> None:
+        """Write what was held."""
+        self._holds = False
+        if self._held:
+            self.write_lines([])
+
+    def inform(self, line: bytes) -> None:
+        """As `write`, later where lines are held."""
+        if not self._holds:
+            self.write_lines([line])
+            return
+        # Never more than a pipe takes whole, so that no other process's line comes between two halves of one.
+        if self._held_bytes + len(line) > select.PIPE_BUF:
+            self.write_lines([])
         with self._lock:
-            before = self._whole.lost_total
+            self._held.append(line)
+            self._held_bytes += len(line)
+
+    def write_lines(self, lines: Sequence[bytes]) -> int:
+        """Write several at once, behind those that were held; return how many were lost."""
+        with self._lock:
+            held, self._held, self._held_bytes = self._held, [], 0
             trouble = self._follow()
-            if not self._is_closed():
+            if held and not self._is_closed():
+                self._whole.write(self._file.fd if self._file else 2, held)
+            before = self._whole.lost_total
+            if lines and not self._is_closed():
                 self._whole.write(self._file.fd if self._file else 2, lines)
             lost = self._whole.lost_total - before
         if trouble:
@@ -129,7 +160,8 @@ class LogFile:
         return written_bytes
 
     # The names under which structlog calls whatever it wraps.
-    debug = info = warning = error = critical = write
+    debug = info = inform
+    warning = error = critical = write
 
     def reopen(self) -> None:
         """Go over to the file that has the name now, without waiting for the next line."""
@@ -139,7 +171,8 @@ class LogFile:
             self.on_trouble(trouble)
 
     def close(self) -> None:
-        """Write what is owed, if that is possible, and close the file; standard error stays open."""
+        """Write what is held and owed, if that is possible, and close the file; standard error stays open."""
+        self.release()
         with self._lock:
             if self._whole.owes and not self._is_closed():
                 self._whole.write(self._file.fd if self._file else 2, [])
@@ -214,5 +247,7 @@ def _text_renderer(*, coloured: bool) -> _Renderer:
 
 def _shown(value: object) -> str:
     """Quote what could be taken for more than one value."""
+    if type(value) is int:  # most fields of the line that is written most
+        return str(value)
     text = escape_name(value if isinstance(value, (str, bytes)) else str(value))
     return text if _PLAIN_VALUE.fullmatch(text) else '"' + text.replace('"', r"\"") + '"'

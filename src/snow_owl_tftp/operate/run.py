@@ -122,7 +122,7 @@ def _live(
         warn_of_idle_settings(log, settings)
         audit = AuditLog(settings.logging.audit_path, into=log_file if _is_one_file(settings.logging) else None)
         closing.callback(audit.close)
-        report = Report(settings, log, audit)
+        report = Report(settings, log, audit, log_file)
         log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)

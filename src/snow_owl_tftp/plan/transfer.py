@@ -10,9 +10,10 @@ by a test.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from msgspec import Struct
 
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS
 
@@ -40,8 +41,7 @@ class Outcome(IntEnum):
     UNREACHABLE = 6
 
 
-@dataclass(frozen=True, slots=True)
-class TransferPlan:
+class TransferPlan(Struct, frozen=True):
     """One transfer, decided.
 
     Args:

@@ -16,6 +16,7 @@ Knows no packet but the request and the OACK, and no file but its size.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from snow_owl_tftp.errors import BadPacket, ConfigError
@@ -119,13 +120,25 @@ _HEADERS_BYTES: Final = 32
 """IPv4, UDP and DATA: 20 + 8 + 4."""
 _USUAL_MTU_BYTES: Final = 1500
 
+_MOST_REMEMBERED: Final = 16
+"""Options of one request of which the answer is remembered; there are eight that anybody knows. At most 1,024 answers
+of 3 KiB: boot storms ask for the same few combinations, and peers choose them."""
+
 # 20 digits without leading zeros exceed every limit here, the 19 digits of MAX_TSIZE_BYTES too.
 _ENOUGH_DIGITS: Final = 20
 
 
 def asks_for_fragments(request: Request) -> bool:
     """Whether a reader wants windows of blocks that Ethernet carries in fragments only: then the MTU matters."""
-    asked = _by_name(request.options)
+    options = request.options
+    if not options:
+        return False
+    return (_asks_for_fragments if len(options) <= _MOST_REMEMBERED else _asks_for_fragments.__wrapped__)(options)
+
+
+@lru_cache(maxsize=1024)
+def _asks_for_fragments(options: tuple[Option, ...]) -> bool:
+    asked = _by_name(options)
     sizes = [_asked_number(asked, name) or 0 for name in ("blksize", "blksize2")]
     windowsize = _asked_number(asked, "windowsize") or 0
     return windowsize > 1 and max(sizes) > _USUAL_MTU_BYTES - _HEADERS_BYTES
@@ -159,9 +172,18 @@ def negotiate(
         - blksize2 (the power of two at or below the number asked), utimeout, rollover and cookie are
           tftpd-hpa's, of no RFC. Where blksize is granted blksize2 is not, as there.
     """
-    if not request.options:
+    options = request.options
+    if not options:
         return _NOTHING
-    asked = _by_name(request.options)
+    grant = _grant if len(options) <= _MOST_REMEMBERED else _grant.__wrapped__
+    return grant(options, request.kind, size_bytes, limits, mtu_bytes)
+
+
+@lru_cache(maxsize=1024)
+def _grant(
+    options: tuple[Option, ...], kind: Opcode, size_bytes: int | None, limits: OptionLimits, mtu_bytes: int | None
+) -> Negotiated:
+    asked = _by_name(options)
     blksize_bytes = _grant_blksize(asked, limits)
     blksize2_bytes = _grant_blksize2(asked, limits) if blksize_bytes is None else None
     holds_bytes = blksize_bytes or blksize2_bytes or DEFAULT_BLKSIZE_BYTES
@@ -172,7 +194,7 @@ def negotiate(
         windowsize_blocks = min(windowsize_blocks, blocks_of_a_usual_buffer(holds_bytes))
     timeout_s = _grant_timeout(asked, limits)
     utimeout_us = _grant_utimeout(asked, limits)
-    tsize = _grant_tsize(asked, limits, request.kind, size_bytes)
+    tsize = _grant_tsize(asked, limits, kind, size_bytes)
     granted = {
         "blksize": blksize_bytes,
         "blksize2": blksize2_bytes,

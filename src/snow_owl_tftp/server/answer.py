@@ -12,6 +12,7 @@ Invariants:
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from snow_owl_tftp.content.files import OpenFile
@@ -37,6 +38,10 @@ from snow_owl_tftp.server.verdict import (
 
 __all__ = ["Answer", "accept_file", "accept_stream", "accept_text", "answer", "refuse_write"]
 
+_MOST_REMEMBERED_BYTES: Final = 256
+"""Twice a request with a long name and every option. At most 1,024 of them, which take 10 KiB each if made to."""
+_parse_remembered: Final = lru_cache(maxsize=1024)(parse_request_untrusted)
+"""Machines of one kind ask in the same bytes: 0.1 µs instead of 1.6."""
 _MAX_TEXT_WINDOW_BYTES: Final = 1 << 18
 """256 KiB. The engine keeps a window of a stream in memory; of a file it keeps none."""
 
@@ -56,8 +61,9 @@ def answer(incoming: IncomingRequest, read: Answer, write: Answer) -> Verdict | 
         As Decider.decide.
     """
     datagram = incoming.datagram
+    parse = _parse_remembered if len(datagram) <= _MOST_REMEMBERED_BYTES else parse_request_untrusted
     try:
-        request = parse_request_untrusted(datagram)
+        request = parse(datagram)
     except BadPacket as error:
         return Refused(refuse_malformed_untrusted(datagram, error.reason) or b"", error, None)
     try:

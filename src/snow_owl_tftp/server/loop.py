@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from snow_owl_tftp._engine.engine import (
+    ClientClasses,
     Completion,
     Engine,
     FirstData,
@@ -89,6 +90,9 @@ _LATELY: Final = 2000
 """Verdicts; what is older counts for less and less."""
 _REFUSALS_AT_ONCE: Final = 32
 """Half of what the engine has put by for when memory is short."""
+_STARTS_AT_ONCE: Final = 32
+"""A worker that is woken for each takes the core from who decides, and sends each first packet by a call of its own; a
+third of a millisecond is nothing to a client."""
 _SETTLE_S: Final = 1.0
 """A budget of lines is one for a second; what was left out is told behind it."""
 
@@ -116,8 +120,10 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sampler: CallSampler | None = None
         self._reloads_total = 0
+        self._classes: ClientClasses | None = None
         self._waiting = self._nobody_waits()
         self._refusals: list[tuple[int, bytes]] = []
+        self._unwoken = 0
         self._goes_on: asyncio.Handle | None = None
         self._settles: asyncio.TimerHandle | None = None
         self.tally = Tally()
@@ -154,6 +160,7 @@ class Server:
         try:
             engine = make_engine(self._settings)
             hand_over(engine, addresses)
+            engine.set_classes(self._classes)
             engine.run()
         except OSError as error:
             raise EngineError(error.errno, with_remedy("the engine cannot start", error)) from error
@@ -196,6 +203,23 @@ class Server:
         self._reloads_total += 1
         if self._engine is not None:
             self._engine.forget_flows()
+
+    def set_classes(self, classes: ClientClasses | None) -> None:
+        """Have the engine repeat a decision for clients of one class only, also by another engine after a `start`.
+
+        Call it in the event loop's thread, together with the change of the decider that it belongs to: what was decided before
+        is repeated for nobody any more.
+
+        Args:
+            classes: Whom the decider tells the same, where its decision offers a flow; None: everybody.
+
+        Raises:
+            MemoryError: Everything stays as it was.
+        """
+        if self._engine is not None:
+            self._engine.set_classes(classes)
+        self._classes = classes
+        self._reloads_total += 1
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more requests and wait for the running transfers.
@@ -324,6 +348,8 @@ class Server:
 
     def _flush(self) -> None:
         self._send_refusals()
+        if self._unwoken:
+            self._wake_workers()
         self._events.flush()
         if self._report.owes_counts and self._settles is None and self._engine is not None and self._loop is not None:
             self._settles = self._loop.call_later(_SETTLE_S, self._settle)
@@ -341,6 +367,11 @@ class Server:
                 self._engine.refuse_all(refusals)
             except MemoryError as error:  # who heard nothing asks again; the others' turn must not be lost with it
                 self._report.log.error(with_remedy("some requests could not be refused", error))
+
+    def _wake_workers(self) -> None:
+        self._unwoken = 0
+        if self._engine is not None:
+            self._engine.wake()
 
     def _settle(self) -> None:
         self._settles = None
@@ -512,7 +543,7 @@ class Server:
 
     def _start(self, engine: Engine, incoming: Request, accepted: Accepted) -> None:
         try:
-            engine.start(accepted.plan, accepted.flow)
+            engine.start(accepted.plan, accepted.flow, wake=False)
         except OSError as error:
             # The file shrank or grew since it was opened, or memory for its mapping is short, or so much hangs on its
             # device that nobody would read it. Its descriptor is the engine's all the same; what else the context
@@ -529,6 +560,9 @@ class Server:
             accepted.plan.context.retired()
             self._carry_out(incoming, _internal_error(error))
         else:
+            self._unwoken += 1
+            if self._unwoken >= _STARTS_AT_ONCE:
+                self._wake_workers()
             context = accepted.plan.context
             context.begin()
             if self._events.wanted & STARTS:

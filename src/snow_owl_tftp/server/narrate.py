@@ -18,7 +18,7 @@ transfer_completed with 0 payload bytes, because a failure there would page some
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import asdict
 
@@ -61,6 +61,16 @@ _UNANSWERED: Final = "transfers that nobody went on with"
 _DROPPED: Final = "requests that waited too long"
 
 
+class Lines(Protocol):
+    """What a log writes to; observe.log.LogFile is such an object."""
+
+    def hold(self) -> None:
+        """Let lines wait for `release`."""
+
+    def release(self) -> None:
+        """Write them."""
+
+
 class Report:
     """The EventSink that tells the log and the audit log.
 
@@ -70,15 +80,19 @@ class Report:
         turned_away: Asked how many were told to come again so far, by reason; told with each sample of calls.
     """
 
-    def __init__(self, settings: Settings, log: "FilteringBoundLogger", audit: AuditLog) -> None:
+    def __init__(
+        self, settings: Settings, log: "FilteringBoundLogger", audit: AuditLog, lines: Lines | None = None
+    ) -> None:
         """Find out what is on.
 
         Args:
             settings: Those that `log` was made with.
             log: Where lines go.
             audit: Where events go.
+            lines: What `log` writes to, if it can hold the lines of a batch.
         """
         self._audit = audit
+        self._lines = lines
         self._is_audited = audit.is_enabled
         self.turned_away: Callable[[], Mapping[str, int]] = dict
         self._budgets = {_REFUSED: LineBudget(_LINES_PER_S), _UNANSWERED: LineBudget(_LINES_PER_S)}
@@ -135,6 +149,8 @@ class Report:
                 self._audit.events_left_out(what=what, count=count)
         if self._is_audited:
             self._audit.flush()
+        if self._lines is not None:
+            self._lines.release()
 
     # ---- requests
 
@@ -232,6 +248,8 @@ class Report:
             self._tell_success(event, "size probe")
 
     def _tell_success(self, event: TransferEnded, what: str) -> None:
+        if self._lines is not None:
+            self._lines.hold()
         ending = event.ending
         peer, filename = format_address(*ending.peer), event.request.filename
         tell = self.log.info if ending.outcome == Outcome.OK else self.log.debug

@@ -13,7 +13,9 @@ Invariants:
 
 from collections import deque
 from collections.abc import Awaitable
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile
@@ -210,7 +212,7 @@ class FileDecider:
             return refuse(request, error)
 
 
-class _Allowed(NamedTuple):
+class _Allowed(Struct, frozen=True):
     """What the rules allow, and the configuration that it is answered by although a reload comes between."""
 
     incoming: IncomingRequest

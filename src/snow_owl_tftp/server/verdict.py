@@ -14,6 +14,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from snow_owl_tftp.errors import InternalError, RefusedError, TftpError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
@@ -39,7 +41,8 @@ __all__ = [
 ]
 
 Flow: TypeAlias = tuple[int, bytes, bytes]
-"""Directory descriptor, path beneath it, the request's datagram: lets the engine repeat this decision by itself."""
+"""Directory descriptor, path beneath it, the request's datagram: lets the engine repeat this decision by itself, for
+clients of the same class as the one who asked (Server.set_classes); without classes for everybody."""
 
 
 class IncomingRequest(Asker, Protocol):
@@ -192,7 +195,7 @@ class UploadContext(TransferContext, ABC):
         """
 
 
-class Accepted:
+class Accepted(Struct):
     """The request becomes a transfer.
 
     Attributes:
@@ -201,11 +204,8 @@ class Accepted:
         flow: None where the decision must be made anew for every client.
     """
 
-    __slots__ = ("flow", "plan")
-
-    def __init__(self, plan: TransferPlan, flow: Flow | None) -> None:
-        self.plan = plan
-        self.flow = flow
+    plan: TransferPlan
+    flow: Flow | None
 
     def discard(self) -> None:
         """Close what the plan holds, since nobody will start it."""

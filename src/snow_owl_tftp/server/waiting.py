@@ -1,6 +1,6 @@
 """Requests that wait until they are decided: whose turn is next, and who has waited too long.
 
-May know: a request's peer, the time it came, and its id. Must not decide, answer or tell anything.
+May know: a request's host, the time it came, and its id. Must not decide, answer or tell anything.
 
 Where decisions keep up nothing waits, and the order hardly matters. Where they do not, it matters whom
 the delay hits: clients ask again after a second and give up after a few, so what is answered late is
@@ -38,8 +38,8 @@ class Waits(Protocol):
         """When it came, CLOCK_MONOTONIC."""
 
     @property
-    def peer(self) -> tuple[str, int]:
-        """Host and TID of the client."""
+    def host(self) -> bytes:
+        """The client's address, as the kernel has it: nobody reads it, so no text is made of it."""
 
 
 _R = TypeVar("_R", bound=Waits)
@@ -55,9 +55,9 @@ class Waiting(Generic[_R]):
             crowd: Where more than so many wait those that are late are dropped, the oldest first.
         """
         self._crowd = crowd
-        self._hosts: OrderedDict[str, deque[_R]] = OrderedDict()
+        self._hosts: OrderedDict[bytes, deque[_R]] = OrderedDict()
         """Whose turn is next stands last; of each host the oldest request stands first."""
-        self._by_age: OrderedDict[int, str] = OrderedDict()
+        self._by_age: OrderedDict[int, bytes] = OrderedDict()
         """The host of each, the oldest first."""
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class Waiting(Generic[_R]):
 
     def add(self, request: _R) -> None:
         """Let a request wait; an address that has nothing waiting is next."""
-        host = request.peer[0]
+        host = request.host
         queue = self._hosts.get(host)
         if queue is None:
             queue = self._hosts[host] = deque()

@@ -34,6 +34,7 @@ cdef struct Source:
     uint32_t users                # of the file: transfers and loads; 0 <-> 1 only under the store's mutex
     uint8_t *map                  # made for the first chunk; of a file NEVER read by us: the kernel copies from it
     uint8_t copied                # 1: it is not to be mapped, `map` is memory of our own that chunks are read into
+    uint8_t near                  # 1: nobody is asked, and waited for, when another descriptor of it is closed
     uint64_t size_bytes
     uint64_t device, inode
     int64_t mtime_ns, ctime_ns

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.classes cimport Classes
 from snow_owl_tftp._engine.base.content cimport Buffer, Recipe, Sink
 
 cdef enum:                        # Completion.outcome, docs/engine-contract.md
@@ -43,6 +44,7 @@ cdef enum:                        # Message.kind
     M_ABORT_ASKED = 26            # down: end the transfer of our own asking with this context
     M_ASK_PROGRESS = 27           # down: tell how far it is
     M_SUPPLY = 28                 # down: the descriptor of an upload that has begun to arrive
+    M_CLASSES = 29                # down: other client classes, with which every flow is forgotten
     M_LOADED = 32                 # from I/O: a chunk is resident (or failed)
     M_WRITTEN = 33                # from I/O: a buffer is written (or failed)
 
@@ -113,6 +115,9 @@ cdef struct Supply:               # M_SUPPLY
     uint64_t limit_bytes          # 0: as the plan says
     int fd
 
+cdef struct Reclassed:            # M_CLASSES
+    Classes *classes              # a reference for the worker; NULL: none from now on
+
 cdef struct Verdict:              # M_COMMIT, M_ABORT; the text is `bytes`
     int32_t code                  # TFTP's, below 0: the upload is visible
     int32_t error                 # errno
@@ -140,6 +145,7 @@ cdef union Body:
     Resume resume
     Supply supply
     Verdict verdict
+    Reclassed reclassed
     Asked asked
     Written written
 

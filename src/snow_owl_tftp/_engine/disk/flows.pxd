@@ -1,7 +1,7 @@
 # Flows: what Python decided once for a request, repeated by the worker for every identical datagram.
 #
-# A flow is found by the exact bytes of the request and the address it came to, and holds only while the
-# path still leads to the same inode with the same size, mtime and ctime (a chmod moves ctime).  That is
+# A flow is found by the exact bytes of the request, the address it came to and the class of its client, and holds only
+# while the path still leads to the same inode with the same size, mtime and ctime (a chmod moves ctime).  That is
 # asked of the kernel once a batch of received requests, after they came, and never of a disk or a file
 # server (RESOLVE_CACHED, RESOLVE_NO_XDEV; for a root that is not local the server gives no flows); at the
 # least doubt the flow is forgotten and Python decides again.
@@ -11,6 +11,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
+from snow_owl_tftp._engine.base.classes cimport Classes, classes_drop
 from snow_owl_tftp._engine.base.content cimport Recipe, Source
 from snow_owl_tftp._engine.base.index cimport Index, index_add, index_find, index_free, index_init, index_remove
 from snow_owl_tftp._engine.base.messages cimport M_RETIRED, Message, Start, message_new
@@ -30,6 +31,7 @@ cdef struct Flow:
     int dir
     uint32_t hash
     int32_t endpoint
+    uint32_t client_class
     Recipe *recipe                # NULL: free entry
     Message *farewell             # put by for the recipe's way up
     owl_file file                  # what the path led to when Python decided
@@ -41,6 +43,7 @@ cdef struct FlowTable:
     uint32_t hand                 # the entry that makes room next
     uint64_t round                # batches taken from sockets: what was checked is checked anew for each
     Index by_request
+    Classes *classes              # of clients; NULL: all are of class 0
     Errands *errands              # the worker's
     Queue *outbox
 
@@ -58,6 +61,7 @@ cdef inline void flows_free(FlowTable *flows) noexcept nogil:
     """After flows_forget()."""
     free(flows.entries)
     index_free(&flows.by_request)
+    classes_drop(flows.classes)
 
 
 cdef inline int flow_look(int dir, const char *path, owl_file *file) noexcept nogil:
@@ -87,6 +91,17 @@ cdef inline void flows_forget(FlowTable *flows) noexcept nogil:
         flow_forget(flows, &flows.entries[i])
 
 
+cdef inline void flows_reclass(FlowTable *flows, Classes *classes) noexcept nogil:
+    """Other classes, a reference to which is taken over: what was decided for the old ones holds for none of them."""
+    flows_forget(flows)
+    classes_drop(flows.classes)
+    flows.classes = classes
+
+
+cdef inline uint32_t flow_hash(uint32_t hash, uint32_t client_class) noexcept nogil:
+    return hash + client_class * <uint32_t>0x9E3779B1
+
+
 cdef inline void look_behind(FlowTable *flows, Source *source) noexcept nogil:
     """The path leads elsewhere now: a file that was deleted, or changed, need not linger."""
     if store_use(flows.errands.store, source):
@@ -110,9 +125,10 @@ cdef inline bint flow_holds(FlowTable *flows, Flow *flow) noexcept nogil:
     return True
 
 
-cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t size, uint32_t hash,
-                              int32_t endpoint) noexcept nogil:
-    """The recipe for this request, or NULL: Python must decide."""
+cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t size, uint32_t request_hash,
+                              int32_t endpoint, uint32_t client_class) noexcept nogil:
+    """The recipe for this request of a client of this class, or NULL: Python must decide."""
+    cdef uint32_t hash = flow_hash(request_hash, client_class)
     cdef uint32_t at = hash
     cdef int64_t found
     cdef Flow *flow
@@ -121,7 +137,8 @@ cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t
         if found < 0:
             return NULL
         flow = &flows.entries[found]
-        if flow.endpoint == endpoint and flow.request_bytes == size and memcmp(flow.request, request, size) == 0:
+        if (flow.endpoint == endpoint and flow.client_class == client_class and flow.request_bytes == size
+                and memcmp(flow.request, request, size) == 0):
             if flow_holds(flows, flow):
                 return flow.recipe
             flow_forget(flows, flow)
@@ -129,17 +146,20 @@ cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t
 
 
 cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start, const uint8_t *bytes,
-                           uint32_t bytes_used, uint32_t hash, int32_t endpoint) noexcept nogil:
-    """Remembers `recipe` for `request`; quietly does not when anything stands in the way.
+                           uint32_t bytes_used, uint32_t request_hash, int32_t endpoint,
+                           uint32_t client_class) noexcept nogil:
+    """Remembers `recipe` for `request`, by clients of this class; quietly does not when anything stands in the way.
 
     `bytes`: the path with its terminating zero, and the request behind it.
     """
+    cdef uint32_t hash = flow_hash(request_hash, client_class)
     cdef Source *source = recipe.source
     cdef const uint8_t *request = bytes + start.path_bytes
     cdef uint32_t request_bytes = bytes_used - start.path_bytes
     cdef Flow *flow
     cdef owl_file file
-    if flows.most == 0 or source == NULL or flow_find(flows, request, request_bytes, hash, endpoint) != NULL:
+    if (flows.most == 0 or source == NULL
+            or flow_find(flows, request, request_bytes, request_hash, endpoint, client_class) != NULL):
         return
     if flow_look(start.directory, <const char *>bytes, &file) < 0:
         return
@@ -165,6 +185,7 @@ cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start,
     flow.dir = start.directory
     flow.hash = hash
     flow.endpoint = endpoint
+    flow.client_class = client_class
     flow.file = file
     flow.checked = flows.round
     flow.recipe = recipe

@@ -16,7 +16,8 @@ from snow_owl_tftp._engine.disk.lanes cimport Job
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.includes.files cimport (
     MADV_POPULATE_READ, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, MREMAP_FIXED,
-    MREMAP_MAYMOVE, PROT_READ, PROT_WRITE, madvise, mmap, mremap, munmap, pread, owl_data, owl_hole, owl_is_remote)
+    MREMAP_MAYMOVE, PROT_READ, PROT_WRITE, madvise, mmap, mremap, munmap, pread, owl_data, owl_hole, owl_is_near,
+    owl_is_remote)
 from snow_owl_tftp._engine.includes.net cimport EAGAIN, EINTR, EINVAL, EIO, errno
 from snow_owl_tftp._engine.includes.threads cimport pthread_mutex_lock, pthread_mutex_unlock, owl_store8, owl_swap8
 
@@ -52,6 +53,7 @@ cdef inline int source_map(Store *store, Source *source) noexcept nogil:
         return errno
     if not copied and store.pagemap >= 0:        # without memory for that nobody looks
         source.looks = <Look *>calloc(source.chunk_count, sizeof(Look))
+    source.near = owl_is_near(source.fd)
     set_map(store, source, start, copied)
     return 0
 

@@ -104,13 +104,18 @@ cdef bint store_is_sick(Store *store, uint64_t device) noexcept nogil:
 cdef void store_discard(Store *store, int fd) noexcept nogil:
     """Closes a file's descriptor on an I/O thread: FUSE and NFS tell their server, and wait for its answer."""
     cdef owl_file file
+    discard_on(store, fd, file.device if owl_look(fd, &file) == 0 else 0)
+
+
+cdef void discard_on(Store *store, int fd, uint64_t device) noexcept nogil:
+    """As store_discard, of a file whose device is known."""
     cdef Job *job = <Job *>calloc(1, sizeof(Job)) if store.thread_count else NULL
     if job == NULL:
         close(fd)
         return
     job.kind = JOB_CLOSE
     job.fd = fd
-    job.device = file.device if owl_look(fd, &file) == 0 else 0
+    job.device = device
     append(store, job)
     store_kick(store)
 
@@ -124,6 +129,7 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared,
     cdef owl_file file
     cdef Source *source
     cdef int error
+    cdef bint is_near = False
     if owl_look(fd, &file) < 0:
         error = errno
         store_discard(store, fd)
@@ -140,14 +146,17 @@ cdef int store_open(Store *store, int fd, uint64_t size_bytes, bint is_compared,
         if owl_add32(&source.users, 1) == 1:
             source_wanted(store, source)
         owl_add32(&source.refs, 1)
+        is_near = source.near
     else:
         source = source_new(fd, &file)
         if source != NULL:
             put_source(store, source)
             fd = -1
     pthread_mutex_unlock(&store.mutex)
-    if fd >= 0:
-        store_discard(store, fd)
+    if fd >= 0 and is_near:
+        close(fd)                                # each request of a storm opens it; to wake a thread costs more
+    elif fd >= 0:
+        discard_on(store, fd, file.device)
     if source == NULL:
         return ENOMEM
     out[0] = source

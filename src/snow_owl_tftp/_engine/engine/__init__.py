@@ -4,6 +4,7 @@ What is imported here is compiled; the stub beside this file says what each of i
 """
 
 from snow_owl_tftp._engine.engine.api import Engine
+from snow_owl_tftp._engine.engine.classes import ClientClasses
 from snow_owl_tftp._engine.engine.events import (
     Answer,
     Completion,
@@ -24,6 +25,7 @@ __all__ = [
     "LIMITS",
     "OUTCOMES",
     "Answer",
+    "ClientClasses",
     "Completion",
     "Engine",
     "FirstData",

@@ -12,16 +12,19 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
+from snow_owl_tftp._engine.base.classes cimport Classes, classes_keep
 from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
 from snow_owl_tftp._engine.base.messages cimport (
-    M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN, M_FORGET_FLOWS,
-    M_REFUSE, M_RELEASED, M_RESUME, M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
+    M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_CLASSES, M_COMMIT, M_COMPLETION, M_DRAIN,
+    M_FORGET_FLOWS, M_REFUSE, M_RELEASED, M_RESUME, M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
 from snow_owl_tftp._engine.base.queue cimport (
-    Queue, queue_append, queue_close, queue_init, queue_push, queue_take_all, queue_wake)
+    Queue, queue_append, queue_close, queue_init, queue_take_all, queue_wake)
+from snow_owl_tftp._engine.disk.flows cimport flows_reclass
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_stop, store_watch)
+from snow_owl_tftp._engine.engine.classes cimport ClientClasses
 from snow_owl_tftp._engine.engine.events cimport Completion, event_of
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
 from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
@@ -60,7 +63,8 @@ cdef class Engine:
     cdef uint32_t _count
     cdef bint _ready, _running, _stopped
     cdef list _threads
-    cdef uint32_t _next_worker
+    cdef uint32_t _next_worker, _prefix_count
+    cdef uint8_t[64] _owed        # a worker (there are at most 64) has something in its inbox and was not told of it
 
     def __cinit__(self, *, uint32_t workers=1, uint32_t io_threads=4, uint32_t max_batch=64,
                   uint32_t slot_bytes=2048, uint32_t linger_us=0, bint adaptive=False,
@@ -246,7 +250,7 @@ cdef class Engine:
 
     # --- answers
 
-    def start(self, plan, flow=None):
+    def start(self, plan, flow=None, *, bint wake=True):
         """Starts the transfer of a Request.
 
         Args:
@@ -255,6 +259,7 @@ cdef class Engine:
                 it.
             flow: None, or (directory descriptor, path beneath it, the request's datagram): the engine may
                 repeat this decision by itself while the path leads to the same unchanged file.
+            wake: False: several begin at once, with the next wake() at the latest.
 
         Raises:
             OSError: the file has not the size that the plan says.
@@ -280,10 +285,20 @@ cdef class Engine:
             m.body.start.path_bytes = <uint32_t>PyBytes_GET_SIZE(path)
         try:
             plan_attach(&self._stock, m, plan)
-            self._push(m)
+            self._append(m)
         except BaseException:
             plan_undo(&self._stock, m)
             raise
+        if wake:
+            self.wake()
+
+    def wake(self):
+        """Tells every worker of what start(…, wake=False) has left it: once for all of its own."""
+        cdef uint32_t i
+        for i in range(self._count):
+            if self._owed[i]:
+                self._owed[i] = 0
+                queue_wake(&self._inboxes[i])
 
     def refuse(self, uint64_t transfer_id, bytes datagram):
         """Answers a Request with a ready-made ERROR; b"" answers with silence."""
@@ -295,30 +310,25 @@ cdef class Engine:
         Raises:
             MemoryError, ValueError: the first that could not be answered; all the others were.
         """
-        cdef uint32_t i
-        cdef uint8_t owed[64]                    # workers that are to be woken; there are at most so many
-        memset(owed, 0, sizeof(owed))
         failed = None
         try:
             for transfer_id, datagram in answers:
                 try:
-                    self._refuse_unwoken(transfer_id, datagram, owed)
+                    self._refuse_unwoken(transfer_id, datagram)
                 except (MemoryError, ValueError) as error:
                     failed = failed or error
         finally:
-            for i in range(self._count):
-                if owed[i]:
-                    queue_wake(&self._inboxes[i])
+            self.wake()
         if failed is not None:
             raise failed
 
-    cdef _refuse_unwoken(self, uint64_t transfer_id, bytes datagram, uint8_t *owed):
+    cdef _refuse_unwoken(self, uint64_t transfer_id, bytes datagram):
         cdef Message *m = self._message(M_REFUSE, transfer_id, datagram)
-        cdef uint32_t i = <uint32_t>(m.id >> 56)
-        if i >= self._count or self._stopped:
+        try:
+            self._append(m)
+        except ValueError:
             free(m)
-            raise ValueError("the engine has stopped" if self._stopped else "no such transfer")
-        owed[i] |= queue_append(&self._inboxes[i], m, m)
+            raise
 
     def supply(self, uint64_t transfer_id, int fd, uint64_t limit_bytes=0):
         """After FirstData: what to write to, and the most bytes that are accepted (0: as the plan says)."""
@@ -364,7 +374,8 @@ cdef class Engine:
             m = self._message(kind, <uint64_t>i << 56, text)
             m.body.asked.context = <PyObject *>context
             m.body.asked.code = code
-            queue_push(&self._inboxes[i], m)
+            self._owed[i] |= queue_append(&self._inboxes[i], m, m)
+        self.wake()
 
     def ask(self, plan, fd, bytes peer, *, bint gro=False, bytes local=b"", int worker=-1):
         """Starts a transfer of our own: sends plan.first_packet (an RRQ or WRQ) from socket `fd`.
@@ -432,18 +443,26 @@ cdef class Engine:
             free(m)
             raise
 
-    cdef _push(self, Message *m):
+    cdef _append(self, Message *m):
+        """Hands a message to its worker, which is woken by wake(); raises ValueError, and then `m` is the caller's."""
         cdef uint32_t worker = <uint32_t>(m.id >> 56)
         if worker >= self._count:
             raise ValueError("no such transfer")
         if self._stopped:
             raise ValueError("the engine has stopped")
-        queue_push(&self._inboxes[worker], m)
+        self._owed[worker] |= queue_append(&self._inboxes[worker], m, m)
+
+    cdef _push(self, Message *m):
+        self._append(m)
+        self.wake()
 
     cdef _tell_all(self, uint32_t kind):
         cdef uint32_t i
+        cdef Message *m
         for i in range(self._count):
-            queue_push(&self._inboxes[i], self._message(kind, <uint64_t>i << 56, b""))
+            m = self._message(kind, <uint64_t>i << 56, b"")
+            self._owed[i] |= queue_append(&self._inboxes[i], m, m)
+        self.wake()
 
     cdef Message *_message(self, uint32_t kind, uint64_t transfer_id, bytes data) except NULL:
         """A message down that must not be missing: an answer that never comes holds a client, and what it has open."""
@@ -464,6 +483,50 @@ cdef class Engine:
         """Every following request is decided by Python again (policy or content changed)."""
         if self._running:
             self._tell_all(M_FORGET_FLOWS)
+
+    def set_classes(self, ClientClasses classes):
+        """Divides clients into classes, whole, or (None) into none: a flow is repeated for the class of who asked.
+
+        What is started from now on belongs to the new classes; every flow is forgotten, as by forget_flows().
+
+        Raises:
+            MemoryError: Everything stays as it was.
+        """
+        cdef Classes *table = NULL if classes is None else classes.table
+        cdef uint32_t i
+        if self._stopped:
+            return
+        if self._running:
+            self._tell_classes(table)
+        else:
+            for i in range(self._count):
+                classes_keep(table)
+                flows_reclass(&self._workers[i].flows, table)
+        self._prefix_count = 0 if classes is None else classes.prefix_count
+
+    cdef _tell_classes(self, Classes *table):
+        """All workers or none: two that go by different classes would serve two configurations."""
+        cdef Message *first = NULL
+        cdef Message *m
+        cdef uint32_t i
+        for i in range(self._count):
+            m = message_new(M_CLASSES, <uint64_t>i << 56, NULL, 0)
+            if m == NULL:
+                while first != NULL:
+                    m = first
+                    first = m.next
+                    free(m)
+                raise MemoryError()
+            m.next = first
+            first = m
+        while first != NULL:
+            m = first
+            first = m.next
+            i = <uint32_t>(m.id >> 56)
+            classes_keep(table)
+            m.body.reclassed.classes = table
+            self._owed[i] |= queue_append(&self._inboxes[i], m, m)
+        self.wake()
 
     def stop(self):
         """Ends every transfer, then the threads.  poll() still returns the last Completions."""
@@ -506,6 +569,7 @@ cdef class Engine:
         result = dict(zip(COUNTERS, totals))
         result["receive_histogram"] = totals[len(COUNTERS):len(COUNTERS) + HISTOGRAM]
         result["send_histogram"] = totals[len(COUNTERS) + HISTOGRAM:]
+        result["client_prefixes"] = self._prefix_count
         result["file_loads"] = self._stock.store.loads_total
         result["file_writes"] = self._stock.store.writes_total
         result["file_copies"] = self._stock.store.copies_total

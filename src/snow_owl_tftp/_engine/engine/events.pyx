@@ -47,6 +47,13 @@ cdef class Request:
         return peer_tuple(&self._peer)
 
     @property
+    def host(self):
+        """The client's address, of v6 with its scope, as the kernel has it: tells one client from another."""
+        if self._peer.address.family == AF_INET:
+            return PyBytes_FromStringAndSize(<const char *>self._peer.address.raw + 4, 4)
+        return PyBytes_FromStringAndSize(<const char *>self._peer.address.raw + 8, 20)
+
+    @property
     def local_address(self):
         """The address that was asked, or None when the listener is bound to that one address."""
         return local_host(&self._local)

@@ -61,6 +61,23 @@ cdef extern from * nogil:
         }
         return 0;
     }
+    /* True where close() asks no process and no other machine; of overlayfs it may, as of what it lies on. */
+    static inline int owl_is_near(int fd) {
+        struct statfs s;
+        if (fstatfs(fd, &s) < 0)
+            return 0;
+        switch ((uint32_t)s.f_type) {
+        case 0x0000EF53u:                       /* ext2, ext3, ext4 */
+        case 0x58465342u:                       /* xfs */
+        case 0x9123683Eu:                       /* btrfs */
+        case 0x01021994u:                       /* tmpfs */
+        case 0x73717368u:                       /* squashfs */
+        case 0xF2F52010u:                       /* f2fs */
+        case 0xE0F5E1E2u:                       /* erofs */
+            return 1;
+        }
+        return 0;
+    }
     /* The first hole of FD's file from OFFSET on: its size when there is none, or when the file system cannot tell. */
     static inline uint64_t owl_hole(int fd, uint64_t offset, uint64_t size) {
         off_t hole = lseek(fd, (off_t)offset, SEEK_HOLE);
@@ -141,6 +158,7 @@ cdef extern from * nogil:
     int owl_open_cached_path(int, const char *)
 
     bint owl_is_remote(int)
+    bint owl_is_near(int)
     uint64_t owl_hole(int, uint64_t, uint64_t)
     uint64_t owl_data(int, uint64_t, uint64_t)
 

@@ -141,6 +141,7 @@ cdef extern from * nogil:
 
     uint16_t htons(uint16_t)
     uint16_t ntohs(uint16_t)
+    uint32_t ntohl(uint32_t)
 
 
 cdef extern from "errno.h" nogil:

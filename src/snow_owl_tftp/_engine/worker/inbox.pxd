@@ -5,15 +5,16 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport free
+from snow_owl_tftp._engine.base.classes cimport class_of
 from snow_owl_tftp._engine.base.content cimport Recipe
 from snow_owl_tftp._engine.base.messages cimport (
-    Ask, M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_COMMIT, M_COMPLETION, M_DRAIN, M_FORGET_FLOWS,
-    M_LOADED, M_PROGRESS, M_REFUSE, M_RESUME, M_START, M_STOP, M_SUPPLY, M_WRITTEN, Message, OUT_ABORTED,
-    OUT_LOCAL_IO_ERROR, OUT_OK, Verdict, message_becomes, message_new)
+    Ask, M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_CLASSES, M_COMMIT, M_COMPLETION, M_DRAIN,
+    M_FORGET_FLOWS, M_LOADED, M_PROGRESS, M_REFUSE, M_RESUME, M_START, M_STOP, M_SUPPLY, M_WRITTEN, Message,
+    OUT_ABORTED, OUT_LOCAL_IO_ERROR, OUT_OK, Verdict, message_becomes, message_new)
 from snow_owl_tftp._engine.base.queue cimport queue_push, queue_take_all
 from snow_owl_tftp._engine.base.transfer cimport (
     T_ANSWERED, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK, Transfer, move_to)
-from snow_owl_tftp._engine.disk.flows cimport flow_keep, flows_forget
+from snow_owl_tftp._engine.disk.flows cimport flow_keep, flows_forget, flows_reclass
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.includes.net cimport EFBIG, ENOMEM, close
@@ -45,7 +46,8 @@ cdef inline void on_start(Worker *w, Message *m) noexcept nogil:
     t.farewell = m
     w.pending -= 1
     if m.body.start.has_flow and w.tuning.flows:
-        flow_keep(&w.flows, m.recipe, &m.body.start, m.bytes, m.bytes_used, <uint32_t>t.request_hash, t.endpoint)
+        flow_keep(&w.flows, m.recipe, &m.body.start, m.bytes, m.bytes_used, <uint32_t>t.request_hash, t.endpoint,
+                  class_of(w.flows.classes, &t.peer))
     begin(w, t, m.recipe, m.sink)
 
 
@@ -282,6 +284,8 @@ cdef inline void on_small_message(Worker *w, Message *m) noexcept nogil:
         abort_all(w)
     elif m.kind == M_FORGET_FLOWS:
         flows_forget(&w.flows)
+    elif m.kind == M_CLASSES:
+        flows_reclass(&w.flows, m.body.reclassed.classes)
     elif m.kind == M_STOP:
         flows_forget(&w.flows)
         end_all(w)

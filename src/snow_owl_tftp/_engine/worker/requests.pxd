@@ -6,6 +6,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.classes cimport class_of
 from snow_owl_tftp._engine.base.content cimport Recipe
 from snow_owl_tftp._engine.base.index cimport hash_bytes
 from snow_owl_tftp._engine.base.messages cimport M_COMPLETION, M_REQUEST, Message, OUT_ABORTED, Requested, message_new
@@ -220,7 +221,7 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
     cdef Message *m
     cdef uint64_t id
     if w.tuning.flows:
-        recipe = flow_find(&w.flows, bytes, size, <uint32_t>hash, endpoint)
+        recipe = flow_find(&w.flows, bytes, size, <uint32_t>hash, endpoint, class_of(w.flows.classes, peer))
     t = admit(w, listener, peer, local, of_peer, hash)
     if t == NULL:
         return NULL
