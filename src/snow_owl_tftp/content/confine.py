@@ -36,7 +36,7 @@ from snow_owl_tftp.linux.openat2 import (
     openat2_at_once,
 )
 
-__all__ = ["KernelResolver", "Resolver", "choose_resolver", "look", "look_cached"]
+__all__ = ["KernelResolver", "Resolver", "choose_resolver", "enter", "enter_cached", "look", "look_cached"]
 
 _CONFINED: Final = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
 
@@ -87,6 +87,23 @@ def look(directory_fd: int, part: bytes) -> int:
 def look_cached(directory_fd: int, part: bytes) -> int:
     """Do the same without waiting; -EAGAIN: that cannot be said so."""
     return openat2_at_once(directory_fd, part, _HOW_TO_LOOK_CACHED)
+
+
+_ENTER_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_HOW_TO_ENTER: Final = OpenHow(_ENTER_FLAGS, _CONFINED)
+_HOW_TO_ENTER_CACHED: Final = OpenHow(_ENTER_FLAGS, _CONFINED | RESOLVE_CACHED | RESOLVE_NO_XDEV)
+
+
+def enter(directory_fd: int, path: bytes) -> int:
+    """Return an O_PATH descriptor of a directory beneath another, links followed, or a negative errno; may block."""
+    return openat2(directory_fd, path, _HOW_TO_ENTER)
+
+
+def enter_cached(directory_fd: int, path: bytes) -> int:
+    """Do the same on the same mount without waiting; -EAGAIN, and other errnos than those of a missing directory: that
+    cannot be said so.
+    """
+    return openat2_at_once(directory_fd, path, _HOW_TO_ENTER_CACHED)
 
 
 class KernelResolver:
