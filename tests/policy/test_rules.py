@@ -59,7 +59,7 @@ def test_decision_depends_on_the_asker_where_machines_are_told_apart() -> None:
     class OneMachine:
         tells_apart = True
 
-        def find(self, asker: Asker, paths: tuple[bytes, ...]) -> Machine | None:
+        def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
             return Machine(name="lathe") if asker.peer[0] == "192.0.2.8" else None
 
     # Of a stranger, too: what he is told does not hold for the machine that is known.

@@ -66,7 +66,7 @@ class TellsApart(Policy):
         class OneMachine:
             tells_apart = True
 
-            def find(self, asker: Asker, paths: tuple[bytes, ...]) -> Machine | None:
+            def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
                 return None
 
         super().__init__(WriteSettings(), machines=OneMachine())

@@ -317,6 +317,11 @@ class FileTree:
 
     def open_below(self, below: bytes, named: Named) -> OpenFile | NotHere:
         """Open a file, confined to a directory beneath the root; may block where the file system is slow."""
+        place = self.enter(below)
+        return place if isinstance(place, NotHere) else _OneRoot(self, place).open(named)
+
+    def enter(self, below: bytes) -> Place | NotHere:
+        """Open a directory beneath the root; may block where the file system is slow."""
         root = self._places[0]
         fd = enter(root.fd, below)
         if fd in _ASK_RESOLVER:
@@ -324,10 +329,9 @@ class FileTree:
         if fd < 0:
             return NotHere(_refusal(-fd, below, self._resolver))
         try:
-            place = Place(os.fsdecode(os.path.join(b"/", *root.real_path, below)), "roots", fd)  # noqa: PTH118 - bytes
+            return Place(os.fsdecode(os.path.join(b"/", *root.real_path, below)), "roots", fd)  # noqa: PTH118 - bytes
         except ConfigError:  # it ceased to answer
             return NotHere(refusal_of_errno(errno.EIO))
-        return _OneRoot(self, place).open(named)
 
     def _open_now(self, resolver: Resolver, named: Named) -> OpenFile | NotHere | Later:
         paths = named.paths
