@@ -175,7 +175,7 @@ class AuditLog:
         reason: str,
         rule: int | None = None,
     ) -> None:
-        """Record read_denied or write_request_denied: the ERROR that was the answer, and which rule said so; None: silence, no rule."""
+        """Record read_denied or write_request_denied: the ERROR (None: silence) that was the answer, by which rule."""
         event = "write_request_denied" if is_write else "read_denied"
         answer = {"error_code": None if error_code is None else int(error_code), "reason": reason}
         if rule is not None:
