@@ -19,7 +19,7 @@ LATHE = Machine(
 def filled(
     text: str, machine: Machine | None = LATHE, host: str = "192.0.2.7", server: str | None = None
 ) -> str | None:
-    return Text(text).fill(Values(host, server, machine))
+    return Text(text).fill(Values(host, lambda: server, machine))
 
 
 @pytest.mark.parametrize(

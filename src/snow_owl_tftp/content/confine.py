@@ -36,7 +36,16 @@ from snow_owl_tftp.linux.openat2 import (
     openat2_at_once,
 )
 
-__all__ = ["KernelResolver", "Resolver", "choose_resolver", "enter", "enter_cached", "look", "look_cached"]
+__all__ = [
+    "CachedResolver",
+    "KernelResolver",
+    "Resolver",
+    "choose_resolver",
+    "enter",
+    "enter_cached",
+    "look",
+    "look_cached",
+]
 
 _CONFINED: Final = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
 
@@ -131,6 +140,21 @@ class KernelResolver:
     def explain(self, path: bytes) -> str:
         """See Resolver.explain."""
         return self._walk.explain(path)
+
+
+class CachedResolver:
+    """A directory that is looked into once, without waiting; whoever may wait takes another resolver."""
+
+    __slots__ = ("_root_fd",)
+
+    def __init__(self, root_fd: int) -> None:
+        """Take the directory to stay in; the descriptor remains the caller's."""
+        self._root_fd = root_fd
+
+    def open_cached(self, path: bytes) -> int:
+        """See Resolver.open_cached."""
+        fd = openat2_at_once(self._root_fd, path, _HOW_TO_READ_CACHED)
+        return -errno.EAGAIN if fd in _NOT_KNOWN_YET else fd
 
 
 def choose_resolver(root_fd: int, places: Sequence[Place] = ()) -> Resolver:

@@ -21,7 +21,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
-from snow_owl_tftp.content.confine import KernelResolver, Resolver, choose_resolver, enter, enter_cached
+from snow_owl_tftp.content.confine import CachedResolver, Resolver, choose_resolver, enter, enter_cached
 from snow_owl_tftp.content.devices import device_of
 from snow_owl_tftp.content.names import climbs_above_root, spellings_of
 from snow_owl_tftp.content.source import LATER, Identity, Later, Named, NotHere
@@ -299,19 +299,22 @@ class FileTree:
         """
         return self._open_now(self._resolver, named) if self.is_local else LATER
 
-    def open_now_below(self, below: bytes, named: Named) -> OpenFile | NotHere | Later:
+    def open_now_below(self, below: bytes, named: Named) -> OpenFile | NotHere | Later | None:
         """Do the same, confined to a directory beneath the root.
 
         Args:
-            below: Its path; where it leads nowhere there is no file.
+            below: Its path.
             named: As for open, relative to that directory.
+
+        Returns:
+            As `open_now`; None: there is no such directory.
         """
         fd = enter_cached(self._root_fd, below) if self.is_local else -errno.EAGAIN
         if fd < 0:
-            return NotHere(refusal_of_errno(-fd)) if fd in _ABSENT else LATER
+            return None if fd in _ABSENT else LATER
         try:
             # On the same mount, so what is known of the root's holds; absolute links wait for a thread.
-            return self._open_now(KernelResolver(fd), named)
+            return self._open_now(CachedResolver(fd), named)
         finally:
             close_descriptor(fd)
 
@@ -333,7 +336,7 @@ class FileTree:
         except ConfigError:  # it ceased to answer
             return NotHere(refusal_of_errno(errno.EIO))
 
-    def _open_now(self, resolver: Resolver, named: Named) -> OpenFile | NotHere | Later:
+    def _open_now(self, resolver: Resolver | CachedResolver, named: Named) -> OpenFile | NotHere | Later:
         paths = named.paths
         for path in paths:
             fd = resolver.open_cached(path)
@@ -347,7 +350,7 @@ class FileTree:
             return LATER
         return self._accept(fd, path, named.require, is_as_sent=path is paths[0])
 
-    def _is_too_long(self, path: bytes, resolver: Resolver) -> bool:
+    def _is_too_long(self, path: bytes, resolver: Resolver | CachedResolver) -> bool:
         """Whether a part is longer than any name on the root's own file system, where it is known to be looked for.
 
         The kernel's caches hold no such name, so each of a flood of them would take a thread.

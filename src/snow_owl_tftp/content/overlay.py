@@ -18,7 +18,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from snow_owl_tftp.content.devices import device_of
 from snow_owl_tftp.content.files import FileTree, OpenFile, refusal_of_errno
@@ -29,6 +29,8 @@ from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["Overlay", "OverlayPlan"]
 
+_Found: TypeAlias = OpenFile | NotHere | Later | None
+"""None: there is no such root, which most machines have none of: no refusal is made for each."""
 _KEPT: Final = 3
 """Sets of places that stay open after they were replaced: workers forget flows at their next turn only."""
 
@@ -123,7 +125,7 @@ class Overlay:
 
     def open_now(self, named: NamedInRoots) -> OpenFile | NotHere | Later:
         """See ContentSource.open_now."""
-        return self._first(named, lambda root: self._open_now(root, named))
+        return self._first(named, self._open_now)
 
     def open(self, named: NamedInRoots) -> OpenFile | NotHere:
         """See ContentSource.open."""
@@ -143,7 +145,7 @@ class Overlay:
         """
         elsewhere: list[int] = []
 
-        def open_root(root: NamedRoot) -> OpenFile | NotHere | Later:
+        def open_root(root: NamedRoot, named: NamedInRoots) -> _Found:
             found = self._open_now(root, named)
             if found is not LATER:
                 return found
@@ -160,7 +162,7 @@ class Overlay:
         """Return on which device (st_dev) a name has to be waited for first."""
         devices: list[int] = []
 
-        def look(root: NamedRoot) -> OpenFile | NotHere | Later:
+        def look(root: NamedRoot, named: NamedInRoots) -> _Found:
             devices.append(self._device_of(root, named, may_wait_on))
             return self._open_now(root, named)
 
@@ -170,23 +172,27 @@ class Overlay:
         return devices[-1]
 
     def _first(
-        self, named: NamedInRoots, open_root: Callable[[NamedRoot], OpenFile | NotHere | Later]
+        self, named: NamedInRoots, open_root: Callable[[NamedRoot, NamedInRoots], _Found]
     ) -> OpenFile | NotHere | Later:
-        found: OpenFile | NotHere | Later = NotHere(refusal_of_errno(errno.ENOENT))
-        for at, root in enumerate(named.roots):
-            found = open_root(root)
-            if isinstance(found, OpenFile) and at == 0 and not root.below:
-                tree = self._trees[root.directory]
-                found.root_fd = tree.places[0].fd if tree.is_local else -1
-            if not isinstance(found, NotHere) or found.refusal.code != ErrorCode.FILE_NOT_FOUND:
-                break
-        return found
+        found: _Found = None
+        for root in named.roots:
+            found = open_root(root, named)
+            if found is None:
+                continue
+            if not isinstance(found, NotHere):
+                if found is not LATER and not root.below and root is named.roots[0]:
+                    tree = self._trees[root.directory]
+                    found.root_fd = tree.places[0].fd if tree.is_local else -1
+                return found
+            if found.refusal.code != ErrorCode.FILE_NOT_FOUND:
+                return found
+        return found or NotHere(refusal_of_errno(errno.ENOENT))
 
-    def _open_now(self, root: NamedRoot, named: NamedInRoots) -> OpenFile | NotHere | Later:
+    def _open_now(self, root: NamedRoot, named: NamedInRoots) -> _Found:
         if not root.below:
             return self._trees[root.directory].open_now(named)
         above = self._above.get(root.directory)
-        return NotHere(refusal_of_errno(errno.ENOENT)) if above is None else above.open_now_below(root.below, named)
+        return None if above is None else above.open_now_below(root.below, named)
 
     def _open(self, root: NamedRoot, named: NamedInRoots) -> OpenFile | NotHere:
         """Of a root that is there."""

@@ -14,6 +14,7 @@ import ipaddress
 import socket
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from snow_owl_tftp.config.rules import Network
@@ -24,6 +25,8 @@ _T = TypeVar("_T")
 Prefix: TypeAlias = tuple[str, int]
 """Network address as text, length in bits."""
 
+_REMEMBERED: Final = 4096
+"""Addresses: one that boots asks for dozens of files."""
 _BITS: Final = {4: 32, 6: 128}
 _MAPPED: Final = 0xFFFF << 32
 """::ffff:0:0/96: IPv4 that came by an IPv6 socket."""
@@ -54,9 +57,10 @@ class PrefixTable(Generic[_T]):
             by_version[network.version].append((first, first + network.num_addresses, what))
         for version, spans in by_version.items():
             self._starts[version], self._chains[version] = _disjoint(spans)
+        self.holding = lru_cache(maxsize=_REMEMBERED)(self._holding)
+        """Returns what is said of the prefixes that hold an address, the longest first."""
 
-    def holding(self, host: str) -> tuple[_T, ...]:
-        """Return what is said of the prefixes that hold an address, the longest first."""
+    def _holding(self, host: str) -> tuple[_T, ...]:
         try:
             version, number = number_of(host)
         except OSError:

@@ -52,7 +52,7 @@ class Question:
     @property
     def values(self) -> Values:
         """For variables."""
-        return Values(self.host, self.asked[0], self.machine)
+        return Values(self.host, lambda: self.asked[0], self.machine)
 
 
 class CompiledRule:
@@ -93,6 +93,7 @@ class CompiledRule:
         globs = [text.removeprefix("/") for text in rule.paths]
         self.first_parts = _literals([glob.partition("/")[0] for glob in globs])
         self.last_parts = _literals([glob.rpartition("/")[2] for glob in globs])
+        self._fixed_roots = tuple(root.fixed for root in self.roots) if not any(r.names for r in self.roots) else None
         names = {name for root in self.roots for name in root.names}
         self.needs_machine = bool(
             self.macs or self._groups or self._needs_address or names - {"address", "address_hex", "server_address"}
@@ -121,8 +122,10 @@ class CompiledRule:
 
     def roots_for(self, question: Question) -> tuple[RootPath, ...]:
         """Return the roots whose variables are all known."""
+        if self._fixed_roots is not None:
+            return self._fixed_roots
         found = [root.fill(question) for root in self.roots]
-        return tuple(root for root in found if root is not None)
+        return tuple([root for root in found if root is not None])
 
     def allows(self, what: str) -> bool:
         """Whether "read", "write" or "overwrite" is allowed; call it where `allow` is a list."""
@@ -135,9 +138,10 @@ class _Root:
     Attributes:
         directory: What comes before the part that holds the first variable; all of it where there is none.
         names: Of the variables.
+        fixed: The root, where there are none.
     """
 
-    __slots__ = ("_below", "_fixed", "directory", "names")
+    __slots__ = ("_below", "directory", "fixed", "names")
 
     def __init__(self, text: str) -> None:
         whole = Text(text)
@@ -150,11 +154,11 @@ class _Root:
         fixed = next((at for at, part in enumerate(parts) if "{" in part), len(parts))
         self.directory = ("/" if text.startswith("/") else "") + "/".join(parts[:fixed])
         self._below = Text("/".join(parts[fixed:]))
-        self._fixed = RootPath(self.directory)
+        self.fixed = RootPath(self.directory)
 
     def fill(self, question: Question) -> RootPath | None:
         if not self.names:
-            return self._fixed
+            return self.fixed
         below = self._below.fill(question.values)
         return None if below is None else RootPath(self.directory, os.fsencode(below))
 

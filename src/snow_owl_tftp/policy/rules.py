@@ -93,13 +93,17 @@ class Policy:
             return ReadDecision(paths, self._machines.tells_apart)
         question = self.question(asker, paths)
         rule, paths = self._rule_for(self.rules, question, paths)
-        depends = self._machines.tells_apart or any(self.rules.depends(asker, path, rule) for path in paths)
+        # Of two spellings under one rule, what precedes it by the first part of either is what others may be told.
+        depends = self._machines.tells_apart or self.rules.depends(asker, paths[0], rule)
+        if len(paths) > 1 and not depends:
+            depends = self.rules.depends(asker, paths[-1], rule)
         if rule is None:
             return ReadDecision(paths, depends)
-        self._check_denied(rule, _NO_READ)
-        if rule.rule.allow is not None and not rule.allows("read"):
-            raise DeniedError(ErrorCode.ACCESS_VIOLATION, _NO_READ, rule.number)
-        roots = rule.roots_for(question)
+        if rule.rule.allow is not None:
+            self._check_denied(rule, _NO_READ)
+            if not rule.allows("read"):
+                raise DeniedError(ErrorCode.ACCESS_VIOLATION, _NO_READ, rule.number)
+        roots = rule.roots_for(question) if rule.roots else ()
         if rule.roots and not roots:
             raise DeniedError(ErrorCode.FILE_NOT_FOUND, "File not found", rule.number, why=_WHY_NO_ROOT)
         return ReadDecision(paths, depends, roots, rule.limits, rule.rule.require, rule.number)

@@ -55,6 +55,7 @@ class RuleSet:
                 self._anyone.add(rule)
             for network in {parse_network(text) for text in rule.rule.clients}:
                 by_prefix.setdefault(network, _Bucket()).add(rule)
+        self._has_prefixes = bool(by_prefix)
         self._prefixes = PrefixTable(by_prefix.items())
         self._personal = _FirstOf(rule for rule in self.rules if rule.is_personal)
         self._by_our_host = min((rule.number for rule in self.rules if rule.looks_at_our_host), default=_NEVER)
@@ -76,8 +77,8 @@ class RuleSet:
 
     def first_that_fits(self, question: Question, path: bytes) -> CompiledRule | None:
         """Return the rule that decides about a path; None: none does."""
-        found = self._anyone.first(question, path, _NEVER)
-        for bucket in self._prefixes.holding(question.host):
+        found = self._anyone.first(question, path, _NEVER) if self._anyone.numbers else None
+        for bucket in self._prefixes.holding(question.host) if self._has_prefixes else ():
             found = bucket.first(question, path, _NEVER if found is None else found.number) or found
         return found
 
@@ -152,25 +153,24 @@ class _Bucket:
 
     def first(self, question: Question, path: bytes, before: int) -> CompiledRule | None:
         """Return the first that fits and stands before a number."""
-        found = _first(self._rest, question, path, before)
-        for listed in self._listed(question, path):
-            found = _first(listed, question, path, before if found is None else found.number) or found
+        found = _first(self._rest, question, path, before) if self._rest else None
+        for rules in self._listed(question, path):
+            if rules is not None:
+                found = _first(rules, question, path, before if found is None else found.number) or found
         return found
 
-    def _listed(self, question: Question, path: bytes) -> Iterator[list[CompiledRule]]:
+    def _listed(self, question: Question, path: bytes) -> Sequence[list[CompiledRule] | None]:
+        listed: list[list[CompiledRule] | None] = []
         machine = question.machine
         if machine is not None and machine.mac is not None and self._by_mac:
-            yield self._by_mac.get(machine.mac, _NONE)
-            yield self._by_mac.get(machine.mac[:_OUI_TEXT], _NONE)
+            listed += (self._by_mac.get(machine.mac), self._by_mac.get(machine.mac[:_OUI_TEXT]))
         if machine is not None and machine.group is not None and self._by_group:
-            yield self._by_group.get(machine.group, _NONE)
+            listed.append(self._by_group.get(machine.group))
         if self._by_first:
-            yield self._by_first.get(path.partition(b"/")[0], _NONE)
+            listed.append(self._by_first.get(path.partition(b"/")[0]))
         if self._by_last:
-            yield self._by_last.get(path.rpartition(b"/")[2], _NONE)
-
-
-_NONE: Final[list[CompiledRule]] = []
+            listed.append(self._by_last.get(path.rpartition(b"/")[2]))
+        return listed
 
 
 class _FirstOf:

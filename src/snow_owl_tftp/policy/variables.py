@@ -11,7 +11,7 @@ or an inventory say, and whoever says them must not choose a directory.
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
@@ -45,12 +45,12 @@ class Values:
 
     __slots__ = ("_host", "_machine", "_server_host")
 
-    def __init__(self, host: str | None, server_host: str | None, machine: Machine | None) -> None:
+    def __init__(self, host: str | None, server_host: Callable[[], str | None], machine: Machine | None) -> None:
         """Take who asks.
 
         Args:
             host: The client's address.
-            server_host: Ours that was asked; None: not known.
+            server_host: Returns ours that was asked; None: not known.
             machine: Who it is; None: nobody knows.
         """
         self._host = host
@@ -60,9 +60,11 @@ class Values:
     def get(self, name: str) -> str | None:
         """Return the value of a variable; None: missing, or nothing that may stand in a path."""
         value = self._value(name)
-        if value is None or not value or value.startswith(".") or _UNSAFE.search(value):
+        if not value or value[0] == "." or _UNSAFE.search(value):
             return None
-        return value if len(value.encode("utf-8", "surrogatepass")) <= _MAX_VALUE_BYTES else None
+        if len(value) > _MAX_VALUE_BYTES // 4 and len(value.encode("utf-8", "surrogatepass")) > _MAX_VALUE_BYTES:
+            return None
+        return value
 
     def _value(self, name: str) -> str | None:
         if name == "address":
@@ -70,7 +72,7 @@ class Values:
         if name == "address_hex":
             return _hex_of(plain(self._host))
         if name == "server_address":
-            return plain(self._server_host)
+            return plain(self._server_host())
         machine = self._machine
         if machine is None:
             return None
