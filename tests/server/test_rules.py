@@ -461,3 +461,93 @@ def test_log_below_a_root_of_a_rule_is_refused(tmp_path: Path, root: Path) -> No
         config.write_text(f'[logging]\nfile = "{tmp_path}/other/log"\n[[rules]]\nroots = {roots}\n')
         ended = run_command(str(root), "--config", str(config), "--bind", "127.0.0.1:0")
         assert (ended.returncode, "logging.file" in ended.stderr) == (2, True), ended.stderr
+
+
+# ---- as other servers do it (docs/rules.md)
+
+
+def test_unique_root_of_dnsmasq(serve: ServeRules) -> None:
+    server = serve({"roots": ["machines/{address}", "."]})
+    assert get(server, "both") == "of the machine"
+    assert get(server, "plain") == get(server, "plain", "127.0.0.9") == "of the root"
+    assert refusal(server, "both", "127.0.0.9") == 1
+
+
+def test_unique_root_of_dnsmasq_by_mac(root: Path) -> None:
+    (root / "52-54-00-12-34-56").mkdir()
+    (root / "52-54-00-12-34-56/plain").write_text("of the MAC")
+    with serve_machine(root, "52:54:00:12:34:56", {"roots": ["{mac_dashes}", "."]}) as server:
+        assert (get(server, "plain"), get(server, "secret/key")) == ("of the MAC", "secret")
+
+
+def test_several_directories_of_hpa_and_its_rule_of_what_everybody_may_read(root: Path) -> None:
+    (root / "site/both").chmod(0o640)
+    shown = str(root).lstrip("/")
+    paths = [f"{shown}/site/**", f"{shown}/common/**"]
+    rules = [{"paths": paths, "require": "world_readable"}, {"allow": []}]
+    with serve_in_thread(root, {"root_dir": "/", "rules": rules}) as server:
+        assert get(server, f"{root}/common/both") == "of common"
+        assert get(server, f"{root}/site/sub/deep") == "deep"
+        assert refusal(server, f"{root}/site/both") == 2
+        assert refusal(server, f"{root}/plain") == 2
+        assert refusal(server, f"{root}/site/../plain") == 2
+        assert refusal(server, "/etc/passwd") == 2
+
+
+# ---- by chance
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_name_that_chance_makes_gets_a_byte_from_outside(root: Path, seed: int) -> None:
+    """Through rules, overlay and variables at once; what is outside of the roots says so in its content."""
+    rng = random.Random(seed)
+    for path in (root / "plain", root / "secret/key", root.parent / "outside"):
+        path.write_text("OUTSIDE")
+    own = root / "machines/127.0.0.1"
+    targets = [
+        "../..",
+        "../../plain",
+        str(root / "secret"),
+        "..",
+        "/",
+        "/proc/self/cwd",
+        "/proc/self/root",
+        "loop",
+        "both",
+    ]
+    for number, target in enumerate(targets):
+        for directory in (own, root / "site", root / "site/sub"):
+            (directory / f"l{number}").symlink_to(target)
+    parts = [
+        "..",
+        ".",
+        "",
+        "both",
+        "sub",
+        "plain",
+        "secret",
+        "key",
+        "outside",
+        "..\\..",
+        "machines",
+        "root",
+        "\udcff",
+        "x" * 200,
+    ]
+    parts += [f"l{number}" for number in range(len(targets))]
+    values = ["..", "127.0.0.1", "../secret", "", "l0", "a/b", "\0", "."]
+    rules = [
+        {"paths": ["secret/**"], "allow": []},
+        {"roots": ["machines/{serial}", "machines/{address}", "site/{name}", "site"]},
+    ]
+    with serve_machine(root, rng.choice(values), *rules) as server, Client(server.address) as client:
+        for _ in range(150):
+            name = rng.choice(["/", "", "\\"]) + rng.choice(["/", "\\", "//"]).join(
+                rng.choices(parts, k=rng.randint(1, 5))
+            )
+            try:
+                payload = client.get(name or "x").payload
+            except Refused:
+                continue
+            assert b"OUTSIDE" not in payload
+            assert payload.decode() in FILES.values(), name
