@@ -13,6 +13,7 @@ from snow_owl_tftp.config import schema as config
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
 from snow_owl_tftp.config.check import without_effect
 from snow_owl_tftp.config.load import load, override
+from snow_owl_tftp.config.rules import MAX_RULES, Rule, problems_of_rules
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError, TftpError
 
@@ -87,6 +88,24 @@ send_buffer_kb = 2048
 [performance.platform.file_io]
 io_threads = 3
 source_linger_s = 0
+
+[[rules]]
+clients = ["10.1.0.0/16", "fd00::/8", "192.0.2.7"]
+macs = ["52:54:00:*"]
+groups = ["switches"]
+listen = ["10.1.0.1:69", "[fd00::1]:69", "10.1.0.1", ":69"]
+paths = ["firmware/**"]
+trust = "address"
+allow = ["read", "write", "overwrite"]
+roots = ["machines/{mac}", "common"]
+require = "world_readable"
+
+[rules.options]
+max_blksize_bytes = 1428
+max_windowsize_blocks = 32
+refuse = ["tsize"]
+rollover = 1
+patience_ms = 2000
 """
 
 
@@ -504,3 +523,45 @@ def test_what_is_no_port_range_is_refused(text: str) -> None:
 
 def test_without_tid_ports_the_kernel_chooses() -> None:
     assert Settings().tid_port_range is None
+
+
+def test_every_key_of_a_rule_can_be_set_and_none_keeps_its_default(tmp_path: Path) -> None:
+    rule = msgspec.to_builtins(load(write(tmp_path, ALL_KEYS)).rules[0])
+    default = leaves(msgspec.to_builtins(Rule()))
+    assert default.keys() == leaves(rule).keys()
+    assert [key for key, value in leaves(rule).items() if value == default[key]] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ('clinets = ["10.0.0.0/8"]', "rules[1].clinets: unknown key; did you mean rules[].clients?"),
+        ('clients = ["10.0.0.1/8"]', 'rules[1].clients: "10.0.0.1/8" has bits behind its prefix; write "10.0.0.0/8"'),
+        ('clients = ["host"]', "rules[1].clients: expected an address or a prefix"),
+        ('clients = ["::ffff:10.0.0.0/104"]', "rules[1].clients: "),
+        ('macs = ["nic"]', "rules[1].macs: expected a MAC or a glob of one"),
+        ('groups = [""]', "rules[1].groups: expected names, got an empty one"),
+        ('listen = ["eth0"]', "rules[1].listen: "),
+        ('listen = ["10.0.0.1:66000"]', "rules[1].listen: expected a port 0..65535"),
+        ('allow = ["raed"]', 'rules[1].allow: expected a list of one of "read", "write", "overwrite" or "ignore"'),
+        ('allow = ["overwrite"]', 'rules[1].allow: "overwrite" is about files that are written; add "write"'),
+        ('trust = "name"', 'rules[1].trust: expected one of "any", "address"'),
+        ('require = "mine"', "rules[1].require: expected one of"),
+        ("options = { rollover = 2 }", "rules[1].options.rollover: expected 0..1"),
+        ("options = { patience_ms = 5 }", "rules[1].options.patience_ms: expected 10..255000"),
+        ('options = { refuse = ["foo"] }', "rules[1].options.refuse: expected a list of one of"),
+        ("roots = [" + '"r",' * 17 + "]", "rules[1].roots: 17 of them; 16 is the most"),
+    ],
+)
+def test_bad_rule_names_its_number_and_key(tmp_path: Path, rule: str, expected: str) -> None:
+    assert refusal(tmp_path, f"[[rules]]\n{rule}\n").startswith(expected)
+
+
+def test_rules_are_a_list_of_tables(tmp_path: Path) -> None:
+    assert refusal(tmp_path, 'rules = ["x"]').startswith("rules: expected tables, each [[rules]], got ")
+    assert refusal(tmp_path, "[[rules]]\nallow = []\n[[rules]]\nmac = []").startswith("rules[2].mac: unknown key")
+
+
+def test_rules_have_a_bound() -> None:
+    assert list(problems_of_rules((Rule(),) * (MAX_RULES + 1))) == ["rules: 10001 of them; 10000 is the most"]
+    assert list(problems_of_rules((Rule(),) * MAX_RULES)) == []

@@ -86,7 +86,12 @@ class RefusedError(TftpError):
         code: ErrorCode of the ERROR to send, 0..8.
         text: Its human-readable message; short, ASCII, free of paths.
         why: What the operator needs to know beside it, paths and errno included; never sent.
+        rule: By which of [[rules]], from 1; 0: by none of them.
+        is_silent: Nothing is sent at all: a rule says so.
     """
+
+    rule = 0
+    is_silent = False
 
     def __init__(self, code: int, text: str, *, why: str = "") -> None:
         super().__init__(code, text)

@@ -281,7 +281,7 @@ def test_another_root_that_does_not_answer_is_refused_in_time(monkeypatch: pytes
         assert reloader.settings == Settings()
 
     asyncio.run(play())
-    assert lines.told == [("error", "root_dir: /hung: it, or a link target, does not answer")]
+    assert lines.told == [("error", "root_dir: /hung: it, a link target or a root of a rule does not answer")]
 
 
 class Recorder:
@@ -332,6 +332,7 @@ class Begun:
     datagram = b""
     peer = ("127.0.0.1", 2070)
     local_address = None
+    endpoint = 0
 
 
 def test_keys_that_need_a_restart_are_named_on_one_line_every_time(root: Path, tmp_path: Path) -> None:

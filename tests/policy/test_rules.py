@@ -17,6 +17,7 @@ from snow_owl_tftp.protocol.packets import Request
 class Anybody:
     peer = ("192.0.2.7", 2070)
     local_address = None
+    endpoint = 0
 
 
 ASKER: Asker = Anybody()
@@ -50,7 +51,7 @@ def test_spelling_as_sent_decides_whether_a_name_is_hidden() -> None:
 
 
 def test_decision_holds_for_everybody_where_no_machine_is_known() -> None:
-    assert NO_MACHINES.find(ASKER) is None
+    assert NO_MACHINES.find(ASKER, (b"boot",)) is None
     assert not Policy(WriteSettings()).decide_read(ASKER, RRQ, (b"boot",)).depends_on_asker
 
 
@@ -58,8 +59,8 @@ def test_decision_depends_on_the_asker_where_machines_are_told_apart() -> None:
     class OneMachine:
         tells_apart = True
 
-        def find(self, asker: Asker) -> Machine | None:
-            return Machine("lathe") if asker.peer[0] == "192.0.2.8" else None
+        def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
+            return Machine(name="lathe") if asker.peer[0] == "192.0.2.8" else None
 
     # Of a stranger, too: what he is told does not hold for the machine that is known.
     assert Policy(WriteSettings(), machines=OneMachine()).decide_read(ASKER, RRQ, (b"boot",)).depends_on_asker

@@ -27,6 +27,7 @@ class Asked:
     transfer_id: int = 1
     peer: tuple[str, int] = ("127.0.0.1", 2000)
     local_address: str | None = None
+    endpoint: int = 0
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ class TellsApart(Policy):
         class OneMachine:
             tells_apart = True
 
-            def find(self, asker: Asker) -> Machine | None:
+            def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
                 return None
 
         super().__init__(WriteSettings(), machines=OneMachine())

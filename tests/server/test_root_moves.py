@@ -162,7 +162,7 @@ def desk(base: Path) -> Iterator[UploadAnswerer]:
 
 
 class Asked:
-    transfer_id, peer, local_address = 1, ("127.0.0.1", 1), None
+    transfer_id, peer, local_address, endpoint = 1, ("127.0.0.1", 1), None, 0
 
     def __init__(self, datagram: bytes) -> None:
         self.datagram = datagram

@@ -29,6 +29,8 @@ from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
+from snow_owl_tftp.policy.asker import Listening
+from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.loop import Server
 from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.reads import FileDecider
@@ -193,7 +195,8 @@ def make_server(
     settings = override(Settings(), {**usual, **(overrides or {})}, source="test")
     log_file = LogFile(str(log_path))
     audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
-    files = None if decider else FileDecider(settings)
+    listening = Listening()
+    files = None if decider else FileDecider(settings, generation=Generation.of(settings, listening))
 
     def close() -> None:
         if files:
@@ -203,6 +206,7 @@ def make_server(
 
     report = Report(settings, make_logger(settings.logging, log_file), audit)
     server = Server(settings, decider or files, report)
+    server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
     if files:
         files.texts.abort = server.abort
     return server, close

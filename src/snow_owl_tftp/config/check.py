@@ -11,14 +11,15 @@ Invariants:
 """
 
 from collections.abc import Iterator
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.legacy import remedy_of
-from snow_owl_tftp.config.paths import is_table, key_paths
+from snow_owl_tftp.config.paths import is_table, key_paths, table_of_list
+from snow_owl_tftp.config.rules import problems_of_rules
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
@@ -56,6 +57,11 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
         if is_table(kind) and isinstance(value, dict):
             yield from _problems(kind, value, path + ".")
             continue
+        listed = table_of_list(kind)
+        if listed is not None and isinstance(value, (list, tuple)) and all(isinstance(one, dict) for one in value):
+            for number, one in enumerate(value, 1):
+                yield from _problems(listed, one, f"{path}[{number}].")
+            continue
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
@@ -83,6 +89,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             "retransmit: expected floor_ms <= initial_ms <= ceiling_ms, got "
             f"{timer.floor_ms}, {timer.initial_ms}, {timer.ceiling_ms}"
         )
+    yield from problems_of_rules(settings.rules)
     if settings.logging.audit_enabled and not settings.logging.audit_path:
         yield "logging.audit_file: audit_enabled = true needs it; name a file"
 
@@ -124,10 +131,16 @@ def _expected(kind: Any, key: str) -> str:
     if get_origin(kind) is Literal:
         return ("one of " if len(get_args(kind)) > 1 else "") + ", ".join(f'"{value}"' for value in get_args(kind))
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_expected(part, key) for part in get_args(kind))
+        return " or ".join(_expected(part, key) for part in get_args(kind) if part is not NoneType)
     if get_origin(kind) is tuple:
-        return "a list of texts"
+        return _expected_list(get_args(kind)[0], key)
     return {bool: "true or false", str: "a text"}.get(kind, "a table")
+
+
+def _expected_list(kind: Any, key: str) -> str:
+    if is_table(kind):
+        return f"tables, each [[{key}]]"
+    return f"a list of {_expected(kind, key)}" if get_origin(kind) is Literal else "a list of texts"
 
 
 def _shown(value: object) -> str:

@@ -12,9 +12,11 @@ import functools
 import os
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+from snow_owl_tftp.config.rules import Rule
+from snow_owl_tftp.config.tables import Table
 
 __all__ = [
     "BatchSettings",
@@ -34,14 +36,7 @@ _MAX_WORKERS = 64
 """What the engine takes (docs/engine-contract.md)."""
 
 
-class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What all tables share: no key that is not declared.
-
-    `frozen=True` is repeated below only because mypy does not see it inherited.
-    """
-
-
-class LoggingSettings(_Table, frozen=True):
+class LoggingSettings(Table, frozen=True):
     """[logging]: what is written about the server's work, and where."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -58,7 +53,7 @@ class LoggingSettings(_Table, frozen=True):
         return (self.audit_file or self.file) if self.audit_enabled else ""
 
 
-class OptionsSettings(_Table, frozen=True):
+class OptionsSettings(Table, frozen=True):
     """[options]: caps on what a client may negotiate."""
 
     max_blksize_bytes: Annotated[int, Meta(ge=8, le=65464)] = 65464
@@ -69,7 +64,7 @@ class OptionsSettings(_Table, frozen=True):
     """windowsize times blksize; 2 MiB fill 1 Gbit/s at 16 ms round trip."""
 
 
-class LimitsSettings(_Table, frozen=True):
+class LimitsSettings(Table, frozen=True):
     """[limits]: how much one client, and all of them, may hold at once."""
 
     max_transfers: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
@@ -82,7 +77,7 @@ class LimitsSettings(_Table, frozen=True):
     """Requests received and not yet decided; beyond it they are dropped and clients retry."""
 
 
-class RetransmitSettings(_Table, frozen=True):
+class RetransmitSettings(Table, frozen=True):
     """[retransmit]: bounds of the timer; a negotiated `timeout` overrides them."""
 
     floor_ms: Annotated[int, Meta(ge=1, le=60_000)] = 10
@@ -100,7 +95,7 @@ class RetransmitSettings(_Table, frozen=True):
     """Sent to a peer that has answered nothing yet: the bound on amplification."""
 
 
-class WriteSettings(_Table, frozen=True):
+class WriteSettings(Table, frozen=True):
     """[write_config]: uploads, off unless switched on, and then only where a pattern allows."""
 
     enabled: bool = False
@@ -123,7 +118,7 @@ class WriteSettings(_Table, frozen=True):
         return self.file_mode if isinstance(self.file_mode, int) else int(self.file_mode, 8)
 
 
-class BatchSettings(_Table, frozen=True):
+class BatchSettings(Table, frozen=True):
     """[performance.platform.batch]: what is gathered into one system call."""
 
     enable_recvmmsg: bool = True
@@ -137,7 +132,7 @@ class BatchSettings(_Table, frozen=True):
     adaptive_batch_threshold: Annotated[int, Meta(ge=1, le=1_024)] = 5
 
 
-class SocketSettings(_Table, frozen=True):
+class SocketSettings(Table, frozen=True):
     """[performance.platform.socket]: buffers asked of the kernel; what it granted is logged."""
 
     recv_buffer_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 16_384
@@ -145,7 +140,7 @@ class SocketSettings(_Table, frozen=True):
     send_buffer_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 16_384
 
 
-class FileIoSettings(_Table, frozen=True):
+class FileIoSettings(Table, frozen=True):
     """[performance.platform.file_io]: the threads that fetch what is not in memory."""
 
     io_threads: Annotated[int, Meta(ge=1, le=64)] = 4
@@ -153,7 +148,7 @@ class FileIoSettings(_Table, frozen=True):
     """How long a file stays open after its last transfer; the next one finds it ready."""
 
 
-class PlatformSettings(_Table, frozen=True):
+class PlatformSettings(Table, frozen=True):
     """[performance.platform]."""
 
     batch: BatchSettings = BatchSettings()
@@ -161,13 +156,13 @@ class PlatformSettings(_Table, frozen=True):
     file_io: FileIoSettings = FileIoSettings()
 
 
-class PerformanceSettings(_Table, frozen=True):
+class PerformanceSettings(Table, frozen=True):
     """[performance]."""
 
     platform: PlatformSettings = PlatformSettings()
 
 
-class Settings(_Table, frozen=True):
+class Settings(Table, frozen=True):
     """Everything that can be set. `Settings()` is the default configuration.
 
     Build it with `load.load` or `load.override`: only these check it. A struct built by hand is the
@@ -195,6 +190,8 @@ class Settings(_Table, frozen=True):
     retransmit: RetransmitSettings = RetransmitSettings()
     write_config: WriteSettings = WriteSettings()
     performance: PerformanceSettings = PerformanceSettings()
+    rules: tuple[Rule, ...] = ()
+    """The first that fits decides."""
 
     @property
     def worker_count(self) -> int:

@@ -36,7 +36,16 @@ from snow_owl_tftp.linux.openat2 import (
     openat2_at_once,
 )
 
-__all__ = ["KernelResolver", "Resolver", "choose_resolver", "look", "look_cached"]
+__all__ = [
+    "CachedResolver",
+    "KernelResolver",
+    "Resolver",
+    "choose_resolver",
+    "enter",
+    "enter_cached",
+    "look",
+    "look_cached",
+]
 
 _CONFINED: Final = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
 
@@ -89,6 +98,23 @@ def look_cached(directory_fd: int, part: bytes) -> int:
     return openat2_at_once(directory_fd, part, _HOW_TO_LOOK_CACHED)
 
 
+_ENTER_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_HOW_TO_ENTER: Final = OpenHow(_ENTER_FLAGS, _CONFINED)
+_HOW_TO_ENTER_CACHED: Final = OpenHow(_ENTER_FLAGS, _CONFINED | RESOLVE_CACHED | RESOLVE_NO_XDEV)
+
+
+def enter(directory_fd: int, path: bytes) -> int:
+    """Return an O_PATH descriptor of a directory beneath another, links followed, or a negative errno; may block."""
+    return openat2(directory_fd, path, _HOW_TO_ENTER)
+
+
+def enter_cached(directory_fd: int, path: bytes) -> int:
+    """Do the same on the same mount without waiting; -EAGAIN, and other errnos than those of a missing directory: that
+    cannot be said so.
+    """
+    return openat2_at_once(directory_fd, path, _HOW_TO_ENTER_CACHED)
+
+
 class KernelResolver:
     """The kernel confines: openat2 with RESOLVE_BENEATH."""
 
@@ -114,6 +140,21 @@ class KernelResolver:
     def explain(self, path: bytes) -> str:
         """See Resolver.explain."""
         return self._walk.explain(path)
+
+
+class CachedResolver:
+    """A directory that is looked into once, without waiting; whoever may wait takes another resolver."""
+
+    __slots__ = ("_root_fd",)
+
+    def __init__(self, root_fd: int) -> None:
+        """Take the directory to stay in; the descriptor remains the caller's."""
+        self._root_fd = root_fd
+
+    def open_cached(self, path: bytes) -> int:
+        """See Resolver.open_cached."""
+        fd = openat2_at_once(self._root_fd, path, _HOW_TO_READ_CACHED)
+        return -errno.EAGAIN if fd in _NOT_KNOWN_YET else fd
 
 
 def choose_resolver(root_fd: int, places: Sequence[Place] = ()) -> Resolver:

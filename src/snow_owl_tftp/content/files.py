@@ -19,14 +19,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from snow_owl_tftp.content.confine import Resolver, choose_resolver
+from snow_owl_tftp.content.confine import CachedResolver, Resolver, choose_resolver, enter, enter_cached
 from snow_owl_tftp.content.devices import device_of
 from snow_owl_tftp.content.names import climbs_above_root, spellings_of
 from snow_owl_tftp.content.source import LATER, Identity, Later, Named, NotHere
 from snow_owl_tftp.content.walk import Place
-from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -70,6 +70,9 @@ _REFUSAL_OF_ERRNO: Final = {
     errno.ENOMEM: _BUSY,
     errno.EAGAIN: _BUSY,  # a writer holds a lease, or renames would not end
 }
+_Require: TypeAlias = Literal["nothing", "world_readable", "owned"]
+_ASK_RESOLVER: Final = (-errno.EXDEV, -errno.ENOSYS, -errno.EPERM, -errno.EINVAL, -errno.EAGAIN, -errno.EINTR)
+"""A link that is absolute, a kernel without openat2, a race with a rename: the resolver knows another way."""
 _ABSENT: Final = (-errno.ENOENT, -errno.ENOTDIR, -errno.ENAMETOOLONG)
 
 
@@ -113,9 +116,22 @@ class OpenFile:
         inode: Of the file.
         device: Of the file.
         held: Must live as long as the content is used; None: nothing.
+        root_fd: The root that it was found in, where whoever looks there again finds the same; -1: not known, or other
+            roots come first.
     """
 
-    __slots__ = ("ctime_ns", "device", "fd", "held", "inode", "is_as_sent", "mtime_ns", "relative_path", "size_bytes")
+    __slots__ = (
+        "ctime_ns",
+        "device",
+        "fd",
+        "held",
+        "inode",
+        "is_as_sent",
+        "mtime_ns",
+        "relative_path",
+        "root_fd",
+        "size_bytes",
+    )
 
     def __init__(self, fd: int, relative_path: bytes, status: os.stat_result, *, is_as_sent: bool = True) -> None:
         """Take over `fd`, whose fstat gave `status`."""
@@ -128,6 +144,7 @@ class OpenFile:
         self.inode = status.st_ino
         self.device = status.st_dev
         self.held: object = None
+        self.root_fd = -1
 
     @property
     def identity(self) -> Identity:
@@ -155,6 +172,7 @@ class FileTree:
         max_file_size_bytes: int = 0,
         make_resolver: Callable[[int, Sequence[Place]], Resolver] = choose_resolver,
         link_targets: Sequence[str] = (),
+        key: str = "root_dir",
     ) -> None:
         """Open the root.
 
@@ -163,6 +181,7 @@ class FileTree:
             max_file_size_bytes: Larger files are refused; 0: no limit.
             make_resolver: How to confine; by default, as this kernel can do best.
             link_targets: Directories outside the root that links may lead to.
+            key: The setting that names the root, for an error.
 
         Raises:
             ConfigError: The root, or what links may lead to, is no directory that can be opened.
@@ -171,7 +190,8 @@ class FileTree:
         self._root = root
         self._link_targets = tuple(link_targets)
         self._make_resolver = make_resolver
-        self._take(_open_places(root, self._link_targets))
+        self._key = key
+        self._take(self._open_places(root, self._link_targets))
 
     def look_again(self, root: str | os.PathLike[str] | None = None, link_targets: Sequence[str] | None = None) -> bool:
         """Look up the paths of the root and of what links may lead to, and go on there if they lead elsewhere now.
@@ -188,7 +208,7 @@ class FileTree:
         """
         root = self._root if root is None else root
         link_targets = self._link_targets if link_targets is None else tuple(link_targets)
-        places = _open_places(root, link_targets)
+        places = self._open_places(root, link_targets)
         self._root, self._link_targets = root, link_targets
         if [(place.identity, place.paths) for place in places] == [
             (place.identity, place.paths) for place in self._places
@@ -205,6 +225,14 @@ class FileTree:
     @property
     def _root_fd(self) -> int:
         return self._places[0].fd
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The root, and where links may lead; they stay open while somebody holds them, or this."""
+        return self._places
+
+    def _open_places(self, root: str | os.PathLike[str], link_targets: Sequence[str]) -> tuple[Place, ...]:
+        return (Place(root, self._key), *(Place(path, "link_targets") for path in link_targets))
 
     def _take(self, places: tuple[Place, ...]) -> None:
         # Threads that still open below the old places hold them by their resolver, until they are done.
@@ -244,9 +272,9 @@ class FileTree:
             The file, which the caller closes; or what to answer instead: OutsideRootError and FileTooLargeError where
             these are the reason.
         """
-        return self._open(named.paths)
+        return self._open(named.paths, named.require)
 
-    def _open(self, paths: tuple[bytes, ...]) -> OpenFile | NotHere:
+    def _open(self, paths: tuple[bytes, ...], require: _Require = "nothing") -> OpenFile | NotHere:
         resolver = self._resolver
         for path in paths:
             fd = resolver.open(path)
@@ -254,7 +282,7 @@ class FileTree:
                 break
         if fd < 0:
             return NotHere(_refusal(-fd, path, resolver))
-        return self._accept(fd, path, is_as_sent=path is paths[0])
+        return self._accept(fd, path, require, is_as_sent=path is paths[0])
 
     def open_now(self, named: Named) -> OpenFile | NotHere | Later:
         """Open a file if that can be done without waiting for anything.
@@ -269,9 +297,47 @@ class FileTree:
         Returns:
             As `open`; LATER: nothing is known yet.
         """
-        if not self.is_local:
-            return LATER
-        resolver, paths = self._resolver, named.paths
+        return self._open_now(self._resolver, named) if self.is_local else LATER
+
+    def open_now_below(self, below: bytes, named: Named) -> OpenFile | NotHere | Later | None:
+        """Do the same, confined to a directory beneath the root.
+
+        Args:
+            below: Its path.
+            named: As for open, relative to that directory.
+
+        Returns:
+            As `open_now`; None: there is no such directory.
+        """
+        fd = enter_cached(self._root_fd, below) if self.is_local else -errno.EAGAIN
+        if fd < 0:
+            return None if fd in _ABSENT else LATER
+        try:
+            # On the same mount, so what is known of the root's holds; absolute links wait for a thread.
+            return self._open_now(CachedResolver(fd), named)
+        finally:
+            close_descriptor(fd)
+
+    def open_below(self, below: bytes, named: Named) -> OpenFile | NotHere:
+        """Open a file, confined to a directory beneath the root; may block where the file system is slow."""
+        place = self.enter(below)
+        return place if isinstance(place, NotHere) else _OneRoot(self, place).open(named)
+
+    def enter(self, below: bytes) -> Place | NotHere:
+        """Open a directory beneath the root; may block where the file system is slow."""
+        root = self._places[0]
+        fd = enter(root.fd, below)
+        if fd in _ASK_RESOLVER:
+            fd = self._resolver.open(below)
+        if fd < 0:
+            return NotHere(_refusal(-fd, below, self._resolver))
+        try:
+            return Place(os.fsdecode(os.path.join(b"/", *root.real_path, below)), "roots", fd)  # noqa: PTH118 - bytes
+        except ConfigError:  # it ceased to answer
+            return NotHere(refusal_of_errno(errno.EIO))
+
+    def _open_now(self, resolver: Resolver | CachedResolver, named: Named) -> OpenFile | NotHere | Later:
+        paths = named.paths
         for path in paths:
             fd = resolver.open_cached(path)
             if fd == -errno.EAGAIN and len(path) > self._name_max and self._is_too_long(path, resolver):
@@ -282,9 +348,9 @@ class FileTree:
             return NotHere(refusal_of_errno(-fd))
         if fd < 0:
             return LATER
-        return self._accept(fd, path, is_as_sent=path is paths[0])
+        return self._accept(fd, path, named.require, is_as_sent=path is paths[0])
 
-    def _is_too_long(self, path: bytes, resolver: Resolver) -> bool:
+    def _is_too_long(self, path: bytes, resolver: Resolver | CachedResolver) -> bool:
         """Whether a part is longer than any name on the root's own file system, where it is known to be looked for.
 
         The kernel's caches hold no such name, so each of a flood of them would take a thread.
@@ -301,7 +367,7 @@ class FileTree:
             close_descriptor(fd)
         return fd >= 0 or fd in _ABSENT
 
-    def _accept(self, fd: int, path: bytes, *, is_as_sent: bool) -> OpenFile | NotHere:
+    def _accept(self, fd: int, path: bytes, require: _Require, *, is_as_sent: bool) -> OpenFile | NotHere:
         try:
             status = os.fstat(fd)
         except OSError as error:
@@ -315,11 +381,26 @@ class FileTree:
         if 0 < self.max_file_size_bytes < status.st_size:
             close_descriptor(fd)
             return NotHere(FileTooLargeError(status.st_size))
+        if require != "nothing" and (why := _lacks(status, require)):
+            close_descriptor(fd)
+            return NotHere(RefusedError(*_DENIED, why=why))
         return OpenFile(fd, path, status, is_as_sent=is_as_sent)
 
 
-def _open_places(root: str | os.PathLike[str], link_targets: Sequence[str]) -> tuple[Place, ...]:
-    return (Place(root, "root_dir"), *(Place(path, "link_targets") for path in link_targets))
+class _OneRoot(FileTree):
+    """A directory for one look, by what is known of the tree that it lies in."""
+
+    def __init__(self, tree: FileTree, place: Place) -> None:
+        self.max_file_size_bytes = tree.max_file_size_bytes
+        self._places = (place, *tree.places[1:])
+        self._resolver = choose_resolver(place.fd, self._places)
+
+
+def _lacks(status: os.stat_result, require: _Require) -> str:
+    """Return why a file may not be read although it can be; empty: it may."""
+    if require == "owned" and os.geteuid():
+        return "" if status.st_uid == os.geteuid() else "the file belongs to another user than the server's (require)"
+    return "" if status.st_mode & stat.S_IROTH else "not everybody may read the file (require)"
 
 
 def _refusal(error_number: int, path: bytes, resolver: Resolver) -> RefusedError:

@@ -5,6 +5,7 @@
 May know: paths and errors. Must not know rules, peers or how a file is opened; `files` is one source.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -12,7 +13,7 @@ from msgspec import Struct
 
 from snow_owl_tftp.errors import RefusedError
 
-__all__ = ["LATER", "ContentSource", "Identity", "Later", "Named", "NotHere"]
+__all__ = ["LATER", "ContentSource", "Identity", "Later", "Named", "NamedInRoots", "NamedRoot", "NotHere"]
 
 
 class Named(Protocol):
@@ -21,6 +22,30 @@ class Named(Protocol):
     @property
     def paths(self) -> tuple[bytes, ...]:
         """Spellings of one name, normalised, relative to the root: the first that exists is meant."""
+
+    @property
+    def require(self) -> Literal["nothing", "world_readable", "owned"]:
+        """Of the file: o+r; or that it belongs to the server's user, and where that is root o+r."""
+
+
+class NamedRoot(Protocol):
+    """One of the directories in which a name is looked for; `policy.decision.RootPath` is such an object."""
+
+    @property
+    def directory(self) -> str:
+        """Relative to root_dir or absolute; empty: root_dir."""
+
+    @property
+    def below(self) -> bytes:
+        """A path beneath it that leads to the root; empty: it is the root itself."""
+
+
+class NamedInRoots(Named, Protocol):
+    """A name that is looked for in several directories, one after another."""
+
+    @property
+    def roots(self) -> Sequence[NamedRoot]:
+        """At least one."""
 
 
 class Identity(NamedTuple):

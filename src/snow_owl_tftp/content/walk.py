@@ -44,19 +44,21 @@ class Place:
 
     __slots__ = ("fd", "identity", "paths", "real_path")
 
-    def __init__(self, path: str | os.PathLike[str], key: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: str, fd: int = -1) -> None:
         """Open it; execute permission is enough.
 
         Args:
             path: The directory.
             key: The setting that names it, for an error.
+            fd: The directory, if it is open already; taken over.
 
         Raises:
             ConfigError: It is no directory that can be opened.
         """
-        self.fd = -1
+        self.fd = fd
         try:
-            self.fd = os.open(path, _LOOK | os.O_DIRECTORY)
+            if fd < 0:
+                self.fd = os.open(path, _LOOK | os.O_DIRECTORY)
             status = os.fstat(self.fd)
         except OSError as error:
             raise ConfigError(

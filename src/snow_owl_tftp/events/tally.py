@@ -12,6 +12,8 @@ from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["Tally"]
 
+_MAX_RULES_TOLD: Final = 20
+"""In one line, those that refused the most."""
 _NAMES: Final = [code.name.lower() for code in ErrorCode]
 
 
@@ -21,15 +23,19 @@ class Tally:
     Attributes:
         outcomes: Transfers by plan.transfer.Outcome; those that the engine began by itself too.
         refusals: Requests that were answered with an ERROR, by its code; "malformed" are those that are no packets,
-            "internal" our own defects. What the engine refuses by itself is counted there.
+            "internal" our own defects, "ignored" those that a rule leaves without an answer. What the engine refuses by
+            itself is counted there.
+        by_rule: Those that a rule refused, or left without an answer, by its number; a reload may give another rule
+            that number.
         dropped_total: Requests that waited until their clients had given up.
     """
 
-    __slots__ = ("dropped_total", "outcomes", "refusals")
+    __slots__ = ("by_rule", "dropped_total", "outcomes", "refusals")
 
     def __init__(self) -> None:
         self.outcomes = [0] * len(Outcome)
         self.refusals = Counter[str]()
+        self.by_rule = Counter[int]()
         self.dropped_total = 0
 
     @property
@@ -40,7 +46,9 @@ class Tally:
     def refused(self, cause: TftpError) -> None:
         """Count one request that was refused."""
         if isinstance(cause, RefusedError):
-            self.refusals[_NAMES[cause.code]] += 1
+            self.refusals["ignored" if cause.is_silent else _NAMES[cause.code]] += 1
+            if cause.rule:
+                self.by_rule[cause.rule] += 1
         else:
             self.refusals["malformed" if isinstance(cause, BadPacket) else "internal"] += 1
 
@@ -48,7 +56,8 @@ class Tally:
         """Return what there is to tell, as fields of a line: "ok:12,timed_out:1"."""
         outcomes = {outcome.name.lower(): self.outcomes[outcome] for outcome in Outcome}
         refusals = {**self.refusals, "dropped": self.dropped_total}
-        told = {"outcomes": _listed(outcomes), "refusals": _listed(refusals)}
+        busiest = {f"rule {number}": count for number, count in self.by_rule.most_common(_MAX_RULES_TOLD)}
+        told = {"outcomes": _listed(outcomes), "refusals": _listed(refusals), "refused_by": _listed(busiest)}
         return {name: text for name, text in told.items() if text}
 
 

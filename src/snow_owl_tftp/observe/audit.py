@@ -165,11 +165,21 @@ class AuditLog:
         self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **asked}, ago_ns)
 
     def request_denied(
-        self, correlation_id: str, peer: str, filename: str, *, is_write: bool, error_code: int, reason: str
+        self,
+        correlation_id: str,
+        peer: str,
+        filename: str,
+        *,
+        is_write: bool,
+        error_code: int | None,
+        reason: str,
+        rule: int | None = None,
     ) -> None:
-        """Record read_denied or write_request_denied: the ERROR that was the answer."""
+        """Record read_denied or write_request_denied: the ERROR (None: silence) that was the answer, by which rule."""
         event = "write_request_denied" if is_write else "read_denied"
-        answer = {"error_code": int(error_code), "reason": reason}
+        answer = {"error_code": None if error_code is None else int(error_code), "reason": reason}
+        if rule is not None:
+            answer["rule"] = rule
         self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **answer})
 
     def path_traversal_attempt(self, correlation_id: str, peer: str, filename: str) -> None:

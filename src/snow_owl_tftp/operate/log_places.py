@@ -19,15 +19,22 @@ def refuse_logs_below_root(settings: Settings) -> None:
         ConfigError: One lies below the root, by whatever path; the text names the key and the remedy.
     """
     logging = settings.logging
+    served = [settings.root_dir, *_roots_of_rules(settings)]
     files = {"logging.file": logging.file, "logging.audit_file": logging.audit_file if logging.audit_enabled else ""}
     problems = [
-        f"{key}: {file}: lies below root_dir, where every client can read it; "
+        f"{key}: {file}: lies below root_dir, or a root of a rule, where clients can read it; "
         "name a file outside, such as one in /var/log, or serve a directory beside it"
         for key, file in files.items()
-        if file and _lies_below(file, settings.root_dir)
+        if file and any(_lies_below(file, directory) for directory in served)
     ]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _roots_of_rules(settings: Settings) -> set[str]:
+    """Absolute ones, up to the first part that a variable chooses; the others lie below root_dir."""
+    roots = {root for rule in settings.rules for root in rule.roots if root.startswith("/")}
+    return {root.partition("{")[0].rpartition("/")[0] if "{" in root else root for root in roots}
 
 
 def _lies_below(file: str, root: str) -> bool:

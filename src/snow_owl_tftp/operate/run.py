@@ -29,6 +29,7 @@ from snow_owl_tftp._engine.disk import apart
 from snow_owl_tftp.config.check import without_effect
 from snow_owl_tftp.config.schema import LoggingSettings, Settings
 from snow_owl_tftp.content.files import FileTree
+from snow_owl_tftp.content.overlay import Overlay
 from snow_owl_tftp.errors import ConfigError, EngineError
 from snow_owl_tftp.linux.activation import take_given_sockets
 from snow_owl_tftp.linux.remedies import with_remedy
@@ -39,6 +40,7 @@ from snow_owl_tftp.operate.last_resort import LastResort
 from snow_owl_tftp.operate.log_places import refuse_logs_below_root
 from snow_owl_tftp.operate.reload import Reloader
 from snow_owl_tftp.operate.root_watch import RootWatch
+from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.server.answer import refuse_write
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.loop import Server
@@ -127,7 +129,8 @@ def _live(
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         host = _begin_host(log)
-        generation = Generation.of(settings)
+        listening = Listening()
+        generation = Generation.of(settings, listening)
         uploads = _open_uploads(settings, hook, generation, log) if settings.write_config.enabled else None
         if uploads is not None:
             closing.callback(uploads.close)
@@ -136,23 +139,36 @@ def _live(
         check_may_enter(settings)
         if given:
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
+        warn_of_missing_roots(log, decider)
         server = Server(settings, decider, report, given)
+        server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
         decider.texts.abort = server.abort
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
         report.turned_away = lambda: _turned_away(decider, uploads, server)
 
+        prepared: list[tuple[Settings, Generation, Overlay | None]] = []
+
+        def prepare(changed: Settings) -> None:
+            """In a thread: a thousand rules take a while to compile, and their roots may lie on a disk that is slow."""
+            if has_other_root(reloader.settings, changed):
+                check_root(changed)
+            generation = Generation.of(changed, listening)
+            prepared[:] = [(changed, generation, decider.overlay_for(generation))]
+
         def apply(changed: Settings) -> "FilteringBoundLogger":
-            generation = Generation.of(changed)  # first: what it refuses changes nothing
+            made_of, generation, overlay = prepared.pop()  # what it refused has changed nothing
+            assert made_of is changed, "what is put in force was made ready just now"
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
             hook.log = log
-            decider.reload(generation)
+            decider.reload(generation, overlay)
+            warn_of_missing_roots(log, decider)
             if uploads is not None:
                 uploads.reload(generation)
             report.reload(changed, log)
             server.reload(changed)
-            if reloader.settings.root_dir != changed.root_dir or reloader.settings.link_targets != changed.link_targets:
+            if has_other_root(reloader.settings, changed):
                 watch.root = changed.root_dir
                 watch.ask()
             return log
@@ -161,7 +177,7 @@ def _live(
             log_file.reopen()
             audit.reopen()
 
-        reloader = Reloader(settings, read_again, apply, check_root, decider.threads.of(_CONFIGURATION))
+        reloader = Reloader(settings, read_again, apply, prepare, decider.threads.of(_CONFIGURATION))
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         server.on_work = watch.suspect
@@ -238,6 +254,11 @@ def check_may_enter(settings: Settings) -> None:
         raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
 
 
+def has_other_root(before: Settings, after: Settings) -> bool:
+    """Whether content lies elsewhere, or links may lead elsewhere."""
+    return (before.root_dir, before.link_targets) != (after.root_dir, after.link_targets)
+
+
 def check_root(settings: Settings) -> None:
     """Find out whether the root of a changed configuration can be served; may wait, so call it in a thread.
 
@@ -247,6 +268,12 @@ def check_root(settings: Settings) -> None:
     refuse_logs_below_root(settings)
     FileTree(settings.root_dir, link_targets=settings.link_targets).close()
     check_may_enter(settings)
+
+
+def warn_of_missing_roots(log: "FilteringBoundLogger", decider: FileDecider) -> None:
+    """Name directories in which a variable chooses a root, and that are not there."""
+    for directory in decider.missing_roots:
+        log.warning("roots of rules are skipped", missing=directory or "root_dir", remedy="make the directory")
 
 
 def warn_of_idle_settings(log: "FilteringBoundLogger", settings: Settings) -> None:

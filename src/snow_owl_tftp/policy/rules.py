@@ -7,27 +7,47 @@ Invariant: what is not allowed in so many words is refused. A server that takes 
 to allow hands its boot images to whoever can send a datagram.
 """
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
+from snow_owl_tftp.config.rules import Rule
 from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError, RefusedError
-from snow_owl_tftp.policy.asker import Asker
-from snow_owl_tftp.policy.decision import ReadDecision, WriteDecision
-from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
+from snow_owl_tftp.policy.asker import Asker, Listening
+from snow_owl_tftp.policy.decision import DeniedError, ReadDecision, RootPath, WriteDecision
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machine, Machines
 from snow_owl_tftp.policy.patterns import PathPatterns
+from snow_owl_tftp.policy.rule import CompiledRule, Question
+from snow_owl_tftp.policy.ruleset import RuleSet
 from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.protocol.options import OptionLimits
 from snow_owl_tftp.protocol.packets import Request
 
 __all__ = ["Policy", "is_hidden"]
 
+_OnExisting = Literal["refuse", "replace", "version", "replace_writable"]
+_NO_READ: Final = "Reading this name is not allowed"
+_NO_WRITE: Final = "Writing this name is not allowed"
+_WHY_NO_ROOT: Final = "of none of its roots all variables are known"
 _WHY_HIDDEN: Final = 'a part of the name begins with a dot; hidden = "serve" would allow it'
 
 
 class Policy:
-    """The rules of one configuration; made anew when it is reloaded."""
+    """The rules of one configuration; made anew when it is reloaded.
+
+    Attributes:
+        rules: [[rules]], compiled; None: there are none, and everything holds for everybody.
+    """
 
     def __init__(
-        self, write: WriteSettings, hidden: Literal["refuse", "serve"] = "refuse", machines: Machines = NO_MACHINES
+        self,
+        write: WriteSettings,
+        hidden: Literal["refuse", "serve"] = "refuse",
+        machines: Machines = NO_MACHINES,
+        *,
+        rules: Sequence[Rule] = (),
+        limits: OptionLimits | None = None,
+        listening: Listening | None = None,
     ) -> None:
         """Compile the rules.
 
@@ -35,10 +55,15 @@ class Policy:
             write: Which uploads are taken.
             hidden: What to do about names of which a part begins with a dot.
             machines: Who is known.
+            rules: Who gets what.
+            limits: What may be negotiated where no rule says anything of it; None: what the RFCs permit.
+            listening: Where the server listens, for rules that ask.
 
         Raises:
             ConfigError: A pattern is none.
         """
+        self.rules = RuleSet(rules, limits or OptionLimits()) if rules else None
+        self._listening = listening or Listening()
         try:
             self._writable = PathPatterns(write.allowed_patterns)
         except ConfigError as error:
@@ -48,7 +73,7 @@ class Policy:
         self._refuses_hidden = hidden == "refuse"
         # `allow_overwrite = true` is the older spelling of `on_existing = "replace"`.
         refuses = write.on_existing == "refuse"
-        self._on_existing = "replace" if refuses and write.allow_overwrite else write.on_existing
+        self._on_existing: _OnExisting = "replace" if refuses and write.allow_overwrite else write.on_existing
 
     def decide_read(self, asker: Asker, request: Request, paths: tuple[bytes, ...]) -> ReadDecision:
         """Decide about an RRQ.
@@ -64,7 +89,50 @@ class Policy:
         # The spelling as sent stands for all: what may be cut off its end hides no part, and bares none.
         if self._refuses_hidden and is_hidden(paths[0]):
             raise RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found", why=_WHY_HIDDEN)
-        return ReadDecision(paths, self._machines.tells_apart)
+        if self.rules is None:
+            return ReadDecision(paths, self._machines.tells_apart)
+        question = self.question(asker, paths)
+        rule, paths = self._rule_for(self.rules, question, paths)
+        # Of two spellings under one rule, what precedes it by the first part of either is what others may be told.
+        depends = self._machines.tells_apart or self.rules.depends(asker, paths[0], rule)
+        if len(paths) > 1 and not depends:
+            depends = self.rules.depends(asker, paths[-1], rule)
+        if rule is None:
+            return ReadDecision(paths, depends)
+        if rule.rule.allow is not None:
+            self._check_denied(rule, _NO_READ)
+            if not rule.allows("read"):
+                raise DeniedError(ErrorCode.ACCESS_VIOLATION, _NO_READ, rule.number)
+        roots = rule.roots_for(question) if rule.roots else ()
+        if rule.roots and not roots:
+            raise DeniedError(ErrorCode.FILE_NOT_FOUND, "File not found", rule.number, why=_WHY_NO_ROOT)
+        return ReadDecision(paths, depends, roots, rule.limits, rule.rule.require, rule.number)
+
+    def question(self, asker: Asker, paths: tuple[bytes, ...]) -> Question:
+        """Return what rules look at."""
+        return Question(asker, self._listening, self._machine(asker, paths))
+
+    def _machine(self, asker: Asker, paths: tuple[bytes, ...]) -> Machine | None:
+        if self.rules is None or not self.rules.needs_machine:
+            return None
+        return self._machines.find(asker, paths)
+
+    def _rule_for(
+        self, rules: RuleSet, question: Question, paths: tuple[bytes, ...]
+    ) -> tuple[CompiledRule | None, tuple[bytes, ...]]:
+        """Where a name and what is meant by it fall under different rules, only what is meant counts: nobody escapes a
+        rule by what he hangs behind a name.
+        """
+        rule = rules.first_that_fits(question, paths[-1])
+        if len(paths) > 1 and any(rules.first_that_fits(question, path) is not rule for path in paths[:-1]):
+            paths = paths[-1:]
+        return rule, paths
+
+    def _check_denied(self, rule: CompiledRule, text: str) -> None:
+        if rule.rule.allow == "ignore":
+            raise DeniedError(ErrorCode.ACCESS_VIOLATION, text, rule.number, is_silent=True, why="ignored")
+        if rule.rule.allow == ():
+            raise DeniedError(ErrorCode.ACCESS_VIOLATION, text, rule.number)
 
     def decide_write(self, asker: Asker, request: Request, path: bytes) -> WriteDecision:
         """Decide about a WRQ.
@@ -77,9 +145,43 @@ class Policy:
         Raises:
             RefusedError: ACCESS_VIOLATION: writing is off, no pattern allows this path, or it is hidden.
         """
+        if self.rules is None:
+            self._check_write(path)
+            return self._write_decision(path, self._on_existing)
+        question = self.question(asker, (path,))
+        rule = self.rules.first_that_fits(question, path)
+        if rule is not None:
+            self._check_denied(rule, _NO_WRITE)
         self._check_write(path)
+        if rule is None:
+            return self._write_decision(path, self._on_existing)
+        if rule.rule.allow is not None and not rule.allows("write"):
+            raise DeniedError(ErrorCode.ACCESS_VIOLATION, _NO_WRITE, rule.number)
+        roots = rule.roots_for(question)
+        if rule.roots and not roots:
+            raise DeniedError(ErrorCode.ACCESS_VIOLATION, _NO_WRITE, rule.number, why=_WHY_NO_ROOT)
+        return self._write_decision(path, self._on_existing_by(rule), roots[0] if roots else None, rule)
+
+    def _on_existing_by(self, rule: CompiledRule) -> _OnExisting:
+        if rule.rule.allow is None:
+            return self._on_existing
+        if not rule.allows("overwrite"):
+            return "refuse"
+        return "replace" if self._on_existing == "refuse" else self._on_existing
+
+    def _write_decision(
+        self, path: bytes, on_existing: _OnExisting, root: RootPath | None = None, rule: CompiledRule | None = None
+    ) -> WriteDecision:
+        write = self._write
         return WriteDecision(
-            path, self._on_existing, self._write.create_directories, self._write.file_mode_bits, self._write.fsync
+            path,
+            on_existing,
+            write.create_directories,
+            write.file_mode_bits,
+            write.fsync,
+            root,
+            None if rule is None else rule.limits,
+            0 if rule is None else rule.number,
         )
 
     def is_writable(self, path: bytes) -> bool:
@@ -95,9 +197,9 @@ class Policy:
             raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed")
         # A pattern sees text: `open/../closed/x` would match `open/**` and be written elsewhere.
         if path == b"." or b".." in path.split(b"/") or not self._writable.match(path):
-            raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing this name is not allowed")
+            raise RefusedError(ErrorCode.ACCESS_VIOLATION, _NO_WRITE)
         if self._refuses_hidden and is_hidden(path):
-            raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing this name is not allowed", why=_WHY_HIDDEN)
+            raise RefusedError(ErrorCode.ACCESS_VIOLATION, _NO_WRITE, why=_WHY_HIDDEN)
 
 
 def is_hidden(path: bytes) -> bool:

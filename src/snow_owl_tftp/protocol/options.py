@@ -56,6 +56,9 @@ class OptionLimits:
         allow_tsize: See allow_blksize.
         allow_windowsize: See allow_blksize.
         allow_extensions: Whether tftpd-hpa's blksize2, utimeout, rollover and cookie are negotiated.
+        refused: Options, in lower case, that are answered as if nobody knew them.
+        usual_rollover: What follows block 65535 where the client does not ask.
+        patience_ns: How long to wait before a repetition where the client negotiates no timeout; 0: as measured.
 
     Raises:
         ConfigError: A number is out of its range.
@@ -69,6 +72,9 @@ class OptionLimits:
     allow_tsize: bool = True
     allow_windowsize: bool = True
     allow_extensions: bool = True
+    refused: frozenset[str] = frozenset()
+    usual_rollover: Rollover = Rollover.TO_0
+    patience_ns: int = 0
 
     def __post_init__(self) -> None:
         if not MIN_BLKSIZE_BYTES <= self.max_blksize_bytes <= MAX_BLKSIZE_BYTES:
@@ -93,7 +99,8 @@ class Negotiated:
         oack: The OACK itself, sent or received; empty if there is none, and then an RRQ is
             answered with DATA 1 and a WRQ with ACK 0.
         utimeout_us: 10,000..255,000,000, or None; the finer spelling of timeout_s, and counts before it.
-        rollover: What follows block 65535; TO_0 unless the other was agreed on.
+        rollover: What follows block 65535; TO_0 unless the other was agreed on, or is what this server does unasked.
+        patience_ns: Of OptionLimits; counts where there is no timeout.
     """
 
     blksize_bytes: int = DEFAULT_BLKSIZE_BYTES
@@ -104,13 +111,14 @@ class Negotiated:
     oack: bytes = b""
     utimeout_us: int | None = None
     rollover: Rollover = Rollover.TO_0
+    patience_ns: int = 0
 
     @property
     def timeout_ns(self) -> int:
         """What was agreed on, as a TransferPlan has it: 0 where the sender measures instead."""
         if self.utimeout_us is not None:
             return self.utimeout_us * _NS_PER_US
-        return (self.timeout_s or 0) * _NS_PER_S
+        return self.timeout_s * _NS_PER_S if self.timeout_s else self.patience_ns
 
 
 _NS_PER_US: Final = 1_000
@@ -174,7 +182,7 @@ def negotiate(
     """
     options = request.options
     if not options:
-        return _NOTHING
+        return _unasked(limits)
     grant = _grant if len(options) <= _MOST_REMEMBERED else _grant.__wrapped__
     return grant(options, request.kind, size_bytes, limits, mtu_bytes)
 
@@ -184,12 +192,15 @@ def _grant(
     options: tuple[Option, ...], kind: Opcode, size_bytes: int | None, limits: OptionLimits, mtu_bytes: int | None
 ) -> Negotiated:
     asked = _by_name(options)
+    if limits.refused:
+        asked = {name: option for name, option in asked.items() if name not in limits.refused}
     blksize_bytes = _grant_blksize(asked, limits)
     blksize2_bytes = _grant_blksize2(asked, limits) if blksize_bytes is None else None
     holds_bytes = blksize_bytes or blksize2_bytes or DEFAULT_BLKSIZE_BYTES
     rollover = _grant_rollover(asked, limits)
     # Only now: the cap on the window is in bytes, whichever of the two the client named first.
-    windowsize_blocks = _grant_windowsize(asked, limits, holds_bytes, rollover or Rollover.TO_0)
+    rolls_over_to = limits.usual_rollover if rollover is None else rollover
+    windowsize_blocks = _grant_windowsize(asked, limits, holds_bytes, rolls_over_to)
     if windowsize_blocks is not None and mtu_bytes is not None and holds_bytes + _HEADERS_BYTES > mtu_bytes:
         windowsize_blocks = min(windowsize_blocks, blocks_of_a_usual_buffer(holds_bytes))
     timeout_s = _grant_timeout(asked, limits)
@@ -212,7 +223,7 @@ def _grant(
         ]
     )
     if not accepted:
-        return _NOTHING
+        return _unasked(limits)
     return Negotiated(
         blksize_bytes=holds_bytes,
         windowsize_blocks=windowsize_blocks or DEFAULT_WINDOWSIZE_BLOCKS,
@@ -221,8 +232,15 @@ def _grant(
         accepted=accepted,
         oack=build_oack(accepted),
         utimeout_us=utimeout_us,
-        rollover=rollover or Rollover.TO_0,
+        rollover=rolls_over_to,
+        patience_ns=limits.patience_ns,
     )
+
+
+def _unasked(limits: OptionLimits) -> Negotiated:
+    if limits.usual_rollover is Rollover.TO_0 and not limits.patience_ns:
+        return _NOTHING
+    return Negotiated(rollover=limits.usual_rollover, patience_ns=limits.patience_ns)
 
 
 def accept_oack_untrusted(asked: Sequence[Option], oack_bytes: bytes) -> Negotiated:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.policy.asker import Listening
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.options import OptionLimits
 
@@ -36,17 +38,30 @@ class Generation:
     offers_flows: bool
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: Settings, listening: Listening | None = None, machines: Machines = NO_MACHINES) -> Self:
         """Compile settings.
+
+        Args:
+            settings: All of them.
+            listening: Where the server listens, for rules that ask; whoever starts it fills it in.
+            machines: Who is known.
 
         Raises:
             ConfigError: A pattern is none.
         """
+        limits = option_limits(settings)
         return cls(
             root_dir=settings.root_dir,
             link_targets=settings.link_targets,
-            policy=Policy(settings.write_config, settings.hidden),
-            limits=option_limits(settings),
+            policy=Policy(
+                settings.write_config,
+                settings.hidden,
+                machines,
+                rules=settings.rules,
+                limits=limits,
+                listening=listening,
+            ),
+            limits=limits,
             max_file_size_bytes=settings.max_file_size_bytes,
             offers_flows=settings.performance.platform.batch.enable_flows,
         )

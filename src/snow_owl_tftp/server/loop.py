@@ -137,6 +137,8 @@ class Server:
         self.rests_total = 0
         self.on_work: Callable[[], None] = _do_nothing
         """Called whenever the engine has said something, in the event loop; must be quick."""
+        self.on_listening: Callable[[tuple[tuple[str, int], ...]], None] = lambda addresses: None
+        """Told `addresses` before the first request comes up."""
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -171,6 +173,7 @@ class Server:
                 address.close()
         self._engine = engine
         self._addresses = tuple((address.host, address.port) for address in addresses)
+        self.on_listening(self._addresses)
         self._loop = asyncio.get_running_loop()
         self._sampler = self._make_sampler(self._loop, engine)
         self._loop.add_reader(engine.fileno(), self._on_events)

@@ -213,7 +213,11 @@ class Report:
         # Boot loaders probe for dozens of files that are not there: nothing to warn of.
         tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
         why = {"why": cause.why} if cause.why else {}
-        tell("request refused", peer=peer, kind=kind, file=filename, code=int(cause.code), reason=cause.text, **why)
+        if cause.is_silent:
+            tell("request ignored", peer=peer, kind=kind, file=filename, **why)
+        else:
+            code = int(cause.code)
+            tell("request refused", peer=peer, kind=kind, file=filename, code=code, reason=cause.text, **why)
         if not self._is_audited:
             return
         correlation_id = _correlation_id(transfer_id)
@@ -226,7 +230,13 @@ class Report:
                 correlation_id, peer, filename, size_bytes=cause.size_bytes, max_bytes=self._max_file_size_bytes
             )
         self._audit.request_denied(
-            correlation_id, peer, filename, is_write=is_write, error_code=cause.code, reason=cause.text
+            correlation_id,
+            peer,
+            filename,
+            is_write=is_write,
+            error_code=None if cause.is_silent else cause.code,
+            reason="ignored" if cause.is_silent else cause.text,
+            rule=cause.rule or None,
         )
 
     # ---- transfers

@@ -19,8 +19,9 @@ from msgspec import Struct
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile
-from snow_owl_tftp.content.names import spellings_of
-from snow_owl_tftp.content.source import LATER, ContentSource, Later, NotHere
+from snow_owl_tftp.content.names import normalise_name, spellings_of
+from snow_owl_tftp.content.overlay import Overlay
+from snow_owl_tftp.content.source import LATER, Later, NotHere
 from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
@@ -30,6 +31,7 @@ from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.answer import Answer, accept_file, accept_text, answer, refuse_write
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.roots import open_overlay, plain_paths
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
 from snow_owl_tftp.server.texts import Texts
 from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict, refuse
@@ -65,12 +67,13 @@ class FileDecider:
             generation: Of these settings, if somebody has it already.
 
         Raises:
-            ConfigError: The root is no directory that may be entered, or a pattern is none.
+            ConfigError: The root, or one of a rule, is no directory that may be entered, or a pattern is none.
         """
         self._generation = generation or Generation.of(settings)
-        self._write = write
+        self._write = self._refuse_write if write is refuse_write else write
         self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
-        self._source: ContentSource[OpenFile] = self._tree
+        self._overlay = open_overlay(self._generation)
+        self._old_overlays: deque[Overlay | None] = deque(maxlen=3)  # for the same reason as below
         self._texts = Texts()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
@@ -94,10 +97,28 @@ class FileDecider:
         for place in self._flow_roots:
             place.close()
 
-    def reload(self, generation: Generation) -> None:
-        """Decide about requests that come from now on by another configuration."""
+    def overlay_for(self, generation: Generation) -> Overlay | None:
+        """Return what `reload` wants beside a configuration: the open directories, where these are the same; may wait.
+
+        Raises:
+            ConfigError: A directory of a rule is missing.
+        """
+        return open_overlay(generation, self._overlay)
+
+    def reload(self, generation: Generation, overlay: Overlay | None = None) -> None:
+        """Decide about requests that come from now on by another configuration.
+
+        Args:
+            generation: It.
+            overlay: Of `overlay_for` it, in a thread.
+        """
         self._generation = generation
         self._tree.max_file_size_bytes = generation.max_file_size_bytes
+        if overlay is not None:
+            overlay.limit_files(generation.max_file_size_bytes)
+        if overlay is not self._overlay:
+            self._old_overlays.append(self._overlay)
+            self._overlay = overlay
 
     @property
     def threads(self) -> PatientThreads:
@@ -131,10 +152,17 @@ class FileDecider:
         """
         root_dir, link_targets = self._generation.root_dir, self._generation.link_targets
         place = Place(root_dir, "root_dir")
-        if not self._tree.look_again(root_dir, link_targets):
-            return False
-        self._flow_roots.append(place)
-        return True
+        overlay = self._overlay
+        has_moved = overlay is not None and overlay.look_again()
+        if self._tree.look_again(root_dir, link_targets):
+            self._flow_roots.append(place)
+            has_moved = True
+        return has_moved
+
+    @property
+    def missing_roots(self) -> list[str]:
+        """Directories that rules name and in which nothing can be found, since they are not there."""
+        return sorted(self._overlay.missing) if self._overlay is not None else []
 
     def decide(self, incoming: IncomingRequest) -> Verdict | Awaitable[Verdict]:
         """See Decider.decide."""
@@ -142,17 +170,30 @@ class FileDecider:
 
     def _read(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
         generation = self._generation
-        decision = generation.policy.decide_read(incoming, request, spellings_of(request.filename))
-        allowed = _Allowed(incoming, request, generation, decision)
-        file = self._open_now(request, decision)
+        paths = spellings_of(request.filename)
+        if generation.policy.rules is not None:
+            paths = plain_paths(paths)
+        decision = generation.policy.decide_read(incoming, request, paths)
+        source: FileTree | Overlay = self._tree
+        if decision.roots and self._overlay is not None:
+            source = self._overlay
+        allowed = _Allowed(incoming, request, generation, decision, source)
+        file = self._open_now(allowed)
         if file is LATER:
             return self._decide_later(allowed)
         return refuse(request, file.refusal) if isinstance(file, NotHere) else self._accept(allowed, file)
 
-    def _open_now(self, request: Request, decision: ReadDecision) -> OpenFile | Text | NotHere | Later:
+    def _refuse_write(self, incoming: IncomingRequest, request: Request) -> Verdict:
+        """Where no upload is taken a rule may still want silence."""
+        policy = self._generation.policy
+        if policy.rules is not None:
+            policy.decide_write(incoming, request, normalise_name(request.filename))
+        return refuse_write(incoming, request)
+
+    def _open_now(self, allowed: "_Allowed") -> OpenFile | Text | NotHere | Later:
         """Raises: RefusedError: No descriptor is left."""
-        file = self._source.open_now(decision)
-        if not isinstance(file, OpenFile) or request.mode == "octet":
+        file = allowed.source.open_now(allowed.decision)
+        if not isinstance(file, OpenFile) or allowed.request.mode == "octet":
             return file
         made = None
         try:
@@ -164,22 +205,24 @@ class FileDecider:
 
     def _accept(self, allowed: "_Allowed", file: OpenFile | Text) -> Accepted:
         """Takes the file over."""
-        incoming, request, limits = allowed.incoming, allowed.request, allowed.generation.limits
+        incoming, request = allowed.incoming, allowed.request
+        limits = allowed.decision.limits or allowed.generation.limits
         if isinstance(file, Text):
             return accept_text(self._texts, file, incoming, request, limits)
         flow = None
         if self._holds_for_all(allowed, file):
-            flow = self._flow_roots[-1].fd, file.relative_path, incoming.datagram
+            root_fd = file.root_fd if allowed.decision.roots else self._flow_roots[-1].fd
+            flow = root_fd, file.relative_path, incoming.datagram
         return accept_file(incoming, request, file, limits, flow)
 
     def _holds_for_all(self, allowed: "_Allowed", file: OpenFile) -> bool:
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
         # And on NFS or FUSE that look could make a worker wait for another machine.
-        # A name that was cut must be looked for as sent each time, since it may appear.
+        # A name that was cut must be looked for as sent each time, since it may appear; so may a file in another root.
         return (
             allowed.generation.offers_flows
             and not allowed.decision.depends_on_asker
-            and self._tree.is_local
+            and (file.root_fd >= 0 if allowed.decision.roots else self._tree.is_local)
             and file.is_as_sent
             and allowed.request.mode == "octet"
         )
@@ -194,22 +237,32 @@ class FileDecider:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
-        return slow.decide(self._source.device_of(allowed.decision), find, refuse_busy)
+        return slow.decide(allowed.source.device_of(allowed.decision), find, refuse_busy)
 
     def _decide_slowly(self, allowed: "_Allowed", may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool."""
-        request, decision = allowed.request, allowed.decision
-        if may_wait_on is not None:
-            device = self._source.device_of(decision, may_wait_on)
-            if device != may_wait_on:
-                raise Elsewhere(device)
-        file = self._source.open(decision)
+        request = allowed.request
+        file = self._open_on(allowed.source, allowed.decision, may_wait_on)
         if isinstance(file, NotHere):
             return refuse(request, file.refusal)
         try:
             return self._accept(allowed, file if request.mode == "octet" else self._texts.made_of(file))
         except RefusedError as error:
             return refuse(request, error)
+
+    @staticmethod
+    def _open_on(source: FileTree | Overlay, decision: ReadDecision, may_wait_on: int | None) -> OpenFile | NotHere:
+        """Raises: Elsewhere: Another device has to be asked."""
+        if isinstance(source, Overlay):
+            found = source.open_on(decision, may_wait_on)
+            if isinstance(found, int):
+                raise Elsewhere(found)
+            return found
+        if may_wait_on is not None:
+            device = source.device_of(decision, may_wait_on)
+            if device != may_wait_on:
+                raise Elsewhere(device)
+        return source.open(decision)
 
 
 class _Allowed(Struct, frozen=True):
@@ -219,3 +272,4 @@ class _Allowed(Struct, frozen=True):
     request: Request
     generation: Generation
     decision: ReadDecision
+    source: FileTree | Overlay

@@ -258,5 +258,5 @@ class Decider(Protocol):
 
 
 def refuse(request: Request | None, error: RefusedError) -> Refused:
-    """Answer with the ERROR that an exception carries."""
-    return Refused(build_error(error.code, error.text), error, request)
+    """Answer with the ERROR that an exception carries, or not at all where it says so."""
+    return Refused(b"" if error.is_silent else build_error(error.code, error.text), error, request)

@@ -29,6 +29,7 @@ from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.names import normalise_name, spellings_of
 from snow_owl_tftp.content.store.leftovers import Survey
 from snow_owl_tftp.content.store.uploads import Upload, UploadArea, UploadError
+from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan.freeze import freeze_upload
 from snow_owl_tftp.policy.decision import WriteDecision
@@ -38,6 +39,7 @@ from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
 from snow_owl_tftp.server.slow_opens import OPEN_PATIENCE_S, Elsewhere, SlowOpens
+from snow_owl_tftp.server.upload_roots import UploadRoots, open_place
 from snow_owl_tftp.server.verdict import Accepted, CommitRefusal, IncomingRequest, Sink, UploadContext, Verdict, refuse
 
 __all__ = ["UploadAnswerer"]
@@ -88,6 +90,7 @@ class UploadAnswerer:
         self._max_total_bytes = settings.write_config.max_total_bytes
         self._area = self._open_area(self._generation)
         self._users = Counter[UploadArea]()  # uploads that need an area; guarded by the lock
+        self._roots = UploadRoots(self._make_area, self._users)  # of rules; guarded by the lock
         self._areas = threading.Lock()
         self._sweeping = PatientThreads(1, 1, "tftp-sweep")
         self.swept: Survey = self._sweep()
@@ -116,7 +119,7 @@ class UploadAnswerer:
         for threads in (self._looking, self._beginning, self._committing):
             threads.finish(max(0.0, ended_s - time.monotonic()))
         if not self._open:
-            for area in {self._area, *self._users}:
+            for area in {self._area, *self._users, *self._roots.areas}:
                 area.close()
 
     @property
@@ -134,8 +137,11 @@ class UploadAnswerer:
     def reload(self, generation: Generation) -> None:
         """Answer requests that come from now on by another configuration."""
         self._generation = generation
-        self._area.max_file_size_bytes = generation.max_file_size_bytes
-        self._area.space.forget_count()  # other files may count now
+        with self._areas:
+            areas = [self._area, *self._roots.areas]
+        for area in areas:
+            area.max_file_size_bytes = generation.max_file_size_bytes
+            area.space.forget_count()  # other files may count now
 
     def look_again(self) -> bool:
         """Take uploads that begin from now on to where `root_dir` leads now; call it in a thread.
@@ -161,24 +167,45 @@ class UploadAnswerer:
         return True
 
     def _open_area(self, generation: Generation) -> UploadArea:
+        return self._make_area(generation.root_dir, None)
+
+    def _make_area(self, root: str, place: Place | None) -> UploadArea:
         return UploadArea(
-            generation.root_dir,
-            max_file_size_bytes=generation.max_file_size_bytes,
+            root,
+            max_file_size_bytes=self._generation.max_file_size_bytes,
             max_total_bytes=self._max_total_bytes,
             counts=lambda path: self._generation.policy.is_writable(path),
+            place=place,
         )
 
-    def _use_area(self) -> UploadArea:
+    def _use_area(self, generation: Generation, terms: WriteDecision, may_wait_on: int | None) -> UploadArea:
+        """Raises: RefusedError: The root of a rule is not there, or too many are in use. Elsewhere: As _begin."""
+        root = terms.root
+        if root is None:
+            with self._areas:
+                self._users[self._area] += 1
+                return self._area
+        device = self._roots.device_of(generation.root_dir, root, terms.path, may_wait_on)
+        if may_wait_on not in (None, device):
+            raise Elsewhere(device)
+        place = open_place(generation.root_dir, root)
         with self._areas:
-            self._users[self._area] += 1
-            return self._area
+            area, is_new = self._roots.take(generation.root_dir, root, place)
+            self._users[area] += 1
+        if is_new:
+            try:
+                area.sweep()
+            except BaseException:
+                self._leave_area(area)
+                raise
+        return area
 
     def _leave_area(self, area: UploadArea) -> None:
         with self._areas:
             self._users[area] -= 1
             if not self._users[area]:
                 del self._users[area]
-                if area is not self._area:
+                if area is not self._area and not self._roots.knows(area):
                     area.close()
 
     def answer(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
@@ -198,7 +225,11 @@ class UploadAnswerer:
         def refuse_busy() -> Verdict:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
-        verdict = self.slow_opens.decide(self._area.device_of(terms.path), find, refuse_busy)
+        if terms.root is None:
+            device = self._area.device_of(terms.path)
+        else:
+            device = self._roots.device_of(generation.root_dir, terms.root, terms.path, None)
+        verdict = self.slow_opens.decide(device, find, refuse_busy)
         if isinstance(verdict, asyncio.Task):
             verdict.add_done_callback(self._note_begun)
         else:
@@ -242,15 +273,19 @@ class UploadAnswerer:
         may_wait_on: int | None,
     ) -> Verdict:
         """Runs in a thread; `terms` are those of the name without what firmware hangs behind it."""
-        area = self._use_area()
+        try:
+            area = self._use_area(generation, terms, may_wait_on)
+        except RefusedError as error:
+            return refuse(request, error)
         try:
             device = area.device_of(terms.path, may_wait_on)
             if may_wait_on not in (None, device):
                 raise Elsewhere(device)
             sent = spellings_of(request.filename)[0]
             if sent != terms.path and area.holds(sent):
-                terms = generation.policy.decide_write(incoming, request, sent)
-            negotiated = negotiate(request, size_bytes=None, limits=generation.limits)
+                of_sent = generation.policy.decide_write(incoming, request, sent)
+                terms = of_sent if of_sent.root == terms.root else terms
+            negotiated = negotiate(request, size_bytes=None, limits=terms.limits or generation.limits)
             upload = area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
         except BaseException as error:
             self._leave_area(area)

@@ -93,6 +93,7 @@ class UploadArea:
         max_total_bytes: int = 0,
         counts: Callable[[bytes], bool] = lambda _: True,
         make_resolver: Callable[[int, Sequence[Place]], Resolver] = choose_resolver,
+        place: Place | None = None,
     ) -> None:
         """Open the root.
 
@@ -103,12 +104,13 @@ class UploadArea:
             counts: Whether a path counts for `max_total_bytes`: those that may be uploaded should, so
                 that boot images beside them do not. Older versions count as the file itself.
             make_resolver: How to confine; by default, as this kernel can do best.
+            place: The root, if it is open already; taken over.
 
         Raises:
             ConfigError: The root is no directory that can be opened.
         """
         self.root = Path(root).absolute()
-        self._place = Place(root, "root_dir")
+        self._place = place or Place(root, "root_dir")
         self._root_fd = self._place.fd
         # Only the root: what links may lead to outside is there to be read.
         self._resolver = make_resolver(self._root_fd, (self._place,))
@@ -126,6 +128,11 @@ class UploadArea:
         """Tell whether the path of the root still leads to this root. Raises: ConfigError if it leads nowhere."""
         place = Place(self.root, "root_dir")
         return (place.identity, place.paths) == (self._place.identity, self._place.paths)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the root."""
+        return self._place.identity
 
     def sweep(self) -> Survey:
         """Remove what a crash left, and count what lies in the area; call it before the first upload."""

@@ -1,0 +1,208 @@
+"""All rules, compiled: which is the first that fits, found without asking each.
+
+    client ─PrefixTable─► the prefixes that hold it ─► their buckets, and that of rules without `clients`
+    in a bucket: machine's MAC, group, first or last part of the path ─► a few rules ─unmet?─► the first that fits
+
+May know: rules and who asks. Must not open anything. What is decided by the rule that fits is `rules`' affair.
+
+Invariants:
+- The answer is that of asking every rule in its order (tests/policy/test_ruleset.py compares).
+- `depends` says False only where no other client would be told anything else.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from snow_owl_tftp.config.rules import Network, Rule, parse_network
+from snow_owl_tftp.policy.asker import Asker
+from snow_owl_tftp.policy.clients import Prefix, PrefixTable
+from snow_owl_tftp.policy.rule import CompiledRule, Question
+from snow_owl_tftp.protocol.options import OptionLimits
+
+__all__ = ["RuleSet"]
+
+_K = TypeVar("_K")
+_NEVER: Final = 1 << 30
+"""Behind every rule."""
+_OUI_TEXT: Final = 8
+"""Characters of "52:54:00": who made a network card."""
+
+
+class RuleSet:
+    """Rules in their order.
+
+    Attributes:
+        rules: All of them.
+        needs_machine: Whether any looks at the machine.
+    """
+
+    def __init__(self, rules: Sequence[Rule], limits: OptionLimits) -> None:
+        """Compile.
+
+        Args:
+            rules: In the order of the file.
+            limits: What may be negotiated where a rule says nothing of it.
+
+        Raises:
+            ConfigError: It names the rule and the key.
+        """
+        self.rules = tuple(CompiledRule(number, rule, limits) for number, rule in enumerate(rules, 1))
+        self.needs_machine = any(rule.needs_machine for rule in self.rules)
+        self._anyone = _Bucket()
+        by_prefix: dict[Network, _Bucket] = {}
+        for rule in self.rules:
+            if not rule.rule.clients:
+                self._anyone.add(rule)
+            for network in {parse_network(text) for text in rule.rule.clients}:
+                by_prefix.setdefault(network, _Bucket()).add(rule)
+        self._has_prefixes = bool(by_prefix)
+        self._prefixes = PrefixTable(by_prefix.items())
+        self._personal = _FirstOf(rule for rule in self.rules if rule.is_personal)
+        self._by_our_host = min((rule.number for rule in self.rules if rule.looks_at_our_host), default=_NEVER)
+
+    @property
+    def directories(self) -> dict[str, str]:
+        """Roots without a variable, each with the key that names it first."""
+        found: dict[str, str] = {}
+        for rule in self.rules:
+            for root in rule.roots:
+                if not root.names:
+                    found.setdefault(root.directory, f"rules[{rule.number}].roots")
+        return found
+
+    @property
+    def above_variables(self) -> frozenset[str]:
+        """Directories in which variables choose a root; "" is root_dir."""
+        return frozenset(root.directory for rule in self.rules for root in rule.roots if root.names)
+
+    def first_that_fits(self, question: Question, path: bytes) -> CompiledRule | None:
+        """Return the rule that decides about a path; None: none does."""
+        found = self._anyone.first(question, path, _NEVER) if self._anyone.numbers else None
+        for bucket in self._prefixes.holding(question.host) if self._has_prefixes else ():
+            found = bucket.first(question, path, _NEVER if found is None else found.number) or found
+        return found
+
+    def depends(self, asker: Asker, path: bytes, rule: CompiledRule | None) -> bool:
+        """Tell whether another client, or this one at another of our addresses, might be told something else.
+
+        Args:
+            asker: Who asks.
+            path: For what.
+            rule: Which fits.
+        """
+        if rule is not None and rule.is_personal:
+            return True
+        number = _NEVER if rule is None else rule.number
+        # Who asks at a wildcard's other address asks the same endpoint, which is all that the engine tells apart.
+        if self._by_our_host <= number and asker.local_address is not None:
+            return True
+        return self._personal.before(path) < number
+
+    def unmet(self, question: Question, path: bytes) -> Iterator[tuple[CompiledRule, str]]:
+        """Yield the rules up to the one that fits, each with the key that it does not fit by, empty for the last."""
+        fitting = self.first_that_fits(question, path)
+        for rule in self.rules:
+            yield rule, "" if rule is fitting else rule.unmet(question, path) or "clients"
+            if rule is fitting:
+                return
+
+    def client_classes(self) -> list[tuple[Prefix, int]]:
+        """Return disjoint prefixes, all addresses of which are told the same for the same machine and name.
+
+        Returns:
+            ((network, length in bits), class), classes numbered from 0, 0 being those whom no prefix of a rule holds.
+            An address of no class there is lies in none of them: all IPv4 and IPv6 addresses are covered. Where a root
+            has {address} in it, each client of a class has a directory of its own all the same.
+        """
+        classes: dict[frozenset[int], int] = {frozenset(): 0}
+        listed = []
+        for prefixes, chain in self._prefixes.intervals():
+            numbers = frozenset(number for bucket in chain for number in bucket.numbers)
+            which = classes.setdefault(numbers, len(classes))
+            listed += [(prefix, which) for prefix in prefixes]
+        return listed
+
+
+class _Bucket:
+    """Rules of one prefix, found by what each asks for in the first place."""
+
+    __slots__ = ("_by_first", "_by_group", "_by_last", "_by_mac", "_rest", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._rest: list[CompiledRule] = []
+        self._by_mac: dict[str, list[CompiledRule]] = {}
+        self._by_group: dict[str, list[CompiledRule]] = {}
+        self._by_first: dict[bytes, list[CompiledRule]] = {}
+        self._by_last: dict[bytes, list[CompiledRule]] = {}
+
+    def add(self, rule: CompiledRule) -> None:
+        """Take one more, behind those that are here."""
+        self.numbers.append(rule.number)
+        macs = {mac if _is_plain(mac) else mac[:_OUI_TEXT] for mac in rule.macs}
+        if macs and all(_is_plain(mac) and len(mac) >= _OUI_TEXT for mac in macs):
+            _add(self._by_mac, macs, rule)
+        elif rule.rule.groups:
+            _add(self._by_group, rule.rule.groups, rule)
+        elif rule.first_parts is not None:
+            _add(self._by_first, rule.first_parts, rule)
+        elif rule.last_parts is not None:
+            _add(self._by_last, rule.last_parts, rule)
+        else:
+            self._rest.append(rule)
+
+    def first(self, question: Question, path: bytes, before: int) -> CompiledRule | None:
+        """Return the first that fits and stands before a number."""
+        found = _first(self._rest, question, path, before) if self._rest else None
+        for rules in self._listed(question, path):
+            if rules is not None:
+                found = _first(rules, question, path, before if found is None else found.number) or found
+        return found
+
+    def _listed(self, question: Question, path: bytes) -> Sequence[list[CompiledRule] | None]:
+        listed: list[list[CompiledRule] | None] = []
+        machine = question.machine
+        if machine is not None and machine.mac is not None and self._by_mac:
+            listed += (self._by_mac.get(machine.mac), self._by_mac.get(machine.mac[:_OUI_TEXT]))
+        if machine is not None and machine.group is not None and self._by_group:
+            listed.append(self._by_group.get(machine.group))
+        if self._by_first:
+            listed.append(self._by_first.get(path.partition(b"/")[0]))
+        if self._by_last:
+            listed.append(self._by_last.get(path.rpartition(b"/")[2]))
+        return listed
+
+
+class _FirstOf:
+    """Some rules: which number is the lowest of those that may fit a path."""
+
+    def __init__(self, rules: Iterator[CompiledRule]) -> None:
+        self._anywhere = _NEVER
+        self._by_first: dict[bytes, int] = {}
+        for rule in rules:
+            if rule.first_parts is None:
+                self._anywhere = min(self._anywhere, rule.number)
+            for part in rule.first_parts or ():
+                self._by_first.setdefault(part, rule.number)
+
+    def before(self, path: bytes) -> int:
+        """Return it."""
+        return min(self._anywhere, self._by_first.get(path.partition(b"/")[0], _NEVER))
+
+
+def _add(lists: dict[_K, list[CompiledRule]], keys: Iterable[_K], rule: CompiledRule) -> None:
+    for key in frozenset(keys):
+        lists.setdefault(key, []).append(rule)
+
+
+def _first(rules: list[CompiledRule], question: Question, path: bytes, before: int) -> CompiledRule | None:
+    for rule in rules:
+        if rule.number >= before:
+            return None
+        if not rule.unmet(question, path):
+            return rule
+    return None
+
+
+def _is_plain(mac: str) -> bool:
+    return "*" not in mac and "?" not in mac
