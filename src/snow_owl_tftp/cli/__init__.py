@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "bench": "snow_owl_tftp.cli.bench",
     "get": "snow_owl_tftp.cli.get",
     "put": "snow_owl_tftp.cli.put",
+    "rewrite": "snow_owl_tftp.cli.rewrite",
     "serve": "snow_owl_tftp.cli.serve",
     "trace": "snow_owl_tftp.cli.trace",
 }

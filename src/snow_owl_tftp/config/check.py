@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.legacy import remedy_of
-from snow_owl_tftp.config.paths import is_table, key_paths
+from snow_owl_tftp.config.paths import is_table, key_paths, table_of_list
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
@@ -56,10 +56,18 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
         if is_table(kind) and isinstance(value, dict):
             yield from _problems(kind, value, path + ".")
             continue
+        table = table_of_list(kind)
+        if table is not None and isinstance(value, list | tuple) and all(isinstance(item, dict) for item in value):
+            for at, item in enumerate(value):
+                yield from _problems(table, item, f"{path}[{at}].")
+            continue
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
             yield f"{path}: expected {_expected(kind, key)}, got {_shown(value)}"
+    for field in fields.values():
+        if field.required and field.name not in tree:
+            yield f"{prefix}{field.name}: is missing; write it"
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
@@ -119,6 +127,8 @@ def _expected(kind: Any, key: str) -> str:
     if key == "file_mode":
         return 'permissions 0o000..0o777, such as 0o644 or "0644"'
     metas = [arg for arg in get_args(kind) if isinstance(arg, Meta)]
+    if metas and metas[0].max_length is not None:
+        return f"a text of {metas[0].min_length or 0}..{metas[0].max_length} characters"
     if metas:
         return f"{metas[0].ge}..{metas[0].le}"
     if get_origin(kind) is Literal:
@@ -126,7 +136,7 @@ def _expected(kind: Any, key: str) -> str:
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(_expected(part, key) for part in get_args(kind))
     if get_origin(kind) is tuple:
-        return "a list of texts"
+        return "a list of tables, [[NAME]]" if table_of_list(kind) else "a list of texts"
     return {bool: "true or false", str: "a text"}.get(kind, "a table")
 
 

@@ -48,6 +48,9 @@ _LIVE_KEYS: Final = _ROOT_KEYS | frozenset(
     {
         "max_file_size_bytes",
         "hidden",
+        "rewrite",
+        "rewrite_file",
+        "rewrite_max_steps",
         "drain_timeout_s",
         "logging.level",
         *(f"write_config.{key}" for key in _UPLOAD_RULES),
@@ -69,6 +72,7 @@ class Reloader:
         apply: Callable[[Settings], "FilteringBoundLogger"],
         check_root: Callable[[Settings], None] = lambda settings: None,
         threads: Executor | None = None,
+        prepare: Callable[[Settings], None] = lambda settings: None,
     ) -> None:
         """Prepare; nothing is read before somebody asks.
 
@@ -79,12 +83,15 @@ class Reloader:
                 ConfigError, and has changed nothing.
             check_root: Raises ConfigError where another root, or what links may lead to, cannot be served; runs in a
                 thread.
-            threads: Where `read` and `check_root` run; None: in the loop's own, which the end waits for.
+            prepare: Compiles what `apply` will put in force, files that the settings name included; runs in a thread.
+                Raises ConfigError, and has changed nothing.
+            threads: Where `read`, `prepare` and `check_root` run; None: in the loop's own, which the end waits for.
         """
         self.settings = settings
         self._read = read
         self._check_root = check_root
         self._threads = threads
+        self._prepare = prepare
         self._apply = apply
         self._is_asked = asyncio.Event()
 
@@ -111,6 +118,7 @@ class Reloader:
             merged, changed, needs_restart = merge(self.settings, asked)
             if not _ROOT_KEYS.isdisjoint(changed):
                 await self._ask_about_root(merged)
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, merged)
             log = self._apply(merged)
         except ConfigError as error:
             log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))

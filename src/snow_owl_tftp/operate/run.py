@@ -141,8 +141,13 @@ def _live(
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
         report.turned_away = lambda: _turned_away(decider, uploads, server)
 
+        prepared = [generation]
+
+        def prepare(changed: Settings) -> None:
+            prepared[0] = Generation.of(changed)  # first: what it refuses changes nothing
+
         def apply(changed: Settings) -> "FilteringBoundLogger":
-            generation = Generation.of(changed)  # first: what it refuses changes nothing
+            generation = prepared[0]
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
@@ -161,7 +166,7 @@ def _live(
             log_file.reopen()
             audit.reopen()
 
-        reloader = Reloader(settings, read_again, apply, check_root, decider.threads.of(_CONFIGURATION))
+        reloader = Reloader(settings, read_again, apply, check_root, decider.threads.of(_CONFIGURATION), prepare)
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         server.on_work = watch.suspect

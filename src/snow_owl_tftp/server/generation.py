@@ -2,13 +2,15 @@
 
     Settings ─of─► Generation ─► reads and writes, which keep to the one they began with
 
-May know: settings, rules and what may be negotiated. Must not open anything.
+May know: settings, rules and what may be negotiated. Must not open anything but the files of rules that settings name:
+so it is made before the server serves, or in a thread.
 """
 
 from dataclasses import dataclass
 from typing import Self
 
 from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.policy.rewrite.rewrites import Rewrites
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.options import OptionLimits
 
@@ -22,6 +24,7 @@ class Generation:
     Attributes:
         root_dir: Where content lies; whoever opens it goes there at the next look.
         link_targets: Where links may lead to outside of it.
+        rewrites: What becomes of names before the rules see them; None: nothing.
         policy: Who may read or write what; one for both.
         limits: What may be negotiated.
         max_file_size_bytes: Larger files are neither sent nor taken; 0: no limit.
@@ -30,6 +33,7 @@ class Generation:
 
     root_dir: str
     link_targets: tuple[str, ...]
+    rewrites: Rewrites | None
     policy: Policy
     limits: OptionLimits
     max_file_size_bytes: int
@@ -40,11 +44,12 @@ class Generation:
         """Compile settings.
 
         Raises:
-            ConfigError: A pattern is none.
+            ConfigError: A pattern is none, or a file of rules cannot be read.
         """
         return cls(
             root_dir=settings.root_dir,
             link_targets=settings.link_targets,
+            rewrites=Rewrites.compile(settings),
             policy=Policy(settings.write_config, settings.hidden),
             limits=option_limits(settings),
             max_file_size_bytes=settings.max_file_size_bytes,

@@ -1,6 +1,6 @@
 """What is to be read: names to files below the root, at once or by threads.
 
-    Request ─policy─► path ─content─► OpenFile, or Text ─accept─► Verdict
+    Request ─rewrite─► name ─policy─► path ─content─► OpenFile, or Text ─accept─► Verdict
 
 May know: policy, content and what is answered. Must not know the engine, sockets, the log or the
 loop's business; what it decides is carried out by `loop` and told by `narrate`.
@@ -28,6 +28,7 @@ from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.answer import Answer, accept_file, accept_text, answer, refuse_write
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.rewriting import Candidates
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
 from snow_owl_tftp.server.texts import Texts
 from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict, refuse
@@ -140,17 +141,29 @@ class FileDecider:
 
     def _read(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
         generation = self._generation
+        if generation.rewrites is not None:
+            return self._read_rewritten(incoming, request, generation)
         decision = generation.policy.decide_read(incoming, request, spellings_of(request.filename))
-        allowed = _Allowed(incoming, request, generation, decision)
-        file = self._open_now(request, decision)
+        return self._find(_Allowed(incoming, request, generation, decision, self._source))
+
+    def _read_rewritten(
+        self, incoming: IncomingRequest, request: Request, generation: Generation
+    ) -> Verdict | Awaitable[Verdict]:
+        rewritten = generation.rewrites.apply(request.filename, incoming.peer[0], is_write=False)  # type: ignore[union-attr]
+        candidates = Candidates.of(rewritten, generation.policy, self._source, incoming, request)
+        return self._find(_Allowed(incoming, request, generation, candidates.decision, candidates))
+
+    def _find(self, allowed: "_Allowed") -> Verdict | Awaitable[Verdict]:
+        request = allowed.request
+        file = self._open_now(allowed)
         if file is LATER:
             return self._decide_later(allowed)
         return refuse(request, file.refusal) if isinstance(file, NotHere) else self._accept(allowed, file)
 
-    def _open_now(self, request: Request, decision: ReadDecision) -> OpenFile | Text | NotHere | Later:
+    def _open_now(self, allowed: "_Allowed") -> OpenFile | Text | NotHere | Later:
         """Raises: RefusedError: No descriptor is left."""
-        file = self._source.open_now(decision)
-        if not isinstance(file, OpenFile) or request.mode == "octet":
+        file = allowed.source.open_now(allowed.decision)
+        if not isinstance(file, OpenFile) or allowed.request.mode == "octet":
             return file
         made = None
         try:
@@ -192,16 +205,16 @@ class FileDecider:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
-        return slow.decide(self._source.device_of(allowed.decision), find, refuse_busy)
+        return slow.decide(allowed.source.device_of(allowed.decision), find, refuse_busy)
 
     def _decide_slowly(self, allowed: "_Allowed", may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool."""
         request, decision = allowed.request, allowed.decision
         if may_wait_on is not None:
-            device = self._source.device_of(decision, may_wait_on)
+            device = allowed.source.device_of(decision, may_wait_on)
             if device != may_wait_on:
                 raise Elsewhere(device)
-        file = self._source.open(decision)
+        file = allowed.source.open(decision)
         if isinstance(file, NotHere):
             return refuse(request, file.refusal)
         try:
@@ -217,3 +230,4 @@ class _Allowed(NamedTuple):
     request: Request
     generation: Generation
     decision: ReadDecision
+    source: ContentSource[OpenFile]
