@@ -7,12 +7,14 @@ so it is made before the server serves, or in a thread.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.policy.rewrite.rewrites import Rewrites
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.options import OptionLimits
+
+if TYPE_CHECKING:
+    from snow_owl_tftp.policy.rewrite.rewrites import Rewrites
 
 __all__ = ["Generation", "option_limits"]
 
@@ -33,7 +35,7 @@ class Generation:
 
     root_dir: str
     link_targets: tuple[str, ...]
-    rewrites: Rewrites | None
+    rewrites: "Rewrites | None"
     policy: Policy
     limits: OptionLimits
     max_file_size_bytes: int
@@ -49,12 +51,20 @@ class Generation:
         return cls(
             root_dir=settings.root_dir,
             link_targets=settings.link_targets,
-            rewrites=Rewrites.compile(settings),
+            rewrites=_rewrites_of(settings),
             policy=Policy(settings.write_config, settings.hidden),
             limits=option_limits(settings),
             max_file_size_bytes=settings.max_file_size_bytes,
             offers_flows=settings.performance.platform.batch.enable_flows,
         )
+
+
+def _rewrites_of(settings: Settings) -> "Rewrites | None":
+    if not settings.rewrite and not settings.rewrite_file:
+        return None
+    from snow_owl_tftp.policy.rewrite.rewrites import Rewrites  # lazy: most servers never need it
+
+    return Rewrites.compile(settings)
 
 
 def option_limits(settings: Settings) -> OptionLimits:

@@ -10,6 +10,7 @@ Invariants:
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,10 +20,12 @@ from snow_owl_tftp.content.source import LATER, ContentSource, Later, Named, Not
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.decision import ReadDecision, WriteDecision
-from snow_owl_tftp.policy.rewrite.rewrites import Rewritten
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.slow_opens import Elsewhere
+
+if TYPE_CHECKING:
+    from snow_owl_tftp.policy.rewrite.rewrites import Rewritten
 
 __all__ = ["Candidates", "decide_rewritten_write"]
 
@@ -35,7 +38,7 @@ class Candidates:
     """
 
     def __init__(
-        self, source: ContentSource[OpenFile], decisions: Sequence[ReadDecision], otherwise: Rewritten
+        self, source: ContentSource[OpenFile], decisions: Sequence[ReadDecision], otherwise: "Rewritten"
     ) -> None:
         """Take one decision at least.
 
@@ -52,7 +55,7 @@ class Candidates:
 
     @classmethod
     def of(
-        cls, rewritten: Rewritten, policy: Policy, source: ContentSource[OpenFile], asker: Asker, request: Request
+        cls, rewritten: "Rewritten", policy: Policy, source: ContentSource[OpenFile], asker: Asker, request: Request
     ) -> "Candidates":
         """Ask the rules about every name.
 
@@ -121,7 +124,7 @@ class Candidates:
 
 
 def decide_rewritten_write(
-    rewritten: Rewritten, policy: Policy, asker: Asker, request: Request
+    rewritten: "Rewritten", policy: Policy, asker: Asker, request: Request
 ) -> tuple[str, WriteDecision]:
     """Decide about a WRQ: of several names the first counts that may be written.
 

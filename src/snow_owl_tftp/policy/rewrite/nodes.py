@@ -10,7 +10,7 @@ Invariant: a node never changes; `Bytes.mask` has bit N set where byte N matches
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["ANY", "Alternatives", "Assertion", "Bytes", "Group", "Node", "Repeat", "Sequence", "mask_of", "widest"]
+__all__ = ["ANY", "Alternatives", "Assertion", "Bytes", "Group", "Node", "Repeat", "Sequence", "mask_of"]
 
 ANY: Final = (1 << 256) - 1
 """Every byte: a dot of POSIX matches line ends too."""
@@ -72,20 +72,3 @@ def mask_of(characters: bytes) -> int:
     for byte in characters:
         mask |= 1 << byte
     return mask
-
-
-def widest(node: Node) -> float:
-    """Return how many bytes a node matches at most; infinity: any number."""
-    match node:
-        case Bytes():
-            return 1
-        case Sequence(items):
-            return sum(map(widest, items))
-        case Alternatives(items):
-            return max(map(widest, items))
-        case Repeat(item, _, high):
-            width = widest(item)
-            return width * (float("inf") if high is None else high) if width else 0
-        case Group(item):
-            return widest(item)
-    return 0

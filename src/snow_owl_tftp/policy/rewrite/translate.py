@@ -7,13 +7,13 @@ May know: RE2's syntax. Must not call it.
 Invariants:
 - Only bytes by their number, sets, groups, counts and four assertions leave here: nothing depends on RE2's options
   for a dot, for case or for lines.
-- Of two alternatives RE2 prefers the first where both lead to the longest match; POSIX prefers the longer one. So the
-  one that can be longer goes first: with texts and others of fixed length that is POSIX' choice. Where two alternatives
-  of variable length overlap and something follows that takes up the difference, a group may hold less than in glibc.
+- Of two alternatives that lead to the longest match, both RE2 and glibc prefer the first (POSIX asks for the longer
+  one, and glibc does not do it). Where a count is around something that may be empty, they may part it differently.
 - Groups that nobody asks for are left out, since to find groups costs more than to find a match.
 """
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
@@ -27,7 +27,6 @@ from snow_owl_tftp.policy.rewrite.nodes import (
     Node,
     Repeat,
     Sequence,
-    widest,
 )
 
 __all__ = ["translate"]
@@ -64,8 +63,7 @@ def _write(node: Node, wanted: frozenset[int], order: list[int]) -> bytes:
         case Sequence(items):
             return b"".join(_write(item, wanted, order) for item in _without_edges(items))
         case Alternatives(items):
-            longest_first = sorted(items, key=widest, reverse=True)
-            return b"(?:" + b"|".join(_write(item, wanted, order) for item in longest_first) + b")"
+            return b"(?:" + b"|".join(_write(item, wanted, order) for item in items) + b")"
         case Repeat(item, low, high):
             return b"(?:" + _write(item, wanted, order) + b")" + _count(low, high)
         case Group(item, number):
@@ -83,6 +81,7 @@ def _count(low: int, high: int | None) -> bytes:
     return b"{%d,}" % low if high is None else b"{%d,%d}" % (low, high)
 
 
+@lru_cache(maxsize=1024)  # 10 µs each, and most are the same few letters
 def _write_set(mask: int) -> bytes:
     ranges = []
     start = None
