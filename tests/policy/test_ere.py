@@ -152,7 +152,7 @@ def random_pattern(rng: random.Random, depth: int = 0, *, is_counted: bool = Fal
         atoms = [b"a", b"b", b"c", b"ab", b".", b"[ab]", b"[^a]", b"/", rb"\.", b"[[:alpha:]]"]
         return rng.choice(atoms if is_counted else [*atoms, b"b?", b"a*", b"c+"])
     if kind < 0.6:
-        count = rng.choice([b"", b"*", b"?", b"+", b"{1,2}"])
+        count = rng.choice([b"", b"+", b"{1,2}"] if is_counted else [b"", b"*", b"?", b"+", b"{1,2}"])
         return b"(" + random_pattern(rng, depth + 1, is_counted=is_counted or bool(count)) + b")" + count
     one, other = (random_pattern(rng, depth + 1, is_counted=is_counted) for _ in range(2))
     return b"(" + one + b"|" + other + b")" if kind < 0.8 else one + other

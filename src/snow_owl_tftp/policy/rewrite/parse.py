@@ -7,7 +7,7 @@ r"""The map file of tftpd-hpa (`in.tftpd -m`), as it is.
 One rule a line: OPERATION REGEX [REPLACEMENT], or :LABEL. Fields end at a blank that no backslash precedes; "#" begins
 a comment in the same way. The grammar is that of tftpd-hpa 6; what an older one has means the same there.
 
-May know: bytes and lines. Must not know expressions, nor read a file.
+May know: bytes, lines, and whether an expression is one. Must not run a rule, nor read a file.
 
 Invariants: every faulty line is named, not only the first; what tftpd-hpa refuses is refused.
 """
@@ -16,6 +16,7 @@ from itertools import combinations
 from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.policy.rewrite.ere import parse_ere
 from snow_owl_tftp.policy.rewrite.rules import Rule, Source
 
 __all__ = ["parse_map"]
@@ -66,6 +67,7 @@ def _parse_line(line: bytes, where: str) -> Rule | None:
     replacement, _ = _field(rest)
     if "j" in flags and not replacement:
         raise ConfigError('"j" names no label; write the name of one behind the expression')
+    parse_ere(pattern)  # here too, so that all faulty lines are told at once
     return _rule(where, flags, pattern, replacement)
 
 

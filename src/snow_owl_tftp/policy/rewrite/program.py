@@ -178,9 +178,10 @@ class _Run:
         return name
 
     def _propose(self, rule: CompiledRule, name: bytes) -> None:
-        if len(self._candidates) == MAX_CANDIDATES:
-            raise _Failure(f"more than {MAX_CANDIDATES} candidates by the rule at {rule.rule.where}")
-        self._candidates.append(name)
+        if name not in self._candidates:  # what cannot be opened once cannot be a second time
+            if len(self._candidates) == MAX_CANDIDATES:
+                raise _Failure(f"more than {MAX_CANDIDATES} candidates by the rule at {rule.rule.where}")
+            self._candidates.append(name)
         self._tell(rule, f'ends with "{_shown(name)}" if that can be opened')
 
     def _expand(self, rule: CompiledRule, found: "tuple[int, int, list[bytes]] | None") -> bytes:
