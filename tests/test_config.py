@@ -28,6 +28,16 @@ tid_ports = "50000-50063"
 tid_sockets = 8
 max_file_size_bytes = 5000000000
 drain_timeout_s = 3
+rewrite_file = "/etc/tftpd.map"
+rewrite_max_steps = 100
+
+[[rewrite]]
+pattern = '^[a-z]:'
+replacement = '/\0'
+requests = "read"
+ignore_case = true
+every = true
+last = true
 
 [logging]
 level = "debug"

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "explain": "snow_owl_tftp.cli.explain",
     "get": "snow_owl_tftp.cli.get",
     "put": "snow_owl_tftp.cli.put",
+    "rewrite": "snow_owl_tftp.cli.rewrite",
     "serve": "snow_owl_tftp.cli.serve",
     "trace": "snow_owl_tftp.cli.trace",
 }

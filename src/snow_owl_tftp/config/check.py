@@ -66,6 +66,9 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
             yield f"{path}: expected {_expected(kind, key)}, got {_shown(value)}"
+    for field in fields.values():
+        if field.required and field.name not in tree:
+            yield f"{prefix}{field.name}: is missing; write it"
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
@@ -126,6 +129,8 @@ def _expected(kind: Any, key: str) -> str:
     if key == "file_mode":
         return 'permissions 0o000..0o777, such as 0o644 or "0644"'
     metas = [arg for arg in get_args(kind) if isinstance(arg, Meta)]
+    if metas and metas[0].max_length is not None:
+        return f"a text of {metas[0].min_length or 0}..{metas[0].max_length} characters"
     if metas:
         return f"{metas[0].ge}..{metas[0].le}"
     if get_origin(kind) is Literal:

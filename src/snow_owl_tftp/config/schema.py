@@ -118,6 +118,20 @@ class WriteSettings(Table, frozen=True):
         return self.file_mode if isinstance(self.file_mode, int) else int(self.file_mode, 8)
 
 
+class RewriteSettings(Table, frozen=True):
+    """[[rewrite]]: what becomes of the names of requests; one after the other, in their order."""
+
+    pattern: Annotated[str, Meta(min_length=1, max_length=4_096)]
+    """POSIX extended regular expression, which matches anywhere in a name."""
+    replacement: Annotated[str, Meta(max_length=4_096)] = ""
+    requests: Literal["all", "read", "write"] = "all"
+    ignore_case: bool = False
+    every: bool = False
+    """Replace every match, not the first alone."""
+    last: bool = False
+    """Look at no further rule where this one matched."""
+
+
 class BatchSettings(Table, frozen=True):
     """[performance.platform.batch]: what is gathered into one system call."""
 
@@ -174,6 +188,11 @@ class Settings(Table, frozen=True):
     """Directories outside the root that links within it may lead to."""
     hidden: Literal["refuse", "serve"] = "refuse"
     """Names of which a part begins with a dot: administrators keep there what is not meant for clients."""
+    rewrite: tuple[RewriteSettings, ...] = ()
+    rewrite_file: str = ""
+    """A map file of tftpd-hpa, whose rules come after those of `rewrite`; empty: none."""
+    rewrite_max_steps: Annotated[int, Meta(ge=1, le=65_536)] = 4_096
+    """Rules that are looked at for one name, and replacements made; tftpd-hpa's own default."""
     bind_addr: str | tuple[str, ...] = "0.0.0.0:69"
     workers: Annotated[int, Meta(ge=1, le=_MAX_WORKERS)] | Literal["auto"] = 1
     single_port: bool = False

@@ -2,17 +2,21 @@
 
     Settings ─of─► Generation ─► reads and writes, which keep to the one they began with
 
-May know: settings, rules and what may be negotiated. Must not open anything.
+May know: settings, rules and what may be negotiated. Must not open anything but the files of rules that settings name:
+so it is made before the server serves, or in a thread.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.options import OptionLimits
+
+if TYPE_CHECKING:
+    from snow_owl_tftp.policy.rewrite.rewrites import Rewrites
 
 __all__ = ["Generation", "option_limits"]
 
@@ -24,6 +28,7 @@ class Generation:
     Attributes:
         root_dir: Where content lies; whoever opens it goes there at the next look.
         link_targets: Where links may lead to outside of it.
+        rewrites: What becomes of names before the rules see them; None: nothing.
         policy: Who may read or write what; one for both.
         limits: What may be negotiated.
         max_file_size_bytes: Larger files are neither sent nor taken; 0: no limit.
@@ -32,6 +37,7 @@ class Generation:
 
     root_dir: str
     link_targets: tuple[str, ...]
+    rewrites: "Rewrites | None"
     policy: Policy
     limits: OptionLimits
     max_file_size_bytes: int
@@ -47,12 +53,13 @@ class Generation:
             machines: Who is known.
 
         Raises:
-            ConfigError: A pattern is none.
+            ConfigError: A pattern is none, or a file of rules cannot be read.
         """
         limits = option_limits(settings)
         return cls(
             root_dir=settings.root_dir,
             link_targets=settings.link_targets,
+            rewrites=_rewrites_of(settings),
             policy=Policy(
                 settings.write_config,
                 settings.hidden,
@@ -65,6 +72,14 @@ class Generation:
             max_file_size_bytes=settings.max_file_size_bytes,
             offers_flows=settings.performance.platform.batch.enable_flows,
         )
+
+
+def _rewrites_of(settings: Settings) -> "Rewrites | None":
+    if not settings.rewrite and not settings.rewrite_file:
+        return None
+    from snow_owl_tftp.policy.rewrite.rewrites import Rewrites  # lazy: most servers never need it
+
+    return Rewrites.compile(settings)
 
 
 def option_limits(settings: Settings) -> OptionLimits:

@@ -1,6 +1,6 @@
 """What is to be read: names to files below the root, at once or by threads.
 
-    Request ─policy─► path ─content─► OpenFile, or Text ─accept─► Verdict
+    Request ─rewrite─► name ─policy─► path ─content─► OpenFile, or Text ─accept─► Verdict
 
 May know: policy, content and what is answered. Must not know the engine, sockets, the log or the
 loop's business; what it decides is carried out by `loop` and told by `narrate`.

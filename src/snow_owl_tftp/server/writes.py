@@ -1,6 +1,6 @@
 """One WRQ to a file in its place: decide, receive, commit, release.
 
-    WRQ ─policy─► terms ─area.begin─► Upload ─negotiate─► TransferPlan (RECEIVER)
+    WRQ ─rewrite, policy─► terms ─area.begin─► Upload ─negotiate─► TransferPlan (RECEIVER)
     FirstData ─open─► descriptor, or ERROR
     Received ─commit─► durable and visible ─► last ACK, or ERROR          Completion ─close─► nothing left over
 
@@ -38,6 +38,7 @@ from snow_owl_tftp.protocol.options import Negotiated, negotiate
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
+from snow_owl_tftp.server.rewriting import decide_rewritten_write
 from snow_owl_tftp.server.slow_opens import OPEN_PATIENCE_S, Elsewhere, SlowOpens
 from snow_owl_tftp.server.upload_roots import UploadRoots, open_place
 from snow_owl_tftp.server.verdict import Accepted, CommitRefusal, IncomingRequest, Sink, UploadContext, Verdict, refuse
@@ -215,12 +216,17 @@ class UploadAnswerer:
             RefusedError: The rules do not allow it, or too many wait.
         """
         generation = self._generation
-        terms = generation.policy.decide_write(incoming, request, normalise_name(request.filename))
+        name = request.filename
+        if generation.rewrites is None:
+            terms = generation.policy.decide_write(incoming, request, normalise_name(name))
+        else:
+            rewritten = generation.rewrites.apply(name, incoming.peer[0], is_write=True)
+            name, terms = decide_rewritten_write(rewritten, generation.policy, incoming, request)
         self._waiting += 1
         self._look_later()
 
         def find(may_wait_on: int | None) -> Verdict:
-            return self._begin(incoming, request, generation, terms, may_wait_on)
+            return self._begin(incoming, request, name, generation, terms, may_wait_on)
 
         def refuse_busy() -> Verdict:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
@@ -268,11 +274,12 @@ class UploadAnswerer:
         self,
         incoming: IncomingRequest,
         request: Request,
+        name: str,
         generation: Generation,
         terms: WriteDecision,
         may_wait_on: int | None,
     ) -> Verdict:
-        """Runs in a thread; `terms` are those of the name without what firmware hangs behind it."""
+        """Runs in a thread; `terms` are those of the name, rewritten, without what firmware hangs behind it."""
         try:
             area = self._use_area(generation, terms, may_wait_on)
         except RefusedError as error:
@@ -281,7 +288,7 @@ class UploadAnswerer:
             device = area.device_of(terms.path, may_wait_on)
             if may_wait_on not in (None, device):
                 raise Elsewhere(device)
-            sent = spellings_of(request.filename)[0]
+            sent = spellings_of(name)[0]
             if sent != terms.path and area.holds(sent):
                 of_sent = generation.policy.decide_write(incoming, request, sent)
                 terms = of_sent if of_sent.root == terms.root else terms
