@@ -15,12 +15,14 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+from snow_owl_tftp.config.names import NamesSettings
 
 __all__ = [
     "BatchSettings",
     "FileIoSettings",
     "LimitsSettings",
     "LoggingSettings",
+    "NamesSettings",
     "OptionsSettings",
     "PerformanceSettings",
     "PlatformSettings",
@@ -178,7 +180,8 @@ class Settings(_Table, frozen=True):
     link_targets: tuple[str, ...] = ()
     """Directories outside the root that links within it may lead to."""
     hidden: Literal["refuse", "serve"] = "refuse"
-    """Names of which a part begins with a dot: administrators keep there what is not meant for clients."""
+    """Names of which a part begins with a dot: administrators keep there what is not meant for clients. "serve" is the
+    older spelling of `names.hidden = true`."""
     bind_addr: str | tuple[str, ...] = "0.0.0.0:69"
     workers: Annotated[int, Meta(ge=1, le=_MAX_WORKERS)] | Literal["auto"] = 1
     single_port: bool = False
@@ -189,12 +192,18 @@ class Settings(_Table, frozen=True):
     max_file_size_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """0: no limit."""
     drain_timeout_s: Annotated[int, Meta(ge=0, le=3_600)] = 10
+    names: NamesSettings = NamesSettings()
     logging: LoggingSettings = LoggingSettings()
     options: OptionsSettings = OptionsSettings()
     limits: LimitsSettings = LimitsSettings()
     retransmit: RetransmitSettings = RetransmitSettings()
     write_config: WriteSettings = WriteSettings()
     performance: PerformanceSettings = PerformanceSettings()
+
+    @property
+    def serves_hidden(self) -> bool:
+        """Whether names of which a part begins with a dot are served."""
+        return self.names.hidden or self.hidden == "serve"
 
     @property
     def worker_count(self) -> int:
