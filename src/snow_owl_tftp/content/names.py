@@ -119,6 +119,10 @@ class Names:
 
     def _spell_otherwise(self, name: str) -> tuple[bytes, ...]:
         known = self.spellings_of(name)
+        # First what is quick to see, for floods of names that nobody has: hardly any can be spelled otherwise.
+        is_encoded = self._encodings and not name.isascii()
+        if not (self._in_lower_case or is_encoded or any(map(self._without_root, known))):
+            return ()
         stripped = [*known, *filter(None, map(self._without_root, known))]
         encoded = [*stripped, *(other for path in stripped for other in self._encoded(path))]
         found = [*encoded, *map(in_lower_case, encoded)] if self._in_lower_case else encoded

@@ -6,7 +6,7 @@ May know: outcomes and errors. Used by the event loop's thread alone.
 from collections import Counter
 from typing import Final
 
-from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
+from snow_owl_tftp.errors import BadPacket, OptionalMissingError, RefusedError, TftpError
 from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -20,17 +20,20 @@ class Tally:
 
     Attributes:
         outcomes: Transfers by plan.transfer.Outcome; those that the engine began by itself too.
-        refusals: Requests that were answered with an ERROR, by its code; "malformed" are those that are no packets,
-            "internal" our own defects. What the engine refuses by itself is counted there.
+        probes_total: Of those that ended by the client's ERROR: who wanted the size only, and has it (see `probe`).
+        refusals: Requests that were answered with an ERROR, by its code; "optional_missing" are those that nobody
+            misses, "malformed" those that are no packets, "internal" our own defects. What the engine refuses by itself
+            is counted there.
         dropped_total: Requests that waited until their clients had given up.
     """
 
-    __slots__ = ("dropped_total", "outcomes", "refusals")
+    __slots__ = ("dropped_total", "outcomes", "probes_total", "refusals")
 
     def __init__(self) -> None:
         self.outcomes = [0] * len(Outcome)
         self.refusals = Counter[str]()
         self.dropped_total = 0
+        self.probes_total = 0
 
     @property
     def transfers_total(self) -> int:
@@ -39,7 +42,9 @@ class Tally:
 
     def refused(self, cause: TftpError) -> None:
         """Count one request that was refused."""
-        if isinstance(cause, RefusedError):
+        if isinstance(cause, OptionalMissingError):
+            self.refusals["optional_missing"] += 1
+        elif isinstance(cause, RefusedError):
             self.refusals[_NAMES[cause.code]] += 1
         else:
             self.refusals["malformed" if isinstance(cause, BadPacket) else "internal"] += 1
@@ -47,6 +52,8 @@ class Tally:
     def figures(self) -> dict[str, str]:
         """Return what there is to tell, as fields of a line: "ok:12,timed_out:1"."""
         outcomes = {outcome.name.lower(): self.outcomes[outcome] for outcome in Outcome}
+        outcomes["peer_error"] -= self.probes_total
+        outcomes["probe"] = self.probes_total
         refusals = {**self.refusals, "dropped": self.dropped_total}
         told = {"outcomes": _listed(outcomes), "refusals": _listed(refusals)}
         return {name: text for name, text in told.items() if text}

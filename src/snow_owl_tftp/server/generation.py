@@ -5,12 +5,15 @@
 May know: settings, rules and what may be negotiated. Must not open anything.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Self
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.options import OptionLimits
+from snow_owl_tftp.server.name_index import Where
+from snow_owl_tftp.server.other_names import NameRules
 
 __all__ = ["Generation", "option_limits"]
 
@@ -22,18 +25,22 @@ class Generation:
     Attributes:
         root_dir: Where content lies; whoever opens it goes there at the next look.
         link_targets: Where links may lead to outside of it.
+        names: How names are spelled, and what else they may mean.
         policy: Who may read or write what; one for both.
         limits: What may be negotiated.
         max_file_size_bytes: Larger files are neither sent nor taken; 0: no limit.
         offers_flows: Whether the engine may repeat what holds for everybody.
+        indexed: Which names are kept in memory; None: none.
     """
 
     root_dir: str
     link_targets: tuple[str, ...]
+    names: NameRules
     policy: Policy
     limits: OptionLimits
     max_file_size_bytes: int
     offers_flows: bool
+    indexed: Where | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -45,11 +52,19 @@ class Generation:
         return cls(
             root_dir=settings.root_dir,
             link_targets=settings.link_targets,
-            policy=Policy(settings.write_config, settings.hidden),
+            names=NameRules.of(settings.names, os.fsencode(os.path.abspath(settings.root_dir))),  # noqa: PTH100 - text only
+            policy=Policy(settings.write_config, "serve" if settings.serves_hidden else "refuse"),
             limits=option_limits(settings),
             max_file_size_bytes=settings.max_file_size_bytes,
             offers_flows=settings.performance.platform.batch.enable_flows,
+            indexed=_indexed(settings),
         )
+
+
+def _indexed(settings: Settings) -> Where | None:
+    if settings.names.case != "insensitive":
+        return None
+    return Where(settings.root_dir, settings.link_targets, settings.names.max_indexed, settings.serves_hidden)
 
 
 def option_limits(settings: Settings) -> OptionLimits:

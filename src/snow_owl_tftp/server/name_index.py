@@ -38,6 +38,8 @@ __all__ = ["NameIndex", "Where"]
 _GATHER_S: Final = 0.02
 """What comes at once, such as the files of one package, is read at once."""
 _REST: Final = 9
+_MAX_READS: Final = 64
+"""Of what has changed, before it is looked at: more may come all the time."""
 _MAX_HUNG: Final = 4
 _REMEDIES: Final = {
     errno.ENOSPC: "raise the sysctl fs.inotify.max_user_watches, one for each directory",
@@ -113,6 +115,7 @@ class NameIndex:
             self.give_up(None, "threads that read names hang with their file systems")
         else:
             self._keeper = _Keeper(self, where)
+            self._keeper.start()
 
     def close(self) -> None:
         """End the thread, without waiting for it."""
@@ -156,11 +159,14 @@ class _Keeper:
         self._closing = threading.Lock()  # the pipe is closed by the thread, and written to by whoever stops it
         self._is_stopped = False
         self.is_alive = True
+
+    def start(self) -> None:
+        """Begin; the index knows this one now."""
         try:
             apart.start(threading.Thread(target=self._run, name="tftp-names", daemon=True))
         except RuntimeError:  # the system has no more
             self._end()
-            index.give_up(self, "no thread is to be had")
+            self._index.give_up(self, "no thread is to be had")
 
     def stop(self) -> None:
         """Have the thread end soon; it may hang."""
@@ -228,10 +234,9 @@ class _Keeper:
             poll.poll()
             if not self._is_stopped and (changes := inotify.read()):
                 time.sleep(_GATHER_S)
-                return [*changes, *_rest_of(inotify)]
+                for _ in range(_MAX_READS):
+                    changes += (more := inotify.read())
+                    if not more:
+                        break
+                return changes
         return []
-
-
-def _rest_of(inotify: Inotify) -> list[Change]:
-    """What else waits; bounded, since more may come all the time."""
-    return [change for _ in range(64) for change in inotify.read()]

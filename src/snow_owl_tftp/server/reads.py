@@ -1,6 +1,8 @@
 """What is to be read: names to files below the root, at once or by threads.
 
     Request ─policy─► path ─content─► OpenFile, or Text ─accept─► Verdict
+                 ▲                └─► not there ─► what else the name may mean (other_names) ─┐
+                 └────────────────────────────────────────────────────────────────────────────┘
 
 May know: policy, content and what is answered. Must not know the engine, sockets, the log or the
 loop's business; what it decides is carried out by `loop` and told by `narrate`.
@@ -12,21 +14,21 @@ Invariants:
 """
 
 from collections import deque
-from collections.abc import Awaitable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Iterator
+from typing import Final
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile
-from snow_owl_tftp.content.names import spellings_of
 from snow_owl_tftp.content.source import LATER, ContentSource, Later, NotHere
 from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.content.walk import Place
-from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.errors import OptionalMissingError, RefusedError
 from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.answer import Answer, accept_file, accept_text, answer, refuse_write
 from snow_owl_tftp.server.generation import Generation
+from snow_owl_tftp.server.other_names import OtherNames, Way
 from snow_owl_tftp.server.patient import PatientThreads
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
 from snow_owl_tftp.server.texts import Texts
@@ -52,6 +54,7 @@ class FileDecider:
 
     Attributes:
         slow_opens: Where names wait that are in no cache.
+        other_names: What a name may mean that is not there.
     """
 
     def __init__(self, settings: Settings, write: Answer = refuse_write, generation: Generation | None = None) -> None:
@@ -83,12 +86,15 @@ class FileDecider:
         )
         self.slow_opens = SlowOpens(self._threads, _MAX_SLOW_OPENS)
         self.slow_texts = SlowOpens(self._texts.threads, _MAX_SLOW_TEXTS)
+        self.other_names = OtherNames()
+        self.other_names.index.follow(self._generation.indexed)
 
     def close(self) -> None:
         """Close the root; call it when no server uses this decider any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._tree.close()
         self._texts.close()
+        self.other_names.close()
         for place in self._flow_roots:
             place.close()
 
@@ -96,6 +102,7 @@ class FileDecider:
         """Decide about requests that come from now on by another configuration."""
         self._generation = generation
         self._tree.max_file_size_bytes = generation.max_file_size_bytes
+        self.other_names.index.follow(generation.indexed)
 
     @property
     def threads(self) -> PatientThreads:
@@ -109,13 +116,14 @@ class FileDecider:
 
     def turned_away(self) -> dict[str, int]:
         """Return how many were told to come again so far, or ended for a newcomer: by the wait for a file system, octet
-        and netascii apart, and by the places for netascii streams.
+        and netascii apart, and by the places for netascii streams. And what is known of names, where that is asked for.
         """
         return {
             "opens_busy": self.slow_opens.busy_total,
             "texts_busy": self.slow_texts.busy_total,
             "streams_refused": self._texts.refused_total,
             "streams_gave_way": self._texts.gave_way_total,
+            **self.other_names.figures(),
         }
 
     def look_again(self) -> bool:
@@ -132,6 +140,7 @@ class FileDecider:
         if not self._tree.look_again(root_dir, link_targets):
             return False
         self._flow_roots.append(place)
+        self.other_names.index.follow(self._generation.indexed)
         return True
 
     def decide(self, incoming: IncomingRequest) -> Verdict | Awaitable[Verdict]:
@@ -139,13 +148,36 @@ class FileDecider:
         return answer(incoming, self._read, self._write)
 
     def _read(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
-        generation = self._generation
-        decision = generation.policy.decide_read(incoming, request, spellings_of(request.filename))
-        allowed = _Allowed(incoming, request, generation, decision)
-        file = self._open_now(request, decision)
-        if file is LATER:
-            return self._decide_later(allowed)
-        return refuse(request, file.refusal) if isinstance(file, NotHere) else self._accept(allowed, file)
+        asked = _Asked(incoming, request, self._generation)
+        refusal = asked.decide(asked.generation.names.spelled.spellings_of(request.filename))
+        while refusal is None or (refusal := self._turn_to_another_name(asked, refusal)) is None:
+            file = self._open_now(request, asked.decision)
+            if file is LATER:
+                return self._decide_later(asked)
+            if not isinstance(file, NotHere):
+                return self._accept(asked, file)
+            refusal = file.refusal
+        return refuse(request, refusal)
+
+    def _turn_to_another_name(self, asked: "_Asked", refusal: RefusedError) -> RefusedError | None:
+        """Go on with what else the name may mean that the rules allow; may run in a thread.
+
+        Returns:
+            None: `asked.decision` is about another name now. Otherwise what to answer.
+        """
+        names, filename = asked.generation.names, asked.request.filename
+        if refusal.code != ErrorCode.FILE_NOT_FOUND:
+            return refusal
+        if asked.others is None:
+            asked.refusal = refusal  # of the name as sent; what became of the others is nobody's business
+            may_mean_more = names.may_mean_more(filename)
+            asked.others = self.other_names.of(names, filename, asked.incoming.peer[0]) if may_mean_more else _NOTHING
+        for path, asked.way in asked.others:
+            if asked.decide((path,)) is None:
+                return None
+        if names.is_optional(filename):
+            return OptionalMissingError(asked.refusal.code, asked.refusal.text, why=asked.refusal.why)
+        return asked.refusal
 
     def _open_now(self, request: Request, decision: ReadDecision) -> OpenFile | Text | NotHere | Later:
         """Raises: RefusedError: No descriptor is left."""
@@ -160,60 +192,103 @@ class FileDecider:
                 file.close()
         return LATER if made is None else made
 
-    def _accept(self, allowed: "_Allowed", file: OpenFile | Text) -> Accepted:
+    def _accept(self, asked: "_Asked", file: OpenFile | Text) -> Accepted:
         """Takes the file over."""
-        incoming, request, limits = allowed.incoming, allowed.request, allowed.generation.limits
+        incoming, request, limits = asked.incoming, asked.request, asked.generation.limits
         if isinstance(file, Text):
-            return accept_text(self._texts, file, incoming, request, limits)
-        flow = None
-        if self._holds_for_all(allowed, file):
-            flow = self._flow_roots[-1].fd, file.relative_path, incoming.datagram
-        return accept_file(incoming, request, file, limits, flow)
+            accepted = accept_text(self._texts, file, incoming, request, limits)
+        else:
+            path, flow = file.relative_path, None
+            if self._holds_for_all(asked, file):
+                flow = self._flow_roots[-1].fd, path, incoming.datagram
+            accepted = accept_file(incoming, request, file, limits, flow)
+            if asked.generation.names.has_siblings:
+                accepted.plan.context.remembers = self.other_names.folders, path
+        if asked.way is not None:
+            accepted.plan.context.found = asked.decision.paths[0], asked.way
+        return accepted
 
-    def _holds_for_all(self, allowed: "_Allowed", file: OpenFile) -> bool:
+    def _holds_for_all(self, asked: "_Asked", file: OpenFile) -> bool:
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
         # And on NFS or FUSE that look could make a worker wait for another machine.
-        # A name that was cut must be looked for as sent each time, since it may appear.
+        # A name that was cut, or found otherwise, must be looked for as sent each time, since it may appear.
         return (
-            allowed.generation.offers_flows
-            and not allowed.decision.depends_on_asker
+            asked.generation.offers_flows
+            and not asked.decision.depends_on_asker
             and self._tree.is_local
             and file.is_as_sent
-            and allowed.request.mode == "octet"
+            and asked.way is None
+            and asked.request.mode == "octet"
         )
 
-    def _decide_later(self, allowed: "_Allowed") -> Verdict | Awaitable[Verdict]:
-        request = allowed.request
+    def _decide_later(self, asked: "_Asked") -> Verdict | Awaitable[Verdict]:
+        request = asked.request
 
         def find(may_wait_on: int | None) -> Verdict:
-            return self._decide_slowly(allowed, may_wait_on)
+            return self._decide_slowly(asked, may_wait_on)
 
         def refuse_busy() -> Verdict:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
-        return slow.decide(self._source.device_of(allowed.decision), find, refuse_busy)
+        return slow.decide(self._source.device_of(asked.decision), find, refuse_busy)
 
-    def _decide_slowly(self, allowed: "_Allowed", may_wait_on: int | None) -> Verdict:
-        """Runs in a thread of the pool."""
-        request, decision = allowed.request, allowed.decision
-        if may_wait_on is not None:
-            device = self._source.device_of(decision, may_wait_on)
-            if device != may_wait_on:
-                raise Elsewhere(device)
-        file = self._source.open(decision)
-        if isinstance(file, NotHere):
-            return refuse(request, file.refusal)
+    def _decide_slowly(self, asked: "_Asked", may_wait_on: int | None) -> Verdict:
+        """Runs in a thread of the pool; each name may lie on another device."""
+        request, refusal = asked.request, None
+        while refusal is None or (refusal := self._turn_to_another_name(asked, refusal)) is None:
+            if may_wait_on is not None:
+                device = self._source.device_of(asked.decision, may_wait_on)
+                if device != may_wait_on:
+                    raise Elsewhere(device)
+            file = self._source.open(asked.decision)
+            if not isinstance(file, NotHere):
+                return self._accept_slowly(asked, file)
+            refusal = file.refusal
+        return refuse(request, refusal)
+
+    def _accept_slowly(self, asked: "_Asked", file: OpenFile) -> Verdict:
         try:
-            return self._accept(allowed, file if request.mode == "octet" else self._texts.made_of(file))
+            return self._accept(asked, file if asked.request.mode == "octet" else self._texts.made_of(file))
         except RefusedError as error:
-            return refuse(request, error)
+            return refuse(asked.request, error)
 
 
-class _Allowed(NamedTuple):
-    """What the rules allow, and the configuration that it is answered by although a reload comes between."""
+_NOTHING: Final[Iterator[tuple[bytes, Way]]] = iter(())
 
-    incoming: IncomingRequest
-    request: Request
-    generation: Generation
+
+class _Asked:
+    """A request on its way through what its name may mean, and the configuration that it is answered by although a reload
+    comes between.
+
+    Used by the event loop, then by one thread at a time.
+
+    Attributes:
+        incoming: The request.
+        request: The same, parsed.
+        generation: Of the configuration.
+        decision: What the rules allow, of the name that it has got to.
+        way: How that was come by; None: it was sent so.
+        others: What else it may mean; None: nobody has looked yet.
+        refusal: What the name as sent is refused with.
+    """
+
+    __slots__ = ("decision", "generation", "incoming", "others", "refusal", "request", "way")
+
     decision: ReadDecision
+    refusal: RefusedError
+
+    def __init__(self, incoming: IncomingRequest, request: Request, generation: Generation) -> None:
+        self.incoming = incoming
+        self.request = request
+        self.generation = generation
+        self.way: Way | None = None
+        self.others: Iterator[tuple[bytes, Way]] | None = None
+
+    def decide(self, paths: tuple[bytes, ...]) -> RefusedError | None:
+        """Ask the rules about a name; None: they allow it."""
+        try:
+            self.decision = self.generation.policy.decide_read(self.incoming, self.request, paths)
+        except RefusedError as refusal:
+            return refusal.with_traceback(None)  # that leads here, and to what will hold it
+        return None

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Final
 
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.content.names import normalise_name, spellings_of
 from snow_owl_tftp.content.store.leftovers import Survey
 from snow_owl_tftp.content.store.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.errors import RefusedError
@@ -188,7 +187,7 @@ class UploadAnswerer:
             RefusedError: The rules do not allow it, or too many wait.
         """
         generation = self._generation
-        terms = generation.policy.decide_write(incoming, request, normalise_name(request.filename))
+        terms = generation.policy.decide_write(incoming, request, generation.names.spelled.normalise(request.filename))
         self._waiting += 1
         self._look_later()
 
@@ -247,7 +246,7 @@ class UploadAnswerer:
             device = area.device_of(terms.path, may_wait_on)
             if may_wait_on not in (None, device):
                 raise Elsewhere(device)
-            sent = spellings_of(request.filename)[0]
+            sent = generation.names.spelled.spellings_of(request.filename)[0]
             if sent != terms.path and area.holds(sent):
                 terms = generation.policy.decide_write(incoming, request, sent)
             negotiated = negotiate(request, size_bytes=None, limits=generation.limits)
