@@ -11,8 +11,9 @@ bytes it was. A name as sent always goes first; what firmware hangs behind a nam
 where there is no such file.
 
 Invariants:
-- A spelling is never more than the name says: no part of it is `..`, or holds a NUL, unless a part of the name does.
-- What a name costs has a bound: at most `MAX_SPELLINGS` paths, each no longer than the name twice.
+- A spelling never says more than the name: no part of it is `..`, or holds a NUL, unless a part of the name as sent, or as
+  it is meant, does.
+- What a name costs has a bound: at most `MAX_SPELLINGS` paths, each no longer than the name three times.
 """
 
 import re
