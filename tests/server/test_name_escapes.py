@@ -1,7 +1,7 @@
 """No name leads out of the root, whatever it is taken to mean: a corpus of tricks, and more of them at random.
 
-May know: FileDecider, which is asked without a socket. Invariant of the scene: every file inside begins with b"inside", every
-one outside with b"OUTSIDE", and what is hidden with b"HIDDEN".
+May know: FileDecider, which is asked without a socket. Invariant of the scene: every file inside holds b"inside", every
+one outside b"OUTSIDE", and what is hidden b"HIDDEN".
 """
 
 import asyncio
@@ -170,7 +170,23 @@ def test_scene_serves_what_is_inside(scene: Scene) -> None:
 
 ATOMS = st.sampled_from(
     [
-        *(b"..", b".", b"", b"/", b"\\", b"Sub", b"SUB", b"Deep", b"Out", b"up", b"UP", b"Loop", b"In", b"in", b"secret"),
+        *(
+            b"..",
+            b".",
+            b"",
+            b"/",
+            b"\\",
+            b"Sub",
+            b"SUB",
+            b"Deep",
+            b"Out",
+            b"up",
+            b"UP",
+            b"Loop",
+            b"In",
+            b"in",
+            b"secret",
+        ),
         *(b"Secret", b"{root}", b"{base}", b".git", b"config", b"passwd", b"\xff", b"\r\n", b" ", b"\xe9", b"\xc3\xa9"),
         *(b"\x82", b"\xc0\xae", b"\xc0\xaf", b"file", b"x", b"Kernel", b".hidden", b"\xe2\x84\xaa"),
     ]

@@ -1,4 +1,4 @@
-"""What else a name may mean, over the wire: case, encodings, the root, what is cut off; by the rules, and never a flow."""
+"""What else a name may mean, over the wire: case, encodings, the root, what is cut off; by rules, and never a flow."""
 
 import os
 from pathlib import Path
@@ -215,9 +215,9 @@ def test_upload_keeps_its_case_and_encoding_and_loses_the_root(tmp_path: Path, c
         client.put(f"{root}/up/x", b"2")
         client.put(os.fsdecode(b"up/caf\xe9"), b"3")
     assert files_below(root) == {"up/Running.CFG": b"1", "up/x": b"2", os.fsdecode(b"up/caf\xe9"): b"3"}
-    with serve_uploads(root, **{".names.strip_root": False}) as server, Client(server.address) as client:
-        with pytest.raises(Refused):
-            client.put(f"{root}/up/y", b"2")
+    unstripped = serve_uploads(root, **{".names.strip_root": False})
+    with unstripped as server, Client(server.address) as client, pytest.raises(Refused):
+        client.put(f"{root}/up/y", b"2")
 
 
 def test_upload_cuts_off_what_the_setting_names(tmp_path: Path) -> None:

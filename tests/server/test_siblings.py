@@ -65,7 +65,14 @@ def test_folders_have_a_bound_and_the_oldest_gives_way(monkeypatch: pytest.Monke
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "root"
-    for name in ("a/b/shimx64.efi", "a/b/grubx64.efi", "a/b/notes.txt", "c/shimx64.efi", "at-root.efi", "a/b/at-root.efi"):
+    for name in (
+        "a/b/shimx64.efi",
+        "a/b/grubx64.efi",
+        "a/b/notes.txt",
+        "c/shimx64.efi",
+        "at-root.efi",
+        "a/b/at-root.efi",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(name.encode())
     (root / "a/b/.hidden.efi").write_bytes(b"hidden")
@@ -94,7 +101,7 @@ def test_bare_name_is_found_beside_the_client_s_last_file(root: Path, tmp_path: 
                 assert client.get("at-root.efi").payload == b"at-root.efi"
         hits = server.counters()["flow_hits"]
         assert (hits > 0) == flows
-        # What was found in this way is never repeated by the engine: of each client's seven files two were sent as named.
+        # What was found in this way is never repeated by the engine: of each client's seven files two lie as named.
         assert hits <= 7 * 2
         with Client(server.address, source="127.8.1.1") as stranger:
             assert code_of(stranger, "grubx64.efi") == 1

@@ -11,8 +11,8 @@ bytes it was. A name as sent always goes first; what firmware hangs behind a nam
 where there is no such file.
 
 Invariants:
-- A spelling never says more than the name: no part of it is `..`, or holds a NUL, unless a part of the name as sent, or as
-  it is meant, does.
+- A spelling never says more than the name: no part of it is `..`, or holds a NUL, unless a part of the name as
+  sent, or as it is meant, does.
 - What a name costs has a bound: at most `MAX_SPELLINGS` paths, each no longer than the name three times.
 """
 
@@ -160,8 +160,8 @@ def path_of(name: str) -> bytes:
 def in_lower_case(path: bytes) -> bytes:
     """Return a path in lower case, character by character; what is no UTF-8 stays.
 
-    A character whose lower case is more than one, such as "İ", or is of ASCII though it is not, as that of the Kelvin sign
-    is, stays too: no part becomes another by more than its case.
+    A character whose lower case is more than one, such as "İ", or is of ASCII though it is not, as that of the Kelvin
+    sign is, stays too: no part becomes another by more than its case.
     """
     if path.isascii():
         return path.lower()

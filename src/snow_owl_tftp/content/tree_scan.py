@@ -1,10 +1,10 @@
 """Reads the names below a root, and reads them again where something has changed.
 
     TreeScan ──scan()──► CaseTree
-                changes of inotify ──update()──► the same tree, one directory read again      a file came or went
-                                                 another tree, all of it read again           a directory, or a link to one
+        a file came or went ──update()──► the same tree, one directory read again
+        a directory did, or a link to one ──► another tree, all of it read again
 
-May know: directories, through a Resolver that confines, and inotify. Must not know names of requests, threads or the log.
+May know: directories, through a Resolver that confines, and inotify. Must not know requests, threads or the log.
 
 Invariants:
 - A directory is watched before it is read, so no change falls between.
@@ -131,9 +131,7 @@ class TreeScan:
             return -errno.ENOTDIR
         return fd
 
-    def _enter(
-        self, fd: int, path: bytes, known: dict[tuple[int, int], Directory]
-    ) -> tuple[Directory | None, bool]:
+    def _enter(self, fd: int, path: bytes, known: dict[tuple[int, int], Directory]) -> tuple[Directory | None, bool]:
         status = os.fstat(fd)
         identity = (status.st_dev, status.st_ino)
         if identity in known:

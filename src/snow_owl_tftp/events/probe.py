@@ -1,7 +1,7 @@
 """Size probes: firmware asks for `tsize`, reads the OACK and sends ERROR 0 or 8, because the size was all it wanted.
 
-The real RRQ follows. That is no failure, which would page somebody at every boot. May know: how a transfer ended, and what had
-been asked for.
+The real RRQ follows. That is no failure: a failure would page somebody at every boot. May know: how a transfer ended,
+and what had been asked for.
 """
 
 from typing import Final

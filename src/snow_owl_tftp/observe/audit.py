@@ -221,12 +221,14 @@ class AuditLog:
     ) -> None:
         """Record transfer_started or write_started; an upload may not say its size.
 
-        `found` says, if anything, under which path ("found"), and by which way ("by"), a file was found otherwise than it
-        was asked for.
+        `found` says, if anything, under which path ("found"), and by which way ("by"), a file was found otherwise than
+        it was asked for.
         """
         event = "write_started" if is_write else "transfer_started"
         agreed = {"size_bytes": size_bytes, "blksize_bytes": blksize_bytes, "windowsize_blocks": windowsize_blocks}
-        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed, **(found or {})}, ago_ns)
+        self._record(
+            event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed, **(found or {})}, ago_ns
+        )
 
     def transfer_completed(
         self,

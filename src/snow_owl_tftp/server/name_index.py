@@ -1,8 +1,8 @@
-"""The names below the root, in memory and kept fresh by a thread: so that a name in another case is found without a scan.
+"""The names below the root, in memory and kept fresh by a thread: a name in another case is found without a scan.
 
-    follow(where) ──► a thread: TreeScan.scan ──► tree ──► find(b"BOOT/bcd")        answered from memory
+    follow(where) ──► a thread: TreeScan.scan ──► tree ──► find(b"BOOT/bcd")      answered from memory
                         ▲                           │
-                        └── inotify: a name came ◄──┘      or nobody can say any more: no tree, and case counts
+                        └── inotify: a name came ◄──┘                             there is no tree: case counts
 
 May know: content's trees, and where the root is. Must not know requests, rules or the log: `listen` is told in words.
 
@@ -104,7 +104,7 @@ class NameIndex:
         }
 
     def follow(self, where: Where | None) -> None:
-        """Index another root, or the same anew; None: none. What was read of the old one serves until the new one is."""
+        """Index another root, or the same anew; None: none. What was read of the old one serves until then."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.stop()
@@ -188,8 +188,8 @@ class _Keeper:
             inotify = Inotify()
             self._keep(inotify)
         except TooManyNamesError:
-            remedy = f"there are more than names.max_indexed = {self._where.max_names}; raise it"
-            self._index.give_up(self, remedy)
+            reason = f"there are more than names.max_indexed = {self._where.max_names}; raise it"
+            self._index.give_up(self, reason)
         except ConfigError as error:
             self._index.give_up(self, str(error))
         except OSError as error:

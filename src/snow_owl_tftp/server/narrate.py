@@ -12,9 +12,9 @@ Invariants:
   its end, so its beginning is told then, with the time at which it happened; the log, whose lines have the
   time of their writing, says nothing of it.
 
-What is daily bread at every boot is no failure. A size probe (see `events.probe`) is "size probe" in the log, at debug, and
-transfer_completed with outcome "probe" in the audit log. An optional file that is not there is optional_missing in both, at
-debug in the log.
+What is daily bread at every boot is no failure. A size probe (see `events.probe`) is "size probe" in the log, at debug,
+and transfer_completed with outcome "probe" in the audit log. An optional file that is not there is optional_missing in
+both, at debug in the log.
 """
 
 from collections.abc import Callable, Mapping

@@ -172,8 +172,9 @@ class FileDecider:
             asked.refusal = refusal  # of the name as sent; what became of the others is nobody's business
             may_mean_more = names.may_mean_more(filename)
             asked.others = self.other_names.of(names, filename, asked.incoming.peer[0]) if may_mean_more else _NOTHING
-        for path, asked.way in asked.others:
+        for path, way in asked.others:
             if asked.decide((path,)) is None:
+                asked.way = way
                 return None
         if names.is_optional(filename):
             return OptionalMissingError(asked.refusal.code, asked.refusal.text, why=asked.refusal.why)
@@ -258,8 +259,8 @@ _NOTHING: Final[Iterator[tuple[bytes, Way]]] = iter(())
 
 
 class _Asked:
-    """A request on its way through what its name may mean, and the configuration that it is answered by although a reload
-    comes between.
+    """A request on its way through what its name may mean, and the configuration that it is answered by although a
+    reload comes between.
 
     Used by the event loop, then by one thread at a time.
 

@@ -3,13 +3,14 @@
     a read of b"a/b/shimx64.efi" has ended well ─► note(host, …)
     RRQ "grubx64.efi", which is not at the root ─► beside(host, b"grubx64.efi") ─► b"a/b/grubx64.efi"
 
-A second stage is often asked for without the directory that the first one came from (shim, iPXE). May know: addresses and
-paths. Must not know requests, rules or files.
+A second stage is often asked for without the directory that the first one came from (shim, iPXE). May know: addresses
+and paths. Must not know requests, rules or files.
 
 Invariants:
-- Only a file that was delivered is remembered, whoever began its transfer, the engine by itself included: whoever merely asks,
-  from an address that may be forged, changes nothing.
-- Bounded by `_MAX_CLIENTS`; the one that was noted longest ago gives way. Nothing is remembered longer than `_REMEMBER_S`.
+- Only a file that was delivered is remembered, whoever began its transfer, the engine by itself included: whoever
+  merely asks, from an address that may be forged, changes nothing.
+- Bounded by `_MAX_CLIENTS`; the one that was noted longest ago gives way. Nothing is remembered longer than
+  `_REMEMBER_S`.
 - `note` is called by the event loop alone, `beside` by any thread.
 """
 
