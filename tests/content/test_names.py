@@ -225,6 +225,8 @@ PARTS = st.sampled_from(["..", ".", "", "srv", "tftp", "Boot", "\udcff", "\udce9
 def test_no_spelling_says_more_than_the_name(name: str) -> None:
     name = name.replace("\0", "")
     found = [*FULL.spellings_of(name), *FULL.others_of(name)]
+    for names in (FULL, Names(root=b"/srv/tftp"), Names(encodings=["cp437"])):
+        assert names.may_mean_more(name) or not names.others_of(name)
     assert len(found) <= MAX_SPELLINGS
     assert len(set(found)) == len(found)
     climbs = max(text.replace("\\", "/").split("/").count("..") for text in (name, FULL.meant_by(name)))

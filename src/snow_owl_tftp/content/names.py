@@ -84,6 +84,7 @@ class Names:
         self._marker = _END_MARKER if "ff" in cut else ""
         self._padding = (_BLANKS if "blanks" in cut else "") + (_CONTROLS if "controls" in cut else "")
         self._root = path_of(root.decode("utf-8", "surrogateescape")) + b"/" if root.strip(b"/") else b""
+        self._last_of_root = self._root.decode("utf-8", "surrogateescape").rpartition("/")[0].rpartition("/")[2]
         self._encodings = tuple(encodings)
         self._in_lower_case = in_lower_case
         self.spellings_of: Callable[[str], tuple[bytes, ...]] = lru_cache(maxsize=_REMEMBERED)(self._spell)
@@ -93,6 +94,14 @@ class Names:
         """Return a name without what firmware hangs behind it."""
         meant = name.partition(self._marker)[0] if self._marker else name
         return (meant.rstrip(self._padding) if self._padding else meant) or name
+
+    def may_mean_more(self, name: str) -> bool:
+        """Tell quickly, for floods of names that nobody has, whether there may be `others_of` a name."""
+        return (
+            self._in_lower_case
+            or bool(self._encodings and not name.isascii())
+            or bool(self._root and self._last_of_root in name)
+        )
 
     def normalise(self, name: str) -> bytes:
         """Spell a name where nobody can look whether a file has it as sent: for what is made, and for handlers.
@@ -120,10 +129,6 @@ class Names:
 
     def _spell_otherwise(self, name: str) -> tuple[bytes, ...]:
         known = self.spellings_of(name)
-        # First what is quick to see, for floods of names that nobody has: hardly any can be spelled otherwise.
-        is_encoded = self._encodings and not name.isascii()
-        if not (self._in_lower_case or is_encoded or any(map(self._without_root, known))):
-            return ()
         stripped = [*known, *filter(None, map(self._without_root, known))]
         encoded = [*stripped, *(other for path in stripped for other in self._encoded(path))]
         found = [*encoded, *map(in_lower_case, encoded)] if self._in_lower_case else encoded

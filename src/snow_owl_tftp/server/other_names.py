@@ -13,7 +13,7 @@ Invariants:
 """
 
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from snow_owl_tftp.config.names import NamesSettings, codec_named
 from snow_owl_tftp.content.names import Names, in_lower_case
@@ -27,8 +27,6 @@ __all__ = ["NameRules", "OtherNames", "Way"]
 Way: TypeAlias = Literal["spelling", "case", "sibling"]
 """How a file was found: by another spelling of the name; by one that differs in case; beside the client's last one."""
 
-_NO_NAMES: Final = PathPatterns(())
-
 
 class NameRules(NamedTuple):
     """[names] of one configuration, compiled.
@@ -36,16 +34,14 @@ class NameRules(NamedTuple):
     Attributes:
         spelled: How names are spelled.
         case: As of the settings.
-        siblings: Which bare names are looked for beside the client's last file.
-        has_siblings: Whether there are any.
-        optional: Whose absence is no failure.
+        siblings: Which bare names are looked for beside the client's last file; None: none.
+        optional: Whose absence is no failure; None: nobody's.
     """
 
     spelled: Names
     case: Literal["exact", "lower", "insensitive"]
-    siblings: PathPatterns
-    has_siblings: bool
-    optional: PathPatterns
+    siblings: PathPatterns | None
+    optional: PathPatterns | None
 
     @classmethod
     def of(cls, names: NamesSettings, root_dir: bytes) -> "NameRules":
@@ -64,19 +60,25 @@ class NameRules(NamedTuple):
             encodings=[codec_named(encoding) for encoding in names.encodings],
             in_lower_case=names.case == "lower",
         )
-        siblings, optional = _patterns("siblings", names.siblings), _patterns("optional", names.optional)
-        return cls(spelled, names.case, siblings, bool(names.siblings), optional)
+        return cls(spelled, names.case, _patterns("siblings", names.siblings), _patterns("optional", names.optional))
 
     def may_mean_more(self, filename: str) -> bool:
         """Tell quickly whether `OtherNames.of` may yield anything; for most names it does not."""
-        return self.has_siblings or self.case == "insensitive" or bool(self.spelled.others_of(filename))
+        return self.siblings is not None or self.case == "insensitive" or self.spelled.may_mean_more(filename)
 
     def is_optional(self, filename: str) -> bool:
         """Tell whether the absence of what a request names is no failure."""
-        return self.matches(self.optional, self.spelled.spellings_of(filename)[-1])
+        return self.optional is not None and self._matches(self.optional, self.spelled.spellings_of(filename)[-1])
 
-    def matches(self, patterns: PathPatterns, path: bytes) -> bool:
-        """Tell whether a path matches, in lower case too where the case of names does not count."""
+    def is_sibling(self, name: bytes) -> bool:
+        """Tell whether a name is looked for beside the client's last file."""
+        is_bare = b"/" not in name and name not in (b".", b"..")
+        return is_bare and self._matches(self.siblings, name)
+
+    def _matches(self, patterns: PathPatterns | None, path: bytes) -> bool:
+        """In lower case too where the case of names does not count."""
+        if patterns is None:
+            return False
         return patterns.match(path) or (self.case != "exact" and patterns.match(in_lower_case(path)))
 
 
@@ -117,8 +119,9 @@ class OtherNames:
         is_in_any_case = rules.case == "insensitive"
         if is_in_any_case:
             yield from _new(self._in_any_case([*known, *others]), seen)
-        if rules.has_siblings:
-            beside = [path for name in (*known, *others) if (path := self._beside(rules, host, name))]
+        if rules.siblings is not None:
+            bare = filter(rules.is_sibling, (*known, *others))
+            beside = [path for name in bare if (path := self.folders.beside(host, name)) is not None]
             yield from _new(((path, "sibling") for path in beside), seen)
             if is_in_any_case:
                 yield from _new(((path, "sibling") for path, _ in self._in_any_case(beside)), seen)
@@ -128,10 +131,6 @@ class OtherNames:
             if (found := self.index.find(path)) is not None:
                 yield found, "case"
 
-    def _beside(self, rules: NameRules, host: str, name: bytes) -> bytes | None:
-        is_bare = b"/" not in name and name not in (b".", b"..")
-        return self.folders.beside(host, name) if is_bare and rules.matches(rules.siblings, name) else None
-
 
 def _new(found: Iterator[tuple[bytes, Way]], seen: set[bytes]) -> Iterator[tuple[bytes, Way]]:
     for path, way in found:
@@ -140,10 +139,10 @@ def _new(found: Iterator[tuple[bytes, Way]], seen: set[bytes]) -> Iterator[tuple
             yield path, way
 
 
-def _patterns(key: str, patterns: tuple[str, ...]) -> PathPatterns:
+def _patterns(key: str, patterns: tuple[str, ...]) -> PathPatterns | None:
     """Compile globs, of which one without "/" matches the last part of a name, wherever that lies."""
     if not patterns:
-        return _NO_NAMES
+        return None
     try:
         return PathPatterns(pattern if "/" in pattern or not pattern else f"**/{pattern}" for pattern in patterns)
     except ConfigError as error:

@@ -203,7 +203,7 @@ class FileDecider:
             if self._holds_for_all(asked, file):
                 flow = self._flow_roots[-1].fd, path, incoming.datagram
             accepted = accept_file(incoming, request, file, limits, flow)
-            if asked.generation.names.has_siblings:
+            if asked.generation.names.siblings is not None:
                 accepted.plan.context.remembers = self.other_names.folders, path
         if asked.way is not None:
             accepted.plan.context.found = asked.decision.paths[0], asked.way
