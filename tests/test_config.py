@@ -17,7 +17,7 @@ from snow_owl_tftp.config.rules import MAX_RULES, Rule, problems_of_rules
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError, TftpError
 
-ALL_KEYS = """
+ALL_KEYS = r"""
 root_dir = "/srv/boot"
 link_targets = ["/usr/lib/PXELINUX", "/usr/lib/syslinux"]
 hidden = "serve"
@@ -38,6 +38,16 @@ requests = "read"
 ignore_case = true
 every = true
 last = true
+
+[names]
+case = "insensitive"
+max_indexed = 1000
+hidden = true
+strip_root = false
+encodings = ["latin-1", "cp437"]
+cut = ["ff"]
+siblings = ["*.efi"]
+optional = ["*.lst", "pxelinux.cfg/*"]
 
 [logging]
 level = "debug"
@@ -391,6 +401,9 @@ def test_a_long_bad_value_is_cut_short(tmp_path: Path) -> None:
         ("[retransmit]\nfloor_ms = 2000", "retransmit: expected floor_ms <= initial_ms <= ceiling_ms"),
         ("[retransmit]\ninitial_ms = 9000", "retransmit: expected floor_ms <= initial_ms <= ceiling_ms"),
         ("[logging]\naudit_enabled = true", "logging.audit_file: audit_enabled = true needs it"),
+        ("[names]\ncut = ['nul']", 'names.cut: expected a list of "ff", "blanks", "controls", got "nul"'),
+        ("[names]\nencodings = ['big5']", 'names.encodings: "big5" does not extend ASCII by one byte a character'),
+        (f"[names]\nencodings = {['cp437'] * 5}", "names.encodings: expected at most 4, got 5"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -406,6 +419,8 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: s
         ({"tid_sockets": 8}, []),
         ({"single_port": True}, []),
         ({"tid_sockets": 8, "single_port": True}, ["tid_sockets"]),
+        ({"names.max_indexed": 8}, ["names.max_indexed"]),
+        ({"names.max_indexed": 8, "names.case": "insensitive"}, []),
     ],
 )
 def test_settings_that_others_switch_off_are_named(overrides: dict[str, object], idle: list[str]) -> None:

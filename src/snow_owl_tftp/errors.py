@@ -16,6 +16,7 @@ __all__ = [
     "EngineError",
     "ForkedError",
     "InternalError",
+    "OptionalMissingError",
     "RefusedError",
     "TftpError",
     "TransferAborted",
@@ -101,6 +102,14 @@ class RefusedError(TftpError):
 
     def __str__(self) -> str:
         return f"ERROR {int(self.code)}: {self.text}"
+
+
+class OptionalMissingError(RefusedError):
+    """Nobody erred: a client asked for a file that it can do without, and there is none.
+
+    What do we send: ERROR 1, as for any file that is not there; boot loaders go on with the next one.
+    Is the transfer over: it never began.
+    """
 
 
 class EngineError(TftpError, OSError):

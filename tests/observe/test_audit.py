@@ -19,6 +19,8 @@ WHO = ("id-1", "192.0.2.7:2070", "pxelinux.0")
 FIGURES: dict[str, Any] = {"payload_bytes": 10, "retransmits": 1, "duration_ns": 5}
 AGREED: dict[str, Any] = {"size_bytes": 10, "blksize_bytes": 1428, "windowsize_blocks": 4}
 FAILURE: dict[str, Any] = {"outcome": "PEER_ERROR", "reason": "disk full", **FIGURES}
+FINE: dict[str, Any] = {"outcome": "ok", **FIGURES}
+FOUND: dict[str, Any] = {"found": "a/b/grubx64.efi", "by": "sibling"}
 ASKED: dict[str, Any] = {"mode": "octet", "options": {"tsize": "0"}}
 DENIED: dict[str, Any] = {"error_code": 2, "reason": "Access violation"}
 
@@ -67,8 +69,21 @@ EVENTS: list[tuple[str, str, dict[str, Any], Callable[[AuditLog], None]]] = [
     ),
     ("transfer_started", "info", AGREED, lambda log: log.transfer_started(*WHO, is_write=False, **AGREED)),
     ("write_started", "info", AGREED, lambda log: log.transfer_started(*WHO, is_write=True, **AGREED)),
-    ("transfer_completed", "info", FIGURES, lambda log: log.transfer_completed(*WHO, is_write=False, **FIGURES)),
-    ("write_completed", "info", FIGURES, lambda log: log.transfer_completed(*WHO, is_write=True, **FIGURES)),
+    (
+        "transfer_started",
+        "info",
+        {**AGREED, **FOUND},
+        lambda log: log.transfer_started(*WHO, is_write=False, **AGREED, found=FOUND),
+    ),
+    ("optional_missing", "info", {}, lambda log: log.optional_missing(*WHO)),
+    (
+        "transfer_completed",
+        "info",
+        {**FIGURES, "outcome": "probe"},
+        lambda log: log.transfer_completed(*WHO, is_write=False, **FIGURES, outcome="probe"),
+    ),
+    ("transfer_completed", "info", FINE, lambda log: log.transfer_completed(*WHO, is_write=False, **FIGURES)),
+    ("write_completed", "info", FINE, lambda log: log.transfer_completed(*WHO, is_write=True, **FIGURES)),
     ("transfer_failed", "warning", FAILURE, lambda log: log.transfer_failed(*WHO, is_write=False, **FAILURE)),
     ("write_failed", "warning", FAILURE, lambda log: log.transfer_failed(*WHO, is_write=True, **FAILURE)),
 ]

@@ -5,8 +5,9 @@ import inspect
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.client import Client, Refused
@@ -17,11 +18,11 @@ from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import refusal_of_errno
 from snow_owl_tftp.content.source import LATER, Later, Named, NotHere
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.policy.rewrite.rewrites import Rewritten
+from snow_owl_tftp.protocol.packets import parse_request_untrusted
 from snow_owl_tftp.server.generation import Generation
+from snow_owl_tftp.server.meanings import Meanings
 from snow_owl_tftp.server.reads import FileDecider
-from snow_owl_tftp.server.rewriting import Candidates
 from snow_owl_tftp.server.slow_opens import Elsewhere
 from snow_owl_tftp.server.verdict import Refused as RefusedVerdict
 from snow_owl_tftp.server.verdict import Verdict
@@ -35,6 +36,7 @@ class Asked:
     transfer_id: int = 1
     peer: tuple[str, int] = ("192.0.2.34", 2000)
     local_address: str | None = None
+    endpoint: int = 0
 
 
 def rrq(name: str) -> bytes:
@@ -168,8 +170,8 @@ def test_rules_of_the_settings_come_before_the_file(tree: Path) -> None:
         ({"rewrite_file": "/nonexistent/map"}, "rewrite_file: /nonexistent/map: No such file"),
         ({"rewrite_file": "/"}, "rewrite_file: /: Is a directory"),
         ({"rewrite_file": "/dev/zero"}, "rewrite_file: /dev/zero: more than 1048576 bytes"),
-        ({"rewrite": [{"pattern": "(a"}]}, r"rewrite[0]: "),
-        ({"rewrite": [{"pattern": "a"}, {"pattern": r"\d"}]}, r"rewrite[1]: "),
+        ({"rewrite": [{"pattern": "(a"}]}, r"rewrite[1]: "),
+        ({"rewrite": [{"pattern": "a"}, {"pattern": r"\d"}]}, r"rewrite[2]: "),
         ({"rewrite": [{"pattern": "a"}] * 3, "rewrite_max_steps": 2}, "rewrite_max_steps: 3 rules"),
     ],
 )
@@ -183,11 +185,11 @@ def test_faulty_settings_are_named(others: Mapping[str, object], said: str) -> N
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ({"rewrite": [{"replacement": "a"}]}, "rewrite[0].pattern: is missing"),
-        ({"rewrite": [{"pattern": "a"}, {"pattern": "a", "patern": "b"}]}, "rewrite[1].patern: unknown key"),
-        ({"rewrite": [{"pattern": ""}]}, "rewrite[0].pattern: expected a text of 1..4096 characters"),
-        ({"rewrite": [{"pattern": "a", "requests": "put"}]}, 'rewrite[0].requests: expected one of "all"'),
-        ({"rewrite": {"pattern": "a"}}, "rewrite: expected a list of tables, [[NAME]]"),
+        ({"rewrite": [{"replacement": "a"}]}, "rewrite[1].pattern: is missing"),
+        ({"rewrite": [{"pattern": "a"}, {"pattern": "a", "patern": "b"}]}, "rewrite[2].patern: unknown key"),
+        ({"rewrite": [{"pattern": ""}]}, "rewrite[1].pattern: expected a text of 1..4096 characters"),
+        ({"rewrite": [{"pattern": "a", "requests": "put"}]}, 'rewrite[1].requests: expected one of "all"'),
+        ({"rewrite": {"pattern": "a"}}, "rewrite: expected tables, each [[rewrite]]"),
         ({"rewrite_max_steps": 0}, "rewrite_max_steps: expected 1..65536"),
     ],
 )
@@ -283,19 +285,35 @@ class OfTwoDevices:
         self.asked.append(named.paths[0])
         return NotHere(refusal_of_errno(2))
 
+    def close(self) -> None:
+        """Nothing is open."""
 
-def test_each_candidate_is_waited_for_in_a_thread_of_its_device() -> None:
-    source, names = OfTwoDevices(), ("1/a", "1/b", "2/c")
-    decisions = [ReadDecision((name.encode(),)) for name in names]
-    candidates = Candidates(source, decisions, Rewritten(names, None, "", True))
-    assert candidates.open_now(candidates.decision) is LATER
-    assert candidates.device_of(candidates.decision, 1) == 1
+
+class ToThree:
+    """Rewrites every name to these."""
+
+    names = ("1/a", "1/b", "2/c")
+
+    def apply(self, name: str, host: str, *, is_write: bool) -> Rewritten:
+        return Rewritten(self.names, None, "", True)
+
+
+def test_each_candidate_is_waited_for_in_a_thread_of_its_device(tmp_path: Path) -> None:
+    settings = Settings(root_dir=str(tmp_path))
+    source: Any = OfTwoDevices()
+    decider = FileDecider(settings)
+    decider._tree.close()
+    decider._tree = source
+    request = parse_request_untrusted(rrq("any"))
+    asked = Meanings(Asked(rrq("any")), request, replace(Generation.of(settings), rewrites=ToThree()))
+    assert asked.first(decider.other_names) is None
+    assert decider._open_now(asked) is LATER
     with pytest.raises(Elsewhere) as caught:
-        candidates.open(candidates.decision)
+        decider._decide_slowly(asked, 1)
     assert caught.value.device == 2
     assert source.asked == [b"1/a", b"1/b"]
-    assert candidates.device_of(candidates.decision, 2) == 2
-    last = candidates.open(candidates.decision)
-    assert isinstance(last, NotHere)
-    assert "2/c" in last.refusal.why
+    last = decider._decide_slowly(asked, 2)
+    assert isinstance(last, RefusedVerdict)
+    assert "2/c" in last.cause.why
     assert source.asked == [b"1/a", b"1/b", b"2/c"]
+    decider.close()

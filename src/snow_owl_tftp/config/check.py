@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.legacy import remedy_of
+from snow_owl_tftp.config.names import problems_of
 from snow_owl_tftp.config.paths import is_table, key_paths, table_of_list
 from snow_owl_tftp.config.rules import problems_of_rules
 from snow_owl_tftp.config.schema import Settings
@@ -95,6 +96,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     yield from problems_of_rules(settings.rules)
     if settings.logging.audit_enabled and not settings.logging.audit_path:
         yield "logging.audit_file: audit_enabled = true needs it; name a file"
+    yield from problems_of(settings.names)
 
 
 def without_effect(settings: Settings) -> dict[str, str]:
@@ -108,6 +110,8 @@ def without_effect(settings: Settings) -> dict[str, str]:
         idle["logging.audit_file"] = "set logging.audit_enabled = true, or remove it"
     if settings.single_port and settings.tid_sockets != Settings().tid_sockets:
         idle["tid_sockets"] = "remove it, or single_port = true"
+    if settings.names.max_indexed != Settings().names.max_indexed and settings.names.case != "insensitive":
+        idle["names.max_indexed"] = 'remove it, or set names.case = "insensitive"'
     return idle
 
 

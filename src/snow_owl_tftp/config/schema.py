@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+from snow_owl_tftp.config.names import NamesSettings
 from snow_owl_tftp.config.rules import Rule
 from snow_owl_tftp.config.tables import Table
 
@@ -23,6 +24,7 @@ __all__ = [
     "FileIoSettings",
     "LimitsSettings",
     "LoggingSettings",
+    "NamesSettings",
     "OptionsSettings",
     "PerformanceSettings",
     "PlatformSettings",
@@ -187,7 +189,8 @@ class Settings(Table, frozen=True):
     link_targets: tuple[str, ...] = ()
     """Directories outside the root that links within it may lead to."""
     hidden: Literal["refuse", "serve"] = "refuse"
-    """Names of which a part begins with a dot: administrators keep there what is not meant for clients."""
+    """Names of which a part begins with a dot: administrators keep there what is not meant for clients. "serve" is the
+    older spelling of `names.hidden = true`."""
     rewrite: tuple[RewriteSettings, ...] = ()
     rewrite_file: str = ""
     """A map file of tftpd-hpa, whose rules come after those of `rewrite`; empty: none."""
@@ -203,6 +206,7 @@ class Settings(Table, frozen=True):
     max_file_size_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """0: no limit."""
     drain_timeout_s: Annotated[int, Meta(ge=0, le=3_600)] = 10
+    names: NamesSettings = NamesSettings()
     logging: LoggingSettings = LoggingSettings()
     options: OptionsSettings = OptionsSettings()
     limits: LimitsSettings = LimitsSettings()
@@ -211,6 +215,11 @@ class Settings(Table, frozen=True):
     performance: PerformanceSettings = PerformanceSettings()
     rules: tuple[Rule, ...] = ()
     """The first that fits decides."""
+
+    @property
+    def serves_hidden(self) -> bool:
+        """Whether names of which a part begins with a dot are served."""
+        return self.names.hidden or self.hidden == "serve"
 
     @property
     def worker_count(self) -> int:

@@ -30,7 +30,14 @@ from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["FileTooLargeError", "FileTree", "OpenFile", "OutsideRootError", "refusal_of_errno"]
+__all__ = [
+    "FileTooLargeError",
+    "FileTree",
+    "OpenFile",
+    "OutsideRootError",
+    "is_on_local_file_system",
+    "refusal_of_errno",
+]
 
 # statfs(2) f_type, include/uapi/linux/magic.h: what answers from the dentry cache without asking
 # another machine or a process. Anything else (NFS, CIFS, FUSE) may revalidate, so it may block.
@@ -237,7 +244,7 @@ class FileTree:
     def _take(self, places: tuple[Place, ...]) -> None:
         # Threads that still open below the old places hold them by their resolver, until they are done.
         self._places = places
-        self.is_local = _file_system_type(places[0].fd) in _LOCAL_FILE_SYSTEMS
+        self.is_local = is_on_local_file_system(places[0].fd)
         self._name_max = _name_max_bytes(places[0].fd)
         self._resolver = self._make_resolver(places[0].fd, places)
 
@@ -426,6 +433,11 @@ def _name_max_bytes(fd: int) -> int:
         return os.fpathconf(fd, "PC_NAME_MAX")  # asks statfs(2), as is_local does
     except (OSError, ValueError):
         return _PATH_MAX
+
+
+def is_on_local_file_system(fd: int) -> bool:
+    """Tell whether what is open answers from the kernel's caches, and nobody changes it but by this kernel."""
+    return _file_system_type(fd) in _LOCAL_FILE_SYSTEMS
 
 
 def _file_system_type(fd: int) -> int:

@@ -140,12 +140,15 @@ class TransferStarted(Struct, frozen=True):
         agreed: Its plan.
         request: The request, parsed.
         size_bytes: Of the content; of an upload as announced. None: unknown.
+        found: The path under which it was found although nobody asked for it so, and by which way; None: as it was
+            asked for.
     """
 
     incoming: _Subject
     agreed: _Agreed
     request: Request
     size_bytes: int | None
+    found: tuple[bytes, str] | None = None
 
 
 class TransferEnded(Struct, frozen=True):
@@ -155,11 +158,13 @@ class TransferEnded(Struct, frozen=True):
         ending: How.
         request: What had been asked for.
         size_bytes: As of TransferStarted.
+        found: Likewise.
     """
 
     ending: _Ending
     request: Request
     size_bytes: int | None
+    found: tuple[bytes, str] | None = None
 
 
 class RequestRefused(Struct, frozen=True):

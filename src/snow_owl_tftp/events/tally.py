@@ -6,7 +6,7 @@ May know: outcomes and errors. Used by the event loop's thread alone.
 from collections import Counter
 from typing import Final
 
-from snow_owl_tftp.errors import BadPacket, RefusedError, TftpError
+from snow_owl_tftp.errors import BadPacket, OptionalMissingError, RefusedError, TftpError
 from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -22,21 +22,23 @@ class Tally:
 
     Attributes:
         outcomes: Transfers by plan.transfer.Outcome; those that the engine began by itself too.
-        refusals: Requests that were answered with an ERROR, by its code; "malformed" are those that are no packets,
-            "internal" our own defects, "ignored" those that a rule leaves without an answer. What the engine refuses by
-            itself is counted there.
+        probes_total: Of those that ended by the client's ERROR: who wanted the size only, and has it (see `probe`).
+        refusals: Requests that were answered with an ERROR, by its code; "optional_missing" are those that nobody
+            misses, "malformed" those that are no packets, "internal" our own defects, "ignored" those that a rule
+            leaves without an answer. What the engine refuses by itself is counted there.
         by_rule: Those that a rule refused, or left without an answer, by its number; a reload may give another rule
             that number.
         dropped_total: Requests that waited until their clients had given up.
     """
 
-    __slots__ = ("by_rule", "dropped_total", "outcomes", "refusals")
+    __slots__ = ("by_rule", "dropped_total", "outcomes", "probes_total", "refusals")
 
     def __init__(self) -> None:
         self.outcomes = [0] * len(Outcome)
         self.refusals = Counter[str]()
         self.by_rule = Counter[int]()
         self.dropped_total = 0
+        self.probes_total = 0
 
     @property
     def transfers_total(self) -> int:
@@ -45,7 +47,9 @@ class Tally:
 
     def refused(self, cause: TftpError) -> None:
         """Count one request that was refused."""
-        if isinstance(cause, RefusedError):
+        if isinstance(cause, OptionalMissingError):
+            self.refusals["optional_missing"] += 1
+        elif isinstance(cause, RefusedError):
             self.refusals["ignored" if cause.is_silent else _NAMES[cause.code]] += 1
             if cause.rule:
                 self.by_rule[cause.rule] += 1
@@ -55,6 +59,8 @@ class Tally:
     def figures(self) -> dict[str, str]:
         """Return what there is to tell, as fields of a line: "ok:12,timed_out:1"."""
         outcomes = {outcome.name.lower(): self.outcomes[outcome] for outcome in Outcome}
+        outcomes["peer_error"] -= self.probes_total
+        outcomes["probe"] = self.probes_total
         refusals = {**self.refusals, "dropped": self.dropped_total}
         busiest = {f"rule {number}": count for number, count in self.by_rule.most_common(_MAX_RULES_TOLD)}
         told = {"outcomes": _listed(outcomes), "refusals": _listed(refusals), "refused_by": _listed(busiest)}

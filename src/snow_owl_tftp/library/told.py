@@ -16,12 +16,13 @@ from typing import Any, cast
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import InternalError
 from snow_owl_tftp.events.event import RequestRefused, TransferEnded
+from snow_owl_tftp.events.probe import is_size_probe
 from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES
 from snow_owl_tftp.library.confined import path_of
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.plan.transfer import Outcome, Role
-from snow_owl_tftp.server.narrate import Report, is_size_probe
+from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.sockets import format_address
 
 __all__ = ["Completion", "LibraryReport", "log_event"]

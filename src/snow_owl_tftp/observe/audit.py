@@ -182,6 +182,10 @@ class AuditLog:
             answer["rule"] = rule
         self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **answer})
 
+    def optional_missing(self, correlation_id: str, peer: str, filename: str) -> None:
+        """Record that a file was asked for which the client can do without, and there is none."""
+        self._record("optional_missing", "info", correlation_id, {"peer": peer, "filename": filename})
+
     def path_traversal_attempt(self, correlation_id: str, peer: str, filename: str) -> None:
         """Record a name whose own `..` lead out of the root."""
         self._record("path_traversal_attempt", "warning", correlation_id, {"peer": peer, "filename": filename})
@@ -222,12 +226,19 @@ class AuditLog:
         size_bytes: int | None,
         blksize_bytes: int,
         windowsize_blocks: int,
+        found: Mapping[str, str] | None = None,
         ago_ns: int = 0,
     ) -> None:
-        """Record transfer_started or write_started; an upload may not say its size."""
+        """Record transfer_started or write_started; an upload may not say its size.
+
+        `found` says, if anything, under which path ("found"), and by which way ("by"), a file was found otherwise than
+        it was asked for.
+        """
         event = "write_started" if is_write else "transfer_started"
         agreed = {"size_bytes": size_bytes, "blksize_bytes": blksize_bytes, "windowsize_blocks": windowsize_blocks}
-        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed}, ago_ns)
+        self._record(
+            event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed, **(found or {})}, ago_ns
+        )
 
     def transfer_completed(
         self,
@@ -239,11 +250,16 @@ class AuditLog:
         payload_bytes: int,
         retransmits: int,
         duration_ns: int,
+        outcome: str = "ok",
     ) -> None:
-        """Record transfer_completed or write_completed: all is acknowledged, and an upload is in place."""
+        """Record transfer_completed or write_completed.
+
+        All is acknowledged, and an upload is in place: outcome "ok"; or the client wanted the size only: "probe".
+        """
         event = "write_completed" if is_write else "transfer_completed"
         figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
-        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **figures})
+        what = {"peer": peer, "filename": filename, "outcome": outcome}
+        self._record(event, "info", correlation_id, {**what, **figures})
 
     def transfer_failed(
         self,

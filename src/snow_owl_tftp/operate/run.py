@@ -18,7 +18,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -144,6 +144,7 @@ def _live(
         server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
         decider.texts.abort = server.abort
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
+        decider.other_names.index.listen(partial(_tell_of_names, report))
         report.turned_away = lambda: _turned_away(decider, uploads, server)
 
         prepared: list[tuple[Settings, Generation, Overlay | None]] = []
@@ -228,6 +229,11 @@ def _is_one_file(logging: LoggingSettings) -> bool:
 def _tell_of_file(report: Report, key: str, reason: str) -> None:
     """Into the file that is still open, where it is the log's own."""
     report.log.error("file cannot be opened by its name, the old one stays", setting=key, reason=reason)
+
+
+def _tell_of_names(report: Report, level: str, event: str, fields: Mapping[str, object]) -> None:
+    """From a thread; the log is for several."""
+    getattr(report.log, level)(event, **fields)
 
 
 def _open_uploads(

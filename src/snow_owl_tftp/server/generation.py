@@ -6,6 +6,7 @@ May know: settings, rules and what may be negotiated. Must not open anything but
 so it is made before the server serves, or in a thread.
 """
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +15,8 @@ from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.options import OptionLimits
+from snow_owl_tftp.server.name_index import Where
+from snow_owl_tftp.server.other_names import NameRules
 
 if TYPE_CHECKING:
     from snow_owl_tftp.policy.rewrite.rewrites import Rewrites
@@ -28,20 +31,24 @@ class Generation:
     Attributes:
         root_dir: Where content lies; whoever opens it goes there at the next look.
         link_targets: Where links may lead to outside of it.
+        names: How names are spelled, and what else they may mean.
         rewrites: What becomes of names before the rules see them; None: nothing.
         policy: Who may read or write what; one for both.
         limits: What may be negotiated.
         max_file_size_bytes: Larger files are neither sent nor taken; 0: no limit.
         offers_flows: Whether the engine may repeat what holds for everybody.
+        indexed: Which names are kept in memory; None: none.
     """
 
     root_dir: str
     link_targets: tuple[str, ...]
+    names: NameRules
     rewrites: "Rewrites | None"
     policy: Policy
     limits: OptionLimits
     max_file_size_bytes: int
     offers_flows: bool
+    indexed: Where | None = None
 
     @classmethod
     def of(cls, settings: Settings, listening: Listening | None = None, machines: Machines = NO_MACHINES) -> Self:
@@ -59,10 +66,11 @@ class Generation:
         return cls(
             root_dir=settings.root_dir,
             link_targets=settings.link_targets,
+            names=NameRules.of(settings.names, os.fsencode(os.path.abspath(settings.root_dir))),  # noqa: PTH100 - text only
             rewrites=_rewrites_of(settings),
             policy=Policy(
                 settings.write_config,
-                settings.hidden,
+                "serve" if settings.serves_hidden else "refuse",
                 machines,
                 rules=settings.rules,
                 limits=limits,
@@ -71,6 +79,7 @@ class Generation:
             limits=limits,
             max_file_size_bytes=settings.max_file_size_bytes,
             offers_flows=settings.performance.platform.batch.enable_flows,
+            indexed=_indexed(settings),
         )
 
 
@@ -80,6 +89,12 @@ def _rewrites_of(settings: Settings) -> "Rewrites | None":
     from snow_owl_tftp.policy.rewrite.rewrites import Rewrites  # lazy: most servers never need it
 
     return Rewrites.compile(settings)
+
+
+def _indexed(settings: Settings) -> Where | None:
+    if settings.names.case != "insensitive":
+        return None
+    return Where(settings.root_dir, settings.link_targets, settings.names.max_indexed, settings.serves_hidden)
 
 
 def option_limits(settings: Settings) -> OptionLimits:

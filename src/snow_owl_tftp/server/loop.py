@@ -52,6 +52,7 @@ from snow_owl_tftp.events.event import (
     TransferEnded,
     TransferStarted,
 )
+from snow_owl_tftp.events.probe import is_size_probe
 from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES, EventSink
 from snow_owl_tftp.events.tally import Tally
 from snow_owl_tftp.linux.remedies import with_remedy
@@ -455,7 +456,10 @@ class Server:
         context, outcome = completion.context, completion.outcome
         if outcome == Outcome.OK and not self._events.wanted & SUCCESSES:
             return
-        self._events.emit(TransferEnded(completion, context.request, context.size_bytes))
+        event = TransferEnded(completion, context.request, context.size_bytes, context.found)
+        if outcome == Outcome.PEER_ERROR and is_size_probe(event):
+            self.tally.probes_total += 1
+        self._events.emit(event)
         if outcome != Outcome.OK and isinstance(context, UploadContext):
             self._tell_of_stored(context)
 
@@ -569,7 +573,8 @@ class Server:
             context = accepted.plan.context
             context.begin()
             if self._events.wanted & STARTS:
-                self._events.emit(TransferStarted(incoming, accepted.plan, context.request, context.size_bytes))
+                event = TransferStarted(incoming, accepted.plan, context.request, context.size_bytes, context.found)
+                self._events.emit(event)
 
     def _is_quiet(self, engine: Engine) -> bool:
         """Nothing is being decided or transferred; a receiver that merely repeats its last ACK does not count."""

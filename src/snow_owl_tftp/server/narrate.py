@@ -12,9 +12,9 @@ Invariants:
   its end, so its beginning is told then, with the time at which it happened; the log, whose lines have the
   time of their writing, says nothing of it.
 
-Size probes: firmware asks for `tsize`, reads the OACK and sends ERROR 0 or 8, because the size was all
-it wanted; the real RRQ follows. That is no failure: the log says "size probe" (debug) and the audit log
-transfer_completed with 0 payload bytes, because a failure there would page somebody at every boot.
+What is daily bread at every boot is no failure. A size probe (see `events.probe`) is "size probe" in the log, at debug,
+and transfer_completed with outcome "probe" in the audit log. An optional file that is not there is optional_missing in
+both, at debug in the log.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from msgspec.structs import asdict
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.store.refusals import UploadTooLargeError
-from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
+from snow_owl_tftp.errors import BadPacket, InternalError, OptionalMissingError, RefusedError
 from snow_owl_tftp.events.event import (
     BatchCalls,
     BatchingChanged,
@@ -37,6 +37,7 @@ from snow_owl_tftp.events.event import (
     TransferEnded,
     TransferStarted,
 )
+from snow_owl_tftp.events.probe import is_size_probe
 from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.budget import LineBudget
@@ -48,10 +49,8 @@ from snow_owl_tftp.server.sockets import format_address
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Report", "is_size_probe"]
+__all__ = ["Report"]
 
-_PROBE_ERRORS: Final = (ErrorCode.NOT_DEFINED, ErrorCode.OPTION_REFUSED)
-"""What clients say that wanted the size only: PXE ROMs 8 ("aborted"), others 0."""
 _MODES: Final = ("at once", "batching", "lingering")
 """ModeChange.mode, docs/engine-contract.md."""
 _LINES_PER_S: Final = 200
@@ -164,6 +163,7 @@ class Report:
             bytes=event.size_bytes,
             blksize_bytes=event.agreed.blksize_bytes,
             windowsize_blocks=event.agreed.windowsize_blocks,
+            **_as_found(event.found),
         )
         if self._is_audited:
             self._audit_start(event, ago_ns=0)
@@ -178,6 +178,7 @@ class Report:
             size_bytes=event.size_bytes,
             blksize_bytes=event.agreed.blksize_bytes,
             windowsize_blocks=event.agreed.windowsize_blocks,
+            found=_as_found(event.found),
             ago_ns=ago_ns,
         )
 
@@ -197,6 +198,8 @@ class Report:
             self.log.error("internal error", peer=peer, file=file, exc_info=cause.__cause__ or cause)
 
     def _hears_refusal(self, event: RequestRefused) -> bool:
+        if isinstance(event.cause, OptionalMissingError):
+            return bool(self.wanted & STARTS)
         # As below: a malformed request and a missing file are nothing to warn of.
         is_notice = isinstance(event.cause, BadPacket) or (
             isinstance(event.cause, RefusedError) and event.cause.code == ErrorCode.FILE_NOT_FOUND
@@ -209,6 +212,10 @@ class Report:
 
     def _tell_refusal(self, transfer_id: int, peer: str, request: Request, cause: RefusedError) -> None:
         filename, is_write = request.filename, request.kind == Opcode.WRQ
+        if isinstance(cause, OptionalMissingError):
+            self.log.debug("optional_missing", peer=peer, file=filename)
+            self._audit.optional_missing(_correlation_id(transfer_id), peer, filename)
+            return
         kind = "WRQ" if is_write else "RRQ"
         # Boot loaders probe for dozens of files that are not there: nothing to warn of.
         tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
@@ -248,7 +255,7 @@ class Report:
         if not (is_ok or is_probe or ending.blocks or self._budgets[_UNANSWERED].grants()):
             return
         if self._is_audited and ending.flow_hit:
-            began = TransferStarted(ending, ending, event.request, event.size_bytes)
+            began = TransferStarted(ending, ending, event.request, event.size_bytes, event.found)
             self._audit_start(began, ago_ns=ending.duration_ns)
         if is_ok:
             self._tell_success(event, "transfer completed")
@@ -271,6 +278,7 @@ class Report:
             blocks=ending.blocks,
             retransmits=ending.retransmits,
             ms=ending.duration_ns // 1_000_000,
+            **_as_found(event.found),
         )
         if self._is_audited:
             self._audit.transfer_completed(
@@ -278,6 +286,7 @@ class Report:
                 peer,
                 filename,
                 is_write=ending.role == Role.RECEIVER,
+                outcome="ok" if ending.outcome == Outcome.OK else "probe",
                 payload_bytes=ending.payload_bytes,
                 retransmits=ending.retransmits,
                 duration_ns=ending.duration_ns,
@@ -298,6 +307,7 @@ class Report:
             retransmits=ending.retransmits,
             ms=ending.duration_ns // 1_000_000,
             **figures,
+            **_as_found(event.found),
         )
         if self._is_audited:
             self._audit.transfer_failed(
@@ -344,17 +354,12 @@ class Report:
         )
 
 
-def is_size_probe(event: TransferEnded) -> bool:
-    """Tell whether a client got what it wanted, though it sent an ERROR."""
-    ending = event.ending
-    return (
-        ending.outcome == Outcome.PEER_ERROR
-        and ending.role == Role.SENDER  # an upload given up at its OACK is a failure
-        and ending.blocks == 0
-        and ending.error in _PROBE_ERRORS
-        # Asked, not granted: the size of an empty file is left out of the OACK.
-        and any(name.lower() == "tsize" for name, _ in event.request.options)
-    )
+def _as_found(found: tuple[bytes, str] | None) -> dict[str, str]:
+    """Where a file was that nobody asked for by that path, and by which way it was found."""
+    if found is None:
+        return {}
+    path, way = found
+    return {"found": path.decode("utf-8", "surrogateescape"), "by": way}
 
 
 def _correlation_id(transfer_id: int) -> str:

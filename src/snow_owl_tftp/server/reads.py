@@ -1,6 +1,8 @@
 """What is to be read: names to files below the root, at once or by threads.
 
-    Request ─rewrite─► name ─policy─► path ─content─► OpenFile, or Text ─accept─► Verdict
+    Request ─meanings─► path ─content─► OpenFile, or Text ─accept─► Verdict
+               ▲            └─► not there ─┐
+               └───────────────────────────┘
 
 May know: policy, content and what is answered. Must not know the engine, sockets, the log or the
 loop's business; what it decides is carried out by `loop` and told by `narrate`.
@@ -15,11 +17,8 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import Final
 
-from msgspec import Struct
-
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile
-from snow_owl_tftp.content.names import normalise_name, spellings_of
 from snow_owl_tftp.content.overlay import Overlay
 from snow_owl_tftp.content.source import LATER, Later, NotHere
 from snow_owl_tftp.content.text import Text
@@ -30,8 +29,10 @@ from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.answer import Answer, accept_file, accept_text, answer, refuse_write
 from snow_owl_tftp.server.generation import Generation
+from snow_owl_tftp.server.meanings import Meanings
+from snow_owl_tftp.server.other_names import OtherNames
 from snow_owl_tftp.server.patient import PatientThreads
-from snow_owl_tftp.server.roots import open_overlay, plain_paths
+from snow_owl_tftp.server.roots import open_overlay
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
 from snow_owl_tftp.server.texts import Texts
 from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict, refuse
@@ -56,6 +57,7 @@ class FileDecider:
 
     Attributes:
         slow_opens: Where names wait that are in no cache.
+        other_names: What a name may mean that is not there.
     """
 
     def __init__(self, settings: Settings, write: Answer = refuse_write, generation: Generation | None = None) -> None:
@@ -88,12 +90,15 @@ class FileDecider:
         )
         self.slow_opens = SlowOpens(self._threads, _MAX_SLOW_OPENS)
         self.slow_texts = SlowOpens(self._texts.threads, _MAX_SLOW_TEXTS)
+        self.other_names = OtherNames()
+        self.other_names.index.follow(self._generation.indexed)
 
     def close(self) -> None:
         """Close the root; call it when no server uses this decider any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._tree.close()
         self._texts.close()
+        self.other_names.close()
         for place in self._flow_roots:
             place.close()
 
@@ -119,6 +124,7 @@ class FileDecider:
         if overlay is not self._overlay:
             self._old_overlays.append(self._overlay)
             self._overlay = overlay
+        self.other_names.index.follow(generation.indexed)
 
     @property
     def threads(self) -> PatientThreads:
@@ -132,13 +138,14 @@ class FileDecider:
 
     def turned_away(self) -> dict[str, int]:
         """Return how many were told to come again so far, or ended for a newcomer: by the wait for a file system, octet
-        and netascii apart, and by the places for netascii streams.
+        and netascii apart, and by the places for netascii streams. And what is known of names, where that is asked for.
         """
         return {
             "opens_busy": self.slow_opens.busy_total,
             "texts_busy": self.slow_texts.busy_total,
             "streams_refused": self._texts.refused_total,
             "streams_gave_way": self._texts.gave_way_total,
+            **self.other_names.figures(),
         }
 
     def look_again(self) -> bool:
@@ -156,6 +163,7 @@ class FileDecider:
         has_moved = overlay is not None and overlay.look_again()
         if self._tree.look_again(root_dir, link_targets):
             self._flow_roots.append(place)
+            self.other_names.index.follow(self._generation.indexed)
             has_moved = True
         return has_moved
 
@@ -169,31 +177,31 @@ class FileDecider:
         return answer(incoming, self._read, self._write)
 
     def _read(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
-        generation = self._generation
-        paths = spellings_of(request.filename)
-        if generation.policy.rules is not None:
-            paths = plain_paths(paths)
-        decision = generation.policy.decide_read(incoming, request, paths)
-        source: FileTree | Overlay = self._tree
-        if decision.roots and self._overlay is not None:
-            source = self._overlay
-        allowed = _Allowed(incoming, request, generation, decision, source)
-        file = self._open_now(allowed)
-        if file is LATER:
-            return self._decide_later(allowed)
-        return refuse(request, file.refusal) if isinstance(file, NotHere) else self._accept(allowed, file)
+        asked = Meanings(incoming, request, self._generation)
+        refusal = asked.first(self.other_names)
+        while refusal is None:
+            file = self._open_now(asked)
+            if file is LATER:
+                return self._decide_later(asked)
+            if not isinstance(file, NotHere):
+                return self._accept(asked, file)
+            refusal = asked.next(file.refusal, self.other_names)
+        return refuse(request, refusal)
 
     def _refuse_write(self, incoming: IncomingRequest, request: Request) -> Verdict:
         """Where no upload is taken a rule may still want silence."""
         policy = self._generation.policy
         if policy.rules is not None:
-            policy.decide_write(incoming, request, normalise_name(request.filename))
+            policy.decide_write(incoming, request, self._generation.names.spelled.normalise(request.filename))
         return refuse_write(incoming, request)
 
-    def _open_now(self, allowed: "_Allowed") -> OpenFile | Text | NotHere | Later:
+    def _source_of(self, decision: ReadDecision) -> FileTree | Overlay:
+        return self._overlay if decision.roots and self._overlay is not None else self._tree
+
+    def _open_now(self, asked: Meanings) -> OpenFile | Text | NotHere | Later:
         """Raises: RefusedError: No descriptor is left."""
-        file = allowed.source.open_now(allowed.decision)
-        if not isinstance(file, OpenFile) or allowed.request.mode == "octet":
+        file = self._source_of(asked.decision).open_now(asked.decision)
+        if not isinstance(file, OpenFile) or asked.request.mode == "octet":
             return file
         made = None
         try:
@@ -203,52 +211,65 @@ class FileDecider:
                 file.close()
         return LATER if made is None else made
 
-    def _accept(self, allowed: "_Allowed", file: OpenFile | Text) -> Accepted:
+    def _accept(self, asked: Meanings, file: OpenFile | Text) -> Accepted:
         """Takes the file over."""
-        incoming, request = allowed.incoming, allowed.request
-        limits = allowed.decision.limits or allowed.generation.limits
+        incoming, request, decision = asked.incoming, asked.request, asked.decision
+        limits = decision.limits or asked.generation.limits
         if isinstance(file, Text):
-            return accept_text(self._texts, file, incoming, request, limits)
-        flow = None
-        if self._holds_for_all(allowed, file):
-            root_fd = file.root_fd if allowed.decision.roots else self._flow_roots[-1].fd
-            flow = root_fd, file.relative_path, incoming.datagram
-        return accept_file(incoming, request, file, limits, flow)
+            accepted = accept_text(self._texts, file, incoming, request, limits)
+        else:
+            path, flow = file.relative_path, None
+            if self._holds_for_all(asked, file):
+                root_fd = file.root_fd if decision.roots else self._flow_roots[-1].fd
+                flow = root_fd, path, incoming.datagram
+            accepted = accept_file(incoming, request, file, limits, flow)
+            if asked.generation.names.siblings is not None:
+                accepted.plan.context.remembers = self.other_names.folders, path
+        if asked.way is not None:
+            accepted.plan.context.found = decision.paths[0], asked.way
+        return accepted
 
-    def _holds_for_all(self, allowed: "_Allowed", file: OpenFile) -> bool:
+    def _holds_for_all(self, asked: Meanings, file: OpenFile) -> bool:
         # A netascii copy lies under no path, so the engine could not look whether it still holds.
         # And on NFS or FUSE that look could make a worker wait for another machine.
-        # A name that was cut must be looked for as sent each time, since it may appear; so may a file in another root.
+        # A name that was cut, or found otherwise, must be looked for as sent each time, since it may appear; so may a
+        # file in another root.
         return (
-            allowed.generation.offers_flows
-            and not allowed.decision.depends_on_asker
-            and (file.root_fd >= 0 if allowed.decision.roots else self._tree.is_local)
+            asked.generation.offers_flows
+            and asked.holds_for_all
+            and not asked.decision.depends_on_asker
+            and (file.root_fd >= 0 if asked.decision.roots else self._tree.is_local)
             and file.is_as_sent
-            and allowed.request.mode == "octet"
+            and asked.request.mode == "octet"
         )
 
-    def _decide_later(self, allowed: "_Allowed") -> Verdict | Awaitable[Verdict]:
-        request = allowed.request
+    def _decide_later(self, asked: Meanings) -> Verdict | Awaitable[Verdict]:
+        request = asked.request
 
         def find(may_wait_on: int | None) -> Verdict:
-            return self._decide_slowly(allowed, may_wait_on)
+            return self._decide_slowly(asked, may_wait_on)
 
         def refuse_busy() -> Verdict:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
-        return slow.decide(allowed.source.device_of(allowed.decision), find, refuse_busy)
+        return slow.decide(self._source_of(asked.decision).device_of(asked.decision), find, refuse_busy)
 
-    def _decide_slowly(self, allowed: "_Allowed", may_wait_on: int | None) -> Verdict:
-        """Runs in a thread of the pool."""
-        request = allowed.request
-        file = self._open_on(allowed.source, allowed.decision, may_wait_on)
-        if isinstance(file, NotHere):
-            return refuse(request, file.refusal)
+    def _decide_slowly(self, asked: Meanings, may_wait_on: int | None) -> Verdict:
+        """Runs in a thread of the pool; each meaning may lie on another device."""
+        refusal: RefusedError | None = None
+        while refusal is None:
+            file = self._open_on(self._source_of(asked.decision), asked.decision, may_wait_on)
+            if not isinstance(file, NotHere):
+                return self._accept_slowly(asked, file)
+            refusal = asked.next(file.refusal, self.other_names)
+        return refuse(asked.request, refusal)
+
+    def _accept_slowly(self, asked: Meanings, file: OpenFile) -> Verdict:
         try:
-            return self._accept(allowed, file if request.mode == "octet" else self._texts.made_of(file))
+            return self._accept(asked, file if asked.request.mode == "octet" else self._texts.made_of(file))
         except RefusedError as error:
-            return refuse(request, error)
+            return refuse(asked.request, error)
 
     @staticmethod
     def _open_on(source: FileTree | Overlay, decision: ReadDecision, may_wait_on: int | None) -> OpenFile | NotHere:
@@ -263,13 +284,3 @@ class FileDecider:
             if device != may_wait_on:
                 raise Elsewhere(device)
         return source.open(decision)
-
-
-class _Allowed(Struct, frozen=True):
-    """What the rules allow, and the configuration that it is answered by although a reload comes between."""
-
-    incoming: IncomingRequest
-    request: Request
-    generation: Generation
-    decision: ReadDecision
-    source: FileTree | Overlay

@@ -77,6 +77,13 @@ class Ending(Protocol):
         """A write to the sink is still under way."""
 
 
+class Remembers(Protocol):
+    """What hears of files that clients have received."""
+
+    def note(self, host: str, path: bytes) -> None:
+        """A client has received the file of this path."""
+
+
 class TransferContext:
     """What Python remembers of a transfer; the engine hands it back with the Completion.
 
@@ -88,21 +95,29 @@ class TransferContext:
         size_bytes: Of the content sent, or of the upload as announced; None: it was not.
         negotiated: The options granted.
         held: Of `OpenFile`; lives as long as this does.
+        found: The path under which the content was found although nobody asked for it so, and by which way; None: as
+            it was asked for.
+        remembers: Whom to tell, by `note(host, path)`, that a client has received the file of this path; None: nobody.
     """
 
-    __slots__ = ("held", "negotiated", "request", "size_bytes")
+    __slots__ = ("found", "held", "negotiated", "remembers", "request", "size_bytes")
 
     def __init__(self, request: Request, size_bytes: int | None, negotiated: Negotiated, held: object = None) -> None:
         self.held = held
         self.request = request
         self.size_bytes = size_bytes
         self.negotiated = negotiated
+        self.found: tuple[bytes, str] | None = None
+        self.remembers: tuple[Remembers, bytes] | None = None
 
     def begin(self) -> None:
         """The engine has taken the plan; called once a plan that Python started, in the event loop."""
 
     def ended(self, ending: Ending) -> None:
         """One transfer has ended, whoever hears of it; exactly once a transfer. Must not wait."""
+        if self.remembers is not None and ending.outcome == Outcome.OK:
+            memory, path = self.remembers
+            memory.note(ending.peer[0], path)
 
     def retired(self) -> None:
         """Give up what transfers needed, without waiting: none is left, and none will begin any more.

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Final
 
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.content.names import normalise_name, spellings_of
 from snow_owl_tftp.content.store.leftovers import Survey
 from snow_owl_tftp.content.store.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.content.walk import Place
@@ -216,12 +215,12 @@ class UploadAnswerer:
             RefusedError: The rules do not allow it, or too many wait.
         """
         generation = self._generation
-        name = request.filename
+        name, spelled = request.filename, generation.names.spelled
         if generation.rewrites is None:
-            terms = generation.policy.decide_write(incoming, request, normalise_name(name))
+            terms = generation.policy.decide_write(incoming, request, spelled.normalise(name))
         else:
             rewritten = generation.rewrites.apply(name, incoming.peer[0], is_write=True)
-            name, terms = decide_rewritten_write(rewritten, generation.policy, incoming, request)
+            name, terms = decide_rewritten_write(rewritten, spelled, generation.policy, incoming, request)
         self._waiting += 1
         self._look_later()
 
@@ -288,7 +287,7 @@ class UploadAnswerer:
             device = area.device_of(terms.path, may_wait_on)
             if may_wait_on not in (None, device):
                 raise Elsewhere(device)
-            sent = spellings_of(name)[0]
+            sent = generation.names.spelled.spellings_of(name)[0]
             if sent != terms.path and area.holds(sent):
                 of_sent = generation.policy.decide_write(incoming, request, sent)
                 terms = of_sent if of_sent.root == terms.root else terms

@@ -84,7 +84,7 @@ class Rewrites:
         Raises:
             ConfigError: The file cannot be read, or as for __init__.
         """
-        own = tuple(_rule_of(rewrite, f"rewrite[{at}]") for at, rewrite in enumerate(settings.rewrite))
+        own = tuple(_rule_of(rewrite, f"rewrite[{at}]") for at, rewrite in enumerate(settings.rewrite, 1))
         sources = [Source("", own)]
         if path := settings.rewrite_file:
             key = "rewrite_file"

@@ -1,0 +1,192 @@
+"""The thread that keeps the names below the root: fresh, bounded, ended, and given up with one line."""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.descriptors import settled_descriptors
+from tests.support.server import wait_for
+
+from snow_owl_tftp.linux.inotify import Inotify
+from snow_owl_tftp.server import name_index
+from snow_owl_tftp.server.name_index import NameIndex, Where
+
+
+class Told(list[tuple[str, str, Mapping[str, object]]]):
+    """What was said."""
+
+    def __call__(self, level: str, event: str, fields: Mapping[str, object]) -> None:
+        self.append((level, event, fields))
+
+    @property
+    def reasons(self) -> list[Any]:
+        return [fields["reason"] for level, _, fields in self if level == "warning"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "Boot").mkdir(parents=True)
+    (root / "Boot/BCD").touch()
+    return root
+
+
+def where(root: Path, max_names: int = 100) -> Where:
+    return Where(str(root), (), max_names, with_hidden=False)
+
+
+@contextmanager
+def indexing(place: Where | None) -> Iterator[tuple[NameIndex, Told]]:
+    index, told = NameIndex(), Told()
+    index.follow(place)
+    index.listen(told)
+    try:
+        yield index, told
+    finally:
+        index.close()
+        wait_for(lambda: not threads(), "the end of its threads")
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "tftp-names"]
+
+
+def test_names_are_found_once_they_are_read_and_what_comes_is_found_soon(root: Path) -> None:
+    with indexing(where(root)) as (index, told):
+        wait_for(lambda: index.find(b"boot/bcd") == b"Boot/BCD", "the first look")
+        (root / "New").mkdir()
+        (root / "New/File").touch()
+        wait_for(lambda: index.find(b"NEW/file") == b"New/File", "what came")
+        (root / "New/File").unlink()
+        wait_for(lambda: index.find(b"NEW/file") is None, "what went")
+        assert [(level, event) for level, event, _ in told] == [("info", "names indexed")]
+        assert index.figures()["names_indexed"] == 3
+        assert index.figures()["directories_watched"] == 3
+        assert index.figures()["index_rescans"] >= 1
+
+
+def test_without_a_root_there_is_no_thread_and_nothing_to_count() -> None:
+    with indexing(None) as (index, told):
+        assert index.find(b"x") is None
+        assert index.figures() == {}
+        assert threads() == []
+        assert told == []
+
+
+def test_another_root_is_followed(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "Kernel").touch()
+    with indexing(where(root)) as (index, _):
+        wait_for(lambda: index.find(b"boot/bcd"), "the first look")
+        index.follow(where(other))
+        wait_for(lambda: index.find(b"KERNEL") == b"Kernel", "the other root")
+        assert index.find(b"boot/bcd") is None
+        wait_for(lambda: len(threads()) == 1, "the end of the first thread")
+        index.follow(None)
+        assert index.find(b"KERNEL") is None
+
+
+def test_too_many_names_are_told_once_with_the_key(root: Path) -> None:
+    with indexing(where(root, max_names=2)) as (index, told):
+        wait_for(lambda: index.find(b"boot/bcd"), "the first look")
+        (root / "Third").touch()
+        wait_for(lambda: told.reasons, "a line")
+        assert index.find(b"boot/bcd") is None
+        assert told.reasons == ["there are more than names.max_indexed = 2; raise it"]
+        wait_for(lambda: not threads(), "the end of the thread")
+        index.follow(where(root))
+        wait_for(lambda: index.find(b"THIRD") == b"Third", "the index, which another limit allows")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "max_user_watches"), (errno.EMFILE, "max_user_instances"), (errno.ENOSYS, "")]
+)
+def test_where_there_is_no_inotify_that_is_told_once_with_the_remedy(
+    root: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def refuse(self: Inotify, directory_fd: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Inotify, "watch", refuse)
+    with indexing(where(root)) as (index, told):
+        wait_for(lambda: told.reasons, "a line")
+        assert remedy in told.reasons[0]
+        assert os.strerror(number) in told.reasons[0]
+        assert index.find(b"boot/bcd") is None
+        time.sleep(0.05)
+        assert len(told) == 1
+
+
+def test_root_of_others_and_root_that_is_none_are_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with indexing(where(root / "missing")) as (_, told):
+        wait_for(lambda: told.reasons, "a line")
+        assert "root_dir" in told.reasons[0]
+    monkeypatch.setattr(name_index, "is_on_local_file_system", lambda fd: False)
+    with indexing(where(root)) as (_, told):
+        wait_for(lambda: told.reasons, "a line")
+        assert "others may change unseen" in told.reasons[0]
+
+
+def test_bug_of_ours_costs_the_index_and_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Inotify, "watch", lambda self, fd: {}["bug"])
+    with indexing(where(root)) as (_, told):
+        wait_for(lambda: told.reasons, "a line")
+        assert "internal error: KeyError" in told.reasons[0]
+
+
+def test_changes_without_end_cost_a_tenth_of_a_core(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    update = name_index.TreeScan.update
+
+    def slow(*args: Any) -> Any:
+        looks.append(time.monotonic())
+        time.sleep(0.02)
+        return update(*args)
+
+    monkeypatch.setattr(name_index.TreeScan, "update", slow)
+    with indexing(where(root)) as (index, _):
+        wait_for(lambda: index.find(b"boot/bcd"), "the first look")
+        end_s = time.monotonic() + 1.0
+        while time.monotonic() < end_s:
+            (root / "x").touch()
+            (root / "x").unlink()
+            time.sleep(0.001)
+    assert len(looks) >= 2
+    assert all(later - sooner >= 0.2 for sooner, later in pairwise(looks[1:]))
+
+
+def test_threads_that_hang_are_left_behind_up_to_a_bound(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comes_back = threading.Event()
+    monkeypatch.setattr(Inotify, "watch", lambda self, fd: comes_back.wait() and 1)
+    with indexing(where(root)) as (index, told):
+        for _ in range(10):
+            index.follow(where(root))
+        assert len(threads()) <= 6
+        assert any("hang" in reason for reason in told.reasons)
+        comes_back.set()
+
+
+def test_close_leaves_no_descriptor_and_no_thread(root: Path) -> None:
+    before = settled_descriptors()
+    for _ in range(3):
+        with indexing(where(root)) as (index, _):
+            wait_for(lambda: index.find(b"boot/bcd"), "the first look")
+            index.follow(where(root))
+    assert settled_descriptors() == before
+
+
+def test_lines_of_before_somebody_listens_are_told(root: Path) -> None:
+    index, told = NameIndex(), Told()
+    index.follow(where(root))
+    wait_for(lambda: index.find(b"boot/bcd"), "the first look")
+    index.listen(told)
+    wait_for(lambda: [event for _, event, _ in told] == ["names indexed"], "the line")
+    index.close()
