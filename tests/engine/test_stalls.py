@@ -13,8 +13,9 @@ from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, Error, build_ack, build_data, build_error
 
-QUICK = {"initial_ns": 50_000_000, "give_up_ns": 600_000_000, "half_open_give_up_ns": 800_000_000}
+QUICK = {"initial_ns": 100_000_000, "give_up_ns": 600_000_000, "half_open_give_up_ns": 800_000_000}
 STALL_S = 1.8  # three times as long as a silent client has
+pytestmark = pytest.mark.usefixtures("ahead")
 BOUND = {"stalled_give_up_ns": 500_000_000}
 BUSY = Error(0, "Server busy, try again")
 BLKSIZE = 8192
