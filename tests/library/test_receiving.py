@@ -15,7 +15,7 @@ from snow_owl_tftp.library import receiving
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.netascii import NetasciiDecoder
 
-SOON_S = 10.0
+SOON_S = 20.0
 SIZES = [0, 1, 511, 512, 513, 1428, 100_000]
 
 

@@ -12,7 +12,7 @@ from tests.support.descriptors import settled_descriptors
 from snow_owl_tftp import AsyncClient, Response, Server
 from snow_owl_tftp.errors import TransferError, TransferRefused
 
-QUICKLY_S = 3.0
+QUICKLY_S = 20.0
 """Far below the time limit of a handler, and the second after which a client repeats itself."""
 
 

@@ -230,7 +230,7 @@ def test_decision_that_comes_after_the_end_leaves_no_descriptor(root: Path) -> N
 
     with serve_in_thread(root, decider=Answering(never)) as server, Client(server.address) as client:
         client.request("anything")
-        assert waiting.wait(5)
+        assert waiting.wait(20)
     assert settled_descriptors() == before
 
 
@@ -299,14 +299,14 @@ def test_file_opened_after_the_end_is_closed_again(root: Path, monkeypatch: pyte
     def wait(self: FileTree, named: Named) -> Any:
         file = open_file(self, named)
         opening.set()
-        release.wait(10)
+        release.wait(30)
         return file
 
     monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
     monkeypatch.setattr(FileTree, "open", wait)
     with serve_in_thread(root) as server, Client(server.address) as client:
         client.request("boot.img")
-        assert opening.wait(5)
+        assert opening.wait(20)
     release.set()
     wait_for(lambda: open_descriptors() == before, "the end of every descriptor")
 
@@ -317,7 +317,7 @@ def test_more_slow_opens_than_may_wait_are_told_that_the_server_is_busy(
     release = threading.Event()
 
     def wait(self: FileTree, named: Named) -> Any:
-        release.wait(10)
+        release.wait(30)
         return NotHere(RefusedError(1, "File not found"))
 
     monkeypatch.setattr(FileTree, "open_now", lambda self, named: LATER)
