@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from tests.conftest import FLOWS
 from tests.support.accounts import check_ended
+from tests.support.priority import ahead_of_all
 
 from snow_owl_tftp._engine import engine as native
 from snow_owl_tftp.errors import BadPacket
@@ -290,3 +291,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
             return served
 
         yield make
+
+
+@pytest.fixture
+def ahead() -> Iterator[None]:
+    """For tests in which a thread that waits for a core is late: theirs come first, where the system allows it."""
+    with ahead_of_all():
+        yield

@@ -11,7 +11,6 @@ import time
 
 import pytest
 from tests.support.client import Client, lose_randomly
-from tests.support.priority import ahead_of_all
 
 from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
@@ -24,13 +23,10 @@ ANSWER_S = 0.1
 ROUNDS = 7  # so many until the engine knows a client that acknowledges within the window
 TOO_EARLY = b"an ACK came before its block was sent"
 MODES = pytest.mark.parametrize("tids", [4, 0], ids=["tids", "single port"])
-pytestmark = pytest.mark.alone("a client that its machine lets wait looks erratic, and whoever looks so is held back")
-
-
-@pytest.fixture(autouse=True)
-def _steady():
-    with ahead_of_all():
-        yield
+pytestmark = [
+    pytest.mark.alone("a client that its machine lets wait looks erratic, and whoever looks so is held back"),
+    pytest.mark.usefixtures("ahead"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Error, Oack, build_data, build_error, build_request
 
-QUICK = {"initial_ns": 50_000_000, "give_up_ns": 300_000_000, "half_open_give_up_ns": 400_000_000}
+QUICK = {"initial_ns": 100_000_000, "give_up_ns": 600_000_000, "half_open_give_up_ns": 800_000_000}
+pytestmark = pytest.mark.usefixtures("ahead")
 
 
 def content(size):
@@ -24,7 +25,7 @@ def put_raw(client, blocks, options=(), blksize=512):
     peer = answers[0][1]
     for number, payload in enumerate(blocks, 1):
         client.send(build_data(number, payload), peer)
-        answers.append(client.receive_packet(3))
+        answers.append(client.receive_packet())
     return [packet for packet, _ in answers], peer
 
 
@@ -76,7 +77,7 @@ def test_without_options_ack_0_begins_and_is_repeated(serve):
     with Client(served.address) as client:
         client.send(build_request(Opcode.WRQ, "up"))
         first, peer = client.receive_packet()
-        again, _ = client.receive_packet(2)
+        again, _ = client.receive_packet()
         assert first == again == Ack(0)
         client.send(build_data(1, b"end"), peer)
         packet, _ = client.receive_packet()
@@ -226,7 +227,7 @@ def test_a_silent_uploader_is_given_up(serve):
         put_raw(client, [b"x" * 512])
         packet = None
         while not isinstance(packet, Error):
-            packet, _ = client.receive_packet(3)
+            packet, _ = client.receive_packet()
     assert served.completion().outcome == Outcome.TIMED_OUT
 
 

@@ -12,7 +12,8 @@ from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Error, build_data, build_error
 
-QUICK = {"initial_ns": 50_000_000, "give_up_ns": 300_000_000, "half_open_give_up_ns": 400_000_000}
+QUICK = {"initial_ns": 100_000_000, "give_up_ns": 600_000_000, "half_open_give_up_ns": 800_000_000}
+pytestmark = pytest.mark.usefixtures("ahead")
 
 
 class Desk:

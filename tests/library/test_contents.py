@@ -18,7 +18,7 @@ from snow_owl_tftp.errors import RefusedError, TransferError, TransferRefused
 from snow_owl_tftp.library import response_bytes as contents
 from snow_owl_tftp.server import texts
 
-SOON_S = 5.0
+SOON_S = 20.0
 
 
 def serving(make_content, **options):

@@ -15,7 +15,7 @@ from snow_owl_tftp import AsyncClient, Refuse, Response, Server
 from snow_owl_tftp.errors import ConfigError, RefusedError, TransferRefused
 from snow_owl_tftp.library import response_bytes as contents
 
-SOON_S = 10.0
+SOON_S = 20.0
 
 
 async def fetch(read, name="x", **options):

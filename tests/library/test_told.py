@@ -13,7 +13,7 @@ from snow_owl_tftp.errors import TransferError, TransferRefused
 from snow_owl_tftp.observe.records import log_event
 from snow_owl_tftp.server import narrate as report
 
-SOON_S = 10.0
+SOON_S = 20.0
 
 
 async def respond(request):

@@ -91,7 +91,7 @@ def test_reader_of_the_ready_line_may_hang_up(root: Path) -> None:
         with Client(("127.0.0.1", port), timeout_s=0.1) as client:
             assert client.get("small").payload == b"ten bytes."
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(8) == 0
         assert process.stderr
         assert process.stderr.read() == b""
 
@@ -247,7 +247,7 @@ def test_taken_port_is_told_on_one_line(root: Path, workers: str) -> None:
 def test_signal_ends_an_idle_server_with_status_0(root: Path, number: signal.Signals) -> None:
     with serve_command(root) as server:
         server.signal(number)
-        assert server.wait(5) == 0
+        assert server.wait(8) == 0
     assert "drained=True" in server.log
 
 
@@ -261,7 +261,7 @@ def test_running_transfer_is_finished_and_new_requests_are_not_taken(root: Path)
         rest += go_on(running, 9, len(BOOT) // 512 + 1)
         assert rest == BOOT[512 * 5 :]
         assert not late.has_heard()
-        assert server.wait(5) == 0
+        assert server.wait(8) == 0
     assert "aborted=0" in server.log
     assert "drained=True" in server.log
 
@@ -270,7 +270,7 @@ def test_transfer_that_does_not_end_is_aborted_after_the_drain_timeout(root: Pat
     config = config_file(tmp_path, "drain_timeout_s = 1\n")
     with serve_command(root, "--config", config) as server, stall(server) as stalled:
         server.signal(signal.SIGTERM)
-        assert server.wait(5) == 0
+        assert server.wait(8) == 0
         datagrams = []
         while stalled.has_heard():
             datagrams.append(stalled.receive()[0])

@@ -27,9 +27,9 @@ def counts_of(nursery: Nursery, config: Path) -> dict[str, int]:
 def harm_of(server: Server) -> str:
     """What is wrong with how a server started, or did not; the server has ended then."""
     try:
-        wait_for(lambda: server.is_ready() or server.wait(0) is not None, "ready, or ended", 5)
+        wait_for(lambda: server.is_ready() or server.wait(0) is not None, "ready, or ended", 20)
     except AssertionError:
-        return f"neither ready nor ended after 5 s: {server.log}"
+        return f"neither ready nor ended: {server.log}"
     is_ready = server.status is None
     status = server.end() if is_ready else server.status
     text = (server.folder / "stderr").read_text()

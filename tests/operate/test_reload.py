@@ -432,7 +432,7 @@ def test_hangup_while_draining_is_ignored(root: Path, tmp_path: Path) -> None:
 
         # 190 blocks later, and two looks of the draining server, a reload would have been told.
         assert client.get("boot.img", on_block=hang_up).payload == BOOT
-        assert served.server.wait(5) == 0
+        assert served.server.wait(8) == 0
         assert served.lines("server stopped")[0]["drained"]
         assert served.lines("settings reloaded") == []
 

@@ -131,8 +131,8 @@ def test_huge_window_takes_no_memory(tmp_path: Path) -> None:
 # ---- first DATA lost, no options: 3-byte runts are resent
 
 
-def test_lost_first_data_is_repeated_whole(served: ServerThread) -> None:
-    with Client(served.address, timeout_s=PATIENT_S, hear=drop_nth(1)) as client:
+def test_lost_first_data_is_repeated_whole(quick: ServerThread) -> None:
+    with Client(quick.address, timeout_s=PATIENT_S, hear=drop_nth(1)) as client:
         client.request("boot.img")
         packet, peer = client.receive_packet()
         assert packet == Data(1, BOOT[:512])
@@ -164,16 +164,16 @@ def test_duplicate_acks_do_not_multiply_the_window(served: ServerThread) -> None
 # ---- OACK lost: transfer lost
 
 
-def test_lost_oack_is_repeated(served: ServerThread) -> None:
-    with Client(served.address, timeout_s=PATIENT_S, hear=drop_nth(1)) as client:
+def test_lost_oack_is_repeated(quick: ServerThread) -> None:
+    with Client(quick.address, timeout_s=PATIENT_S, hear=drop_nth(1)) as client:
         assert client.get("boot.img", options={"blksize": 1428}).payload == BOOT
 
 
 # ---- six timeouts over one long transfer: given up although it progressed
 
 
-def test_timeouts_spread_over_a_transfer_do_not_add_up(served: ServerThread) -> None:
-    with Client(served.address, timeout_s=PATIENT_S, hear=drop_nth(*range(5, 120, 10))) as client:
+def test_timeouts_spread_over_a_transfer_do_not_add_up(quick: ServerThread) -> None:
+    with Client(quick.address, timeout_s=PATIENT_S, hear=drop_nth(*range(5, 120, 10))) as client:
         assert client.get("boot.img").payload == BOOT
 
 

@@ -35,7 +35,7 @@ def root(tmp_path):
 
 def run_client(*arguments):
     command = [sys.executable, "-m", "snow_owl_tftp", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def transfer_both_ways(hosts, root, host):

@@ -90,12 +90,15 @@ def test_same_source_port_gets_another_tid_for_its_next_file(client: Client) -> 
 
 
 @pytest.mark.parametrize("options", [{}, {"blksize": 1024}])
-def test_repeated_rrq_gets_the_same_first_answer_from_the_same_tid(client: Client, options: dict[str, int]) -> None:
-    for _ in range(3):
-        client.request("boot.img", options=options)
-    first, *others = [client.receive() for _ in range(3)]
-    assert all(other == first for other in others)
-    client.send(build_error(0), first[1])
+def test_repeated_rrq_gets_the_same_first_answer_from_the_same_tid(
+    quick: ServerThread, options: dict[str, int]
+) -> None:
+    with Client(quick.address) as client:
+        for _ in range(3):
+            client.request("boot.img", options=options)
+        first, *others = [client.receive() for _ in range(3)]
+        assert all(other == first for other in others)
+        client.send(build_error(0), first[1])
 
 
 def test_repeated_rrq_does_not_disturb_the_transfer(client: Client) -> None:
@@ -104,15 +107,15 @@ def test_repeated_rrq_does_not_disturb_the_transfer(client: Client) -> None:
     assert got.payload == BOOT
 
 
-def test_loss_in_both_directions_is_repaired(served: ServerThread, rng: random.Random) -> None:
-    with Client(served.address, timeout_s=0.2, say=lose_randomly(rng, 0.05), hear=lose_randomly(rng, 0.05)) as client:
+def test_loss_in_both_directions_is_repaired(quick: ServerThread, rng: random.Random) -> None:
+    with Client(quick.address, timeout_s=0.2, say=lose_randomly(rng, 0.05), hear=lose_randomly(rng, 0.05)) as client:
         for options in ({}, {"blksize": 1428}, {"blksize": 1428, "windowsize": 16}):
             assert client.get("boot.img", options=options).payload == BOOT
 
 
-def test_last_data_is_repeated_until_acknowledged(served: ServerThread) -> None:
+def test_last_data_is_repeated_until_acknowledged(quick: ServerThread) -> None:
     # Said: RRQ, ACK 1. The first ACK is lost, and the client is too patient to help.
-    with Client(served.address, timeout_s=9, say=drop_nth(2)) as client:
+    with Client(quick.address, timeout_s=9, say=drop_nth(2)) as client:
         client.request("small")
         first, peer = client.receive()
         client.send(build_ack(1), peer)

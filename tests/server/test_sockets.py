@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 import pytest
-from tests.support.descriptors import open_descriptors
+from tests.support.descriptors import settled_descriptors
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
@@ -71,21 +71,21 @@ def test_single_port_has_no_tid_sockets() -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_port_of_another_server_is_never_shared(workers: int) -> None:
     first, _ = open_with(workers=workers)
-    before = open_descriptors()
+    before = settled_descriptors()
     try:
         with pytest.raises(EngineError, match="another server has the port") as refused:
             open_with(workers=workers, bind_addr=first[0].text)
         assert refused.value.errno == errno.EADDRINUSE
-        assert open_descriptors() == before
+        assert settled_descriptors() == before
     finally:
         close(first)
 
 
 def test_second_address_that_fails_closes_the_first() -> None:
-    before = open_descriptors()
+    before = settled_descriptors()
     with pytest.raises(EngineError, match=r"cannot listen on 203\.0\.113\.1:0: .*; no interface of this machine"):
         open_with(bind_addr=["127.0.0.1:0", "203.0.113.1:0"])
-    assert open_descriptors() == before
+    assert settled_descriptors() == before
 
 
 def test_unknown_zone_is_the_operators_error() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.support.client import Client, Refused
-from tests.support.descriptors import open_descriptors
+from tests.support.descriptors import open_descriptors, settled_descriptors
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 
 from snow_owl_tftp import AsyncClient, Response, Server
@@ -133,7 +133,7 @@ def test_who_has_answered_nothing_gives_way_to_newcomers(
     text = write_text(root / "text", 20 * MAX_COPIED_BYTES, rng)
     monkeypatch.setattr(texts, "_MAX_STREAMS", 8)
     with serve_in_thread(root) as served, ExitStack() as clients:
-        before = open_descriptors()
+        before = settled_descriptors()
         answered = ask(clients, served, "127.0.1.1")
         follow(answered)
         wait_for(lambda: True in made(served)._streams.values(), "the first one to be known as answered")
@@ -256,7 +256,7 @@ def test_text_that_cannot_be_read_is_told_as_that(
     root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_text(root / "text", LARGE, rng)
-    before = open_descriptors()
+    before = settled_descriptors()
 
     def fail(*_: object) -> bytes:
         raise OSError(5, "disk")
@@ -274,7 +274,7 @@ def test_shortage_of_descriptors_is_told_as_busy(
     root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     write_text(root / "text", LARGE if call == "pipe2" else 100, rng)
-    before = open_descriptors()
+    before = settled_descriptors()
 
     def fail(*_: object) -> None:
         raise OSError(24, "short")
@@ -293,7 +293,7 @@ def test_read_that_hangs_ends_its_transfer_and_closes_its_file_when_it_returns(
 ) -> None:
     write_text(root / "text", LARGE, rng)
     monkeypatch.setattr(texts, "_READ_S", 0.1)
-    pread, read_by, before = os.pread, list[int](), open_descriptors()
+    pread, read_by, before = os.pread, list[int](), settled_descriptors()
 
     def hang(fd: int, size: int, offset: int) -> bytes:
         release.wait(DEADLINE_S)
@@ -380,7 +380,7 @@ def test_conversion_is_the_engines_which_holds_no_gil(
 @pytest.mark.parametrize("acknowledged", [False, True])
 def test_stop_leaves_no_descriptor(root: Path, rng: random.Random, acknowledged: bool) -> None:
     write_text(root / "text", 20 * MAX_COPIED_BYTES, rng)
-    before = open_descriptors()
+    before = settled_descriptors()
     with serve_in_thread(root) as served, ExitStack() as clients:
         for _ in range(5):
             client = ask(clients, served)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import select
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from tests.server.test_uploads import begin, expect_error, refused
 from tests.support.client import Client, Silence
-from tests.support.descriptors import open_descriptors
+from tests.support.descriptors import open_descriptors, settled_descriptors
 from tests.support.server import ServerThread, wait_for
 from tests.support.uploads import IMPATIENT, files_below, make_root, serve_uploads
 
@@ -49,7 +50,7 @@ def audited(path: Path) -> Counter[str]:
 def test_requests_that_nothing_follows_hold_no_descriptor(root: Path) -> None:
     with serve_uploads(root, **{"retransmit.half_open_give_up_s": 20}) as server, Client(server.address) as client:
         begin(client, "up/warm")
-        before = open_descriptors()
+        before = settled_descriptors()
         with ExitStack() as stack:
             clients = [stack.enter_context(Client(server.address)) for _ in range(200)]
             for number, silent in enumerate(clients):
@@ -61,7 +62,7 @@ def test_requests_that_nothing_follows_hold_no_descriptor(root: Path) -> None:
 def test_upload_begins_to_hold_a_descriptor_with_its_first_byte_and_gives_it_back(root: Path) -> None:
     with serve_uploads(root) as server, Client(server.address) as client:
         peer = begin(client, "up/x")
-        before = open_descriptors()
+        before = settled_descriptors()
         client.send(build_data(1, bytes(512)), peer)
         assert client.receive_packet()[0] == Ack(1)
         wait_for(lambda: open_descriptors() > before, "the file to be open")
@@ -194,7 +195,7 @@ def test_error_that_is_heard_together_with_the_end_of_the_data_drops_the_upload(
 
     with serve_audited(root, audit) as server, Client(server.address) as client:
         peer = begin(client, "up/x")
-        before = open_descriptors()
+        before = settled_descriptors()
         client.send(build_data(1, bytes(512)), peer)
         assert client.receive_packet()[0] == Ack(1)
         wait_for(lambda: open_descriptors() > before and not server.server._committing, "the file to be open")
@@ -204,7 +205,9 @@ def test_error_that_is_heard_together_with_the_end_of_the_data_drops_the_upload(
         written = server.server.counters()["file_writes"]
         client.send(build_data(2, b"end"), peer)
         wait_for(lambda: server.server.counters()["file_writes"] != written, "the last block to be written")
-        time.sleep(0.2)  # until the worker has told that it is
+        engine = server.server._engine
+        assert engine is not None
+        wait_for(lambda: select.select([engine.fileno()], [], [], 0)[0], "the worker to tell that it is")
         client.send(build_error(0, "changed my mind"), peer)
         wait_for(lambda: server.server.counters()["live_transfers"] == 0, "the engine to hear of it")
         may_go_on.set()
@@ -292,7 +295,7 @@ def test_server_that_stops_while_an_upload_is_stored_logs_no_traceback(
 # ---- a disk that stalls
 
 
-@pytest.mark.parametrize("stall_s", [1.5])
+@pytest.mark.parametrize("stall_s", [2.5])
 def test_fsync_that_takes_longer_than_a_client_may_be_silent_is_waited_for(
     root: Path, monkeypatch: pytest.MonkeyPatch, stall_s: float
 ) -> None:
@@ -337,7 +340,7 @@ def test_write_that_never_ends_is_told_at_the_bound_and_keeps_its_descriptor_unt
     monkeypatch.setattr("snow_owl_tftp.server.engine.Engine", ColdDisk)
     keys = {"retransmit.stalled_give_up_s": 1}
     with serve_audited(root, audit, **keys) as server, Client(server.address) as client:
-        before = open_descriptors()
+        before = settled_descriptors()
         peer = begin(client, "up/x")
         client.send(build_data(1, b"all"), peer)
         assert client.receive_packet(10)[0] == Error(0, "Server busy, try again")
@@ -355,7 +358,7 @@ def test_file_that_takes_long_to_open_is_waited_for(root: Path, monkeypatch: pyt
     real = reception.StagedFile
 
     def slow(directory_fd: int) -> Any:
-        time.sleep(1.5)
+        time.sleep(2.5)
         return real(directory_fd)
 
     monkeypatch.setattr(reception, "StagedFile", slow)

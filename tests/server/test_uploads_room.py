@@ -180,7 +180,7 @@ def test_uploads_that_grow_together_are_cut_off_before_they_outgrow_the_limit_mu
             for client, peer in list(peers.items()):
                 client.send(build_data(block, bytes(1428)), peer)
                 try:
-                    packet, _ = client.receive_packet(2)
+                    packet, _ = client.receive_packet()
                 except Silence:
                     packet = Error(0, "silent")
                 if isinstance(packet, Error):

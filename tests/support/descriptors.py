@@ -4,7 +4,10 @@ May know: /proc. Must not: import the package.
 """
 
 import gc
+import time
 from pathlib import Path
+
+REST_S = 0.2
 
 
 def open_descriptors() -> int:
@@ -13,6 +16,13 @@ def open_descriptors() -> int:
 
 
 def settled_descriptors() -> int:
-    """The same, once what earlier tests left to the collector is gone: takes a tenth of a second."""
+    """The same, once nothing opens and closes any more: what earlier tests left to the collector is gone, and threads
+    have closed what they looked at. Takes a tenth of a second, and the rest.
+    """
     gc.collect()
-    return open_descriptors()
+    seen, since = open_descriptors(), time.monotonic()
+    while time.monotonic() - since < REST_S:
+        time.sleep(REST_S / 10)
+        if (now := open_descriptors()) != seen:
+            seen, since = now, time.monotonic()
+    return seen

@@ -27,7 +27,7 @@ FILE = bytes(range(256)) * 1200
 TEXT = b"line one\nline two\r\n" * 500
 OLD, NEW = b"old " * 5000, b"new!" * 9000
 WINDOW = {"blksize": 1428, "windowsize": 16}
-PATIENCE_S = 3.0
+PATIENCE_S = 6.0
 REST_S = 0.3
 
 
@@ -51,8 +51,8 @@ audit_file = "{folder}/audit"
 [retransmit]
 initial_ms = 100
 ceiling_ms = 200
-give_up_s = 1
-half_open_give_up_s = 1
+give_up_s = 2
+half_open_give_up_s = 2
 [performance.platform.file_io]
 source_linger_s = 0
 [write_config]
@@ -171,7 +171,7 @@ class Scene:
     def check_names(self) -> None:
         """Nothing is half visible, or left over once those who vanished are given up."""
         try:
-            wait_for(lambda: not self._hidden(), "the last hidden name gone", 3)
+            wait_for(lambda: not self._hidden(), "the last hidden name gone", 10)
         except AssertionError:
             raise Broken(f"{self._hidden()}: left over") from None
         allowed = {"up/old", "up/old.~1~", "up/new", "up/deep/er/new", "up/text"}

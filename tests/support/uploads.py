@@ -18,12 +18,16 @@ WRITABLE = {
     "write_config.enabled": True,
     "write_config.allowed_patterns": ("up/**",),
     "write_config.on_existing": "replace",
-    "retransmit.initial_ms": 100,
+    "retransmit.initial_ms": 3000,
     "retransmit.give_up_s": 20,
     "retransmit.half_open_give_up_s": 20,
 }
 # For tests in which somebody falls silent; no other may depend on a busy machine's answering within a second.
-IMPATIENT: dict[str, object] = {"retransmit.give_up_s": 1, "retransmit.half_open_give_up_s": 1}
+IMPATIENT: dict[str, object] = {
+    "retransmit.initial_ms": 100,
+    "retransmit.give_up_s": 2,
+    "retransmit.half_open_give_up_s": 2,
+}
 
 
 def make_root(parent: Path) -> Path:
