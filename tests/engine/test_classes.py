@@ -43,17 +43,8 @@ def test_the_longest_prefix_counts_whatever_the_order():
     expected = [0, 1, 0, 2, 3, 2, 1, 0]
     for order in (list(prefixes), list(prefixes)[::-1]):
         made = classes_of({text: prefixes[text] for text in order})
-        addresses = [
-            "9.255.255.255",
-            "10.0.0.0",
-            "10.1.0.255",
-            "10.1.1.0",
-            "10.1.2.3",
-            "10.1.2.4",
-            "10.2.0.0",
-            "11.0.0.0",
-        ]
-        assert found(made, *addresses) == expected
+        ends = ["9.255.255.255", "10.0.0.0", "10.1.0.255", "10.1.1.0", "10.1.2.3", "10.1.2.4", "10.2.0.0", "11.0.0.0"]
+        assert found(made, *ends) == expected
         assert made.prefix_count == 4
 
 
@@ -90,14 +81,8 @@ def test_v4_on_a_dual_stack_socket_is_v4():
 
 def test_the_two_families_are_apart():
     made = classes_of({"0.0.0.0/0": 4, "::/0": 6})
-    assert found(made, "0.0.0.0", "255.255.255.255", "::", "::fffe:ffff:ffff", "::1:0:0:0", LAST_OF_ALL) == [
-        4,
-        4,
-        6,
-        6,
-        6,
-        6,
-    ]
+    assert found(made, "0.0.0.0", "255.255.255.255") == [4, 4]
+    assert found(made, "::", "::fffe:ffff:ffff", "::1:0:0:0", LAST_OF_ALL) == [6] * 4
 
 
 @pytest.mark.parametrize(

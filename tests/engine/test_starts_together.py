@@ -1,5 +1,6 @@
 """Plans that are handed over together: a worker hears of them by one wake(), and by whatever else wakes it."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -87,6 +88,30 @@ def test_what_was_started_without_waking_ends_when_the_engine_stops(held):
         held.engine.stop()
         held.completion()
         assert held.outcomes() == {"ABORTED": 1}
+
+
+def test_last_blocks_leave_by_one_call_a_socket(serve, tmp_path):
+    """Transfers are spread over TID sockets at random, and a call sends from one."""
+    (tmp_path / "file").write_bytes(CONTENT)
+    served = serve(flows=False, tids=4)
+    served.asked = []
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(Client(served.address)) for _ in range(32)]
+        clients[0].get("file")  # resident from now on: a plan's first block is sent in the turn that it begins in
+        served.completion()
+        served.on_request = lambda event, request: served.asked.append((event, request))
+        asked(served, clients)
+        before = served.engine.counters()
+        start_all(served, wake=False)
+        served.engine.wake()
+        packets = [client.receive_packet() for client in clients]
+        served.wait(lambda: served.counter("datagrams_sent") - before["datagrams_sent"] == 32, "every block counted")
+        calls = served.counter("sendmmsg_calls") - before["sendmmsg_calls"]
+        for client, (packet, peer) in zip(clients, packets, strict=True):
+            assert packet == Data(1, CONTENT)
+            client.send(build_ack(1), peer)
+        served.completion(total=33)
+    assert 1 <= calls <= 4
 
 
 def test_a_second_descriptor_of_a_file_in_memory_is_closed_at_once(serve, in_memory):

@@ -301,7 +301,7 @@ def test_held_lines_are_written_at_once_when_they_are_released(held: tuple[LogFi
     log_file, path = held
     log_file.hold()
     for number in range(3):
-        log_file.info(b"line %d\n" % number)
+        log_file.inform(b"line %d\n" % number)
     assert path.read_text() == ""
     log_file.release()
     assert numbers(path) == [0, 1, 2]
@@ -326,8 +326,8 @@ def test_no_more_is_held_than_a_pipe_takes_whole(held: tuple[LogFile, Path], mon
     monkeypatch.setattr(os, "write", lambda fd, data: (writes.append(len(data)), write(fd, data))[1])
     log_file.hold()
     for number in range(1000):
-        log_file.info(b"a line of some length that says little %d\n" % number)
-    log_file.info(b"x" * 6000 + b" 1000\n")
+        log_file.inform(b"a line of some length that says little %d\n" % number)
+    log_file.inform(b"x" * 6000 + b" 1000\n")
     log_file.info(b"line 1001\n")
     log_file.release()
     assert numbers(path) == list(range(1002))

@@ -8,7 +8,7 @@ May know the settings of logging. Must not know what is logged.
 Invariants:
 - Callers hand over names as they are; the renderers here make them harmless (see `lines`).
 - A level that is off costs a call of an empty method.
-- Lines come in the order in which they were told. Those that are held for the rest of a batch are of no more than "info".
+- Lines come in the order in which they were told. What is held for the rest of a batch is no graver than "info".
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
 - Writing never raises and never waits; a line that cannot be written is lost, and how many were is said once
   lines are taken again. Those that are written are whole (see `whole`). A collector that stopped reading a pipe
@@ -95,8 +95,10 @@ class LogFile:
         self.write_lines([line])
 
     def hold(self) -> None:
-        """Let lines of information wait for `release`, or for one that is graver: a look at the file's name and a write for
-        each cost more than to make it. Whoever calls this owes a `release`, within milliseconds.
+        """Let lines of no more than "info" wait for `release`, or for a graver one.
+
+        A look at the file's name and a write for each cost more than to make it. Whoever calls this owes a `release`,
+        within milliseconds.
         """
         self._holds = True
 

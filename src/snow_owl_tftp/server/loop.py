@@ -211,8 +211,8 @@ class Server:
     def set_classes(self, classes: ClientClasses | None) -> None:
         """Have the engine repeat a decision for clients of one class only, also by another engine after a `start`.
 
-        Call it in the event loop's thread, together with the change of the decider that it belongs to: what was decided before
-        is repeated for nobody any more.
+        Call it in the event loop's thread, together with the change of the decider that it belongs to: what was decided
+        before is repeated for nobody any more.
 
         Args:
             classes: Whom the decider tells the same, where its decision offers a flow; None: everybody.

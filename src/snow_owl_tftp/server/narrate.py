@@ -3,6 +3,7 @@
 May know: events, the log and the audit log. Must not decide, or touch the engine.
 
 Invariants:
+- Lines of transfers that ended well may wait for the end of their batch of events (`flush`).
 - What nobody reads costs nothing: `wanted` says which events need not be made, and no
   text is made before a level is known to be on. 40,000 transfers a second pass here.
 - What strangers can cause without limit has a budget of lines, in the log and in the audit log: a flood of

@@ -8,7 +8,7 @@ Compiled once a configuration, so lists are looked at as in Python, with bounds 
 May know: addresses as bytes. Must not know what a class means, or who uses the table.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from snow_owl_tftp._engine.base.classes cimport Classes, MAX_PREFIXES, Range, class_at, classes_drop
@@ -23,8 +23,9 @@ cdef class ClientClasses:
     Never changed once made; any thread may make one, and ask it.
 
     Args:
-        prefixes: (network, length, class) each. network: 4 bytes, or 16; ::ffff:0:0/96 and what lies in it is IPv4. length:
-            0..32, or 0..128. class: 0..2^32 - 1. An IPv6 prefix around ::ffff:0:0/96, such as ::/0, holds no IPv4.
+        prefixes: (network, length, class) each. network: 4 bytes, or 16; ::ffff:0:0/96 and what lies in it is IPv4.
+            length: 0..32, or 0..128. class: 0..2^32 - 1. An IPv6 prefix around ::ffff:0:0/96, such as ::/0, holds no
+            IPv4.
 
     Raises:
         ValueError: a number is out of its range, a bit is set behind the prefix, a prefix has two classes, or there are
@@ -82,7 +83,8 @@ cdef dict normalised(prefixes):
 cdef list ranges_of(dict entries):
     """(start, class) in order: each address is of the class of the last one that begins at it or before."""
     ranges = [(0, 0)]
-    opened = [(1 << 128, 0)]      # (first address behind it, class) of the prefixes around this address, the longest last
+    # (first address behind it, class) of the prefixes that lie around this address, the longest last
+    opened = [(1 << 128, 0)]
     # Without it ::/0 would hold IPv4 too.
     for (start, length), client_class in sorted({(V4_AT, 96): 0, **entries}.items()):
         while opened[-1][0] <= start:

@@ -34,7 +34,7 @@ from snow_owl_tftp._engine.net.sockets cimport Socket
 from snow_owl_tftp._engine.protocol.seq cimport seq_block
 from snow_owl_tftp._engine.protocol.window cimport (
     flight_is_pausing, flight_offset, flight_rest, flight_send_end, sender_sent)
-from snow_owl_tftp._engine.worker.state cimport FINALS, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Worker
+from snow_owl_tftp._engine.worker.state cimport FINALS, Final, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Worker
 
 cdef enum:
     # A transfer sends no more in one turn while others wait (fairness).
@@ -383,12 +383,26 @@ cdef inline bint source_holds(Worker *w, Source *source) noexcept nogil:
     return True
 
 
+cdef inline void order_finals(Worker *w) noexcept nogil:
+    """By socket, those of one as they came: one call sends from one socket, and transfers are spread over several."""
+    cdef Final moved
+    cdef uint32_t i, at
+    for i in range(1, w.finals.count):           # at most 128, which are mostly in order where ACKs brought them
+        moved = w.finals.entries[i]
+        at = i
+        while at > 0 and w.finals.entries[at - 1].transfer.socket > moved.transfer.socket:
+            w.finals.entries[at] = w.finals.entries[at - 1]
+            at -= 1
+        w.finals.entries[at] = moved
+
+
 cdef inline void flush_finals(Worker *w) noexcept nogil:
     """Sends the final blocks that are due: copy all, check the files, send all."""
     cdef uint32_t first = 0, used
     cdef int sizes[128]
     cdef Transfer *t
     flush(w)                                     # the blocks before them leave first
+    order_finals(w)
     while first < w.finals.count:
         used = first
         while used < w.finals.count:
