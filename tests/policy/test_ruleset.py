@@ -127,6 +127,14 @@ def test_decision_that_holds_for_all_is_the_same_for_all(seed: int) -> None:
     assert held_for_all or any(rule.clients or rule.macs or rule.groups or rule.trust == "address" for rule in rules)
 
 
+def test_name_with_something_behind_it_holds_for_all_only_if_both_spellings_do() -> None:
+    rules = policy(Rule(clients=("10.0.0.9",), paths=("[x] ",), allow=()))
+    for host in ("10.0.0.9", "10.0.0.8"):
+        decision = read(rules, host, b"x ", b"x")
+        assert decision.depends_on_asker
+        assert decision.paths == ((b"x",) if host == "10.0.0.9" else (b"x ", b"x"))
+
+
 def test_client_classes_tell_apart_whom_prefixes_tell_apart_and_nobody_else() -> None:
     one = policy(
         Rule(clients=("10.0.0.0/8",)), Rule(paths=("a/*",)), Rule(clients=("10.1.0.0/16", "10.2.0.0/16", "fd00::/8"))

@@ -5,8 +5,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from tests.support.client import Client, Refused
@@ -74,9 +75,9 @@ def check_that_all_is_well(server: ServerThread, first: int) -> None:
 
 
 @contextlib.contextmanager
-def serve(root: Path) -> Iterator[ServerThread]:
+def serve(root: Path, further: Mapping[str, object] = MappingProxyType({})) -> Iterator[ServerThread]:
     """With uploads, and with the engine asked who is sick, as in the command."""
-    settings = override(Settings(), {"root_dir": str(root), **WRITABLE}, source="test")
+    settings = override(Settings(), {"root_dir": str(root), **WRITABLE, **further}, source="test")
     desk = UploadAnswerer(settings)
     decider = FileDecider(settings, desk.answer)
     try:
@@ -213,3 +214,36 @@ def test_process_is_gone_two_seconds_after_its_drain_whatever_hangs(root: Path, 
         assert server.process.stdout is not None
         assert server.process.stdout.read() == b""  # and nobody is kept waiting for what it says
         assert "left behind what hangs" in server.log or "not everything has ended" in server.log or question == "flush"
+
+
+@own_mounts
+def test_root_of_a_rule_that_hangs_costs_whom_the_rule_is_for(root: Path, impatient: None) -> None:
+    """Clients of the second rule wait for their first root; those of the first have the same mount behind their own."""
+    (root / "127.0.0.3").mkdir()
+    (root / "127.0.0.3" / "own").write_bytes(b"own")
+    rules = [
+        {"clients": ["127.0.0.3"], "roots": ["{address}", "bad"]},
+        {"clients": ["127.0.0.2"], "allow": ["read", "write"], "roots": ["bad/{address}", "local"]},
+    ]
+    with Fuse(root / "bad", {}) as bad, serve(root, {"rules": rules}) as server, contextlib.ExitStack() as clients:
+        bad.hang("lookup")
+        waiting = [clients.enter_context(Client(server.address, source="127.0.0.2")) for _ in range(MANY)]
+        for number, client in enumerate(waiting):
+            client.request(
+                f"up/{number}" if number < 20 else str(number % 40), kind=Opcode.WRQ if number < 20 else Opcode.RRQ
+            )
+        wait_for(lambda: bad.stuck, "a look-up to hang")
+        check_that_all_is_well(server, 0)
+        with Client(server.address, source="127.0.0.3") as client:
+            assert client.get("own").payload == b"own"
+        for client in waiting:
+            check_that_it_is_told_to_come_again(client)
+        check_that_all_is_well(server, 10)
+        bad.go_on()
+
+        def is_well() -> bool:
+            with contextlib.suppress(Refused), Client(server.address, source="127.0.0.2") as client:
+                return client.get("7").payload == CONTENT
+            return False
+
+        wait_for(is_well, "the mount to be well again")

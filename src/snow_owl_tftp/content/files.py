@@ -430,8 +430,9 @@ def refusal_of_errno(error_number: int, why: str = "") -> RefusedError:
 def _name_max_bytes(fd: int) -> int:
     """Return how long a name may be in a directory, or more than any request holds where that is not known."""
     try:
-        return os.fpathconf(fd, "PC_NAME_MAX")  # asks statfs(2), as is_local does
-    except (OSError, ValueError):
+        # Asks statfs(2), as is_local does. So does os.fpathconf, but with the GIL: one that hangs would stop all.
+        return os.fstatvfs(fd).f_namemax or _PATH_MAX
+    except OSError:
         return _PATH_MAX
 
 

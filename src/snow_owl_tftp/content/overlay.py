@@ -88,6 +88,11 @@ class Overlay:
         for tree in (*self._trees.values(), *self._above.values()):
             tree.max_file_size_bytes = max_file_size_bytes
 
+    def close(self) -> None:
+        """Close them; files opened before stay open."""
+        for tree in (*self._trees.values(), *self._above.values()):
+            tree.close()
+
     def _open_above(self) -> bool:
         """Open what is not open yet; returns whether anything was."""
         missing, opened = set(), {}

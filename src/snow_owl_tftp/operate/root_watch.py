@@ -42,6 +42,7 @@ class RootWatch:
         threads: Executor,
         on_moved: Callable[[], None],
         report: Report,
+        what: str = "root or link_targets",
     ) -> None:
         """Prepare; nothing is looked up before `run`.
 
@@ -52,12 +53,14 @@ class RootWatch:
             threads: Where.
             on_moved: Called by the loop when it was.
             report: Told.
+            what: That may lead elsewhere, for the report.
         """
         self.root = root
         self._looks = looks
         self._threads = threads
         self._on_moved = on_moved
         self._report = report
+        self._what = what
         self._wakes = asyncio.Event()
         self._is_asked = False
         self._looked_s = -_LOOK_S
@@ -96,7 +99,7 @@ class RootWatch:
             if self._has_moved:
                 self._has_moved = False
                 self._on_moved()
-                self._report.log.info("root or link_targets lead elsewhere now", root=self.root, to=self._real_path)
+                self._report.log.info("%s lead elsewhere now", self._what, root=self.root, to=self._real_path)
 
     def _look(self) -> bool:
         """Return whether links lead to the root; runs in a thread."""

@@ -181,10 +181,20 @@ def _live(
         reloader = Reloader(settings, read_again, apply, prepare, decider.threads.of(_CONFIGURATION))
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
-        server.on_work = watch.suspect
+        looks_at_roots = [decider.look_at_roots]
+        watch_of_roots = RootWatch(
+            settings.root_dir, looks_at_roots, decider.threads, server.forget_decisions, report, "roots of rules"
+        )
+        watches = (watch, watch_of_roots)
+
+        def on_work() -> None:
+            watch.suspect()
+            watch_of_roots.suspect()
+
+        server.on_work = on_work
         last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
         losses = partial(_count_losses, log_file, audit, hook)
-        parts = _Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort, losses)
+        parts = _Parts(reloader, watches, server, report, audit, hook, reopen, host, last_resort, losses)
         serving = _serve(parts, announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)
@@ -308,7 +318,7 @@ class _Parts:
     """
 
     reloader: Reloader
-    watch: RootWatch
+    watches: tuple[RootWatch, ...]
     server: Server
     report: Report
     audit: AuditLog
@@ -324,7 +334,8 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
     settings = reloader.settings
 
     def on_hangup() -> None:
-        parts.watch.ask()
+        for watch in parts.watches:
+            watch.ask()
         reloader.ask()
 
     ended_by = _catch_signals(on_hangup, parts.reopen)
@@ -342,7 +353,8 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
         if unsaid:
             report.log.warning("standard output does not take lines", lost=len(unsaid), addresses=",".join(unsaid))
-        tasks = [asyncio.create_task(reloader.run(report.log)), asyncio.create_task(parts.watch.run())]
+        tasks = [asyncio.create_task(reloader.run(report.log))]
+        tasks += [asyncio.create_task(watch.run()) for watch in parts.watches]
         reason = await ended_by
         for task in tasks:
             task.cancel()

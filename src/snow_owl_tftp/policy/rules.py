@@ -92,11 +92,12 @@ class Policy:
         if self.rules is None:
             return ReadDecision(paths, self._machines.tells_apart)
         question = self.question(asker, paths)
-        rule, paths = self._rule_for(self.rules, question, paths)
-        # Of two spellings under one rule, what precedes it by the first part of either is what others may be told.
+        rule, counting = self._rule_for(self.rules, question, paths)
+        # Of both spellings, also where only one counts: for others both may, or the other one.
         depends = self._machines.tells_apart or self.rules.depends(asker, paths[0], rule)
         if len(paths) > 1 and not depends:
             depends = self.rules.depends(asker, paths[-1], rule)
+        paths = counting
         if rule is None:
             return ReadDecision(paths, depends)
         if rule.rule.allow is not None:

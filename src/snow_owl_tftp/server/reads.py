@@ -97,6 +97,9 @@ class FileDecider:
         """Close the root; call it when no server uses this decider any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._tree.close()
+        for overlay in (self._overlay, *self._old_overlays):
+            if overlay is not None:
+                overlay.close()
         self._texts.close()
         self.other_names.close()
         for place in self._flow_roots:
@@ -159,13 +162,20 @@ class FileDecider:
         """
         root_dir, link_targets = self._generation.root_dir, self._generation.link_targets
         place = Place(root_dir, "root_dir")
+        if not self._tree.look_again(root_dir, link_targets):
+            return False
+        self._flow_roots.append(place)
+        self.other_names.index.follow(self._generation.indexed)
+        return True
+
+    def look_at_roots(self) -> bool:
+        """Do the same for the roots of rules: apart, since one that hangs must not keep `root_dir` from being followed.
+
+        Raises:
+            ConfigError: See Overlay.look_again.
+        """
         overlay = self._overlay
-        has_moved = overlay is not None and overlay.look_again()
-        if self._tree.look_again(root_dir, link_targets):
-            self._flow_roots.append(place)
-            self.other_names.index.follow(self._generation.indexed)
-            has_moved = True
-        return has_moved
+        return overlay is not None and overlay.look_again()
 
     @property
     def missing_roots(self) -> list[str]:

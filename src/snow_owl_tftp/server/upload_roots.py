@@ -60,12 +60,19 @@ class UploadRoots:
         self._make_area = make_area
         self._users = users
         self._areas: OrderedDict[RootPath, UploadArea] = OrderedDict()
-        self._top = Place("/", "roots")
+        self._top: Place | None = None
 
     def device_of(self, root_dir: str, root: RootPath, path: bytes, may_wait_on: int | None) -> int:
         """Return on which device the way to a file of a root has to be waited for next."""
-        top = os.fsencode(os.path.abspath(os.path.join(root_dir, root.directory)))  # noqa: PTH100, PTH118
-        return device_of([self._top], b"/".join((top, root.below, path)), may_wait_on)
+        if self._top is None:
+            self._top = Place("/", "roots")
+        way = os.fsencode(os.path.abspath(os.path.join(root_dir, root.directory)))  # noqa: PTH100, PTH118
+        return device_of([self._top], b"/".join((way, root.below, path)), may_wait_on)
+
+    def close(self) -> None:
+        """Close what is not an area."""
+        if self._top is not None:
+            self._top.close()
 
     def take(self, root_dir: str, root: RootPath, place: Place) -> tuple[UploadArea, bool]:
         """Return the area of a root, and whether it is new: then it wants a sweep.

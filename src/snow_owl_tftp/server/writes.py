@@ -121,6 +121,7 @@ class UploadAnswerer:
         if not self._open:
             for area in {self._area, *self._users, *self._roots.areas}:
                 area.close()
+            self._roots.close()
 
     @property
     def busy_total(self) -> int:
