@@ -21,7 +21,7 @@ from snow_owl_tftp.policy.rewrite.translate import translate
 
 __all__ = ["Matcher", "Matches"]
 
-_EXPRESSION_BYTES: Final = 1 << 20
+_EXPRESSION_BYTES: Final = 1 << 18
 """Of one expression; beyond it RE2 refuses it, or forgets states that it has made, and goes on by a slower way."""
 _SET_BYTES: Final = 1 << 25
 """Of all of them together, most of it for states that names have led to; RE2 begins anew when they are used up."""
