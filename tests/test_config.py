@@ -33,7 +33,7 @@ rewrite_max_steps = 100
 
 [[rewrite]]
 pattern = '^[a-z]:'
-replacement = '/\0'
+replacement = '/'
 requests = "read"
 ignore_case = true
 every = true
@@ -164,6 +164,12 @@ def test_every_key_can_be_set_and_none_keeps_its_default(tmp_path: Path) -> None
     default, changed = leaves(msgspec.to_builtins(Settings())), leaves(msgspec.to_builtins(settings))
     assert changed.keys() == default.keys()
     assert [key for key in default if default[key] == changed[key]] == ["single_port"]  # excludes tid_ports
+
+
+def test_every_key_of_a_rewrite_can_be_set(tmp_path: Path) -> None:
+    (rewrite,) = load(write(tmp_path, ALL_KEYS)).rewrite
+    default, changed = (msgspec.to_builtins(one) for one in (config.RewriteSettings(pattern="x"), rewrite))
+    assert [key for key in default if default[key] == changed[key]] == []
 
 
 def test_single_port_can_be_set(tmp_path: Path) -> None:

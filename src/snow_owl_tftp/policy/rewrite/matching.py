@@ -16,15 +16,18 @@ from importlib import import_module
 from typing import Any, Final
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.policy.rewrite.grouping import groups_of
 from snow_owl_tftp.policy.rewrite.nodes import Node, Sequence
 from snow_owl_tftp.policy.rewrite.translate import translate
 
 __all__ = ["Matcher", "Matches"]
 
-_EXPRESSION_BYTES: Final = 1 << 20
+_EXPRESSION_BYTES: Final = 1 << 18
 """Of one expression; beyond it RE2 refuses it, or forgets states that it has made, and goes on by a slower way."""
-_SET_BYTES: Final = 1 << 25
+_SETS_BYTES: Final = 1 << 25
 """Of all of them together, most of it for states that names have led to; RE2 begins anew when they are used up."""
+_SET_BYTES: Final = 1 << 18
+"""Of a set at least, however many there are."""
 
 
 def _options(max_bytes: int) -> tuple[Any, Any]:
@@ -86,28 +89,45 @@ class Matcher:
 
 
 class Matches:
-    """Many expressions, looked for in one pass."""
+    """Many expressions, looked for in as few passes as keep each of them quick (see `grouping`)."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         """Compile them, which were compiled one by one before."""
-        re2, options = _options(_SET_BYTES)
+        nodes = tuple(nodes)
+        groups = groups_of(nodes)
+        max_bytes = max(_SETS_BYTES // max(1, len(groups)), _SET_BYTES)
+        self._sets = [_Set([nodes[at] for at in group], group, max_bytes) for group in groups]
+
+    def of(self, name: bytes) -> set[int] | None:
+        """Return the indices of those that match; None: RE2 could not tell."""
+        matching: set[int] = set()
+        for one in self._sets:
+            found = one.of(name)
+            if found is None:
+                return None
+            matching.update(found)
+        return matching
+
+
+class _Set:
+    def __init__(self, nodes: Iterable[Node], indices: list[int], max_bytes: int) -> None:
+        re2, options = _options(max_bytes)
         self._set = re2.Set.SearchSet(options)
         for node in nodes:
             self._set.Add(translate(node, ())[0])
         # It matches every name: where it is missing RE2 had no memory left, and tells so by telling nothing.
         self._always = self._set.Add(translate(Sequence(()), ())[0])
+        self._indices = indices
         try:
             self._set.Compile()
         except re2.error:  # too large for the memory that it may have
             self._set = None
 
-    def of(self, name: bytes) -> set[int] | None:
-        """Return the indices of those that match; None: RE2 could not tell."""
-        found = set(self._set.Match(name) or ()) if self._set is not None else set()
+    def of(self, name: bytes) -> list[int] | None:
+        found = (self._set.Match(name) or ()) if self._set is not None else ()
         if self._always not in found:
             return None
-        found.discard(self._always)
-        return found
+        return [self._indices[at] for at in found if at != self._always]
 
 
 def _reason(error: Exception) -> str:

@@ -68,10 +68,9 @@ class Rewrites:
             raise ConfigError(
                 f"rewrite_max_steps: {len(compiled)} rules, and only {max_steps} may be looked at; raise it"
             )
-        self._programs = {
-            is_write: Program([item for item in compiled if _is_for(item, is_write)], max_steps)
-            for is_write in (False, True)
-        }
+        reads, writes = ([item for item in compiled if _is_for(item, is_write)] for is_write in (False, True))
+        program = Program(reads, max_steps)
+        self._programs = {False: program, True: program if writes == reads else Program(writes, max_steps)}
         self._remembered: dict[bool, dict[str, Rewritten]] = {False: {}, True: {}}
 
     @classmethod
