@@ -24,14 +24,16 @@ class Tally:
         refusals: Requests that were answered with an ERROR, by its code; "optional_missing" are those that nobody
             misses, "malformed" those that are no packets, "internal" our own defects. What the engine refuses by itself
             is counted there.
+        found: Transfers of files that nobody asked for by their path, by the way in which they were found.
         dropped_total: Requests that waited until their clients had given up.
     """
 
-    __slots__ = ("dropped_total", "outcomes", "probes_total", "refusals")
+    __slots__ = ("dropped_total", "found", "outcomes", "probes_total", "refusals")
 
     def __init__(self) -> None:
         self.outcomes = [0] * len(Outcome)
         self.refusals = Counter[str]()
+        self.found = Counter[str]()
         self.dropped_total = 0
         self.probes_total = 0
 
@@ -55,7 +57,7 @@ class Tally:
         outcomes["peer_error"] -= self.probes_total
         outcomes["probe"] = self.probes_total
         refusals = {**self.refusals, "dropped": self.dropped_total}
-        told = {"outcomes": _listed(outcomes), "refusals": _listed(refusals)}
+        told = {"outcomes": _listed(outcomes), "found": _listed(self.found), "refusals": _listed(refusals)}
         return {name: text for name, text in told.items() if text}
 
 
