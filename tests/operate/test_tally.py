@@ -7,7 +7,7 @@ from tests.operate.test_command import config_file
 from tests.support.client import Client, Refused
 from tests.support.server import serve_command, serve_in_thread, wait_for
 
-from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError
+from snow_owl_tftp.errors import BadPacket, InternalError, OptionalMissingError, RefusedError
 from snow_owl_tftp.events.tally import Tally
 from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -17,14 +17,21 @@ def test_tally_names_what_it_counted_and_nothing_else() -> None:
     tally = Tally()
     assert tally.figures() == {}
     tally.outcomes[Outcome.OK] += 2
+    tally.outcomes[Outcome.PEER_ERROR] += 3
+    tally.probes_total += 2
+    tally.found["sibling"] += 1
     tally.outcomes[Outcome.TIMED_OUT] += 1
-    for cause in (RefusedError(1, "x"), RefusedError(1, "x"), BadPacket("x"), InternalError("x")):
+    for cause in (
+        *(RefusedError(1, "x"), RefusedError(1, "x"), OptionalMissingError(1, "x")),
+        *(BadPacket("x"), InternalError("x")),
+    ):
         tally.refused(cause)
     tally.dropped_total += 4
-    assert tally.transfers_total == 3
+    assert tally.transfers_total == 6
     assert tally.figures() == {
-        "outcomes": "ok:2,timed_out:1",
-        "refusals": "file_not_found:2,malformed:1,internal:1,dropped:4",
+        "outcomes": "ok:2,timed_out:1,peer_error:1,probe:2",
+        "found": "sibling:1",
+        "refusals": "file_not_found:2,optional_missing:1,malformed:1,internal:1,dropped:4",
     }
 
 

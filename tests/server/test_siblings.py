@@ -106,6 +106,7 @@ def test_bare_name_is_found_beside_the_client_s_last_file(root: Path, tmp_path: 
         with Client(server.address, source="127.8.1.1") as stranger:
             assert code_of(stranger, "grubx64.efi") == 1
         wait_for(lambda: "found=a/b/grubx64.efi by=sibling" in server.log, "the line")
+        wait_for(lambda: server.server.tally.found == {"sibling": 7 * 5}, "the count")
     events = [json.loads(line) for line in audit.read_text().splitlines()]
     began = [event for event in events if event["event_type"] == "transfer_started" and event.get("by") == "sibling"]
     assert {event["found"] for event in began} == {"a/b/grubx64.efi"}

@@ -28,15 +28,17 @@ class Tally:
             leaves without an answer. What the engine refuses by itself is counted there.
         by_rule: Those that a rule refused, or left without an answer, by its number; a reload may give another rule
             that number.
+        found: Transfers of files that nobody asked for by their path, by the way in which they were found.
         dropped_total: Requests that waited until their clients had given up.
     """
 
-    __slots__ = ("by_rule", "dropped_total", "outcomes", "probes_total", "refusals")
+    __slots__ = ("by_rule", "dropped_total", "found", "outcomes", "probes_total", "refusals")
 
     def __init__(self) -> None:
         self.outcomes = [0] * len(Outcome)
         self.refusals = Counter[str]()
         self.by_rule = Counter[int]()
+        self.found = Counter[str]()
         self.dropped_total = 0
         self.probes_total = 0
 
@@ -63,7 +65,12 @@ class Tally:
         outcomes["probe"] = self.probes_total
         refusals = {**self.refusals, "dropped": self.dropped_total}
         busiest = {f"rule {number}": count for number, count in self.by_rule.most_common(_MAX_RULES_TOLD)}
-        told = {"outcomes": _listed(outcomes), "refusals": _listed(refusals), "refused_by": _listed(busiest)}
+        told = {
+            "outcomes": _listed(outcomes),
+            "found": _listed(self.found),
+            "refusals": _listed(refusals),
+            "refused_by": _listed(busiest),
+        }
         return {name: text for name, text in told.items() if text}
 
 

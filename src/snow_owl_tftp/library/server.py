@@ -48,6 +48,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "root_dir": "use the argument root instead",
     "link_targets": _HANDLER_DECIDES,
     "hidden": "use request.under(root, hidden=True) instead",
+    "names": "remove it; the handler decides what a name means",
     "max_file_size_bytes": _HANDLER_DECIDES,
     "drain_timeout_s": "remove it; stop() ends running transfers",
     "write_config": "use the argument write instead",

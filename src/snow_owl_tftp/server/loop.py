@@ -443,6 +443,8 @@ class Server:
     def _on_completion(self, completion: Completion) -> None:
         context, outcome = completion.context, completion.outcome
         self.tally.outcomes[outcome] += 1
+        if context.found is not None:
+            self.tally.found[context.found[1]] += 1
         try:
             try:
                 context.ended(completion)

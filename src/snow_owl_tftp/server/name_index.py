@@ -21,17 +21,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from snow_owl_tftp._engine.disk import apart
-from snow_owl_tftp.content.any_case import CaseTree
 from snow_owl_tftp.content.confine import choose_resolver
 from snow_owl_tftp.content.files import is_on_local_file_system
-from snow_owl_tftp.content.tree_scan import TooManyNamesError, TreeScan
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.linux.descriptors import close_descriptor
-from snow_owl_tftp.linux.inotify import Change, Inotify
+
+if TYPE_CHECKING:
+    from snow_owl_tftp.content.any_case import CaseTree
+    from snow_owl_tftp.linux.inotify import Change, Inotify
 
 __all__ = ["NameIndex", "Where"]
 
@@ -123,7 +124,7 @@ class NameIndex:
 
     # ---- said by threads
 
-    def take(self, keeper: "_Keeper", tree: CaseTree, seconds: float) -> None:
+    def take(self, keeper: "_Keeper", tree: "CaseTree", seconds: float) -> None:
         """Look things up in another tree from now on."""
         if keeper is not self._keeper:
             return
@@ -183,6 +184,10 @@ class _Keeper:
             close_descriptor(self._waker)
 
     def _run(self) -> None:
+        # Lazy, as in _keep: most servers have no index.
+        from snow_owl_tftp.content.tree_scan import TooManyNamesError
+        from snow_owl_tftp.linux.inotify import Inotify
+
         inotify = None
         try:
             inotify = Inotify()
@@ -202,7 +207,9 @@ class _Keeper:
                 inotify.close()
             self._end()
 
-    def _keep(self, inotify: Inotify) -> None:
+    def _keep(self, inotify: "Inotify") -> None:
+        from snow_owl_tftp.content.tree_scan import TreeScan
+
         where = self._where
         places = [Place(where.root_dir, "root_dir"), *(Place(path, "link_targets") for path in where.link_targets)]
         scan = TreeScan(
@@ -224,7 +231,7 @@ class _Keeper:
                 tree = updated
                 self._index.take(self, tree, worked_s)
 
-    def _wait(self, inotify: Inotify, rest_s: float) -> list[Change]:
+    def _wait(self, inotify: "Inotify", rest_s: float) -> "list[Change]":
         """Return what has changed, once something has and the rest is over; nothing: it is time to end."""
         poll = select.poll()
         poll.register(self._wakes, select.POLLIN)

@@ -8,7 +8,7 @@ May know: how names are spelled, the index of names, where clients' last files l
 whoever tries what comes from here asks the rules about each path anew, since they may refuse it.
 
 Invariants:
-- Nothing is yielded twice, nor what was tried before; at most `2 * (MAX_SPELLINGS + 4)` paths in all.
+- Nothing is yielded twice, nor what was tried before; at most `4 * MAX_SPELLINGS` paths in all.
 - What is found in one of these ways holds for one client at one time, so the engine never repeats it.
 """
 

@@ -7,7 +7,14 @@ from contextlib import suppress
 
 from tests.fuzz.guided.script import Script
 
-from snow_owl_tftp.content.names import climbs_above_root, fold, normalise_name, spellings_of
+from snow_owl_tftp.content.names import (
+    MAX_SPELLINGS,
+    Names,
+    climbs_above_root,
+    fold,
+    normalise_name,
+    spellings_of,
+)
 from snow_owl_tftp.errors import BadPacket, RefusedError
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import (
@@ -40,6 +47,7 @@ LIMITS = [
     OptionLimits(allow_timeout=False, allow_windowsize=False, allow_extensions=False),
     OptionLimits(max_window_bytes=1),
 ]
+NAMES = Names(root=b"/srv/tftp", encodings=["iso8859-1", "cp437"], in_lower_case=True)
 SIZES = [None, 0, 1, 511, 512, 1 << 32, (1 << 63) - 1]
 ASKED = (
     ("blksize", "1428"),
@@ -100,7 +108,10 @@ def check_again(packet: Packet) -> None:
 
 
 def check_names(filename: str) -> None:
-    for path in spellings_of(filename):
+    others = NAMES.others_of(filename)
+    assert len(others) + 1 <= MAX_SPELLINGS
+    assert NAMES.may_mean_more(filename) or not others
+    for path in (*spellings_of(filename), *others):
         assert not path.startswith(b"/")
         assert b"\0" not in path
         assert climbs_above_root(path) or b".." not in fold(path).split(b"/")
