@@ -199,7 +199,7 @@ class UploadAnswerer:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         verdict = self.slow_opens.decide(self._area.device_of(terms.path), find, refuse_busy)
-        if isinstance(verdict, asyncio.Task):
+        if isinstance(verdict, asyncio.Future):
             verdict.add_done_callback(self._note_begun)
         else:
             self._note_begun(None)
