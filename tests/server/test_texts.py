@@ -27,6 +27,12 @@ from snow_owl_tftp.server import slow_opens, texts
 
 LARGE = MAX_COPIED_BYTES + 1
 DEADLINE_S = 20
+UNHURRIED = {
+    "retransmit.initial_ms": 3000,
+    "retransmit.half_open_give_up_s": 100,
+    "retransmit.half_open_max_datagrams": 64,
+}
+"""Nobody is repeated to, or given up, because a busy machine takes long."""
 LONG_AGO_NS = 1_000_000_000_000_000_000
 
 
@@ -132,7 +138,7 @@ def test_who_has_answered_nothing_gives_way_to_newcomers(
 ) -> None:
     text = write_text(root / "text", 20 * MAX_COPIED_BYTES, rng)
     monkeypatch.setattr(texts, "_MAX_STREAMS", 8)
-    with serve_in_thread(root) as served, ExitStack() as clients:
+    with serve_in_thread(root, UNHURRIED) as served, ExitStack() as clients:
         before = settled_descriptors()
         answered = ask(clients, served, "127.0.1.1")
         follow(answered)
@@ -153,7 +159,8 @@ def test_newcomer_is_refused_where_all_have_answered(
 ) -> None:
     write_text(root / "text", 20 * MAX_COPIED_BYTES, rng)
     monkeypatch.setattr(texts, "_MAX_STREAMS", 4)
-    with serve_in_thread(root, {"logging.level": "error"}) as served, ExitStack() as clients:
+    monkeypatch.setattr(texts, "_STOPPED_S", 1000.0)
+    with serve_in_thread(root, {**UNHURRIED, "logging.level": "error"}) as served, ExitStack() as clients:
         all_of_them = [ask(clients, served, f"127.0.1.{number + 1}") for number in range(4)]
         for client in all_of_them:
             follow(client)
@@ -177,7 +184,7 @@ def test_who_has_stopped_for_long_gives_way_although_he_answered_once(
     text = write_text(root / "text", 20 * MAX_COPIED_BYTES, rng)
     monkeypatch.setattr(texts, "_MAX_STREAMS", 4)
     monkeypatch.setattr(texts, "_STOPPED_S", 0.5)
-    with serve_in_thread(root) as served, ExitStack() as clients:
+    with serve_in_thread(root, UNHURRIED) as served, ExitStack() as clients:
         streams = made(served)._streams
         stopped = [ask(clients, served, f"127.0.1.{number + 1}") for number in range(4)]
         for number, client in enumerate(stopped):
@@ -203,7 +210,7 @@ def test_who_has_stopped_for_long_gives_way_although_he_answered_once(
 def test_one_client_has_a_fourth_of_the_places(root: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(root / "text", 20 * MAX_COPIED_BYTES, rng)
     monkeypatch.setattr(texts, "_MAX_STREAMS", 8)
-    with serve_in_thread(root) as served, ExitStack() as clients:
+    with serve_in_thread(root, UNHURRIED) as served, ExitStack() as clients:
         others = [ask(clients, served, "127.0.1.1"), ask(clients, served, "127.0.1.2")]
         for _ in range(10):
             ask(clients, served, "127.0.1.3")

@@ -236,7 +236,7 @@ class UploadAnswerer:
         else:
             device = self._roots.device_of(generation.root_dir, terms.root, terms.path, None)
         verdict = self.slow_opens.decide(device, find, refuse_busy)
-        if isinstance(verdict, asyncio.Task):
+        if isinstance(verdict, asyncio.Future):
             verdict.add_done_callback(self._note_begun)
         else:
             self._note_begun(None)
