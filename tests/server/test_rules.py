@@ -551,3 +551,29 @@ def test_no_name_that_chance_makes_gets_a_byte_from_outside(root: Path, seed: in
                 continue
             assert b"OUTSIDE" not in payload
             assert payload.decode() in FILES.values(), name
+
+
+def test_roots_of_rules_are_followed_while_the_server_works(root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "owl.toml"
+    config.write_text('[[rules]]\npaths = ["both"]\nroots = ["site"]\n')
+    with serve_command(root, "--config", str(config), stderr_path=tmp_path / "stderr") as server:
+        with Client(server.address) as client:
+            assert client.get("both").payload == b"of the site"
+            (root / "site").rename(root / "site.old")
+            (root / "site").mkdir()
+            (root / "site/both").write_text("of the new site")
+            wait_for(lambda: client.get("both").payload == b"of the new site", "the new directory")
+            assert client.get("plain").payload == b"of the root"
+        wait_for(lambda: "roots of rules lead elsewhere now" in server.log, "the line about it")
+
+
+def test_missing_directory_above_variables_is_warned_of_and_used_once_it_is_there(root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "owl.toml"
+    config.write_text(f'[[rules]]\nroots = ["{tmp_path}/later/{{address}}", "common"]\n')
+    with serve_command(root, "--config", str(config), stderr_path=tmp_path / "stderr") as server:
+        assert f"missing={tmp_path}/later" in server.log.replace('"', "").replace("'", "")
+        with Client(server.address) as client:
+            assert client.get("both").payload == b"of common"
+            (tmp_path / "later/127.0.0.1").mkdir(parents=True)
+            (tmp_path / "later/127.0.0.1/both").write_text("later")
+            wait_for(lambda: client.get("both").payload == b"later", "the directory that was made")

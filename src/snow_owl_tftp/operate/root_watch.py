@@ -60,7 +60,7 @@ class RootWatch:
         self._threads = threads
         self._on_moved = on_moved
         self._report = report
-        self._what = what
+        self._moved_line = f"{what} lead elsewhere now"
         self._wakes = asyncio.Event()
         self._is_asked = False
         self._looked_s = -_LOOK_S
@@ -99,7 +99,7 @@ class RootWatch:
             if self._has_moved:
                 self._has_moved = False
                 self._on_moved()
-                self._report.log.info("%s lead elsewhere now", self._what, root=self.root, to=self._real_path)
+                self._report.log.info(self._moved_line, root=self.root, to=self._real_path)
 
     def _look(self) -> bool:
         """Return whether links lead to the root; runs in a thread."""

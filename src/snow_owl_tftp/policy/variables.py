@@ -11,7 +11,7 @@ or an inventory say, and whoever says them must not choose a directory.
 
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
@@ -115,12 +115,6 @@ class Text:
                 return None
             filled += (value, literal)
         return "".join(filled)
-
-
-def as_texts(values: Values, extra: Mapping[str, str]) -> dict[str, str]:
-    """Return every variable that is not missing, for who shows them."""
-    found = {name: values.get(name) for name in (*NAMES, *extra)}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _spelled(mac: str | None, name: str) -> str | None:
