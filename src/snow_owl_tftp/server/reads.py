@@ -141,17 +141,12 @@ class FileDecider:
 
     def _read(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
         generation = self._generation
-        if generation.rewrites is not None:
-            return self._read_rewritten(incoming, request, generation)
+        if (rewrites := generation.rewrites) is not None:
+            rewritten = rewrites.apply(request.filename, incoming.peer[0], is_write=False)
+            candidates = Candidates.of(rewritten, generation.policy, self._source, incoming, request)
+            return self._find(_Allowed(incoming, request, generation, candidates.decision, candidates))
         decision = generation.policy.decide_read(incoming, request, spellings_of(request.filename))
         return self._find(_Allowed(incoming, request, generation, decision, self._source))
-
-    def _read_rewritten(
-        self, incoming: IncomingRequest, request: Request, generation: Generation
-    ) -> Verdict | Awaitable[Verdict]:
-        rewritten = generation.rewrites.apply(request.filename, incoming.peer[0], is_write=False)  # type: ignore[union-attr]
-        candidates = Candidates.of(rewritten, generation.policy, self._source, incoming, request)
-        return self._find(_Allowed(incoming, request, generation, candidates.decision, candidates))
 
     def _find(self, allowed: "_Allowed") -> Verdict | Awaitable[Verdict]:
         request = allowed.request
