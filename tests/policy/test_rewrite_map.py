@@ -306,3 +306,9 @@ def test_two_hundred_rules_cost_one_look() -> None:
         return min(once() for _ in range(9))
 
     assert cost_s(many) < 4 * cost_s(one)
+
+
+def test_stars_upon_stars_are_refused_or_run() -> None:
+    assert becomes("r a" + "*" * 50 + " x", "aa") == "x"
+    with pytest.raises(ConfigError, match="line 1"):
+        compiled("r a" + "*" * 5000 + " x")
