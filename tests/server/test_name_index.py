@@ -73,6 +73,18 @@ def test_names_are_found_once_they_are_read_and_what_comes_is_found_soon(root: P
         assert index.figures()["index_rescans"] >= 1
 
 
+def test_whoever_waits_for_the_names_has_them_and_waits_for_nothing_else(root: Path) -> None:
+    with indexing(None) as (index, _):
+        index.settle(20)
+        for _ in range(3):
+            index.follow(where(root))
+            index.settle(20)
+            assert index.find(b"boot/bcd") == b"Boot/BCD"
+        index.follow(where(root, max_names=1))
+        index.settle(20)
+        assert index.find(b"boot/bcd") is None
+
+
 def test_without_a_root_there_is_no_thread_and_nothing_to_count() -> None:
     with indexing(None) as (index, told):
         assert index.find(b"x") is None

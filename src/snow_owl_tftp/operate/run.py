@@ -57,6 +57,8 @@ __all__ = ["serve"]
 
 _END_S: Final = 1.8
 """After the drain: what still runs is ended, and what hangs is left behind."""
+_INDEX_S: Final = 2.0
+"""How long the start waits for the names below the root to be read; 200,000 of them took a second on a busy machine."""
 _CONFIGURATION: Final = "configuration"
 """Key of the thread that reads it: it may lie on a mount of its own."""
 _HOST_ENDED: Final = 70
@@ -195,6 +197,7 @@ def _live(
         last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
         losses = partial(_count_losses, log_file, audit, hook)
         parts = _Parts(reloader, watches, server, report, audit, hook, reopen, host, last_resort, losses)
+        decider.other_names.index.settle(_INDEX_S)  # or the first client is told that its file is not there
         serving = _serve(parts, announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)

@@ -78,6 +78,8 @@ class NameIndex:
         self._tell: Tell | None = None
         self._untold: deque[tuple[str, str, Mapping[str, object]]] = deque(maxlen=8)
         self._telling = threading.Lock()
+        self._settled = threading.Event()
+        self._settled.set()
         self.rescans_total = 0
 
     def listen(self, tell: Tell) -> None:
@@ -86,6 +88,10 @@ class NameIndex:
             self._tell = tell
             while self._untold:
                 tell(*self._untold.popleft())
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until names are found, or it is said that they will not be; at most so long. For the start alone."""
+        self._settled.wait(timeout_s)
 
     def find(self, path: bytes) -> bytes | None:
         """See CaseTree.find; may be called by any thread."""
@@ -115,6 +121,7 @@ class NameIndex:
         elif len(self._left) > _MAX_HUNG:
             self.give_up(None, "threads that read names hang with their file systems")
         else:
+            self._settled.clear()
             self._keeper = _Keeper(self, where)
             self._keeper.start()
 
@@ -129,6 +136,7 @@ class NameIndex:
         if keeper is not self._keeper:
             return
         is_first, self._tree = not keeper.has_told, tree
+        self._settled.set()
         self.rescans_total += not is_first
         keeper.has_told = True
         if is_first:
@@ -139,6 +147,7 @@ class NameIndex:
         """Find nothing from now on, and say why."""
         if keeper is self._keeper:
             self._tree = None
+            self._settled.set()
             self._say("warning", "case of names counts: there is no index of them", {"reason": reason})
 
     def _say(self, level: str, event: str, fields: Mapping[str, object]) -> None:

@@ -104,6 +104,10 @@ class OtherNames:
         clients = {"siblings_remembered": len(self.folders)} if len(self.folders) else {}
         return {**self.index.figures(), **clients}
 
+    def knows(self, host: str) -> bool:
+        """Tell whether it is known where a client's last file lay."""
+        return self.folders.beside(host, b"") is not None
+
     def of(self, rules: NameRules, filename: str, host: str) -> Iterator[tuple[bytes, Way]]:
         """Yield paths to try, and how each was come by; may be called by any thread.
 

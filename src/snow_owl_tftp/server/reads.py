@@ -28,6 +28,7 @@ from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.answer import Answer, accept_file, accept_text, answer, refuse_write
+from snow_owl_tftp.server.early import EarlyAskers
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.meanings import Meanings
 from snow_owl_tftp.server.other_names import OtherNames
@@ -91,6 +92,8 @@ class FileDecider:
         self.slow_opens = SlowOpens(self._threads, _MAX_SLOW_OPENS)
         self.slow_texts = SlowOpens(self._texts.threads, _MAX_SLOW_TEXTS)
         self.other_names = OtherNames()
+        # One worker tells the end of a transfer before what its client asks next.
+        self._early = EarlyAskers() if settings.worker_count > 1 else None
         self.other_names.index.follow(self._generation.indexed)
 
     def close(self) -> None:
@@ -187,6 +190,16 @@ class FileDecider:
         return answer(incoming, self._read, self._write)
 
     def _read(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
+        found = self._find(incoming, request)
+        names = self._generation.names
+        if self._early is None or names.siblings is None:
+            return found
+        host = incoming.peer[0]
+        if self.other_names.knows(host) or not names.is_sibling(names.spelled.spellings_of(request.filename)[-1]):
+            return found
+        return self._early.answer(found, lambda: self.other_names.knows(host), lambda: self._find(incoming, request))
+
+    def _find(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
         asked = Meanings(incoming, request, self._generation)
         refusal = asked.first(self.other_names)
         while refusal is None:
