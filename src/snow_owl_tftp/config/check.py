@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.legacy import remedy_of
+from snow_owl_tftp.config.machines import machines_contradictions, machines_without_effect
 from snow_owl_tftp.config.paths import is_table, key_paths
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
@@ -85,6 +86,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         )
     if settings.logging.audit_enabled and not settings.logging.audit_path:
         yield "logging.audit_file: audit_enabled = true needs it; name a file"
+    yield from machines_contradictions(settings.machines)
 
 
 def without_effect(settings: Settings) -> dict[str, str]:
@@ -98,7 +100,7 @@ def without_effect(settings: Settings) -> dict[str, str]:
         idle["logging.audit_file"] = "set logging.audit_enabled = true, or remove it"
     if settings.single_port and settings.tid_sockets != Settings().tid_sockets:
         idle["tid_sockets"] = "remove it, or single_port = true"
-    return idle
+    return idle | machines_without_effect(settings.machines)
 
 
 def unknown_key(path: str) -> str:
@@ -126,7 +128,8 @@ def _expected(kind: Any, key: str) -> str:
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(_expected(part, key) for part in get_args(kind))
     if get_origin(kind) is tuple:
-        return "a list of texts"
+        item = get_args(kind)[0]
+        return "a list of texts" if item is str else f"a list of texts, each {_expected(item, key)}"
     return {bool: "true or false", str: "a text"}.get(kind, "a table")
 
 

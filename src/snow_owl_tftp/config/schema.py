@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+from snow_owl_tftp.config.machines import MachinesSettings
 
 __all__ = [
     "BatchSettings",
@@ -195,6 +196,7 @@ class Settings(_Table, frozen=True):
     retransmit: RetransmitSettings = RetransmitSettings()
     write_config: WriteSettings = WriteSettings()
     performance: PerformanceSettings = PerformanceSettings()
+    machines: MachinesSettings = MachinesSettings()
 
     @property
     def worker_count(self) -> int:
