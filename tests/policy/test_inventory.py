@@ -162,13 +162,13 @@ def test_nonsense_is_refused_with_the_entry_and_the_remedy(table: object, proble
 )
 def test_double_is_refused_with_both_entries(key: str, first: str, second: str) -> None:
     tables: list[dict[str, object]] = [{key: first}, {"serial": "x"}, {key: [second]}]
-    with pytest.raises(ConfigError, match=f"^m: entry 3: {key}: entry 1 has .* too; remove it from one of them$"):
+    with pytest.raises(ConfigError, match=rf"^m: entry 3: {key}: entry 1 has .* too; remove it from one of them$"):
         entries_of(tables, "m")
     assert len(entries_of([{key: [first, second]}], "m")) == 1, "twice in one entry is once"
 
 
 def test_two_machines_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="^m: entry 2: name: entry 1 has"):
+    with pytest.raises(ConfigError, match=r"^m: entry 2: name: entry 1 has"):
         entries_of([{"serial": "a", "name": "x"}, {"serial": "b", "name": "x"}], "m")
 
 

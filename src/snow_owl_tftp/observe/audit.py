@@ -30,6 +30,7 @@ _SERVICE: Final = "snow-owl-tftp"
 _MAX_BUFFERED_EVENTS: Final = 20_000
 """About 6 MB. A batch of the server is far smaller; what a flood brings beyond is written at once."""
 _NS_PER_S: Final = 1_000_000_000
+_NOBODYS: Final[Mapping[str, str]] = {}
 
 
 class AuditLog:
@@ -146,7 +147,7 @@ class AuditLog:
         self._record("server_shutdown", "info", "", {"reason": reason, **counts})
 
     # ---- requests: `correlation_id` joins all events of one request, `peer` is "address:port", and
-    # ---- `ago_ns` says how long ago it happened that is told now
+    # ---- `ago_ns` says how long ago it happened that is told now, and `whose` names the machine, if it is known
 
     def request(
         self,
@@ -165,12 +166,20 @@ class AuditLog:
         self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **asked}, ago_ns)
 
     def request_denied(
-        self, correlation_id: str, peer: str, filename: str, *, is_write: bool, error_code: int, reason: str
+        self,
+        correlation_id: str,
+        peer: str,
+        filename: str,
+        *,
+        is_write: bool,
+        error_code: int,
+        reason: str,
+        whose: Mapping[str, str] = _NOBODYS,
     ) -> None:
         """Record read_denied or write_request_denied: the ERROR that was the answer."""
         event = "write_request_denied" if is_write else "read_denied"
         answer = {"error_code": int(error_code), "reason": reason}
-        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **answer})
+        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **answer, **whose})
 
     def path_traversal_attempt(self, correlation_id: str, peer: str, filename: str) -> None:
         """Record a name whose own `..` lead out of the root."""
@@ -213,11 +222,12 @@ class AuditLog:
         blksize_bytes: int,
         windowsize_blocks: int,
         ago_ns: int = 0,
+        whose: Mapping[str, str] = _NOBODYS,
     ) -> None:
         """Record transfer_started or write_started; an upload may not say its size."""
         event = "write_started" if is_write else "transfer_started"
         agreed = {"size_bytes": size_bytes, "blksize_bytes": blksize_bytes, "windowsize_blocks": windowsize_blocks}
-        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed}, ago_ns)
+        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed, **whose}, ago_ns)
 
     def transfer_completed(
         self,
@@ -229,11 +239,12 @@ class AuditLog:
         payload_bytes: int,
         retransmits: int,
         duration_ns: int,
+        whose: Mapping[str, str] = _NOBODYS,
     ) -> None:
         """Record transfer_completed or write_completed: all is acknowledged, and an upload is in place."""
         event = "write_completed" if is_write else "transfer_completed"
         figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
-        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **figures})
+        self._record(event, "info", correlation_id, {"peer": peer, "filename": filename, **figures, **whose})
 
     def transfer_failed(
         self,
@@ -247,12 +258,13 @@ class AuditLog:
         payload_bytes: int,
         retransmits: int,
         duration_ns: int,
+        whose: Mapping[str, str] = _NOBODYS,
     ) -> None:
         """Record transfer_failed or write_failed: how it ended, and how far it came."""
         event = "write_failed" if is_write else "transfer_failed"
         why = {"outcome": outcome, "reason": reason}
         figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
-        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **why, **figures})
+        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **why, **figures, **whose})
 
     def write_stored_after_failure(self, correlation_id: str, peer: str, filename: str) -> None:
         """Record that an upload is in its place although write_failed was recorded: its client gave up at the end."""

@@ -37,6 +37,7 @@ from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.operate.hooks import UploadHook
 from snow_owl_tftp.operate.last_resort import LastResort
 from snow_owl_tftp.operate.log_places import refuse_logs_below_root
+from snow_owl_tftp.operate.machines import MachineWatch
 from snow_owl_tftp.operate.reload import Reloader
 from snow_owl_tftp.operate.root_watch import RootWatch
 from snow_owl_tftp.server.answer import refuse_write
@@ -127,7 +128,10 @@ def _live(
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         host = _begin_host(log)
-        generation = Generation.of(settings)
+        machines = MachineWatch(settings.machines)
+        closing.callback(machines.close)
+        report.machines = machines.machines
+        generation = Generation.of(settings, machines.machines)
         uploads = _open_uploads(settings, hook, generation, log) if settings.write_config.enabled else None
         if uploads is not None:
             closing.callback(uploads.close)
@@ -142,7 +146,9 @@ def _live(
         report.turned_away = lambda: _turned_away(decider, uploads, server)
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
-            generation = Generation.of(changed)  # first: what it refuses changes nothing
+            generation = Generation.of(changed, machines.coming)  # first: what it refuses changes nothing
+            machines.take()
+            report.machines = machines.machines
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
@@ -161,13 +167,20 @@ def _live(
             log_file.reopen()
             audit.reopen()
 
-        reloader = Reloader(settings, read_again, apply, check_root, decider.threads.of(_CONFIGURATION))
+        def read() -> Settings:
+            asked = read_again() if read_again is not None else settings
+            machines.prepare(asked.machines)
+            return asked
+
+        reloader = Reloader(
+            settings, read if read_again else None, apply, check_root, decider.threads.of(_CONFIGURATION)
+        )
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         server.on_work = watch.suspect
-        last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
+        last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads) + machines.busy_total)
         losses = partial(_count_losses, log_file, audit, hook)
-        parts = _Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort, losses)
+        parts = _Parts(reloader, watch, machines, server, report, audit, hook, reopen, host, last_resort, losses)
         serving = _serve(parts, announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)
@@ -276,6 +289,7 @@ class _Parts:
 
     reloader: Reloader
     watch: RootWatch
+    machines: MachineWatch
     server: Server
     report: Report
     audit: AuditLog
@@ -309,7 +323,11 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
         if unsaid:
             report.log.warning("standard output does not take lines", lost=len(unsaid), addresses=",".join(unsaid))
-        tasks = [asyncio.create_task(reloader.run(report.log)), asyncio.create_task(parts.watch.run())]
+        tasks = [
+            asyncio.create_task(reloader.run(report.log)),
+            asyncio.create_task(parts.watch.run()),
+            asyncio.create_task(parts.machines.run(lambda: report.log)),
+        ]
         reason = await ended_by
         for task in tasks:
             task.cancel()
@@ -321,7 +339,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
     parts.last_resort.tell()
     tally = server.tally
     totals = {"transfers": tally.transfers_total, "aborted": aborted, "drained": is_drained}
-    report.log.info("server stopped", **totals, **tally.figures(), **report.turned_away())
+    report.log.info("server stopped", **totals, **tally.figures(), **report.turned_away(), **parts.machines.figures())
     audit.server_shutdown(reason=reason, transfers_total=tally.transfers_total, aborted_transfers=aborted)
     if lost := {name: count for name, count in parts.losses().items() if count}:
         report.log.warning("lost since the start", **lost)

@@ -84,7 +84,7 @@ def entries_of(tables: object, source: str) -> list[Entry]:
     for number, table in enumerate(tables, 1):
         try:
             entry = _entry_of(number, table)
-        except _Nonsense as error:
+        except _NonsenseError as error:
             problems.append(f"{source}: entry {number}: {error}")
             continue
         entries.append(entry)
@@ -97,19 +97,19 @@ def entries_of(tables: object, source: str) -> list[Entry]:
     return entries
 
 
-class _Nonsense(ValueError):
+class _NonsenseError(ValueError):
     """One entry cannot be used; says why."""
 
 
 def _entry_of(number: int, table: object) -> Entry:
     if not isinstance(table, dict):
-        raise _Nonsense(f"expected a table, got {_shown(table)}")
+        raise _NonsenseError(f"expected a table, got {_shown(table)}")
     for key in table:
         if key not in _KEYS:
-            raise _Nonsense(_unknown(key))
+            raise _NonsenseError(_unknown(key))
     macs, addresses, serials, uuids = (_identities(key, table.get(key), read) for key, read in _READERS.items())
     if not (macs or addresses or serials or uuids):
-        raise _Nonsense("names no machine; give it a mac, address, serial or uuid")
+        raise _NonsenseError("names no machine; give it a mac, address, serial or uuid")
     name, group, arch = (_text(key, table.get(key)) for key in TEXTS)
     return Entry(number, macs, addresses, serials, uuids, name, group, arch, _vars(table.get("vars")))
 
@@ -120,32 +120,32 @@ def _identities(key: str, value: object, read: Callable[[str], str]) -> tuple[st
     if isinstance(value, str):
         return (read(value),)
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise _Nonsense(f"{key}: expected a text or a list of texts in quotes, got {_shown(value)}")
+        raise _NonsenseError(f"{key}: expected a text or a list of texts in quotes, got {_shown(value)}")
     return tuple(dict.fromkeys([read(text) for text in value]))
 
 
 def _mac(text: str) -> str:
     mac = parse_mac(text)
     if mac is None:
-        raise _Nonsense(f'mac: expected six octets such as "52:54:00:12:34:56", got {_shown(text)}')
+        raise _NonsenseError(f'mac: expected six octets such as "52:54:00:12:34:56", got {_shown(text)}')
     if not is_station(mac):
-        raise _Nonsense(f"mac: {mac} is a group's or nobody's; give that of the machine's card")
+        raise _NonsenseError(f"mac: {mac} is a group's or nobody's; give that of the machine's card")
     return mac
 
 
 def _address(text: str) -> str:
     address = parse_address(text)
     if address is None:
-        raise _Nonsense(f'address: expected one address such as "192.0.2.7" or "2001:db8::7", got {_shown(text)}')
+        raise _NonsenseError(f'address: expected one address such as "192.0.2.7" or "2001:db8::7", got {_shown(text)}')
     if is_link_local(address):
-        raise _Nonsense(f"address: {address} is another machine on every link; give its mac instead")
+        raise _NonsenseError(f"address: {address} is another machine on every link; give its mac instead")
     return address
 
 
 def _uuid(text: str) -> str:
     uuid = parse_uuid(text)
     if uuid is None or not uuid.strip("0-") or not uuid.strip("f-"):
-        raise _Nonsense(
+        raise _NonsenseError(
             f'uuid: expected that of one machine, such as "03020100-0504-0706-0809-0a0b0c0d0e0f", got {_shown(text)}'
         )
     return uuid
@@ -167,14 +167,14 @@ def _text(key: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise _Nonsense(f"{key}: expected a text in quotes, got {_shown(value)}")
+        raise _NonsenseError(f"{key}: expected a text in quotes, got {_shown(value)}")
     return _fit(key, value)
 
 
 def _fit(key: str, text: str) -> str:
     """What may become a part of a path, since roots are made of it."""
     if _UNFIT.search(text) or len(text) > _MAX_TEXT:
-        raise _Nonsense(
+        raise _NonsenseError(
             f'{key}: expected 1..{_MAX_TEXT} characters without "/", "\\", control characters or a leading dot, '
             f"got {_shown(text)}"
         )
@@ -185,15 +185,15 @@ def _vars(table: object) -> dict[str, str]:
     if table is None:
         return {}
     if not isinstance(table, dict):
-        raise _Nonsense(f"vars: expected a table, got {_shown(table)}")
+        raise _NonsenseError(f"vars: expected a table, got {_shown(table)}")
     return {_variable(key): _value(key, value) for key, value in table.items()}
 
 
 def _variable(key: object) -> str:
     if not isinstance(key, str) or _VARIABLE.fullmatch(key) is None:
-        raise _Nonsense(f"vars: expected a name of letters, digits and underscores, got {_shown(key)}")
+        raise _NonsenseError(f"vars: expected a name of letters, digits and underscores, got {_shown(key)}")
     if key in _TAKEN:
-        raise _Nonsense(f"vars.{key}: the name has a meaning of its own; choose another one")
+        raise _NonsenseError(f"vars.{key}: the name has a meaning of its own; choose another one")
     return key
 
 
@@ -203,7 +203,7 @@ def _value(key: str, value: object) -> str:
     if isinstance(value, int):
         return str(value)
     if not isinstance(value, str) or len(value) > _MAX_VALUE or "\0" in value:
-        raise _Nonsense(f"vars.{key}: expected a text of at most {_MAX_VALUE} characters, got {_shown(value)}")
+        raise _NonsenseError(f"vars.{key}: expected a text of at most {_MAX_VALUE} characters, got {_shown(value)}")
     return value
 
 

@@ -12,10 +12,9 @@ Invariants:
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.machines.entries import Entry
 from snow_owl_tftp.policy.machines.inventory import Inventory
-from snow_owl_tftp.policy.machines.machine import Machine
+from snow_owl_tftp.policy.machines.machine import Client, Machine
 from snow_owl_tftp.policy.machines.sighting import Sighting, Source
 from snow_owl_tftp.policy.machines.spellings import plain_host
 
@@ -32,7 +31,7 @@ class KnownMachines:
         self._sources = tuple((source, source.sight, source.is_proof) for source in sources)
         self._inventory = inventory
 
-    def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
+    def find(self, asker: Client, paths: tuple[bytes, ...] = ()) -> Machine | None:
         """See Machines.find."""
         host = asker.peer[0]
         if host.startswith("::"):

@@ -8,9 +8,15 @@ from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
-from snow_owl_tftp.policy.asker import Asker
+__all__ = ["NO_MACHINES", "Client", "Machine", "Machines"]
 
-__all__ = ["NO_MACHINES", "Machine", "Machines"]
+
+class Client(Protocol):
+    """Who asks, as far as machines go: an Asker, or whoever had asked."""
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Host and TID."""
 
 
 class Machine(Struct, frozen=True, gc=False):
@@ -49,7 +55,7 @@ class Machines(Protocol):
     def tells_apart(self) -> bool:
         """Whether any asker is another machine than the rest: then what is decided for one holds for no other."""
 
-    def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
+    def find(self, asker: Client, paths: tuple[bytes, ...] = ()) -> Machine | None:
         """Return who asks; None: nobody that is known. Waits for nothing.
 
         Args:
@@ -63,7 +69,7 @@ class _NoMachines:
 
     tells_apart = False
 
-    def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
+    def find(self, asker: Client, paths: tuple[bytes, ...] = ()) -> Machine | None:
         """See Machines.find."""
         return None
 

@@ -1,0 +1,17 @@
+"""Where the knowledge about machines comes from, and how it stays fresh: files that others write, and the kernel.
+
+    inventory, lease files ─inotify, or a look now and then─► threads ─► tables of policy.machines
+    neighbour table ─netlink, a change at a time───────────────────────► likewise
+
+    files      an inventory, and a lease file, as they grow, are rewritten, replaced
+    hearing    what the kernel says of neighbours
+    gathered   all that one [machines] table names
+    watch      whose turn it is to be looked at
+
+May know: files, sockets, the event loop. Must not decide who a machine is: that is policy's.
+Invariant: the event loop waits for no file; a file system that hangs costs one thread for each file on it.
+"""
+
+from snow_owl_tftp.operate.machines.watch import MachineWatch
+
+__all__ = ["MachineWatch"]

@@ -1,0 +1,138 @@
+"""What is common to files that others write and we follow; and the inventory, which is read whole.
+
+    look ─► nothing new | read, and the table filled | what to tell, and when to look again
+
+May know: files. All of it runs in threads: a look may wait for its disk.
+
+Invariants: one look at a file at a time; a file that is none changes nothing, and is told once, not at every look.
+"""
+
+import os
+import stat
+import time
+from typing import Final, NamedTuple, Protocol
+
+from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.policy.machines.formats import read_inventory
+from snow_owl_tftp.policy.machines.inventory import Inventory
+
+__all__ = ["FollowedFile", "InventoryFile", "Outcome", "Told", "open_regular", "stamp_of"]
+
+_MAX_INVENTORY_BYTES: Final = 128 * 1024 * 1024
+_SETTLE_S: Final = 0.2
+"""An editor empties a file and writes it: so long must it have been left alone, or half a list would be believed."""
+
+
+class Told(NamedTuple):
+    """A line for the log: "info", "warning" or "error", what happened, and its fields."""
+
+    level: str
+    event: str
+    fields: dict[str, object]
+
+
+class Outcome(NamedTuple):
+    """What a look has found.
+
+    Attributes:
+        told: What to tell.
+        again_s: When to look again although nobody says that the file has changed; None: when it suits.
+    """
+
+    told: tuple[Told, ...] = ()
+    again_s: float | None = None
+
+
+class FollowedFile(Protocol):
+    """A file that is looked at again and again."""
+
+    @property
+    def path(self) -> str:
+        """Absolute."""
+
+    def look(self) -> Outcome:
+        """Find out what is new, and learn it; raises nothing. Runs in a thread."""
+
+    def close(self) -> None:
+        """Give up what is open, without waiting; a look that is under way does it at its end."""
+
+
+def open_regular(path: str) -> int:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: There is none; a FIFO or a device is none, and is not waited for.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(None, "it is no regular file")
+    return fd
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    """Return what changes when a file does: device, inode, size, mtime, ctime."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class InventoryFile:
+    """See FollowedFile."""
+
+    def __init__(self, path: str, inventory: Inventory) -> None:
+        """Prepare to fill an inventory; `load` does it at the start."""
+        self.path = os.path.abspath(path)  # noqa: PTH100 - with its links
+        self._inventory = inventory
+        self._stamp: object = None
+        self._refused: object = None
+
+    def load(self) -> None:
+        """Read it.
+
+        Raises:
+            ConfigError: It cannot be read, or is none.
+        """
+        data, self._stamp = self._read()
+        self._inventory.replace(read_inventory(data, self.path))
+
+    def look(self) -> Outcome:
+        """See FollowedFile.look."""
+        stamp: object = None
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 - as its path leads
+            stamp = stamp_of(status)
+            if stamp in (self._stamp, self._refused):
+                return Outcome()
+            if 0 <= time.time() - status.st_mtime < _SETTLE_S:
+                return Outcome(again_s=_SETTLE_S)
+            self.load()
+        except OSError as error:
+            return self._refuse(str(error.errno), f"{self.path}: {error.strerror}; bring it back")
+        except ConfigError as error:
+            return self._refuse(stamp, "; ".join(str(error).splitlines()))
+        self._refused = None
+        return Outcome((Told("info", "inventory read again", {"file": self.path, "machines": self._inventory.size}),))
+
+    def close(self) -> None:
+        """See FollowedFile.close; nothing is kept open."""
+
+    def _refuse(self, what: object, reason: str) -> Outcome:
+        if what == self._refused:
+            return Outcome()
+        self._refused = what
+        return Outcome((Told("error", "inventory refused, the old one stays", {"reason": reason}),))
+
+    def _read(self) -> tuple[bytes, object]:
+        try:
+            fd = open_regular(self.path)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: {error.strerror}; name a readable file, or none") from error
+        try:
+            status = os.fstat(fd)
+            if status.st_size > _MAX_INVENTORY_BYTES:
+                raise ConfigError(f"{self.path}: it is larger than {_MAX_INVENTORY_BYTES} bytes; is it an inventory?")
+            with os.fdopen(os.dup(fd), "rb") as file:
+                return file.read(_MAX_INVENTORY_BYTES), stamp_of(status)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: {error.strerror}; name a readable file, or none") from error
+        finally:
+            os.close(fd)
