@@ -48,7 +48,7 @@ class MachinesSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         "neighbours",
         "name",
     )
-    """The first that knows a client counts. An inventory completes what others know, also where it is not named here."""
+    """The first that knows a client counts. An inventory completes it, also where it is not named here."""
     inventory: str = ""
     """Empty: there is none."""
     leases: tuple[str, ...] = ()

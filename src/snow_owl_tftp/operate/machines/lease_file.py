@@ -10,6 +10,7 @@ Invariants: memory is that of one chunk and what waits for its end; a look at a 
 chunks; what cannot be read keeps what is known, until it ends by itself.
 """
 
+import errno
 import os
 import threading
 import time
@@ -30,10 +31,11 @@ _PAUSE_S: Final = 0.001
 _MAX_BEGINNING_BYTES: Final = 4096
 """A first line that is longer is no lease file's."""
 _AGAIN_S: Final = 0.05
+_MISSING: Final = os.strerror(errno.ENOENT)
 _MAX_TRIES: Final = 20
 """A file that has been changing for a second is believed as it is."""
 _OLDER: Final = ((".completed",), (".2", ".1"))
-"""Where Kea leaves leases while it cleans its file and afterwards: the first of these if it is there, else the others."""
+"""Where Kea has put leases aside while it cleans its file, and afterwards: the first of these that are there."""
 
 
 class LeaseFile:
@@ -82,7 +84,12 @@ class LeaseFile:
     def _news(self, trouble: str) -> list[Told]:
         told = []
         if trouble and trouble != self._trouble:
-            remedy = "let this user read it, or name another file in machines.leases"
+            is_missing = trouble == _MISSING
+            remedy = (
+                "it is read once it is there"
+                if is_missing
+                else "let this user read it, or take it out of machines.leases"
+            )
             told.append(
                 Told("warning", "lease file cannot be read", {"file": self.path, "reason": trouble, "remedy": remedy})
             )

@@ -1,4 +1,4 @@
-"""Which machine it is that asks: one answer, found once a request, from what the operator, DHCP, the kernel and the name say.
+"""Which machine it is that asks: one answer a request, from what the operator, DHCP, the kernel and the name say.
 
     inventory ──┐
     leases ─────┤ by address                       inventory, by MAC, UUID or serial
