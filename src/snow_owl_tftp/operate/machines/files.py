@@ -83,7 +83,7 @@ class InventoryFile:
         self.path = os.path.abspath(path)  # noqa: PTH100 - with its links
         self._inventory = inventory
         self._stamp: object = None
-        self._refused: object = None
+        self._refused = ""
 
     def load(self) -> None:
         """Read it.
@@ -100,7 +100,8 @@ class InventoryFile:
         try:
             status = os.stat(self.path)  # noqa: PTH116 - as its path leads
             stamp = stamp_of(status)
-            if stamp in (self._stamp, self._refused):
+            if stamp == self._stamp:
+                self._refused = ""
                 return Outcome()
             if 0 <= time.time() - status.st_mtime < _SETTLE_S:
                 return Outcome(again_s=_SETTLE_S)
@@ -108,14 +109,14 @@ class InventoryFile:
         except OSError as error:
             return self._refuse(str(error.errno), f"{self.path}: {error.strerror}; bring it back")
         except ConfigError as error:
-            return self._refuse(stamp, "; ".join(str(error).splitlines()))
-        self._refused = None
+            return self._refuse(str(stamp), "; ".join(str(error).splitlines()))
+        self._refused = ""
         return Outcome((Told("info", "inventory read again", {"file": self.path, "machines": self._inventory.size}),))
 
     def close(self) -> None:
         """See FollowedFile.close; nothing is kept open."""
 
-    def _refuse(self, what: object, reason: str) -> Outcome:
+    def _refuse(self, what: str, reason: str) -> Outcome:
         if what == self._refused:
             return Outcome()
         self._refused = what
