@@ -87,6 +87,12 @@ send_buffer_kb = 2048
 [performance.platform.file_io]
 io_threads = 3
 source_linger_s = 0
+
+[machines]
+sources = ["name", "leases"]
+inventory = "machines.yaml"
+leases = ["/var/lib/misc/dnsmasq.leases"]
+name_patterns = ["config-{mac_plain}.txt"]
 """
 
 
@@ -211,6 +217,10 @@ def test_every_number_has_a_range() -> None:
         (
             "[logging]\nlevel = 'loud'",
             'logging.level: expected one of "debug", "info", "warning", "error", got "loud"',
+        ),
+        (
+            "[machines]\nsources = [5]",
+            'machines.sources: expected a list of texts, each one of "inventory", "leases", "neighbours", "name", got [5]',
         ),
         ("[write_config]\nallowed_patterns = '*'", 'write_config.allowed_patterns: expected a list of texts, got "*"'),
         (
@@ -362,6 +372,9 @@ def test_a_long_bad_value_is_cut_short(tmp_path: Path) -> None:
         ("[retransmit]\nfloor_ms = 2000", "retransmit: expected floor_ms <= initial_ms <= ceiling_ms"),
         ("[retransmit]\ninitial_ms = 9000", "retransmit: expected floor_ms <= initial_ms <= ceiling_ms"),
         ("[logging]\naudit_enabled = true", "logging.audit_file: audit_enabled = true needs it"),
+        ("[machines]\nsources = ['name', 'name']", 'machines.sources: "name" stands there twice; remove one of them'),
+        ("[machines]\nleases = ['a', 'b', 'a']", 'machines.leases: "a" stands there twice; remove one of them'),
+        ("[machines]\nleases = ['']", "machines.leases: a path is empty; remove it"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -377,6 +390,11 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: s
         ({"tid_sockets": 8}, []),
         ({"single_port": True}, []),
         ({"tid_sockets": 8, "single_port": True}, ["tid_sockets"]),
+        ({"machines.leases": ["a"]}, []),
+        ({"machines.leases": ["a"], "machines.sources": ["name"]}, ["machines.leases"]),
+        ({"machines.name_patterns": ["{mac}"]}, []),
+        ({"machines.name_patterns": ["{mac}"], "machines.sources": []}, ["machines.name_patterns"]),
+        ({"machines.inventory": "a.toml", "machines.sources": ["leases"]}, []),
     ],
 )
 def test_settings_that_others_switch_off_are_named(overrides: dict[str, object], idle: list[str]) -> None:

@@ -37,6 +37,9 @@ class FakeSocket:
         FakeSocket.asked += 1
         return True
 
+    def has_news(self) -> bool:
+        return bool(FakeSocket.script)
+
     def read(self) -> list[Neighbour | AllTold] | None:
         if not FakeSocket.script:
             return None

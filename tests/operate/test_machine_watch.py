@@ -90,7 +90,7 @@ async def test_file_that_hangs_holds_up_no_other_and_no_event_loop(
                 well.write_text(LEASE.format(MAC, last))
                 await until(lambda last=last: running.knows(last), "the file that is well")
             assert running.knows(6) is None
-            assert running.watch.busy_total == 1
+            await until(lambda: running.watch.busy_total == 1, "the one that hangs, alone")
             hangs.clear()
             goes_on.set()
             await until(lambda: running.knows(6), "the file that was sick")

@@ -12,6 +12,7 @@ fails with ENOBUFS: whoever reads must ask anew. A dump during which the table c
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -87,6 +88,8 @@ class NeighbourSocket:
             with suppress(OSError):  # net.core.rmem_max is the bound without CAP_NET_ADMIN
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
             self._socket.bind((0, _RTMGRP_NEIGH))
+            self._poll = select.poll()
+            self._poll.register(self._socket, select.POLLIN)
         except BaseException:
             self._socket.close()
             raise
@@ -110,6 +113,10 @@ class NeighbourSocket:
                 return False
             raise
         return True
+
+    def has_news(self) -> bool:
+        """Whether there is anything to read, for a tenth of what it costs to find nothing; for one thread at a time."""
+        return bool(self._poll.poll(0))
 
     def read(self) -> list[Neighbour | AllTold] | None:
         """Return what one datagram says; None: none is there.

@@ -3,10 +3,11 @@
     inventory, lease files ─inotify, or a look now and then─► threads ─► tables of policy.machines
     neighbour table ─netlink, a change at a time───────────────────────► likewise
 
-    files      an inventory, and a lease file, as they grow, are rewritten, replaced
+    followed   what a look at a file is, and what comes of it
+    files, lease_file   an inventory, and a lease file, as they grow, are rewritten, replaced
     hearing    what the kernel says of neighbours
     gathered   all that one [machines] table names
-    watch      whose turn it is to be looked at
+    watch, turn  whose turn it is to be looked at
 
 May know: files, sockets, the event loop. Must not decide who a machine is: that is policy's.
 Invariant: the event loop waits for no file; a file system that hangs costs one thread for each file on it.

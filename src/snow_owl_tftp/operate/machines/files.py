@@ -1,4 +1,4 @@
-"""What is common to files that others write and we follow; and the inventory, which is read whole.
+"""The inventory as a file, which is read whole; and how files are opened that others write.
 
     look ─► nothing new | read, and the table filled | what to tell, and when to look again
 
@@ -10,51 +10,18 @@ Invariants: one look at a file at a time; a file that is none changes nothing, a
 import os
 import stat
 import time
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.operate.machines.followed import Outcome, Told
 from snow_owl_tftp.policy.machines.formats import read_inventory
 from snow_owl_tftp.policy.machines.inventory import Inventory
 
-__all__ = ["FollowedFile", "InventoryFile", "Outcome", "Told", "open_regular", "stamp_of"]
+__all__ = ["InventoryFile", "open_regular", "stamp_of"]
 
 _MAX_INVENTORY_BYTES: Final = 128 * 1024 * 1024
 _SETTLE_S: Final = 0.2
 """An editor empties a file and writes it: so long must it have been left alone, or half a list would be believed."""
-
-
-class Told(NamedTuple):
-    """A line for the log: "info", "warning" or "error", what happened, and its fields."""
-
-    level: str
-    event: str
-    fields: dict[str, object]
-
-
-class Outcome(NamedTuple):
-    """What a look has found.
-
-    Attributes:
-        told: What to tell.
-        again_s: When to look again although nobody says that the file has changed; None: when it suits.
-    """
-
-    told: tuple[Told, ...] = ()
-    again_s: float | None = None
-
-
-class FollowedFile(Protocol):
-    """A file that is looked at again and again."""
-
-    @property
-    def path(self) -> str:
-        """Absolute."""
-
-    def look(self) -> Outcome:
-        """Find out what is new, and learn it; raises nothing. Runs in a thread."""
-
-    def close(self) -> None:
-        """Give up what is open, without waiting; a look that is under way does it at its end."""
 
 
 def open_regular(path: str) -> int:

@@ -13,7 +13,8 @@ from typing import Final
 
 from snow_owl_tftp.config.machines import MachinesSettings
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.operate.machines.files import FollowedFile, InventoryFile, Outcome, Told
+from snow_owl_tftp.operate.machines.files import InventoryFile
+from snow_owl_tftp.operate.machines.followed import FollowedFile, Outcome, Told
 from snow_owl_tftp.operate.machines.hearing import Hearing
 from snow_owl_tftp.operate.machines.lease_file import LeaseFile
 from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
@@ -63,13 +64,11 @@ class Gathered:
         self.inventory = Inventory()
         self.lease_tables: list[LeaseTable] = []
         self.neighbours = NeighbourTable()
-        # Nobody who says nothing about machines pays for them.
-        if settings != MachinesSettings():
-            try:
-                self._gather(submit)
-            except BaseException:
-                self.close()
-                raise
+        try:
+            self._gather(submit)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give up what is open, without waiting."""
@@ -79,9 +78,7 @@ class Gathered:
             self.hearing.close()
 
     def figures(self) -> dict[str, int]:
-        """Return how many are known, and how many there was no room for; empty where nobody is to be known."""
-        if self.machines is NO_MACHINES:
-            return {}
+        """Return how many are known, and how many there was no room for."""
         left_out = self.neighbours.left_out_total + sum(table.left_out_total for table in self.lease_tables)
         return {
             "machines": self.inventory.size,

@@ -75,7 +75,7 @@ class Hearing:
     def _read_unless_busy(self, max_datagrams: int) -> None:
         if self._is_reading.acquire(blocking=False):
             try:
-                if self._socket.fileno() >= 0:
+                if self._socket.fileno() >= 0 and (self._must_ask or self._socket.has_news()):
                     self._read(max_datagrams)
             except OSError:  # what netlink refuses now it may grant at the next refresh
                 self._named = None

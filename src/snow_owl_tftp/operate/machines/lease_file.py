@@ -18,7 +18,8 @@ from contextlib import suppress
 from typing import Final
 
 from snow_owl_tftp.linux.descriptors import close_descriptor
-from snow_owl_tftp.operate.machines.files import Outcome, Told, open_regular, stamp_of
+from snow_owl_tftp.operate.machines.files import open_regular, stamp_of
+from snow_owl_tftp.operate.machines.followed import Outcome, Told
 from snow_owl_tftp.policy.machines.dhcp import LeaseReader, reader_of
 from snow_owl_tftp.policy.machines.leases import LeaseTable
 

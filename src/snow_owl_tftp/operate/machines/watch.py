@@ -11,23 +11,24 @@ however often a file is written; a watch that is gone, or never came, costs fres
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from snow_owl_tftp.config.machines import MachinesSettings
 from snow_owl_tftp.linux.folder_news import ANY_WATCH, FolderNews
-from snow_owl_tftp.operate.machines.files import FollowedFile, Outcome, Told
-from snow_owl_tftp.operate.machines.gathered import Gathered
-from snow_owl_tftp.policy.machines import Machines
+from snow_owl_tftp.operate.machines.followed import Outcome, Told
+from snow_owl_tftp.operate.machines.turn import Turn, Watched, watch_folders
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.server.patient import PatientThreads
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+    from snow_owl_tftp.operate.machines.gathered import Gathered
+    from snow_owl_tftp.operate.machines.hearing import Hearing
 
 __all__ = ["MachineWatch"]
 
@@ -42,27 +43,6 @@ _SHARE: Final = 9
 """A look is followed by so many times its own length without one."""
 
 
-class _Turn:
-    """When a file is due."""
-
-    def __init__(self, file: FollowedFile) -> None:
-        self.file = file
-        self.due_s = 0.0
-        self.not_before_s = 0.0
-        self.is_busy = False
-        self.is_stale = False  # something has changed since the look under way began
-        self.watches: frozenset[int] = frozenset()
-        self.names: frozenset[bytes] = frozenset()
-
-
-class _Followed(NamedTuple):
-    """What is watched of a file: folders, and its names in them; `refused`: why nothing is."""
-
-    watches: frozenset[int] = frozenset()
-    names: frozenset[bytes] = frozenset()
-    refused: OSError | None = None
-
-
 class MachineWatch:
     """Keeps what is known of machines fresh, and exchanges it when the settings change."""
 
@@ -74,15 +54,16 @@ class MachineWatch:
         """
         self._threads = PatientThreads(_THREADS, 1, "tftp-machines")
         self._wakes: asyncio.Event | None = None
-        self._prepared: Gathered | None = None
+        self._settings = settings
+        self._prepared: tuple[MachinesSettings, Gathered | None] | None = None
         self._log: Callable[[], FilteringBoundLogger] | None = None  # returns the one in force
         self._news: FolderNews | None = None
         self._refresh_s = 0.0
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
         self._to_tell: list[Told] = []
         self._is_watch_refused = False
         try:
-            self._gathered = Gathered(settings, self._threads.submit_for)
+            self._gathered = self._gather(settings)
         except BaseException:
             self._threads.shutdown(cancel_futures=True)
             raise
@@ -91,12 +72,12 @@ class MachineWatch:
     @property
     def machines(self) -> Machines:
         """What requests are asked of now."""
-        return self._gathered.machines
+        return _machines_of(self._gathered)
 
     @property
     def coming(self) -> Machines:
         """What requests will be asked of once `take` was called."""
-        return self._gathered.machines if self._prepared is None else self._prepared.machines
+        return _machines_of(self._gathered if self._prepared is None else self._prepared[1])
 
     @property
     def busy_total(self) -> int:
@@ -104,8 +85,8 @@ class MachineWatch:
         return self._threads.busy_total
 
     def figures(self) -> dict[str, int]:
-        """See Gathered.figures."""
-        return self._gathered.figures()
+        """See Gathered.figures; empty where nobody is to be known."""
+        return {} if self._gathered is None else self._gathered.figures()
 
     def prepare(self, settings: MachinesSettings) -> None:
         """Read what other settings name, for `take`; runs in a thread.
@@ -115,9 +96,9 @@ class MachineWatch:
         """
         prepared, self._prepared = self._prepared, None
         if prepared is not None:  # of a reload that was refused afterwards
-            prepared.close()
-        if settings != self._gathered.settings:
-            self._prepared = Gathered(settings, self._threads.submit_for)
+            _close(prepared[1])
+        if settings != self._settings:
+            self._prepared = settings, self._gather(settings)
 
     def take(self) -> None:
         """Go on with what was prepared, if anything was; else look at all files again. Called by the event loop."""
@@ -127,8 +108,8 @@ class MachineWatch:
                 self._make_due(turn, 0.0)
             return
         self._let_go()
-        self._gathered.close()
-        self._gathered = prepared
+        _close(self._gathered)
+        self._settings, self._gathered = prepared
         self._adopt()
         if self._wakes is not None:
             self._attach()
@@ -137,9 +118,9 @@ class MachineWatch:
     def close(self) -> None:
         """Give everything up; what hangs is left behind."""
         self._threads.shutdown(cancel_futures=True)
-        for gathered in (self._gathered, self._prepared):
-            if gathered is not None:
-                gathered.close()
+        _close(self._gathered)
+        if self._prepared is not None:
+            _close(self._prepared[1])
         self._news = None
 
     async def run(self, log: "Callable[[], FilteringBoundLogger]") -> None:
@@ -155,21 +136,34 @@ class MachineWatch:
                 for turn in self._turns:
                     if turn.due_s <= now_s and not turn.is_busy:
                         self._look(turn)
-                if self._gathered.hearing is not None and self._refresh_s <= now_s:
+                hearing = self._hearing
+                if hearing is not None and self._refresh_s <= now_s:
                     self._refresh_s = now_s + _USUAL_S
-                    self._gathered.hearing.refresh()
+                    hearing.refresh()
         finally:
             self._let_go()
             self._wakes = None
 
     # ---- what is gathered
 
+    def _gather(self, settings: MachinesSettings) -> "Gathered | None":
+        """None: the settings say nothing about machines, and cost nothing."""
+        if settings == MachinesSettings():
+            return None
+        from snow_owl_tftp.operate.machines.gathered import Gathered  # lazy: most servers have no use for it
+
+        return Gathered(settings, self._threads.submit_for)
+
+    @property
+    def _hearing(self) -> "Hearing | None":
+        return None if self._gathered is None else self._gathered.hearing
+
     def _adopt(self) -> None:
         """Begin with what was gathered."""
-        self._turns = [_Turn(file) for file in self._gathered.files]
+        self._turns = [] if self._gathered is None else [Turn(file) for file in self._gathered.files]
         self._refresh_s = time.monotonic() + _USUAL_S
         self._news = None
-        self._to_tell = list(self._gathered.told)
+        self._to_tell = [] if self._gathered is None else list(self._gathered.told)
         if self._turns:
             try:
                 self._news = FolderNews()
@@ -180,8 +174,8 @@ class MachineWatch:
         loop = asyncio.get_running_loop()
         if self._news is not None:
             loop.add_reader(self._news.fileno(), self._on_news)
-        if self._gathered.hearing is not None:
-            loop.add_reader(self._gathered.hearing.fileno(), self._gathered.hearing.on_readable)
+        if (hearing := self._hearing) is not None:
+            loop.add_reader(hearing.fileno(), hearing.on_readable)
         self._tell(self._to_tell)
         self._to_tell = []
 
@@ -190,8 +184,8 @@ class MachineWatch:
             loop = asyncio.get_running_loop()
             if self._news is not None:
                 loop.remove_reader(self._news.fileno())
-            if self._gathered.hearing is not None:
-                loop.remove_reader(self._gathered.hearing.fileno())
+            if (hearing := self._hearing) is not None:
+                loop.remove_reader(hearing.fileno())
         self._news = None
 
     # ---- turns
@@ -199,11 +193,11 @@ class MachineWatch:
     def _rest_s(self) -> float | None:
         """How long there is nothing to do; None: until somebody wakes us."""
         due_s = [turn.due_s for turn in self._turns if not turn.is_busy]
-        if self._gathered.hearing is not None:
+        if self._hearing is not None:
             due_s.append(self._refresh_s)
         return max(0.0, min(due_s) - time.monotonic()) if due_s else None
 
-    def _make_due(self, turn: _Turn, in_s: float) -> None:
+    def _make_due(self, turn: Turn, in_s: float) -> None:
         due_s = max(time.monotonic() + in_s, turn.not_before_s)
         if turn.is_busy:
             turn.is_stale = True
@@ -221,12 +215,12 @@ class MachineWatch:
                 if is_its_folder and (not news.name or news.name in turn.names):
                     self._make_due(turn, _SOON_S)
 
-    def _look(self, turn: _Turn) -> None:
+    def _look(self, turn: Turn) -> None:
         turn.is_busy, turn.is_stale = True, False
         news, loop, began_s = self._news, asyncio.get_running_loop(), time.monotonic()
 
-        def look() -> tuple[_Followed, Outcome]:
-            followed = _follow(news, turn.file.path)  # first: what changes from here on is heard of
+        def look() -> tuple[Watched, Outcome]:
+            followed = watch_folders(news, turn.file.path)  # first: what changes from here on is heard of
             return followed, turn.file.look()
 
         def on_done(done: "Future[Any]") -> None:
@@ -239,7 +233,7 @@ class MachineWatch:
             turn.is_busy = False
             turn.due_s = began_s + _BLIND_S
 
-    def _on_looked(self, turn: _Turn, began_s: float, done: "Future[Any]") -> None:
+    def _on_looked(self, turn: Turn, began_s: float, done: "Future[Any]") -> None:
         turn.is_busy = False
         now_s = time.monotonic()
         turn.not_before_s = now_s + _SHARE * (now_s - began_s)
@@ -278,16 +272,10 @@ class MachineWatch:
                 getattr(self._log(), level)(event, **fields)
 
 
-def _follow(news: FolderNews | None, path: str) -> _Followed:
-    """Have the folders of a file watched: the one that its path names, and the one that links lead to."""
-    if news is None:
-        return _Followed()
-    named = Path(path)
-    try:
-        real = named.resolve()
-        watches = frozenset(news.follow(str(folder)) for folder in {named.parent, real.parent})
-    except FileNotFoundError:
-        return _Followed()  # the look itself says so
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        return _Followed(refused=error if isinstance(error, OSError) else OSError(None, str(error)))
-    return _Followed(watches, frozenset({os.fsencode(named.name), os.fsencode(real.name)}))
+def _machines_of(gathered: "Gathered | None") -> Machines:
+    return NO_MACHINES if gathered is None else gathered.machines
+
+
+def _close(gathered: "Gathered | None") -> None:
+    if gathered is not None:
+        gathered.close()

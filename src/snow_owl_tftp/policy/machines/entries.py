@@ -20,8 +20,8 @@ from snow_owl_tftp.policy.machines.spellings import is_link_local, is_station, p
 
 __all__ = ["IDENTITIES", "MAX_ENTRIES", "TEXTS", "Entry", "entries_of"]
 
-MAX_ENTRIES: Final = 200_000
-"""A bound on memory: some 100 MB."""
+MAX_ENTRIES: Final = 100_000
+"""A bound on memory: with two variables each they take 120 MB."""
 _MAX_TOLD: Final = 10
 """Problems of one file; the rest is told by number."""
 _MAX_TEXT: Final = 255

@@ -17,7 +17,7 @@ from snow_owl_tftp.policy.machines.sighting import Sighting
 __all__ = ["MAX_LEASES", "Lease", "LeaseTable", "Leases"]
 
 MAX_LEASES: Final = 200_000
-"""Of one file; some 80 MB."""
+"""Of one file; they take 65 MB."""
 
 
 class Lease(NamedTuple):
