@@ -219,8 +219,10 @@ def test_every_number_has_a_range() -> None:
             'logging.level: expected one of "debug", "info", "warning", "error", got "loud"',
         ),
         (
-            "[machines]\nsources = [5]",
-            'machines.sources: expected a list of texts, each one of "inventory", "leases", "neighbours", "name", got [5]',
+            "[machines]\nsources = 5",
+            "machines.sources: expected a list of texts, each one of "
+            + ", ".join(f'"{name}"' for name in ("inventory", "leases", "neighbours", "name"))
+            + ", got 5",
         ),
         ("[write_config]\nallowed_patterns = '*'", 'write_config.allowed_patterns: expected a list of texts, got "*"'),
         (

@@ -180,6 +180,20 @@ def test_inventory_that_is_bad_at_the_start_is_an_operators_error(tmp_path: Path
         assert line.endswith(f"machines.inventory: {inventory}: {problem}")
 
 
+def test_inventory_below_the_root_is_refused_at_the_start_and_at_a_reload(tmp_path: Path) -> None:
+    inside = tmp_path / "root" / "machines.toml"
+    with serve(tmp_path, "") as served:
+        inside.write_text(BY_ADDRESS % "lathe")
+        link = tmp_path / "link.toml"
+        link.symlink_to(inside)
+        (line,) = served.reload(f'root_dir = "{tmp_path}/root"\n[machines]\ninventory = "{link}"\n')
+        assert line["event"].startswith("reload refused")
+        assert line["reason"].endswith("lies below root_dir, where every client can read it; name a file outside")
+    done = run_command("--config", str(tmp_path / "owl.toml"), "--bind", "127.0.0.1:0")
+    assert done.returncode == 2
+    assert f"machines.inventory: {link}: lies below root_dir" in done.stderr
+
+
 def test_pattern_that_is_none_is_an_operators_error(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     config = tmp_path / "owl.toml"

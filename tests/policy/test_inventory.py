@@ -3,11 +3,12 @@
 import json
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.policy.machines import formats
+from snow_owl_tftp.policy.machines import yaml_texts
 from snow_owl_tftp.policy.machines.entries import Entry, entries_of
 from snow_owl_tftp.policy.machines.formats import read_inventory
 from snow_owl_tftp.policy.machines.inventory import Inventory
@@ -70,15 +71,34 @@ def test_inventory_is_the_same_however_it_is_written(ending: str, data: bytes) -
 
 @pytest.mark.parametrize("ending", ["yaml", "yml"])
 def test_inventory_may_be_yaml_where_a_library_reads_it(ending: str) -> None:
-    pytest.importorskip("yaml", reason="PyYAML is not installed")
     assert read_inventory(YAML, f"machines.{ending}") == ENTRIES
     # YAML 1.1 would take the one for a number to the base of 60, the other for false.
     assert read_inventory(b"- {mac: 52:54:00:12:34:56, name: no}", "m.yaml")[0].name == "no"
-    assert read_inventory(b"", "m.yaml") == []
-    with pytest.raises(ConfigError, match=r"^m\.yaml: not YAML: .*line \d"):
-        read_inventory(b"- [", "m.yaml")
-    with pytest.raises(ConfigError, match=r"^m\.yaml: not YAML"):
-        read_inventory(b"- !!python/object/apply:os.system [id]\n- {[a]: b}", "m.yaml")
+    shared = b"- {serial: a, vars: &v {console: ttyS0}}\n- {serial: b, vars: *v}\n"
+    assert [entry.vars for entry in read_inventory(shared, "m.yaml")] == [{"console": "ttyS0"}] * 2
+    for empty in (b"", b"\n", b"# nobody\n", b"---\n", b"machine:\n  []\n"):
+        assert read_inventory(empty, "m.yaml") == []
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"- [", "not YAML: .*line 2"),
+        (b"- {serial: a, serial: b}", "not YAML: line 1: a key that is no text, or stands there twice"),
+        (b"- {[a]: b}", "not YAML: line 1: a key that is no text"),
+        (b"- *a", "not YAML: line 1: nothing is called &a"),
+        (b"- a\n---\n- b\n", "not YAML: line 2: a second document"),
+        (b"[" * 100_000, "not YAML: line 1: nested more than 16 times"),
+        (b"a: " * 100_000, "not YAML: "),
+        (b"- " * 50_000, "not YAML: line 1: nested more than 16 times"),
+        (b"\xff", "not YAML: "),
+        (b"- &a [*a]", r"entry 1: expected a table, got \[\[\.\.\.\]\]"),
+        (b"- !!python/object/apply:os.system [id]", r"entry 1: expected a table, got \['id'\]"),
+    ],
+)
+def test_yaml_that_is_none_is_refused_and_ends_no_process(data: bytes, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"^m.yaml: {problem}"):
+        read_inventory(data, "m.yaml")
 
 
 def test_inventory_in_yaml_is_refused_with_the_remedy_where_no_library_reads_it(
@@ -87,7 +107,7 @@ def test_inventory_in_yaml_is_refused_with_the_remedy_where_no_library_reads_it(
     def import_module(name: str) -> object:
         raise ImportError(name)
 
-    monkeypatch.setattr(formats, "import_module", import_module)
+    monkeypatch.setattr(yaml_texts, "import_module", import_module)
     with pytest.raises(ConfigError) as caught:
         read_inventory(YAML, "m.yaml")
     assert str(caught.value) == (
@@ -187,6 +207,7 @@ def test_all_problems_are_told_and_the_tenth_is_the_last() -> None:
         ("m.toml", b"\xff", "not TOML: "),
         ("m.json", b'{"machine": [', "not JSON: "),
         ("m.json", b"[" * 100_000, "not JSON: "),
+        ("m.toml", b"machine = " + b"[" * 100_000, "not TOML: "),
         ("m.json", b'{"machine": 5}', "machine: expected a list of tables, as "),
         ("m.json", b'{"machines": []}', "machines: unknown key; every machine is a "),
         ("m.csv", b"mac,host\n", 'not CSV: column "host" is none of mac, address, serial, uuid, name, group, arch or '),
@@ -234,10 +255,19 @@ def as_csv(tables: list[dict[str, object]]) -> bytes:
     return "\n".join([",".join(keys), *rows]).encode()
 
 
-@pytest.mark.parametrize("ending", ["toml", "json", "csv"])
-def test_ten_thousand_machines_are_there_within_a_second(ending: str) -> None:
-    tables = ten_thousand()
-    data = {"toml": as_toml, "json": lambda tables: json.dumps(tables).encode(), "csv": as_csv}[ending](tables)
+def as_json(tables: list[dict[str, object]]) -> bytes:
+    return json.dumps(tables).encode()
+
+
+def as_yaml(tables: list[dict[str, object]]) -> bytes:
+    return json.dumps(tables, indent=1).encode()  # a subset of it
+
+
+@pytest.mark.parametrize("write", [as_toml, as_json, as_csv, as_yaml])
+def test_ten_thousand_machines_are_there_within_a_second(
+    write: Callable[[list[dict[str, object]]], bytes],
+) -> None:
+    data, ending = write(ten_thousand()), write.__name__.removeprefix("as_")
     start_s = time.thread_time()
     inventory = Inventory(read_inventory(data, f"m.{ending}"))
     took_s = time.thread_time() - start_s

@@ -182,6 +182,14 @@ def test_row_that_says_nothing_gives_nobody_an_address(row: bytes) -> None:
     assert all(lease.mac is None for lease in one.feed(row + b"\n"))
 
 
+def test_comma_in_a_host_name_gives_nobody_another_mac() -> None:
+    one = reader(KEA6)
+    one.feed(KEA6)
+    row = b"fd00::9,00:03:00:01:52:54:00:12:34:57,4000,1795716000,1,3000,0,7,128,0,0,%b,52:54:00:12:34:57,0,,1,2,0\n"
+    assert [lease.mac for lease in one.feed(row % b"mill")] == ["52:54:00:12:34:57"]
+    assert one.feed(row % b"x,52:54:00:12:34:56,0") == []
+
+
 def test_rows_without_a_header_are_nothing() -> None:
     one = reader(KEA4)
     assert one.feed(KEA4.split(b"\n", 1)[1]) == []

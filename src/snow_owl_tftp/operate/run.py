@@ -36,7 +36,7 @@ from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.operate.hooks import UploadHook
 from snow_owl_tftp.operate.last_resort import LastResort
-from snow_owl_tftp.operate.log_places import refuse_logs_below_root
+from snow_owl_tftp.operate.log_places import refuse_inventory_below_root, refuse_logs_below_root
 from snow_owl_tftp.operate.machines import MachineWatch
 from snow_owl_tftp.operate.reload import Reloader
 from snow_owl_tftp.operate.root_watch import RootWatch
@@ -128,6 +128,7 @@ def _live(
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         host = _begin_host(log)
+        refuse_inventory_below_root(settings)
         machines = MachineWatch(settings.machines)
         closing.callback(machines.close)
         report.machines = machines.machines
@@ -169,6 +170,7 @@ def _live(
 
         def read() -> Settings:
             asked = read_again() if read_again is not None else settings
+            refuse_inventory_below_root(asked)
             machines.prepare(asked.machines)
             return asked
 

@@ -8,11 +8,11 @@ Invariant: what is no such file is a ConfigError that says where.
 """
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.policy.machines.entries import IDENTITIES, TEXTS, Entry, entries_of
+from snow_owl_tftp.policy.machines.yaml_texts import MissingLibraryError, texts_of
 
 __all__ = ["read_inventory"]
 
@@ -37,7 +37,7 @@ def read_inventory(data: bytes, path: str) -> list[Entry]:
         )
     try:
         tree = read(data)
-    except _Missing as error:
+    except MissingLibraryError as error:
         raise ConfigError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:  # of each reader; RecursionError: nested without end
         said = " ".join(str(error).split())[:200]
@@ -54,10 +54,6 @@ def _tables(tree: object, path: str) -> object:
     return tree.get("machine", [])
 
 
-class _Missing(Exception):  # noqa: N818 - a library, not an error of the file
-    """Nothing here reads such a file."""
-
-
 def _toml(data: bytes) -> object:
     import tomllib  # lazy: most servers have no inventory
 
@@ -71,19 +67,8 @@ def _json(data: bytes) -> object:
 
 
 def _yaml(data: bytes) -> object:
-    try:
-        yaml: Any = import_module("yaml")
-    except ImportError as error:
-        raise _Missing(
-            'YAML needs PyYAML: install "snow-owl-tftp[yaml]", or write the inventory as TOML, JSON or CSV'
-        ) from error
-    # Every scalar is a text: YAML 1.1 takes 52:54:00:12:34:56 for a number to the base of 60, and NO for false.
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    try:
-        tree: object = yaml.load(data.decode("utf-8"), Loader=loader)  # makes texts, lists and tables only
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
-    return [] if tree is None else tree
+    tree = texts_of(data)
+    return [] if tree is None or tree == "" else tree
 
 
 def _csv(data: bytes) -> object:
