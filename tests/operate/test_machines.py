@@ -102,6 +102,17 @@ def test_lines_and_events_name_the_machine(tmp_path: Path) -> None:
     assert (ended["machines"], ended["leases"], ended["machines_left_out"]) == (1, 0, 0)
 
 
+def test_request_that_the_engine_answers_by_itself_names_its_machine_too(tmp_path: Path) -> None:
+    (tmp_path / "machines.toml").write_text(BY_ADDRESS % "lathe")
+    toml = f'[machines]\ninventory = "{tmp_path}/machines.toml"\n'
+    with serve(tmp_path, toml, flags=("--log-level", "debug")) as served, Client(served.server.address) as client:
+        for _ in range(8):
+            assert client.get("small").payload == b"ten bytes."
+        wait_for(lambda: len(served.lines("transfer completed")) == 8, "their ends")
+        assert {line["machine"] for line in served.lines("transfer completed")} == {"lathe"}
+        assert len(served.lines("transfer started")) < 8, "knowing machines costs no flow"
+
+
 def test_claim_has_a_field_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "machines.toml").write_text(BY_MAC % "lathe")
     with serve(tmp_path, f'[machines]\ninventory = "{tmp_path}/machines.toml"\n') as served:

@@ -9,7 +9,6 @@ Invariants: one look at a file at a time; a file that is none changes nothing, a
 
 import os
 import stat
-import time
 from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
@@ -50,6 +49,7 @@ class InventoryFile:
         self.path = os.path.abspath(path)  # noqa: PTH100 - with its links
         self._inventory = inventory
         self._stamp: object = None
+        self._met: object = None
         self._refused = ""
 
     def load(self) -> None:
@@ -65,12 +65,12 @@ class InventoryFile:
         """See FollowedFile.look."""
         stamp: object = None
         try:
-            status = os.stat(self.path)  # noqa: PTH116 - as its path leads
-            stamp = stamp_of(status)
+            stamp = stamp_of(os.stat(self.path))  # noqa: PTH116 - as its path leads
             if stamp == self._stamp:
                 self._refused = ""
                 return Outcome()
-            if 0 <= time.time() - status.st_mtime < _SETTLE_S:
+            if stamp != self._met:
+                self._met = stamp
                 return Outcome(again_s=_SETTLE_S)
             self.load()
         except OSError as error:
