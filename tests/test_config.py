@@ -256,7 +256,7 @@ def test_an_unknown_key_is_refused_and_the_closest_named(tmp_path: Path, text: s
     assert refusal(tmp_path, text) == message
 
 
-# ---- files of the origin
+# ---- files of the earlier Rust server
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_an_unknown_key_is_refused_and_the_closest_named(tmp_path: Path, text: s
         ("[web]\nbind_addr = '0.0.0.0:443'", "web: this version has no web interface; remove the table"),
     ],
 )
-def test_a_key_of_the_origin_that_would_be_missed_is_refused_with_its_replacement(
+def test_a_key_of_the_earlier_server_that_would_be_missed_is_refused_with_its_replacement(
     tmp_path: Path, text: str, remedy: str
 ) -> None:
     assert refusal(tmp_path, text).startswith(remedy)
@@ -294,7 +294,7 @@ def test_a_key_of_the_origin_that_would_be_missed_is_refused_with_its_replacemen
         ("workers = 1", []),
     ],
 )
-def test_a_key_of_the_origin_that_changes_nothing_is_dropped_and_told(
+def test_a_key_of_the_earlier_server_that_changes_nothing_is_dropped_and_told(
     tmp_path: Path, text: str, dropped: list[str]
 ) -> None:
     told: list[list[str]] = []
@@ -322,7 +322,7 @@ def test_a_misspelt_key_beside_those_is_still_refused(tmp_path: Path, text: str)
         ("hyper=error", "error", True),
     ],
 )
-def test_a_level_of_the_origin_is_read_as_the_nearest_of_ours(
+def test_a_level_of_the_earlier_server_is_read_as_the_nearest_of_ours(
     tmp_path: Path, theirs: str, ours: str, is_told: bool
 ) -> None:
     told: list[list[str]] = []

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from snow_owl_tftp._engine import engine
+from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.plan import transfer as plan
+from snow_owl_tftp.server import engine as server_engine
 
 pytestmark = pytest.mark.once  # texts: the same in every build
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,15 +45,27 @@ def test_stub_plan_has_the_fields_of_a_transfer_plan() -> None:
     assert members_of_stub("Plan") == {field.name for field in fields(plan.TransferPlan)}
 
 
-def test_stub_takes_every_setting_of_the_engine() -> None:
+def stub_defaults() -> dict[str, object]:
     init = next(node for node in CLASSES["Engine"].body if getattr(node, "name", "") == "__init__")
     assert isinstance(init, ast.FunctionDef)
-    defaults = {
+    return {
         argument.arg: ast.literal_eval(default)
         for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
         if default is not None
     }
-    engine.Engine(**defaults)  # an unknown name is a TypeError
+
+
+def test_stub_takes_every_setting_of_the_engine() -> None:
+    engine.Engine(**stub_defaults())  # an unknown name is a TypeError
+
+
+def test_defaults_are_those_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the share of a network, which depends on the windows that are granted."""
+    given: dict[str, object] = {}
+    monkeypatch.setattr(server_engine, "Engine", lambda **arguments: given.update(arguments))
+    server_engine.make_engine(Settings())
+    del given["network_bytes"]
+    assert given == {name: value for name, value in stub_defaults().items() if name in given}
 
 
 def test_versions_agree() -> None:

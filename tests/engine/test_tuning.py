@@ -51,7 +51,7 @@ def modes_told(served) -> list[int]:
 
 def test_modes_are_told_to_whoever_listens_only(serve, tmp_path):
     (tmp_path / "file").write_bytes(b"content")
-    served = serve()
+    served = serve(adaptive=True)
     with Client(served.address) as client:
         client.get("file")
         served.completion(total=1)
@@ -67,7 +67,7 @@ def test_modes_are_told_to_whoever_listens_only(serve, tmp_path):
 def test_mode_is_kept_for_a_tenth_of_a_second(serve, tmp_path):
     """A law that flips at every turn must not flood the log."""
     (tmp_path / "file").write_bytes(b"content")
-    served = serve(tell_modes=True, adaptive_threshold=1)
+    served = serve(tell_modes=True, adaptive=True, adaptive_threshold=1)
     began = time.monotonic()
     with Client(served.address) as client:
         # At every request no transfer is live, at every ACK one is.

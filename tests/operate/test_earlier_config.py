@@ -1,4 +1,4 @@
-"""Files that the origin's chart writes start this server, with one warning; what they would be missed for does not."""
+"""What the earlier Rust server's chart writes starts this server, with one warning; what would be missed does not."""
 
 import json
 import signal

@@ -98,6 +98,7 @@ class Load:
         self._engine: Any = native.Engine(
             io_threads=1,
             max_batch=128,
+            adaptive=True,
             slot_bytes=_TRAIN_BYTES if has_trains else max(_DATAGRAM_BYTES, blksize_bytes + 4),
             give_up_ns=round(60e9),
             min_retries=5,

@@ -78,6 +78,7 @@ class ClientCore:
             io_threads=_IO_THREADS,
             slot_bytes=_SLOT_BYTES,
             max_batch=_BATCH_SLOTS,
+            adaptive=True,  # a lone transfer waits for no batch
             source_linger_ns=0,
             sink_buffer_bytes=_SINK_BUFFER_BYTES,
             initial_ns=settings.initial_ns,

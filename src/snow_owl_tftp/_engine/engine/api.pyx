@@ -62,16 +62,16 @@ cdef class Engine:
     cdef list _threads
     cdef uint32_t _next_worker
 
-    def __cinit__(self, *, uint32_t workers=1, uint32_t io_threads=2, uint32_t max_batch=64,
-                  uint32_t slot_bytes=2048, uint32_t linger_us=0, bint adaptive=True,
-                  uint32_t adaptive_threshold=8, bint recvmmsg=True, bint sendmmsg=True, bint gso=True,
+    def __cinit__(self, *, uint32_t workers=1, uint32_t io_threads=4, uint32_t max_batch=64,
+                  uint32_t slot_bytes=2048, uint32_t linger_us=0, bint adaptive=False,
+                  uint32_t adaptive_threshold=5, bint recvmmsg=True, bint sendmmsg=True, bint gso=True,
                   bint flows=True, uint32_t max_transfers=200000, uint32_t max_transfers_per_client=1000,
                   uint32_t max_half_open=131072, uint32_t max_half_open_per_client=1000,
-                  uint32_t max_pending_requests=16384, uint32_t max_flows=4096, uint32_t network_bytes=0,
+                  uint32_t max_pending_requests=65536, uint32_t max_flows=4096, uint32_t network_bytes=0,
                   uint64_t initial_ns=1000000000, uint64_t floor_ns=10000000, uint64_t ceiling_ns=3000000000,
                   uint64_t give_up_ns=30000000000, uint64_t half_open_give_up_ns=10000000000,
                   uint32_t half_open_datagrams=3, uint32_t min_retries=3, uint64_t stalled_give_up_ns=300000000000,
-                  uint64_t source_linger_ns=10000000000, uint32_t sink_buffer_bytes=65536,
+                  uint64_t source_linger_ns=5000000000, uint32_t sink_buffer_bytes=65536,
                   uint64_t io_patience_ns=10000000000, bint tell_modes=False):
         cdef Retransmit retransmit = Retransmit(initial_ns, floor_ns, ceiling_ns, give_up_ns, half_open_give_up_ns,
                                                 half_open_datagrams, min_retries)
