@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
-from tests.support.namespaces import Host
+from tests.support.namespaces import Host, one_link
 
 from snow_owl_tftp.linux.neighbours import ALL_TOLD, AllTold, Neighbour, NeighbourSocket, neighbours_in
 
@@ -103,20 +103,12 @@ def test_broken_messages_end_the_datagram_and_nothing_else(rng: random.Random) -
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    host = Host()
-    try:
-        host.ip("link", "add", "d0", "type", "veth", "peer", "name", "d1")
-        host.ip("addr", "add", "10.9.0.1/24", "dev", "d0")
-        host.ip("-6", "addr", "add", "fd09::1/64", "dev", "d0", "nodad")
-        for end in ("d0", "d1"):
-            host.ip("link", "set", end, "up")
+    with one_link() as (host, _):
         yield host
-    finally:
-        host.close()
 
 
 def add(host: Host, address: str, mac: str, state: str = "stale") -> None:
-    host.ip("neigh", "replace", address, "lladdr", mac, "dev", "d0", "nud", state)
+    host.ip("neigh", "replace", address, "lladdr", mac, "dev", "r0", "nud", state)
 
 
 def hear(sock: NeighbourSocket, until: Callable[[list[Neighbour | AllTold]], bool]) -> list[Neighbour | AllTold]:
@@ -151,7 +143,7 @@ def test_kernel_tells_all_that_it_knows_and_then_each_change(host: Host) -> None
         hear(sock, lambda heard: Neighbour("10.9.0.8", "52:54:00:12:34:57") in heard)
         add(host, "10.9.0.8", "52:54:00:12:34:58")
         hear(sock, lambda heard: Neighbour("10.9.0.8", "52:54:00:12:34:58") in heard)
-        host.ip("neigh", "del", "10.9.0.8", "dev", "d0")
+        host.ip("neigh", "del", "10.9.0.8", "dev", "r0")
         hear(sock, lambda heard: Neighbour("10.9.0.8", None) in heard)
     finally:
         sock.close()
