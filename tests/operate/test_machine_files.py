@@ -305,7 +305,7 @@ class Listed:
 def listed(tmp_path: Path) -> Listed:
     listed = Listed(tmp_path)
     listed.write(machine("lathe"))
-    listed.file.load()
+    listed.file.learn(listed.file.fetch())
     return listed
 
 
@@ -357,7 +357,7 @@ def test_inventory_that_cannot_be_read_is_refused_with_its_path(kind: str, tmp_p
     elif kind == "unreadable":
         path.symlink_to(path)
     with pytest.raises(ConfigError) as caught:
-        InventoryFile(str(path), Inventory()).load()
+        InventoryFile(str(path), Inventory()).fetch()
     assert str(caught.value).startswith(f"{path}: ")
     assert str(caught.value).endswith("; name a readable file, or none")
     assert "None" not in str(caught.value)

@@ -14,6 +14,7 @@ from tests.support.descriptors import settled_descriptors
 from snow_owl_tftp.config.machines import MachinesSettings
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.operate.machines import MachineWatch, gathered, watch
+from snow_owl_tftp.operate.machines.files import InventoryFile
 from snow_owl_tftp.operate.machines.lease_file import LeaseFile
 from snow_owl_tftp.policy.machines import Machine
 
@@ -94,6 +95,8 @@ async def test_file_that_hangs_holds_up_no_other_and_no_event_loop(
             hangs.clear()
             goes_on.set()
             await until(lambda: running.knows(6), "the file that was sick")
+            for turn in running.watch._turns:
+                assert turn.not_before_s < time.monotonic() + 2.1, "a long look earns no long rest"
     finally:
         goes_on.set()
 
@@ -114,6 +117,17 @@ async def test_file_that_never_answers_does_not_hold_up_the_start_or_the_end(
         goes_on.set()
 
 
+def test_inventory_that_never_comes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(InventoryFile, "fetch", lambda file: goes_on.wait())
+    monkeypatch.setattr(gathered, "_PATIENCE_S", 0.1)
+    try:
+        with pytest.raises(ConfigError, match=r"^machines\.inventory: .*/list\.toml: its file system does not answer$"):
+            MachineWatch(settings(inventory=str(tmp_path / "list.toml")))
+    finally:
+        goes_on.set()
+
+
 async def test_look_that_fails_by_our_own_fault_costs_one_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "leases"
     path.write_text(LEASE.format(MAC, 6))
@@ -129,6 +143,30 @@ async def test_look_that_fails_by_our_own_fault_costs_one_look(tmp_path: Path, m
         assert isinstance(fields["exc_info"], ZeroDivisionError)
         monkeypatch.setattr(LeaseFile, "look", look)
         await until(lambda: running.knows(7), "the next look")
+
+
+async def test_change_during_the_first_look_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "leases"
+    path.write_text(LEASE.format(MAC, 6))
+    is_read, goes_on, look = threading.Event(), threading.Event(), LeaseFile.look
+
+    def look_and_linger(file: LeaseFile) -> Any:
+        outcome = look(file)
+        is_read.set()
+        goes_on.wait()
+        return outcome
+
+    running = Running(settings(path))
+    monkeypatch.setattr(LeaseFile, "look", look_and_linger)
+    try:
+        async with running:
+            await until(is_read.is_set, "the first look that is heard of")
+            path.write_text(LEASE.format(MAC, 7))
+            await asyncio.sleep(0.1)  # the news are here before the look is over
+            goes_on.set()
+            await until(lambda: running.knows(7), "another look")
+    finally:
+        goes_on.set()
 
 
 async def test_file_is_looked_at_now_and_then_where_no_watch_tells(

@@ -45,20 +45,28 @@ class InventoryFile:
     """See FollowedFile."""
 
     def __init__(self, path: str, inventory: Inventory) -> None:
-        """Prepare to fill an inventory; `load` does it at the start."""
+        """Prepare to fill an inventory."""
         self.path = os.path.abspath(path)  # noqa: PTH100 - with its links
         self._inventory = inventory
         self._stamp: object = None
         self._met: object = None
         self._refused = ""
 
-    def load(self) -> None:
-        """Read it.
+    def fetch(self) -> bytes:
+        """Read the file; may wait for its disk.
 
         Raises:
-            ConfigError: It cannot be read, or is none.
+            ConfigError: It cannot be read.
         """
         data, self._stamp = self._read()
+        return data
+
+    def learn(self, data: bytes) -> None:
+        """Know what was fetched; that takes a while, but waits for nothing.
+
+        Raises:
+            ConfigError: It is no inventory; the old one stays.
+        """
         self._inventory.replace(read_inventory(data, self.path))
 
     def look(self) -> Outcome:
@@ -72,7 +80,7 @@ class InventoryFile:
             if stamp != self._met:
                 self._met = stamp
                 return Outcome(again_s=_SETTLE_S)
-            self.load()
+            self.learn(self.fetch())
         except OSError as error:
             return self._refuse(str(error.errno), f"{self.path}: {error.strerror}; bring it back")
         except ConfigError as error:

@@ -9,12 +9,12 @@ May know: settings, files, sources. Must not look at anything twice: `watch` doe
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from snow_owl_tftp.config.machines import MachinesSettings
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.operate.machines.files import InventoryFile
-from snow_owl_tftp.operate.machines.followed import FollowedFile, Outcome, Told
+from snow_owl_tftp.operate.machines.followed import FollowedFile, Told
 from snow_owl_tftp.operate.machines.hearing import Hearing
 from snow_owl_tftp.operate.machines.lease_file import LeaseFile
 from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
@@ -28,10 +28,10 @@ from snow_owl_tftp.policy.machines.sighting import Source
 __all__ = ["Gathered", "Submit"]
 
 _PATIENCE_S: Final = 10.0
-"""An inventory that does not come within it is refused; leases come when they come."""
+"""For its bytes: an inventory that does not come within it is refused; leases come when they come."""
 _LEASE_PATIENCE_S: Final = 2.0
 
-Submit = Callable[[str, Callable[[], object]], "Future[object]"]
+Submit = Callable[[str, Callable[[], Any]], "Future[Any]"]
 """Has something done for a path, in a thread that only waits for that path's file system."""
 
 
@@ -109,11 +109,11 @@ class Gathered:
 
     def _read_inventory(self, file: InventoryFile, submit: Submit) -> None:
         try:
-            submit(file.path, file.load).result(_PATIENCE_S)
+            file.learn(submit(file.path, file.fetch).result(_PATIENCE_S))
         except ConfigError as error:
             raise ConfigError("\n".join(f"machines.inventory: {line}" for line in str(error).splitlines())) from error
         except TimeoutError:
-            raise ConfigError(f"machines.inventory: {file.path}: it does not answer") from None
+            raise ConfigError(f"machines.inventory: {file.path}: its file system does not answer") from None
         self.files.append(file)
 
     def _read_leases(self, submit: Submit) -> None:
@@ -126,9 +126,7 @@ class Gathered:
             looks.append(submit(file.path, file.look))
         for look in looks:
             with suppress(TimeoutError):
-                outcome = look.result(_LEASE_PATIENCE_S)
-                if isinstance(outcome, Outcome):
-                    self.told += outcome.told
+                self.told += look.result(_LEASE_PATIENCE_S).told
 
     def _hear(self) -> None:
         try:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from snow_owl_tftp.linux.folder_news import FolderNews
+from snow_owl_tftp.linux.folder_news import ANY_WATCH, FolderNews, News
 from snow_owl_tftp.operate.machines.followed import FollowedFile
 
 __all__ = ["Turn", "Watched", "watch_folders"]
@@ -34,6 +34,11 @@ class Turn:
         self.is_stale = False
         self.watches: frozenset[int] = frozenset()
         self.names: frozenset[bytes] = frozenset()
+
+    def is_about(self, news: News) -> bool:
+        """Whether the file may be another one now."""
+        is_its_folder = news.watch in self.watches or news.watch == ANY_WATCH
+        return is_its_folder and (not news.name or news.name in self.names)
 
 
 class Watched(NamedTuple):

@@ -40,7 +40,9 @@ _BLIND_S: Final = 2.0
 _USUAL_S: Final = 30.0
 """Between two looks anyway: leases end, and a network file system tells of no change that another machine made."""
 _SHARE: Final = 9
-"""A look is followed by so many times its own length without one."""
+"""A look is followed by so many times its own length without one, ..."""
+_MOST_REST_S: Final = 2.0
+"""... but no longer than this: one that hung for an hour must not cost nine more."""
 
 
 class MachineWatch:
@@ -209,10 +211,12 @@ class MachineWatch:
     def _on_news(self) -> None:
         if self._news is None:
             return
+        known = {watch for turn in self._turns for watch in turn.watches} | {ANY_WATCH}
         for news in self._news.read():
             for turn in self._turns:
-                is_its_folder = news.watch in turn.watches or news.watch == ANY_WATCH
-                if is_its_folder and (not news.name or news.name in turn.names):
+                if news.watch not in known:
+                    turn.is_stale = True  # of a look under way, which has not said yet what it watches; else of none
+                elif turn.is_about(news):
                     self._make_due(turn, _SOON_S)
 
     def _look(self, turn: Turn) -> None:
@@ -236,7 +240,7 @@ class MachineWatch:
     def _on_looked(self, turn: Turn, began_s: float, done: "Future[Any]") -> None:
         turn.is_busy = False
         now_s = time.monotonic()
-        turn.not_before_s = now_s + _SHARE * (now_s - began_s)
+        turn.not_before_s = now_s + min(_SHARE * (now_s - began_s), _MOST_REST_S)
         turn.due_s = now_s + _BLIND_S
         if done.cancelled():
             return
