@@ -6,8 +6,9 @@
 
 May know: what is gathered, the event loop, the log. Must not know what a file holds.
 
-Invariants: the event loop waits for no file; one look at a file at a time, and behind it a rest of nine times its length
-(2 s at most), however often a file is written; a watch that is gone, or never came, costs freshness (2 s), not knowledge.
+Invariants: the event loop waits for no file; one look at a file at a time, and behind it a rest of nine times its
+length (2 s at most), however often a file is written; a watch that is gone, or never came, costs freshness (2 s), and
+no knowledge.
 """
 
 import asyncio
