@@ -109,6 +109,11 @@ send_buffer_kb = 2048
 io_threads = 3
 source_linger_s = 0
 
+[machines]
+sources = ["name", "leases"]
+inventory = "machines.yaml"
+leases = ["/var/lib/misc/dnsmasq.leases"]
+name_patterns = ["config-{mac_plain}.txt"]
 [[rules]]
 clients = ["10.1.0.0/16", "fd00::/8", "192.0.2.7"]
 macs = ["52:54:00:*"]
@@ -256,6 +261,12 @@ def test_every_number_has_a_range() -> None:
         (
             "[logging]\nlevel = 'loud'",
             'logging.level: expected one of "debug", "info", "warning", "error", got "loud"',
+        ),
+        (
+            "[machines]\nsources = 5",
+            "machines.sources: expected a list of texts, each one of "
+            + ", ".join(f'"{name}"' for name in ("inventory", "leases", "neighbours", "name"))
+            + ", got 5",
         ),
         ("[write_config]\nallowed_patterns = '*'", 'write_config.allowed_patterns: expected a list of texts, got "*"'),
         (
@@ -410,6 +421,9 @@ def test_a_long_bad_value_is_cut_short(tmp_path: Path) -> None:
         ("[names]\ncut = ['nul']", 'names.cut: expected a list of "ff", "blanks", "controls", got "nul"'),
         ("[names]\nencodings = ['big5']", 'names.encodings: "big5" does not extend ASCII by one byte a character'),
         (f"[names]\nencodings = {['cp437'] * 5}", "names.encodings: expected at most 4, got 5"),
+        ("[machines]\nsources = ['name', 'name']", 'machines.sources: "name" stands there twice; remove one of them'),
+        ("[machines]\nleases = ['a', 'b', 'a']", 'machines.leases: "a" stands there twice; remove one of them'),
+        ("[machines]\nleases = ['']", "machines.leases: a path is empty; remove it"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -427,6 +441,11 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: s
         ({"tid_sockets": 8, "single_port": True}, ["tid_sockets"]),
         ({"names.max_indexed": 8}, ["names.max_indexed"]),
         ({"names.max_indexed": 8, "names.case": "insensitive"}, []),
+        ({"machines.leases": ["a"]}, []),
+        ({"machines.leases": ["a"], "machines.sources": ["name"]}, ["machines.leases"]),
+        ({"machines.name_patterns": ["{mac}"]}, []),
+        ({"machines.name_patterns": ["{mac}"], "machines.sources": []}, ["machines.name_patterns"]),
+        ({"machines.inventory": "a.toml", "machines.sources": ["leases"]}, []),
     ],
 )
 def test_settings_that_others_switch_off_are_named(overrides: dict[str, object], idle: list[str]) -> None:

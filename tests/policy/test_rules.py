@@ -8,7 +8,7 @@ from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.decision import ReadDecision, WriteDecision
-from snow_owl_tftp.policy.machines import NO_MACHINES, Machine
+from snow_owl_tftp.policy.machines import NO_MACHINES
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.packets import Request
@@ -53,17 +53,6 @@ def test_spelling_as_sent_decides_whether_a_name_is_hidden() -> None:
 def test_decision_holds_for_everybody_where_no_machine_is_known() -> None:
     assert NO_MACHINES.find(ASKER, (b"boot",)) is None
     assert not Policy(WriteSettings()).decide_read(ASKER, RRQ, (b"boot",)).depends_on_asker
-
-
-def test_decision_depends_on_the_asker_where_machines_are_told_apart() -> None:
-    class OneMachine:
-        tells_apart = True
-
-        def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
-            return Machine(name="lathe") if asker.peer[0] == "192.0.2.8" else None
-
-    # Of a stranger, too: what he is told does not hold for the machine that is known.
-    assert Policy(WriteSettings(), machines=OneMachine()).decide_read(ASKER, RRQ, (b"boot",)).depends_on_asker
 
 
 @pytest.mark.parametrize("path", [b"open/file", b"closed/file", b"open/../file", b"open/.hidden", b"."])

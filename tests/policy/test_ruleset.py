@@ -34,8 +34,6 @@ class Client:
 class Known:
     """Machines by address."""
 
-    tells_apart = False
-
     def __init__(self, machines: dict[str, Machine]) -> None:
         self.machines = machines
         self.asked = 0

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from snow_owl_tftp.config.schema import Settings, WriteSettings
 from snow_owl_tftp.errors import TftpError
 from snow_owl_tftp.policy.asker import Asker
-from snow_owl_tftp.policy.machines import Machine
+from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Request
@@ -66,13 +67,10 @@ class TellsApart(Policy):
     """Whose decisions depend on who asks."""
 
     def __init__(self) -> None:
-        class OneMachine:
-            tells_apart = True
+        super().__init__(WriteSettings())
 
-            def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
-                return None
-
-        super().__init__(WriteSettings(), machines=OneMachine())
+    def decide_read(self, asker: Asker, request: Request, paths: tuple[bytes, ...]) -> ReadDecision:
+        return msgspec.structs.replace(super().decide_read(asker, request, paths), depends_on_asker=True)
 
 
 @pytest.mark.parametrize("depends", [False, True])

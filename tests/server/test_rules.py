@@ -180,8 +180,6 @@ def test_nothing_leads_out_of_a_root(serve: ServeRules, root: Path, name: str) -
 class Claims:
     """A machine whose MAC, serial number and name are whatever the client says."""
 
-    tells_apart = True
-
     def __init__(self, value: str) -> None:
         self.machine = Machine(name=value, mac=value, serial=value, group=value, uuid=value, vars={"rack": value})
 

@@ -154,3 +154,17 @@ def narrow_path(middle_mtu: int) -> Iterator[list[Host]]:
             if middle_mtu >= MIN_V6_MTU:
                 hosts[at].ip("-6", "route", "add", f"fd09:{net}::/64", "via", f"fd09:{by}::{last}")
         yield hosts
+
+
+@contextmanager
+def one_link() -> Iterator[tuple[Host, Host]]:
+    """Two hosts on one link: 10.9.0.1 and fd09:0::1 on `r0` of the first, .2 and ::2 on `l0` of the second."""
+    if shutil.which("ip") is None:
+        pytest.skip("no network of several hosts: ip is not installed")
+    with ExitStack() as stack:
+        hosts = Host(), Host()
+        for host in hosts:
+            stack.callback(host.close)
+            host.ip("link", "set", "lo", "up")
+        _connect(*hosts, 0, 1500)
+        yield hosts

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.legacy import remedy_of
+from snow_owl_tftp.config.machines import machines_contradictions, machines_without_effect
 from snow_owl_tftp.config.names import problems_of
 from snow_owl_tftp.config.paths import is_table, key_paths, table_of_list
 from snow_owl_tftp.config.rules import problems_of_rules
@@ -97,6 +98,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     if settings.logging.audit_enabled and not settings.logging.audit_path:
         yield "logging.audit_file: audit_enabled = true needs it; name a file"
     yield from problems_of(settings.names)
+    yield from machines_contradictions(settings.machines)
 
 
 def without_effect(settings: Settings) -> dict[str, str]:
@@ -112,7 +114,7 @@ def without_effect(settings: Settings) -> dict[str, str]:
         idle["tid_sockets"] = "remove it, or single_port = true"
     if settings.names.max_indexed != Settings().names.max_indexed and settings.names.case != "insensitive":
         idle["names.max_indexed"] = 'remove it, or set names.case = "insensitive"'
-    return idle
+    return idle | machines_without_effect(settings.machines)
 
 
 def unknown_key(path: str) -> str:

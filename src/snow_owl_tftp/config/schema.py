@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+from snow_owl_tftp.config.machines import MachinesSettings
 from snow_owl_tftp.config.names import NamesSettings
 from snow_owl_tftp.config.rules import Rule
 from snow_owl_tftp.config.tables import Table
@@ -213,6 +214,7 @@ class Settings(Table, frozen=True):
     retransmit: RetransmitSettings = RetransmitSettings()
     write_config: WriteSettings = WriteSettings()
     performance: PerformanceSettings = PerformanceSettings()
+    machines: MachinesSettings = MachinesSettings()
     rules: tuple[Rule, ...] = ()
     """The first that fits decides."""
 

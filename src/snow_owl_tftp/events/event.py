@@ -19,12 +19,13 @@ __all__ = [
     "RequestDropped",
     "RequestRefused",
     "StoredAfterFailure",
+    "Subject",
     "TransferEnded",
     "TransferStarted",
 ]
 
 
-class _Subject(Protocol):
+class Subject(Protocol):
     """Whom an event is about."""
 
     @property
@@ -48,7 +49,7 @@ class _Agreed(Protocol):
         """As it is used."""
 
 
-class _Ending(_Subject, _Agreed, Protocol):
+class _Ending(Subject, _Agreed, Protocol):
     """How a transfer ended: the engine's Completion."""
 
     @property
@@ -144,7 +145,7 @@ class TransferStarted(Struct, frozen=True):
             asked for.
     """
 
-    incoming: _Subject
+    incoming: Subject
     agreed: _Agreed
     request: Request
     size_bytes: int | None
@@ -176,7 +177,7 @@ class RequestRefused(Struct, frozen=True):
         cause: What was wrong.
     """
 
-    incoming: _Subject
+    incoming: Subject
     request: Request | None
     cause: TftpError
 

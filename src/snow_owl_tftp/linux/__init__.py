@@ -8,6 +8,8 @@
     sockopts     options of UDP sockets
     activation   sockets that a service manager has bound for us
     routes       what the kernel knows of the way to a peer
+    neighbours   which MAC has which address on our own links
+    folder_news  which names in a folder have changed
     remedies     what an operator can do where the operating system says no
 
 May know: the operating system, and the package's errors. Must not know peers, names or settings.

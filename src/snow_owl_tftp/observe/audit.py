@@ -30,6 +30,7 @@ _SERVICE: Final = "snow-owl-tftp"
 _MAX_BUFFERED_EVENTS: Final = 20_000
 """About 6 MB. A batch of the server is far smaller; what a flood brings beyond is written at once."""
 _NS_PER_S: Final = 1_000_000_000
+_NOBODYS: Final[Mapping[str, str]] = {}
 
 
 class AuditLog:
@@ -146,7 +147,7 @@ class AuditLog:
         self._record("server_shutdown", "info", "", {"reason": reason, **counts})
 
     # ---- requests: `correlation_id` joins all events of one request, `peer` is "address:port", and
-    # ---- `ago_ns` says how long ago it happened that is told now
+    # ---- `ago_ns` says how long ago it happened that is told now, and `whose` names the machine, if it is known
 
     def request(
         self,
@@ -174,13 +175,14 @@ class AuditLog:
         error_code: int | None,
         reason: str,
         rule: int | None = None,
+        whose: Mapping[str, str] = _NOBODYS,
     ) -> None:
         """Record read_denied or write_request_denied: the ERROR (None: silence) that was the answer, by which rule."""
         event = "write_request_denied" if is_write else "read_denied"
         answer = {"error_code": None if error_code is None else int(error_code), "reason": reason}
         if rule is not None:
             answer["rule"] = rule
-        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **answer})
+        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **answer, **whose})
 
     def optional_missing(self, correlation_id: str, peer: str, filename: str) -> None:
         """Record that a file was asked for which the client can do without, and there is none."""
@@ -228,6 +230,7 @@ class AuditLog:
         windowsize_blocks: int,
         found: Mapping[str, str] | None = None,
         ago_ns: int = 0,
+        whose: Mapping[str, str] = _NOBODYS,
     ) -> None:
         """Record transfer_started or write_started; an upload may not say its size.
 
@@ -236,9 +239,8 @@ class AuditLog:
         """
         event = "write_started" if is_write else "transfer_started"
         agreed = {"size_bytes": size_bytes, "blksize_bytes": blksize_bytes, "windowsize_blocks": windowsize_blocks}
-        self._record(
-            event, "info", correlation_id, {"peer": peer, "filename": filename, **agreed, **(found or {})}, ago_ns
-        )
+        what = {"peer": peer, "filename": filename, **agreed, **(found or {}), **whose}
+        self._record(event, "info", correlation_id, what, ago_ns)
 
     def transfer_completed(
         self,
@@ -251,6 +253,7 @@ class AuditLog:
         retransmits: int,
         duration_ns: int,
         outcome: str = "ok",
+        whose: Mapping[str, str] = _NOBODYS,
     ) -> None:
         """Record transfer_completed or write_completed.
 
@@ -259,7 +262,7 @@ class AuditLog:
         event = "write_completed" if is_write else "transfer_completed"
         figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
         what = {"peer": peer, "filename": filename, "outcome": outcome}
-        self._record(event, "info", correlation_id, {**what, **figures})
+        self._record(event, "info", correlation_id, {**what, **figures, **whose})
 
     def transfer_failed(
         self,
@@ -273,12 +276,13 @@ class AuditLog:
         payload_bytes: int,
         retransmits: int,
         duration_ns: int,
+        whose: Mapping[str, str] = _NOBODYS,
     ) -> None:
         """Record transfer_failed or write_failed: how it ended, and how far it came."""
         event = "write_failed" if is_write else "transfer_failed"
         why = {"outcome": outcome, "reason": reason}
         figures = {"payload_bytes": payload_bytes, "retransmits": retransmits, "duration_ns": duration_ns}
-        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **why, **figures})
+        self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **why, **figures, **whose})
 
     def write_stored_after_failure(self, correlation_id: str, peer: str, filename: str) -> None:
         """Record that an upload is in its place although write_failed was recorded: its client gave up at the end."""

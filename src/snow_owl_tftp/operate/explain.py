@@ -122,8 +122,6 @@ class _Request(Struct, frozen=True):
 class _Assumed:
     """The machine whose MAC was said, whoever else knows it."""
 
-    tells_apart = True
-
     def __init__(self, mac: str, others: Machines) -> None:
         self._mac = mac.lower().replace("-", ":")
         self._others = others

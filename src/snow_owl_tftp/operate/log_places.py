@@ -1,4 +1,5 @@
-"""A log below the root could be fetched by whoever can send a datagram; an earlier chart put one there.
+"""A log below the root could be fetched by whoever can send a datagram; an earlier chart put one there. So could an
+inventory of machines.
 
 May know: where settings say that files are. Must not open or create one.
 """
@@ -9,7 +10,7 @@ from pathlib import Path
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["refuse_logs_below_root"]
+__all__ = ["refuse_inventory_below_root", "refuse_logs_below_root"]
 
 
 def refuse_logs_below_root(settings: Settings) -> None:
@@ -35,6 +36,19 @@ def _roots_of_rules(settings: Settings) -> set[str]:
     """Absolute ones, up to the first part that a variable chooses; the others lie below root_dir."""
     roots = {root for rule in settings.rules for root in rule.roots if root.startswith("/")}
     return {root.partition("{")[0].rpartition("/")[0] if "{" in root else root for root in roots}
+
+
+def refuse_inventory_below_root(settings: Settings) -> None:
+    """Look where the inventory is, which may hold what is meant for one machine only.
+
+    Raises:
+        ConfigError: It lies below the root, by whatever path.
+    """
+    file = settings.machines.inventory
+    if file and _lies_below(file, settings.root_dir):
+        raise ConfigError(
+            f"machines.inventory: {file}: lies below root_dir, where every client can read it; name a file outside"
+        )
 
 
 def _lies_below(file: str, root: str) -> bool:

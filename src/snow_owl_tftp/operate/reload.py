@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reloader", "merge"]
 
-_LIVE_TABLES: Final = ("performance.platform.batch.", "options.", "names.")
+_LIVE_TABLES: Final = ("performance.platform.batch.", "options.", "names.", "machines.")
 _ROOT_PATIENCE_S: Final = 10.0
 """Then another root is refused: a mount that hangs must not hold up every later reload."""
 _UPLOAD_RULES: Final = (

@@ -37,7 +37,8 @@ from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.operate.hooks import UploadHook
 from snow_owl_tftp.operate.last_resort import LastResort
-from snow_owl_tftp.operate.log_places import refuse_logs_below_root
+from snow_owl_tftp.operate.log_places import refuse_inventory_below_root, refuse_logs_below_root
+from snow_owl_tftp.operate.machines import MachineWatch, wanted_machines
 from snow_owl_tftp.operate.reload import Reloader
 from snow_owl_tftp.operate.root_watch import RootWatch
 from snow_owl_tftp.policy.asker import Listening
@@ -132,7 +133,11 @@ def _live(
         hook = UploadHook(settings.write_config, log)
         host = _begin_host(log)
         listening = Listening()
-        generation = Generation.of(settings, listening)
+        refuse_inventory_below_root(settings)
+        machines = MachineWatch(wanted_machines(settings))
+        closing.callback(machines.close)
+        report.machines = machines.machines
+        generation = Generation.of(settings, listening, machines.machines)
         uploads = _open_uploads(settings, hook, generation, log) if settings.write_config.enabled else None
         if uploads is not None:
             closing.callback(uploads.close)
@@ -155,12 +160,16 @@ def _live(
             """In a thread: a thousand rules take a while to compile, and their roots may lie on a disk that is slow."""
             if has_other_root(reloader.settings, changed):
                 check_root(changed)
-            generation = Generation.of(changed, listening)
+            refuse_inventory_below_root(changed)
+            machines.prepare(wanted_machines(changed))
+            generation = Generation.of(changed, listening, machines.coming)
             prepared[:] = [(changed, generation, decider.overlay_for(generation))]
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
             made_of, generation, overlay = prepared.pop()  # what it refused has changed nothing
             assert made_of is changed, "what is put in force was made ready just now"
+            machines.take()
+            report.machines = machines.machines
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
@@ -194,9 +203,9 @@ def _live(
             watch_of_roots.suspect()
 
         server.on_work = on_work
-        last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
+        last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads) + machines.busy_total)
         losses = partial(_count_losses, log_file, audit, hook)
-        parts = _Parts(reloader, watches, server, report, audit, hook, reopen, host, last_resort, losses)
+        parts = _Parts(reloader, watches, machines, server, report, audit, hook, reopen, host, last_resort, losses)
         decider.other_names.index.settle(_INDEX_S)  # or the first client is told that its file is not there
         serving = _serve(parts, announce)
         closing.callback(serving.close)  # where there is no event loop for it
@@ -322,6 +331,7 @@ class _Parts:
 
     reloader: Reloader
     watches: tuple[RootWatch, ...]
+    machines: MachineWatch
     server: Server
     report: Report
     audit: AuditLog
@@ -356,8 +366,11 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
         if unsaid:
             report.log.warning("standard output does not take lines", lost=len(unsaid), addresses=",".join(unsaid))
-        tasks = [asyncio.create_task(reloader.run(report.log))]
-        tasks += [asyncio.create_task(watch.run()) for watch in parts.watches]
+        tasks = [
+            asyncio.create_task(reloader.run(report.log)),
+            asyncio.create_task(parts.machines.run(lambda: report.log)),
+            *(asyncio.create_task(watch.run()) for watch in parts.watches),
+        ]
         reason = await ended_by
         for task in tasks:
             task.cancel()
@@ -369,7 +382,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
     parts.last_resort.tell()
     tally = server.tally
     totals = {"transfers": tally.transfers_total, "aborted": aborted, "drained": is_drained}
-    report.log.info("server stopped", **totals, **tally.figures(), **report.turned_away())
+    report.log.info("server stopped", **totals, **tally.figures(), **report.turned_away(), **parts.machines.figures())
     audit.server_shutdown(reason=reason, transfers_total=tally.transfers_total, aborted_transfers=aborted)
     if lost := {name: count for name, count in parts.losses().items() if count}:
         report.log.warning("lost since the start", **lost)

@@ -90,11 +90,11 @@ class Policy:
         if self._refuses_hidden and is_hidden(paths[0]):
             raise RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found", why=_WHY_HIDDEN)
         if self.rules is None:
-            return ReadDecision(paths, self._machines.tells_apart)
+            return ReadDecision(paths)
         question = self.question(asker, paths)
         rule, counting = self._rule_for(self.rules, question, paths)
         # Of both spellings, also where only one counts: for others both may, or the other one.
-        depends = self._machines.tells_apart or self.rules.depends(asker, paths[0], rule)
+        depends = self.rules.depends(asker, paths[0], rule)
         if len(paths) > 1 and not depends:
             depends = self.rules.depends(asker, paths[-1], rule)
         paths = counting

@@ -33,6 +33,7 @@ class Generation:
         link_targets: Where links may lead to outside of it.
         names: How names are spelled, and what else they may mean.
         rewrites: What becomes of names before the rules see them; None: nothing.
+        machines: Which machine it is that asks.
         policy: Who may read or write what; one for both.
         limits: What may be negotiated.
         max_file_size_bytes: Larger files are neither sent nor taken; 0: no limit.
@@ -44,6 +45,7 @@ class Generation:
     link_targets: tuple[str, ...]
     names: NameRules
     rewrites: "Rewrites | None"
+    machines: Machines
     policy: Policy
     limits: OptionLimits
     max_file_size_bytes: int
@@ -57,7 +59,7 @@ class Generation:
         Args:
             settings: All of them.
             listening: Where the server listens, for rules that ask; whoever starts it fills it in.
-            machines: Who is known.
+            machines: What their `machines` table has gathered; outlives a configuration, since it is kept fresh.
 
         Raises:
             ConfigError: A pattern is none, or a file of rules cannot be read.
@@ -68,6 +70,7 @@ class Generation:
             link_targets=settings.link_targets,
             names=NameRules.of(settings.names, os.fsencode(os.path.abspath(settings.root_dir))),  # noqa: PTH100 - text only
             rewrites=_rewrites_of(settings),
+            machines=machines,
             policy=Policy(
                 settings.write_config,
                 "serve" if settings.serves_hidden else "refuse",

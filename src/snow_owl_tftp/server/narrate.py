@@ -25,6 +25,7 @@ from msgspec.structs import asdict
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
+from snow_owl_tftp.content.names import spellings_of
 from snow_owl_tftp.content.store.refusals import UploadTooLargeError
 from snow_owl_tftp.errors import BadPacket, InternalError, OptionalMissingError, RefusedError
 from snow_owl_tftp.events.event import (
@@ -35,6 +36,7 @@ from snow_owl_tftp.events.event import (
     RequestDropped,
     RequestRefused,
     StoredAfterFailure,
+    Subject,
     TransferEnded,
     TransferStarted,
 )
@@ -43,6 +45,8 @@ from snow_owl_tftp.events.sink import BATCHING, STARTS, SUCCESSES
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.budget import LineBudget
 from snow_owl_tftp.plan.transfer import Outcome, Role
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
+from snow_owl_tftp.policy.machines.machine import Client
 from snow_owl_tftp.protocol.constants import ErrorCode, Opcode
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.sockets import format_address
@@ -77,6 +81,7 @@ class Report:
     Attributes:
         log: For whoever has something else to say.
         wanted: See EventSink.wanted.
+        machines: Asked for the names of those that are told of.
         turned_away: Asked how many were told to come again so far, by reason; told with each sample of calls.
     """
 
@@ -94,6 +99,7 @@ class Report:
         self._audit = audit
         self._lines = lines
         self._is_audited = audit.is_enabled
+        self.machines: Machines = NO_MACHINES
         self.turned_away: Callable[[], Mapping[str, int]] = dict
         self._budgets = {_REFUSED: LineBudget(_LINES_PER_S), _UNANSWERED: LineBudget(_LINES_PER_S)}
         self._budgets[_DROPPED] = LineBudget(0)  # only ever told by number
@@ -165,6 +171,7 @@ class Report:
             blksize_bytes=event.agreed.blksize_bytes,
             windowsize_blocks=event.agreed.windowsize_blocks,
             **_as_found(event.found),
+            **self._whose(event.incoming, event.request),
         )
         if self._is_audited:
             self._audit_start(event, ago_ns=0)
@@ -181,6 +188,7 @@ class Report:
             windowsize_blocks=event.agreed.windowsize_blocks,
             found=_as_found(event.found),
             ago_ns=ago_ns,
+            whose=self._whose(event.incoming, request),
         )
 
     def _refused(self, event: RequestRefused) -> None:
@@ -192,7 +200,7 @@ class Report:
             self.log.info("malformed request", peer=peer, reason=cause.reason)
             self._audit.protocol_violation(peer, reason=cause.reason)
         elif isinstance(cause, RefusedError) and request is not None:
-            self._tell_refusal(event.incoming.transfer_id, peer, request, cause)
+            self._tell_refusal(event.incoming, peer, request, cause)
         elif isinstance(cause, InternalError):
             # The traceback is the one way to find our bug; the peer is told nothing of it.
             file = request.filename if request else ""
@@ -211,7 +219,8 @@ class Report:
         """Whether one more refused request is told by a line of its own; if not it is counted."""
         return self._budgets[_REFUSED].grants()
 
-    def _tell_refusal(self, transfer_id: int, peer: str, request: Request, cause: RefusedError) -> None:
+    def _tell_refusal(self, incoming: Subject, peer: str, request: Request, cause: RefusedError) -> None:
+        whose = self._whose(incoming, request)
         filename, is_write = request.filename, request.kind == Opcode.WRQ
         if isinstance(cause, OptionalMissingError):
             self.log.debug("optional_missing", peer=peer, file=filename)
@@ -222,13 +231,13 @@ class Report:
         tell = self.log.info if cause.code == ErrorCode.FILE_NOT_FOUND else self.log.warning
         why = {"why": cause.why} if cause.why else {}
         if cause.is_silent:
-            tell("request ignored", peer=peer, kind=kind, file=filename, **why)
+            tell("request ignored", peer=peer, kind=kind, file=filename, **why, **whose)
         else:
-            code = int(cause.code)
-            tell("request refused", peer=peer, kind=kind, file=filename, code=code, reason=cause.text, **why)
+            fields = {"peer": peer, "kind": kind, "file": filename, "code": int(cause.code), "reason": cause.text}
+            tell("request refused", **fields, **why, **whose)
         if not self._is_audited:
             return
-        correlation_id = _correlation_id(transfer_id)
+        correlation_id = _correlation_id(incoming.transfer_id)
         if isinstance(cause, OutsideRootError) and cause.by_link:
             self._audit.symlink_access_denied(correlation_id, peer, filename)
         elif isinstance(cause, OutsideRootError):
@@ -245,6 +254,7 @@ class Report:
             error_code=None if cause.is_silent else cause.code,
             reason="ignored" if cause.is_silent else cause.text,
             rule=cause.rule or None,
+            whose=whose,
         )
 
     # ---- transfers
@@ -270,6 +280,7 @@ class Report:
             self._lines.hold()
         ending = event.ending
         peer, filename = format_address(*ending.peer), event.request.filename
+        whose = self._whose(ending, event.request)
         tell = self.log.info if ending.outcome == Outcome.OK else self.log.debug
         tell(
             what,
@@ -280,6 +291,7 @@ class Report:
             retransmits=ending.retransmits,
             ms=ending.duration_ns // 1_000_000,
             **_as_found(event.found),
+            **whose,
         )
         if self._is_audited:
             self._audit.transfer_completed(
@@ -291,6 +303,7 @@ class Report:
                 payload_bytes=ending.payload_bytes,
                 retransmits=ending.retransmits,
                 duration_ns=ending.duration_ns,
+                whose=whose,
             )
 
     def _tell_failure(self, event: TransferEnded) -> None:
@@ -298,6 +311,7 @@ class Report:
         peer, filename = format_address(*ending.peer), event.request.filename
         outcome, reason = Outcome(ending.outcome).name, ending.text.decode("utf-8", "replace")
         figures = {"bytes": ending.payload_bytes, "of_bytes": event.size_bytes}
+        whose = self._whose(ending, event.request)
         self.log.warning(
             "transfer failed",
             peer=peer,
@@ -309,6 +323,7 @@ class Report:
             ms=ending.duration_ns // 1_000_000,
             **figures,
             **_as_found(event.found),
+            **whose,
         )
         if self._is_audited:
             self._audit.transfer_failed(
@@ -321,12 +336,24 @@ class Report:
                 payload_bytes=ending.payload_bytes,
                 retransmits=ending.retransmits,
                 duration_ns=ending.duration_ns,
+                whose=whose,
             )
 
     def _stored_after_failure(self, event: StoredAfterFailure) -> None:
         where, file = format_address(*event.peer), event.request.filename
         self.log.warning("upload is stored although its transfer failed", peer=where, file=file)
         self._audit.write_stored_after_failure(_correlation_id(event.transfer_id), where, file)
+
+    # ---- machines
+
+    def _whose(self, client: Client, request: Request) -> dict[str, str]:
+        """The field that names a machine which has a name; one of its own where that is no more than a claim."""
+        if self.machines is NO_MACHINES:
+            return {}
+        machine = self.machines.find(client, spellings_of(request.filename))
+        if machine is None or machine.name is None:
+            return {}
+        return {"machine" if machine.known_by == "address" else "claims_machine": machine.name}
 
     # ---- the engine
 

@@ -1,0 +1,21 @@
+"""Whether anybody asks which machine a client is: where nobody does, nothing is read and followed.
+
+May know: settings. Must not read anything.
+"""
+
+from snow_owl_tftp.config.machines import MachinesSettings
+from snow_owl_tftp.config.rules import Rule
+from snow_owl_tftp.config.schema import Settings
+
+__all__ = ["wanted_machines"]
+
+
+def wanted_machines(settings: Settings) -> MachinesSettings | None:
+    """Return how machines are known; None: the settings say nothing about them, and no rule asks."""
+    machines = settings.machines
+    is_wanted = machines != MachinesSettings() or any(_asks(rule) for rule in settings.rules)
+    return machines if is_wanted else None
+
+
+def _asks(rule: Rule) -> bool:
+    return bool(rule.macs or rule.groups or rule.trust or any("{" in root for root in rule.roots))
