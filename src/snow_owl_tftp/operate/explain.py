@@ -24,9 +24,9 @@ from snow_owl_tftp.content.overlay import Overlay
 from snow_owl_tftp.content.source import NotHere
 from snow_owl_tftp.content.store.uploads import UploadArea
 from snow_owl_tftp.errors import BadPacket, ConfigError, RefusedError
-from snow_owl_tftp.policy.asker import Asker, Listening
+from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.policy.decision import ReadDecision, RootPath, WriteDecision
-from snow_owl_tftp.policy.machines import NO_MACHINES, Machine, Machines
+from snow_owl_tftp.policy.machines import NO_MACHINES, Client, Machine, Machines
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated, negotiate
 from snow_owl_tftp.protocol.packets import Option, Request, build_request, parse_request_untrusted
@@ -126,7 +126,7 @@ class _Assumed:
         self._mac = mac.lower().replace("-", ":")
         self._others = others
 
-    def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
+    def find(self, asker: Client, paths: tuple[bytes, ...] = ()) -> Machine | None:
         """See Machines.find."""
         known = self._others.find(asker, paths)
         if known is not None and known.mac == self._mac:

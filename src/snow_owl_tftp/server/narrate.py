@@ -224,7 +224,7 @@ class Report:
         filename, is_write = request.filename, request.kind == Opcode.WRQ
         if isinstance(cause, OptionalMissingError):
             self.log.debug("optional_missing", peer=peer, file=filename)
-            self._audit.optional_missing(_correlation_id(transfer_id), peer, filename)
+            self._audit.optional_missing(_correlation_id(incoming.transfer_id), peer, filename)
             return
         kind = "WRQ" if is_write else "RRQ"
         # Boot loaders probe for dozens of files that are not there: nothing to warn of.

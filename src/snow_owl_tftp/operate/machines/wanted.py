@@ -3,11 +3,18 @@
 May know: settings. Must not read anything.
 """
 
+import re
+from typing import Final
+
 from snow_owl_tftp.config.machines import MachinesSettings
 from snow_owl_tftp.config.rules import Rule
 from snow_owl_tftp.config.schema import Settings
 
 __all__ = ["wanted_machines"]
+
+_VARIABLE: Final = re.compile(r"\{(\w+)\}")
+_OF_ADDRESSES: Final = {"address", "address_hex", "server_address"}
+"""Known of everybody."""
 
 
 def wanted_machines(settings: Settings) -> MachinesSettings | None:
@@ -18,4 +25,5 @@ def wanted_machines(settings: Settings) -> MachinesSettings | None:
 
 
 def _asks(rule: Rule) -> bool:
-    return bool(rule.macs or rule.groups or rule.trust or any("{" in root for root in rule.roots))
+    variables = {name for root in rule.roots for name in _VARIABLE.findall(root)}
+    return bool(rule.macs or rule.groups or rule.trust == "address" or variables - _OF_ADDRESSES)
