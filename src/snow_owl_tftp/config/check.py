@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.legacy import remedy_of
-from snow_owl_tftp.config.paths import is_table, key_paths
+from snow_owl_tftp.config.made import problems_of_made
+from snow_owl_tftp.config.paths import is_table, key_paths, table_of_list
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
@@ -47,6 +48,9 @@ def check(tree: dict[str, Any], source: str) -> Settings:
 def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> Iterator[str]:
     """Check key by key: msgspec alone stops at the first error and does not name the range."""
     fields = {field.name: field for field in msgspec.structs.fields(table_type)}
+    for name, field in fields.items():
+        if field.required and name not in tree:
+            yield f"{prefix}{name}: missing; expected {_expected(field.type, name)}"
     for key, value in tree.items():
         path = prefix + key
         if key not in fields:
@@ -55,6 +59,11 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
         kind = fields[key].type
         if is_table(kind) and isinstance(value, dict):
             yield from _problems(kind, value, path + ".")
+            continue
+        listed = table_of_list(kind)
+        if listed is not None and isinstance(value, (list, tuple)) and all(isinstance(one, dict) for one in value):
+            for number, one in enumerate(value, 1):
+                yield from _problems(listed, one, f"{path}[{number}].")
             continue
         try:
             msgspec.convert(value, kind)
@@ -85,6 +94,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         )
     if settings.logging.audit_enabled and not settings.logging.audit_path:
         yield "logging.audit_file: audit_enabled = true needs it; name a file"
+    yield from problems_of_made(settings.templates, settings.template_dir, settings.handlers)
 
 
 def without_effect(settings: Settings) -> dict[str, str]:
@@ -98,6 +108,8 @@ def without_effect(settings: Settings) -> dict[str, str]:
         idle["logging.audit_file"] = "set logging.audit_enabled = true, or remove it"
     if settings.single_port and settings.tid_sockets != Settings().tid_sockets:
         idle["tid_sockets"] = "remove it, or single_port = true"
+    if settings.template_dir and not settings.templates:
+        idle["template_dir"] = "add [[templates]], or remove it"
     return idle
 
 
@@ -126,7 +138,8 @@ def _expected(kind: Any, key: str) -> str:
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(_expected(part, key) for part in get_args(kind))
     if get_origin(kind) is tuple:
-        return "a list of texts"
+        listed = get_args(kind)[0]
+        return f"tables, each [[{key}]]" if is_table(listed) else "a list of texts"
     return {bool: "true or false", str: "a text"}.get(kind, "a table")
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
+from snow_owl_tftp.config.made import HandlerEntry, TemplateEntry
 
 __all__ = [
     "BatchSettings",
@@ -195,6 +196,12 @@ class Settings(_Table, frozen=True):
     retransmit: RetransmitSettings = RetransmitSettings()
     write_config: WriteSettings = WriteSettings()
     performance: PerformanceSettings = PerformanceSettings()
+    template_dir: str = ""
+    """Where templates lie, and what they include; empty: beside the configuration, and each alone."""
+    templates: tuple[TemplateEntry, ...] = ()
+    """The first that matches is meant."""
+    handlers: tuple[HandlerEntry, ...] = ()
+    """Likewise; they are asked before templates."""
 
     @property
     def worker_count(self) -> int:
