@@ -43,9 +43,12 @@ _UPLOAD_RULES: Final = (
 )
 """What a policy is made of. Whether there are uploads at all decides how large the engine's buffers are; the room for
 them and the command behind them are kept by what lives as long as the server."""
-_ROOT_KEYS: Final = frozenset({"root_dir", "link_targets"})
-_LIVE_KEYS: Final = _ROOT_KEYS | frozenset(
+_LIVE_KEYS: Final = frozenset(
     {
+        "root_dir",
+        "link_targets",
+        "template_dir",
+        "templates",
         "max_file_size_bytes",
         "hidden",
         "drain_timeout_s",
@@ -67,7 +70,7 @@ class Reloader:
         settings: Settings,
         read: Callable[[], Settings] | None,
         apply: Callable[[Settings], "FilteringBoundLogger"],
-        check_root: Callable[[Settings], None] = lambda settings: None,
+        prepare: Callable[[Settings], None] = lambda settings: None,
         threads: Executor | None = None,
     ) -> None:
         """Prepare; nothing is read before somebody asks.
@@ -77,13 +80,13 @@ class Reloader:
             read: Reads the file and lays the flags over it; runs in a thread. None: there is no file.
             apply: Puts live keys in force, in the event loop, and returns the log to use from then on; or raises
                 ConfigError, and has changed nothing.
-            check_root: Raises ConfigError where another root, or what links may lead to, cannot be served; runs in a
-                thread.
-            threads: Where `read` and `check_root` run; None: in the loop's own, which the end waits for.
+            prepare: Makes ready what `apply` puts in force, as far as that takes long; raises ConfigError where another
+                root, or what links may lead to, cannot be served; runs in a thread.
+            threads: Where `read` and `prepare` run; None: in the loop's own, which the end waits for.
         """
         self.settings = settings
         self._read = read
-        self._check_root = check_root
+        self._make_ready = prepare
         self._threads = threads
         self._apply = apply
         self._is_asked = asyncio.Event()
@@ -109,8 +112,7 @@ class Reloader:
         try:
             asked = await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
             merged, changed, needs_restart = merge(self.settings, asked)
-            if not _ROOT_KEYS.isdisjoint(changed):
-                await self._ask_about_root(merged)
+            await self._prepare(merged)
             log = self._apply(merged)
         except ConfigError as error:
             log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
@@ -121,13 +123,13 @@ class Reloader:
             log.warning("restart needed for: %s", ", ".join(needs_restart))
         return log
 
-    async def _ask_about_root(self, merged: Settings) -> None:
+    async def _prepare(self, merged: Settings) -> None:
         """Raises: ConfigError."""
-        asking = asyncio.get_running_loop().run_in_executor(self._threads, self._check_root, merged)
+        asking = asyncio.get_running_loop().run_in_executor(self._threads, self._make_ready, merged)
         try:
             await asyncio.wait_for(asking, _ROOT_PATIENCE_S)
         except TimeoutError:
-            raise ConfigError(f"root_dir: {merged.root_dir}: it, or a link target, does not answer") from None
+            raise ConfigError(f"root_dir: {merged.root_dir}: it, a link target or a template does not answer") from None
 
 
 def merge(running: Settings, asked: Settings) -> tuple[Settings, list[str], list[str]]:

@@ -141,8 +141,17 @@ def _live(
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
         report.turned_away = lambda: _turned_away(decider, uploads, server)
 
+        prepared: list[tuple[Settings, Generation]] = []
+
+        def prepare(changed: Settings) -> None:
+            """In a thread: templates may lie on a disk that is slow."""
+            if has_other_root(reloader.settings, changed):
+                check_root(changed)
+            prepared[:] = [(changed, Generation.of(changed))]
+
         def apply(changed: Settings) -> "FilteringBoundLogger":
-            generation = Generation.of(changed)  # first: what it refuses changes nothing
+            made_of, generation = prepared.pop()  # what it refused has changed nothing
+            assert made_of is changed, "what is put in force was made ready just now"
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
@@ -152,7 +161,7 @@ def _live(
                 uploads.reload(generation)
             report.reload(changed, log)
             server.reload(changed)
-            if reloader.settings.root_dir != changed.root_dir or reloader.settings.link_targets != changed.link_targets:
+            if has_other_root(reloader.settings, changed):
                 watch.root = changed.root_dir
                 watch.ask()
             return log
@@ -161,7 +170,7 @@ def _live(
             log_file.reopen()
             audit.reopen()
 
-        reloader = Reloader(settings, read_again, apply, check_root, decider.threads.of(_CONFIGURATION))
+        reloader = Reloader(settings, read_again, apply, prepare, decider.threads.of(_CONFIGURATION))
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         server.on_work = watch.suspect
@@ -184,7 +193,7 @@ def _begin_host(log: "FilteringBoundLogger") -> int:
 
 
 def _count_hung(server: Server, decider: FileDecider, uploads: "UploadAnswerer | None") -> int:
-    of_reads = decider.threads.busy_total + decider.texts.threads.busy_total
+    of_reads = decider.threads.busy_total + decider.texts.threads.busy_total + decider.rendering.busy_total
     return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
 
 
@@ -236,6 +245,11 @@ def check_may_enter(settings: Settings) -> None:
     """Raise ConfigError where this user may not enter the root."""
     if not os.access(settings.root_dir, os.X_OK):
         raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
+
+
+def has_other_root(before: Settings, after: Settings) -> bool:
+    """Whether content lies elsewhere, or links may lead elsewhere."""
+    return (before.root_dir, before.link_targets) != (after.root_dir, after.link_targets)
 
 
 def check_root(settings: Settings) -> None:

@@ -82,6 +82,11 @@ class Policy:
             path, self._on_existing, self._write.create_directories, self._write.file_mode_bits, self._write.fsync
         )
 
+    @property
+    def machines(self) -> Machines:
+        """Who is known."""
+        return self._machines
+
     def is_writable(self, path: bytes) -> bool:
         """Tell whether anybody may write a path, normalised as for `decide_write`."""
         try:

@@ -2,7 +2,8 @@
 
     Settings ─of─► Generation ─► reads and writes, which keep to the one they began with
 
-May know: settings, rules and what may be negotiated. Must not open anything.
+May know: settings, rules, templates and what may be negotiated. Must not open anything but template files, for which it
+may wait: a reload makes it in a thread.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Self
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.options import OptionLimits
+from snow_owl_tftp.server.templates import Templates
 
 __all__ = ["Generation", "option_limits"]
 
@@ -26,6 +28,7 @@ class Generation:
         limits: What may be negotiated.
         max_file_size_bytes: Larger files are neither sent nor taken; 0: no limit.
         offers_flows: Whether the engine may repeat what holds for everybody.
+        templates: What is made for who asks; None: nothing is.
     """
 
     root_dir: str
@@ -34,13 +37,14 @@ class Generation:
     limits: OptionLimits
     max_file_size_bytes: int
     offers_flows: bool
+    templates: Templates | None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Compile settings.
 
         Raises:
-            ConfigError: A pattern is none.
+            ConfigError: A pattern is none, or a template is wrong or cannot be read.
         """
         return cls(
             root_dir=settings.root_dir,
@@ -49,6 +53,7 @@ class Generation:
             limits=option_limits(settings),
             max_file_size_bytes=settings.max_file_size_bytes,
             offers_flows=settings.performance.platform.batch.enable_flows,
+            templates=Templates.of(settings),
         )
 
 

@@ -29,6 +29,7 @@ from snow_owl_tftp.server.answer import Answer, accept_file, accept_text, answer
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
+from snow_owl_tftp.server.templates import Rendering, Templates
 from snow_owl_tftp.server.texts import Texts
 from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict, refuse
 
@@ -70,6 +71,7 @@ class FileDecider:
         self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
         self._source: ContentSource[OpenFile] = self._tree
         self._texts = Texts()
+        self._rendering = Rendering()
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
         # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
@@ -89,6 +91,7 @@ class FileDecider:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._tree.close()
         self._texts.close()
+        self._rendering.close()
         for place in self._flow_roots:
             place.close()
 
@@ -107,15 +110,21 @@ class FileDecider:
         """What makes netascii; whoever runs the engine gives it `abort`."""
         return self._texts
 
+    @property
+    def rendering(self) -> Rendering:
+        """What makes texts from templates."""
+        return self._rendering
+
     def turned_away(self) -> dict[str, int]:
         """Return how many were told to come again so far, or ended for a newcomer: by the wait for a file system, octet
-        and netascii apart, and by the places for netascii streams.
+        and netascii apart, by the places for netascii streams, and by the wait for a template.
         """
         return {
             "opens_busy": self.slow_opens.busy_total,
             "texts_busy": self.slow_texts.busy_total,
             "streams_refused": self._texts.refused_total,
             "streams_gave_way": self._texts.gave_way_total,
+            "renders_busy": self._rendering.slow.busy_total,
         }
 
     def look_again(self) -> bool:
@@ -142,6 +151,17 @@ class FileDecider:
         generation = self._generation
         decision = generation.policy.decide_read(incoming, request, spellings_of(request.filename))
         allowed = _Allowed(incoming, request, generation, decision)
+        made = None if generation.templates is None else self._make(generation.templates, allowed)
+        return self._find(allowed) if made is None else made
+
+    def _make(self, templates: Templates, allowed: "_Allowed") -> Verdict | Awaitable[Verdict] | None:
+        """Raises: RefusedError: Of a template."""
+        incoming, request, generation, decision = allowed
+        machines = generation.policy.machines
+        return self._rendering.answer(templates, incoming, request, decision.paths, machines, generation.limits)
+
+    def _find(self, allowed: "_Allowed") -> Verdict | Awaitable[Verdict]:
+        request, decision = allowed.request, allowed.decision
         file = self._open_now(request, decision)
         if file is LATER:
             return self._decide_later(allowed)
