@@ -27,6 +27,15 @@ tid_ports = "50000-50063"
 tid_sockets = 8
 max_file_size_bytes = 5000000000
 drain_timeout_s = 3
+template_dir = "/etc/snow-owl/templates"
+
+[[templates]]
+match = "pxelinux.cfg/01-{mac_dashes}"
+template = "pxe.j2"
+
+[[handlers]]
+match = "inventory/**"
+handler = "site_boot:answer"
 
 [logging]
 level = "debug"

@@ -49,6 +49,7 @@ from snow_owl_tftp.server.sockets import format_address
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+    from snow_owl_tftp.operate.handlers import PluggedHandlers
     from snow_owl_tftp.server.writes import UploadAnswerer
 
 __all__ = ["serve"]
@@ -134,10 +135,14 @@ def _live(
         decider = FileDecider(settings, refuse_write if uploads is None else uploads.answer, generation)
         closing.callback(decider.close)
         check_may_enter(settings)
+        plugged = _plug_handlers(settings, generation) if settings.handlers else None
+        decider.plugged = plugged
         if given:
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
         server = Server(settings, decider, report, given)
         decider.texts.abort = server.abort
+        if plugged is not None:
+            plugged.abort_by(server.abort)
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
         report.turned_away = lambda: _turned_away(decider, uploads, server)
 
@@ -157,6 +162,8 @@ def _live(
             warn_of_idle_settings(log, changed)
             hook.log = log
             decider.reload(generation)
+            if plugged is not None:
+                plugged.reload(generation.limits)
             if uploads is not None:
                 uploads.reload(generation)
             report.reload(changed, log)
@@ -176,7 +183,7 @@ def _live(
         server.on_work = watch.suspect
         last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads))
         losses = partial(_count_losses, log_file, audit, hook)
-        parts = _Parts(reloader, watch, server, report, audit, hook, reopen, host, last_resort, losses)
+        parts = _Parts(reloader, watch, server, report, audit, hook, plugged, reopen, host, last_resort, losses)
         serving = _serve(parts, announce)
         closing.callback(serving.close)  # where there is no event loop for it
         asyncio.run(serving)
@@ -233,6 +240,12 @@ def _open_uploads(
     if swept.removed_files or not swept.is_complete:
         log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)
     return uploads
+
+
+def _plug_handlers(settings: Settings, generation: Generation) -> "PluggedHandlers":
+    from snow_owl_tftp.operate.handlers import PluggedHandlers  # lazy: most servers have none
+
+    return PluggedHandlers(settings, generation.limits)
 
 
 def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
@@ -294,6 +307,7 @@ class _Parts:
     report: Report
     audit: AuditLog
     hook: UploadHook
+    plugged: "PluggedHandlers | None"
     reopen: Callable[[], None]
     host: int
     last_resort: LastResort
@@ -332,6 +346,8 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         is_drained = await server.drain(reloader.settings.drain_timeout_s)
         aborted = server.live_transfers
     await parts.hook.close()
+    if parts.plugged is not None:
+        await parts.plugged.close()
     parts.last_resort.tell()
     tally = server.tally
     totals = {"transfers": tally.transfers_total, "aborted": aborted, "drained": is_drained}

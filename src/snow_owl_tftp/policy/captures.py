@@ -101,7 +101,9 @@ def _compile(pattern: str, reserved: frozenset[str]) -> re.Pattern[str]:
 
     def translate(name: str) -> tuple[bool, str]:
         if not _IDENTIFIER.fullmatch(name):
-            raise ConfigError(f'"{pattern}": {{{name}}} is no variable; write it in small letters, such as {{mac_dashes}}')
+            raise ConfigError(
+                f'"{pattern}": {{{name}}} is no variable; write it in small letters, such as {{mac_dashes}}'
+            )
         if name in reserved:
             raise ConfigError(f'"{pattern}": {{{name}}} means something else in templates; choose another name')
         if name in seen:

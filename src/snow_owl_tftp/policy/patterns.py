@@ -114,7 +114,8 @@ def _block(texts: list[str], *, is_last: bool) -> str:
     first, *others = texts
     gaps, behind = others[::2], others[1::2]
     ending = gaps.pop().replace(LAZY, "") + behind.pop() if is_last and others else ""
-    return first + "".join(f"(?>{gap.replace(LAZY, '?')}{text})" for gap, text in zip(gaps, behind, strict=True)) + ending
+    settled = [f"(?>{gap.replace(LAZY, '?')}{text})" for gap, text in zip(gaps, behind, strict=True)]
+    return "".join((first, *settled, ending))
 
 
 def _expression_of_token(token: re.Match[str]) -> str:

@@ -12,8 +12,10 @@ Invariants:
 """
 
 from collections import deque
-from collections.abc import Awaitable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile
@@ -33,7 +35,7 @@ from snow_owl_tftp.server.templates import Rendering, Templates
 from snow_owl_tftp.server.texts import Texts
 from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict, refuse
 
-__all__ = ["FileDecider"]
+__all__ = ["FileDecider", "Plugged"]
 
 _SLOW_OPEN_THREADS: Final = 32
 _SLOW_OPEN_THREADS_PER_KEY: Final = 8
@@ -53,6 +55,7 @@ class FileDecider:
 
     Attributes:
         slow_opens: Where names wait that are in no cache.
+        plugged: Is asked before templates and files; None: nobody is. Stays the caller's.
     """
 
     def __init__(self, settings: Settings, write: Answer = refuse_write, generation: Generation | None = None) -> None:
@@ -72,6 +75,7 @@ class FileDecider:
         self._source: ContentSource[OpenFile] = self._tree
         self._texts = Texts()
         self._rendering = Rendering()
+        self.plugged: Plugged | None = None
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
         # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
@@ -151,7 +155,19 @@ class FileDecider:
         generation = self._generation
         decision = generation.policy.decide_read(incoming, request, spellings_of(request.filename))
         allowed = _Allowed(incoming, request, generation, decision)
-        made = None if generation.templates is None else self._make(generation.templates, allowed)
+        if self.plugged is not None:
+            # What a handler leaves to others it must be asked about again.
+            asked = self.plugged.answer(
+                incoming, request, decision.paths, lambda: self._make_or_find(allowed.asked_again())
+            )
+            if asked is not None:
+                return asked
+        return self._make_or_find(allowed)
+
+    def _make_or_find(self, allowed: "_Allowed") -> Verdict | Awaitable[Verdict]:
+        """Raises: RefusedError."""
+        templates = allowed.generation.templates
+        made = None if templates is None else self._make(templates, allowed)
         return self._find(allowed) if made is None else made
 
     def _make(self, templates: Templates, allowed: "_Allowed") -> Verdict | Awaitable[Verdict] | None:
@@ -230,6 +246,19 @@ class FileDecider:
             return refuse(request, error)
 
 
+class Plugged(Protocol):
+    """Functions that answer in place of files; those of [[handlers]] are such."""
+
+    def answer(
+        self,
+        incoming: IncomingRequest,
+        request: Request,
+        paths: tuple[bytes, ...],
+        otherwise: Callable[[], Verdict | Awaitable[Verdict]],
+    ) -> Awaitable[Verdict] | None:
+        """Answer a request, by `otherwise` where a function has nothing to say; None: it is none of theirs."""
+
+
 class _Allowed(NamedTuple):
     """What the rules allow, and the configuration that it is answered by although a reload comes between."""
 
@@ -237,3 +266,7 @@ class _Allowed(NamedTuple):
     request: Request
     generation: Generation
     decision: ReadDecision
+
+    def asked_again(self) -> "_Allowed":
+        """The same, for this once: nobody may repeat what follows."""
+        return self._replace(decision=msgspec.structs.replace(self.decision, depends_on_asker=True))

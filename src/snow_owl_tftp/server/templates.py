@@ -9,7 +9,7 @@ May know: settings, policy, templates and what is answered. Must not know the en
 file.
 
 Invariants:
-- What was rendered is one text with its exact size, and one descriptor a transfer; nobody is sent another's, so no flow.
+- What was rendered is one text of exact size, and one descriptor a transfer; nobody is sent another's, so no flow.
 - What fails is ERROR 0 for its client, and one line with the template's file and line (within the budget of lines).
 - A template that takes long holds up its own requests: it has one thread, and `_MAX_WAITING` in all wait for threads.
 - A template set never changes: a reload makes another one, off the event loop.

@@ -1,4 +1,4 @@
-"""What can be said about templates before anybody asks for one: syntax, names that there are not, files that are missing.
+"""What can be said of templates before anybody asks for one: syntax, names that there are not, files that are missing.
 
     sources ─check_sources─► nothing, or ConfigError: FILE:LINE: what; remedy
 
@@ -20,8 +20,11 @@ from snow_owl_tftp.errors import ConfigError
 
 __all__ = ["check_sources"]
 
+# What is commented out or raw goes by as a whole.
+_TAG: Final = re.compile(r"\{#.*?#\}|\{%[-+]?\s*raw\s*[-+]?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\}|\{%.*?%\}", re.DOTALL)
 _FILE_NAMED: Final = re.compile(
-    r"\{%[-+]?\s*(?:include|extends|import|from)\s+(?P<quote>[\"'])(?P<name>[^\"'\n]*)(?P=quote)(?P<rest>[^%\n]*)"
+    r"\{%[-+]?\s*(?:include|extends|import|from)\s+(?P<quote>[\"'])(?P<name>[^\"'\n]*)(?P=quote)\s*(?P<rest>.*?)[-+]?%\}",
+    re.DOTALL,
 )
 
 _METHODS: Final = frozenset({"get", "items", "keys", "values"})
@@ -29,7 +32,10 @@ _METHODS: Final = frozenset({"get", "items", "keys", "values"})
 
 
 def check_sources(
-    folder: str, sources: Mapping[str, str], fields: Mapping[str, frozenset[str]], captured: Mapping[str, frozenset[str]]
+    folder: str,
+    sources: Mapping[str, str],
+    fields: Mapping[str, frozenset[str]],
+    captured: Mapping[str, frozenset[str]],
 ) -> None:
     """Find what is wrong.
 
@@ -43,6 +49,7 @@ def check_sources(
         ConfigError: A line for every problem.
     """
     environment = minijinja.Environment(templates=dict(sources), pycompat=False)
+    environment.remove_global("debug")  # see `engine`
     problems: list[str] = []
     for name, source in sources.items():
         path = str(Path(folder, name))
@@ -51,8 +58,8 @@ def check_sources(
         except minijinja.TemplateError as error:
             problems.append(f"{path}:{error.line}: {error.detail or error.message}; mend the template")
             continue
-        known = captured[name] | environment.globals.keys() if name in captured else None
-        problems += [f"{path}: {problem}" for problem in _unknown(used, fields, known)]
+        used -= environment.globals.keys()
+        problems += [f"{path}: {problem}" for problem in _unknown(used, fields, captured.get(name))]
         problems += [f"{path}:{line}: {problem}" for line, problem in _missing_files(source, sources)]
     if problems:
         raise ConfigError("\n".join(f"templates: {problem}" for problem in problems))
@@ -65,21 +72,24 @@ def _unknown(used: set[str], fields: Mapping[str, frozenset[str]], known: frozen
         field = rest.partition(".")[0]
         if first in fields:
             if field and field not in fields[first] | _METHODS:
-                yield f"there is no {first}.{field}; {_meant(f'{first}.{field}', (f'{first}.{n}' for n in fields[first]))}"
+                near = _meant(f"{first}.{field}", [f"{first}.{other}" for other in fields[first]])
+                yield f"there is no {first}.{field}; {near}"
         elif known is not None and first not in known:
-            yield f"there is no {first}; {_meant(first, (*known, *fields))}"
+            yield f"there is no {first}; {_meant(first, [*known, *fields])}"
 
 
-def _meant(name: str, known: Iterator[str] | tuple[str, ...]) -> str:
+def _meant(name: str, known: list[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
 def _missing_files(source: str, sources: Mapping[str, str]) -> Iterator[tuple[int, str]]:
-    for tag in _FILE_NAMED.finditer(source):
-        rest = tag["rest"].strip()
-        is_whole = not rest.strip("-+") or rest.startswith(("import", "as", "with"))  # no expression that begins so
-        if is_whole and tag["name"] not in sources:
+    for tag in _TAG.finditer(source):
+        named = _FILE_NAMED.fullmatch(tag[0])
+        # An expression that goes on, or one that may be missing, is for the rendering to judge.
+        if named is None or named["rest"] and not named["rest"].startswith(("import ", "as ", "with")):
+            continue
+        if named["name"] not in sources:
             line = source.count("\n", 0, tag.start()) + 1
-            yield line, f'no template "{tag["name"]}"; put it into template_dir, its name ends in .j2'
+            yield line, f'no template "{named["name"]}"; put it into template_dir, its name ends in .j2'

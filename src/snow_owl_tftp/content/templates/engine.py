@@ -7,8 +7,8 @@ May know: minijinja, sources and contexts. Must not read a file, know who asks, 
 
 Invariants:
 - A template reads no file: what it may include was read before. It sees text, numbers and tables, no object of ours.
-- Work is bounded by fuel, text by fuel and then by `MAX_TEXT_BYTES`; recursion by minijinja. What fuel does not bound is
-  a template that puts lists into themselves; only whoever writes templates can do that (SECURITY.md).
+- Work is bounded by fuel, text by fuel and then by `MAX_TEXT_BYTES`; recursion by minijinja. What fuel does not bound
+  are lists that are put into themselves; only whoever writes templates can do that (SECURITY.md).
 - A name that is not there is a failure, and so is a known one that is none where it is printed: `hostname=None` boots
   something else than was meant. What is tested (`if`, `or`, `==`) may be none.
 - A panic in minijinja costs one rendering.
@@ -28,11 +28,13 @@ _FUEL: Final = 50_000
 """Some 3,000 turns of a loop that prints; then 1 to 5 ms have passed, as measured by benchmarks/templates.py."""
 MAX_TEXT_BYTES: Final = 1 << 20
 """A boot configuration has some kilobytes; an autoinstall file with every package and key tens of them."""
+_PRINTS_NONE: Final = "prints what is none for this client; test it with {% if … %}, or write {{ … or … }}"
 _NONE_WORD: Final = "none"
 _NONE_MARK: Final = "\ue000none\ue001"
 _PLACE: Final = re.compile("\ue000([^\ue000\ue001]*)\ue002([0-9]+)\ue001")
 _CAUSE: Final = re.compile(r"^caused by: (.*) \(in (.*):([0-9]+)\)$", re.MULTILINE)
 _IN: Final = re.compile(r" \(in [^()]*:[0-9]+\)$")
+_DOTTED: Final = re.compile(r"[\w.]*$")
 _TAG: Final = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 
 
@@ -111,8 +113,7 @@ class Template:
         else:
             what, name, line = error.detail or error.message, error.name or self.name, str(error.line or "")
             if error.kind == "UndefinedError" and error.range is not None:
-                part = self._sources.get(name, "").encode()[slice(*error.range)]
-                what = f"{part.decode('utf-8', 'replace') or 'something'} is not known for this client"
+                what = f"{_expression_at(self._sources.get(name, ''), *error.range)} is not known for this client"
         where = self._path(name) + (f":{line}" if line else "")
         return TemplateFailure(where, _one_line(_IN.sub("", what)))
 
@@ -125,7 +126,7 @@ class Template:
         places = _PLACE.findall(before)
         name, line = places[-1] if places else (self.name, "")
         where = self._path(name) + (f":{line}" if line else "")
-        raise TemplateFailure(where, "prints what is none for this client; test it with {% if … %}, or write {{ … or ... }}")
+        raise TemplateFailure(where, _PRINTS_NONE)
 
     @cached_property
     def _careful(self) -> minijinja.Environment:
@@ -163,6 +164,13 @@ def _with_places(name: str, source: str) -> str:
         return f"\ue000{name}\ue002{line}\ue001{tag[0]}"
 
     return _TAG.sub(mark, source)
+
+
+def _expression_at(source: str, begin: int, end: int) -> str:
+    """Return what stands at a span of bytes, with what it is a part of."""
+    text = source.encode()
+    before = _DOTTED.search(text[:begin].decode("utf-8", "replace"))
+    return (before[0] if before else "") + text[begin:end].decode("utf-8", "replace")
 
 
 def _one_line(text: str) -> str:

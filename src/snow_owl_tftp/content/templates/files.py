@@ -78,9 +78,9 @@ def _read(base: str, name: str) -> tuple[str, int]:
     if base and not _is_inside(base, path):
         raise ConfigError(f"templates: {path}: a link leads out of template_dir; put the file itself there")
     try:
-        # O_NONBLOCK: a FIFO without a writer would hold whoever opens it for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
+        if not path.is_file():  # a FIFO without a writer would hold whoever opens it for ever
+            raise ConfigError(f"templates: {path}: no such file; name one that this user may read")
+        with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"templates: {path}: {error.strerror}; name a file that this user may read") from error
