@@ -89,7 +89,9 @@ def test_template_cannot_change_what_others_see() -> None:
     assert MACHINE["vars"] == {"release": "13"}
 
 
-@pytest.mark.parametrize("source", ["{{ machine.__class__ }}", "{{ machine.name.__class__ }}", "{{ machine.get.__self__ }}"])
+@pytest.mark.parametrize(
+    "source", ["{{ machine.__class__ }}", "{{ machine.name.__class__ }}", "{{ machine.get.__self__ }}"]
+)
 def test_no_inner_part_of_python_is_reached(source: str) -> None:
     assert "not known" in failure(source)
 
@@ -217,7 +219,10 @@ def problems(source: str, *variables: str, **others: str) -> str:
         ("{{ qqq }}", "templates: /t/a.j2: there is no qqq; there are mac_dashes, machine"),
         ("\n{% include 'c.j2' %}", 'templates: /t/a.j2:2: no template "c.j2"; '),
         ('{%- extends "c.j2" -%}', 'templates: /t/a.j2:1: no template "c.j2"; '),
-        ("{#\n#}{% raw %}\n{% endraw %}{% include 'c.j2' with context %}", 'templates: /t/a.j2:3: no template "c.j2"; '),
+        (
+            "{#\n#}{% raw %}\n{% endraw %}{% include 'c.j2' with context %}",
+            'templates: /t/a.j2:3: no template "c.j2"; ',
+        ),
         ("{% from 'c.j2' import x %}{{ x }}", 'templates: /t/a.j2:1: no template "c.j2"; '),
         ("{{ machine.a }}{{ machine.b }}", "templates: /t/a.j2: there is no machine.a; "),
     ],

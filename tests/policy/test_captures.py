@@ -66,7 +66,9 @@ def test_path_that_leads_elsewhere_matches_nothing(path: str) -> None:
     assert NamePatterns(["**", "pxe/{name}", "{a}/{b}/{c}"]).find(path.encode()) is None
 
 
-@pytest.mark.parametrize("value", ["..", "../../etc", "52-54-00-12-34-5/", "52-54-00-12-34-..", "%2e%2e", "\uff0e\uff0e"])
+@pytest.mark.parametrize(
+    "value", ["..", "../../etc", "52-54-00-12-34-5/", "52-54-00-12-34-..", "%2e%2e", "\uff0e\uff0e"]
+)
 def test_mac_is_a_mac_whatever_is_sent(value: str) -> None:
     assert captured("pxelinux.cfg/01-{mac_dashes}", f"pxelinux.cfg/01-{value}") is None
 
@@ -118,7 +120,10 @@ def test_no_name_makes_the_search_long(pattern: str) -> None:
 
 
 @settings(max_examples=300)
-@given(st.text(st.sampled_from("ab-./\\:0\n\udcff{}"), max_size=30), st.sampled_from(["{x}", "a/{x}.{y}", "**/{x}-*", "{mac}*"]))
+@given(
+    st.text(st.sampled_from("ab-./\\:0\n\udcff{}"), max_size=30),
+    st.sampled_from(["{x}", "a/{x}.{y}", "**/{x}-*", "{mac}*"]),
+)
 def test_what_is_captured_never_changes_a_path(path: str, pattern: str) -> None:
     values = captured(pattern, path) or {}
     for value in values.values():

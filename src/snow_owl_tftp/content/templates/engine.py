@@ -24,8 +24,8 @@ import minijinja
 
 __all__ = ["MAX_TEXT_BYTES", "Template", "TemplateFailure"]
 
-_FUEL: Final = 50_000
-"""Some 3,000 turns of a loop that prints; then 1 to 5 ms have passed, as measured by benchmarks/templates.py."""
+_FUEL: Final = 100_000
+"""Some 8,000 to 30,000 turns of a loop, by what it looks up: 2 to 4 ms (benchmarks/templates.py)."""
 MAX_TEXT_BYTES: Final = 1 << 20
 """A boot configuration has some kilobytes; an autoinstall file with every package and key tens of them."""
 _PRINTS_NONE: Final = "prints what is none for this client; test it with {% if … %}, or write {{ … or … }}"
