@@ -281,7 +281,7 @@ def test_another_root_that_does_not_answer_is_refused_in_time(monkeypatch: pytes
         assert reloader.settings == Settings()
 
     asyncio.run(play())
-    assert lines.told == [("error", "root_dir: /hung: it, or a link target, does not answer")]
+    assert lines.told == [("error", "root_dir: /hung: it, a link target or a template does not answer")]
 
 
 class Recorder:

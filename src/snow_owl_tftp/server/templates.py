@@ -64,17 +64,19 @@ class Made(NamedTuple):
 
 
 class _Entry:
-    """One of [[templates]].
+    """A template, for all entries that name it.
 
     Attributes:
-        template: Shared by the entries that name it.
+        template: For the event loop.
+        apart: The same for threads: a template is locked while it renders, and the loop must wait for no thread.
         took_ns: CPU of the last rendering; None: there was none.
     """
 
-    __slots__ = ("template", "took_ns")
+    __slots__ = ("apart", "template", "took_ns")
 
-    def __init__(self, template: "Template") -> None:
+    def __init__(self, template: "Template", apart: "Template") -> None:
         self.template = template
+        self.apart = apart
         self.took_ns: int | None = None
 
     @property
@@ -85,17 +87,16 @@ class _Entry:
 class Templates:
     """The templates of one configuration."""
 
-    def __init__(self, patterns: NamePatterns, templates: "list[Template]", server: str | None) -> None:
+    def __init__(self, patterns: NamePatterns, entries: list[_Entry], server: str | None) -> None:
         """Take what was compiled; see `of`.
 
         Args:
             patterns: Of the entries.
-            templates: The template of each.
+            entries: The template of each.
             server: Our address where a request does not say at which it arrived.
         """
         self._patterns = patterns
-        entries = {template.name: _Entry(template) for template in templates}
-        self._entries = [entries[template.name] for template in templates]
+        self._entries = entries
         self._server = server
 
     @classmethod
@@ -138,10 +139,11 @@ class Templates:
         if found is None:
             return None
         entry, captured, _ = found
-        return Made(entry.template.name, captured.variables, self.make(entry, wanted, captured.variables))
+        data = self.make(entry, entry.apart, wanted, captured.variables)
+        return Made(entry.template.name, captured.variables, data)
 
-    def make(self, entry: _Entry, wanted: Wanted, variables: Mapping[str, str]) -> bytes:
-        """Render an entry, and measure it.
+    def make(self, entry: _Entry, template: "Template", wanted: Wanted, variables: Mapping[str, str]) -> bytes:
+        """Render an entry by one of its templates, and measure it.
 
         Raises:
             RefusedError: It fails.
@@ -150,7 +152,7 @@ class Templates:
 
         began_ns = time.thread_time_ns()
         try:
-            return entry.template.render(context_of(wanted, variables, self._server))
+            return template.render(context_of(wanted, variables, self._server))
         except TemplateFailure as failure:
             raise RefusedError(ErrorCode.NOT_DEFINED, "The file could not be made", why=str(failure)) from None
         finally:
@@ -200,11 +202,11 @@ class Rendering:
         entry, captured, path = found
         wanted = Wanted(incoming, request, path, machines.find(incoming, paths), limits)
         if entry.is_quick:
-            return _accept(wanted, templates.make(entry, wanted, captured.variables))
+            return _accept(wanted, templates.make(entry, entry.template, wanted, captured.variables))
 
         def make(key: int | None) -> Verdict:
             try:
-                return _accept(wanted, templates.make(entry, wanted, captured.variables))
+                return _accept(wanted, templates.make(entry, entry.apart, wanted, captured.variables))
             except RefusedError as error:
                 return refuse(request, error)
 
@@ -238,9 +240,7 @@ def _patterns_of(settings: Settings) -> NamePatterns:
     return NamePatterns(patterns, FIELDS)
 
 
-def _compiled(
-    folder: str, sources: Mapping[str, str], names: list[str], patterns: NamePatterns
-) -> "dict[str, Template]":
+def _compiled(folder: str, sources: Mapping[str, str], names: list[str], patterns: NamePatterns) -> dict[str, _Entry]:
     """Raises: ConfigError."""
     try:
         from snow_owl_tftp.content.templates.check import check_sources
@@ -253,4 +253,4 @@ def _compiled(
     for name, variables in zip(names, patterns.variables, strict=True):
         captured[name] = captured.get(name, frozenset()).union(variables)
     check_sources(folder, sources, FIELDS, captured)
-    return {name: Template(folder, name, sources) for name in names}
+    return {name: _Entry(Template(folder, name, sources), Template(folder, name, sources)) for name in captured}

@@ -88,7 +88,7 @@ def _missing_files(source: str, sources: Mapping[str, str]) -> Iterator[tuple[in
     for tag in _TAG.finditer(source):
         named = _FILE_NAMED.fullmatch(tag[0])
         # An expression that goes on, or one that may be missing, is for the rendering to judge.
-        if named is None or named["rest"] and not named["rest"].startswith(("import ", "as ", "with")):
+        if named is None or (named["rest"] and not named["rest"].startswith(("import ", "as ", "with"))):
             continue
         if named["name"] not in sources:
             line = source.count("\n", 0, tag.start()) + 1
