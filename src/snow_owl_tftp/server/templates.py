@@ -67,16 +67,14 @@ class _Entry:
     """A template, for all entries that name it.
 
     Attributes:
-        template: For the event loop.
-        apart: The same for threads: a template is locked while it renders, and the loop must wait for no thread.
+        template: It; the loop and a thread may render it at once (test_loop_waits_for_no_rendering_of_a_thread).
         took_ns: CPU of the last rendering; None: there was none.
     """
 
-    __slots__ = ("apart", "template", "took_ns")
+    __slots__ = ("template", "took_ns")
 
-    def __init__(self, template: "Template", apart: "Template") -> None:
+    def __init__(self, template: "Template") -> None:
         self.template = template
-        self.apart = apart
         self.took_ns: int | None = None
 
     @property
@@ -139,11 +137,10 @@ class Templates:
         if found is None:
             return None
         entry, captured, _ = found
-        data = self.make(entry, entry.apart, wanted, captured.variables)
-        return Made(entry.template.name, captured.variables, data)
+        return Made(entry.template.name, captured.variables, self.make(entry, wanted, captured.variables))
 
-    def make(self, entry: _Entry, template: "Template", wanted: Wanted, variables: Mapping[str, str]) -> bytes:
-        """Render an entry by one of its templates, and measure it.
+    def make(self, entry: _Entry, wanted: Wanted, variables: Mapping[str, str]) -> bytes:
+        """Render an entry, and measure it.
 
         Raises:
             RefusedError: It fails.
@@ -152,7 +149,7 @@ class Templates:
 
         began_ns = time.thread_time_ns()
         try:
-            return template.render(context_of(wanted, variables, self._server))
+            return entry.template.render(context_of(wanted, variables, self._server))
         except TemplateFailure as failure:
             raise RefusedError(ErrorCode.NOT_DEFINED, "The file could not be made", why=str(failure)) from None
         finally:
@@ -202,11 +199,11 @@ class Rendering:
         entry, captured, path = found
         wanted = Wanted(incoming, request, path, machines.find(incoming, paths), limits)
         if entry.is_quick:
-            return _accept(wanted, templates.make(entry, entry.template, wanted, captured.variables))
+            return _accept(wanted, templates.make(entry, wanted, captured.variables))
 
         def make(key: int | None) -> Verdict:
             try:
-                return _accept(wanted, templates.make(entry, entry.apart, wanted, captured.variables))
+                return _accept(wanted, templates.make(entry, wanted, captured.variables))
             except RefusedError as error:
                 return refuse(request, error)
 
@@ -253,4 +250,4 @@ def _compiled(folder: str, sources: Mapping[str, str], names: list[str], pattern
     for name, variables in zip(names, patterns.variables, strict=True):
         captured[name] = captured.get(name, frozenset()).union(variables)
     check_sources(folder, sources, FIELDS, captured)
-    return {name: _Entry(Template(folder, name, sources), Template(folder, name, sources)) for name in captured}
+    return {name: _Entry(Template(folder, name, sources)) for name in captured}

@@ -55,7 +55,7 @@ class TemplateFailure(Exception):  # noqa: N818 - one rendering, and nobody's bu
 class Template:
     """One template, and all that it may include.
 
-    Each has an environment of its own, since that is locked while it renders: a slow one holds up itself.
+    Each has an environment of its own, which any thread may use, several at once.
 
     Attributes:
         name: As the entry has it.
@@ -101,7 +101,7 @@ class Template:
         except BaseException as error:
             if type(error).__name__ != "PanicException":
                 raise
-            # Its lock is unusable now.
+            # Nobody says what a panic leaves behind.
             self._environment = _environment(self._sources)
             self.__dict__.pop("_careful", None)
             raise TemplateFailure(self._path(self.name), f"minijinja failed: {_one_line(str(error))}") from None
