@@ -141,6 +141,33 @@ def test_costly_template_is_stopped(source: str) -> None:
     assert time.thread_time() - began < 1
 
 
+def test_panic_costs_one_rendering() -> None:
+    class PanicException(BaseException):
+        pass
+
+    class Panics:
+        def render_template(self, name: str, **context: Any) -> str:
+            raise PanicException("index out of\nbounds")
+
+    made = template("fine")
+    made._environment = Panics()  # type: ignore[assignment]
+    with pytest.raises(TemplateFailure, match=r"^/t/a\.j2: minijinja failed: index out of bounds$"):
+        made.render({})
+    assert made.render({}) == b"fine"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_end_of_the_process_is_no_failure_of_a_template(error: type[BaseException]) -> None:
+    class Ends:
+        def render_template(self, name: str, **context: Any) -> str:
+            raise error
+
+    made = template("fine")
+    made._environment = Ends()  # type: ignore[assignment]
+    with pytest.raises(error):
+        made.render({})
+
+
 def test_text_is_bounded() -> None:
     assert len(template("x" * MAX_TEXT_BYTES).render({})) == MAX_TEXT_BYTES
     with pytest.raises(TemplateFailure, match="makes more than 1 MiB"):

@@ -152,11 +152,12 @@ def _live(
             """In a thread: templates may lie on a disk that is slow."""
             if has_other_root(reloader.settings, changed):
                 check_root(changed)
-            prepared[:] = [(changed, Generation.of(changed))]
+            prepared.append((changed, Generation.of(changed)))
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
-            made_of, generation = prepared.pop()  # what it refused has changed nothing
-            assert made_of is changed, "what is put in force was made ready just now"
+            # Of others, which nobody waited for any more, there may be some.
+            generation = next(generation for settings, generation in prepared if settings is changed)
+            prepared.clear()
             log = make_logger(changed.logging, log_file)
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
