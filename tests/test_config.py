@@ -28,6 +28,7 @@ tid_ports = "50000-50063"
 tid_sockets = 8
 max_file_size_bytes = 5000000000
 drain_timeout_s = 3
+template_dir = "/etc/snow-owl/templates"
 rewrite_file = "/etc/tftpd.map"
 rewrite_max_steps = 100
 
@@ -48,6 +49,14 @@ encodings = ["latin-1", "cp437"]
 cut = ["ff"]
 siblings = ["*.efi"]
 optional = ["*.lst", "pxelinux.cfg/*"]
+
+[[templates]]
+match = "pxelinux.cfg/01-{mac_dashes}"
+template = "pxe.j2"
+
+[[handlers]]
+match = "inventory/**"
+handler = "site_boot:answer"
 
 [logging]
 level = "debug"

@@ -32,7 +32,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "bench": frozenset({"plan", "protocol", "linux", "errors", "observe", "_engine"}),
     "server": BELOW_SERVER | {"_engine"},
     "library": BELOW_SERVER | {"server", "_engine"},
-    "operate": BELOW_SERVER | {"server", "_engine"},
+    "operate": BELOW_SERVER | {"server", "library", "_engine"},
     "cli": BELOW_SERVER | {"operate", "client", "bench"},
     "__main__": frozenset({"cli"}),
     "_engine": frozenset(),

@@ -281,7 +281,8 @@ def test_another_root_that_does_not_answer_is_refused_in_time(monkeypatch: pytes
         assert reloader.settings == Settings()
 
     asyncio.run(play())
-    assert lines.told == [("error", "root_dir: /hung: it, a link target or a root of a rule does not answer")]
+    what = "it, a link target, a root of a rule or a template does not answer"
+    assert lines.told == [("error", f"root_dir: /hung: {what}")]
 
 
 class Recorder:

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 
 from snow_owl_tftp.config.legacy import remedy_of
 from snow_owl_tftp.config.machines import machines_contradictions, machines_without_effect
+from snow_owl_tftp.config.made import problems_of_made
 from snow_owl_tftp.config.names import problems_of
 from snow_owl_tftp.config.paths import is_table, key_paths, table_of_list
 from snow_owl_tftp.config.rules import problems_of_rules
@@ -50,6 +51,9 @@ def check(tree: dict[str, Any], source: str) -> Settings:
 def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> Iterator[str]:
     """Check key by key: msgspec alone stops at the first error and does not name the range."""
     fields = {field.name: field for field in msgspec.structs.fields(table_type)}
+    for name, field in fields.items():
+        if field.required and name not in tree:
+            yield f"{prefix}{name}: missing; expected {_expected(field.type, name)}"
     for key, value in tree.items():
         path = prefix + key
         if key not in fields:
@@ -99,6 +103,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "logging.audit_file: audit_enabled = true needs it; name a file"
     yield from problems_of(settings.names)
     yield from machines_contradictions(settings.machines)
+    yield from problems_of_made(settings.templates, settings.template_dir, settings.handlers)
 
 
 def without_effect(settings: Settings) -> dict[str, str]:
@@ -114,6 +119,8 @@ def without_effect(settings: Settings) -> dict[str, str]:
         idle["tid_sockets"] = "remove it, or single_port = true"
     if settings.names.max_indexed != Settings().names.max_indexed and settings.names.case != "insensitive":
         idle["names.max_indexed"] = 'remove it, or set names.case = "insensitive"'
+    if settings.template_dir and not settings.templates:
+        idle["template_dir"] = "add [[templates]], or remove it"
     return idle | machines_without_effect(settings.machines)
 
 

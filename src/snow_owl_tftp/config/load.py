@@ -15,6 +15,7 @@ import msgspec
 
 from snow_owl_tftp.config.check import check, unknown_key
 from snow_owl_tftp.config.legacy import drop_hints
+from snow_owl_tftp.config.made import beside
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
@@ -29,7 +30,7 @@ def load(path: str | Path, on_dropped: Callable[[list[str]], object] = lambda ke
         on_dropped: Told the keys of the earlier Rust server that have no effect, none or all at once.
 
     Returns:
-        Checked settings. Relative paths in them are relative to the working directory.
+        Checked settings. Relative paths in them are relative to the working directory, those of templates to the file.
 
     Raises:
         ConfigError: The file cannot be read, is not TOML, or says what may not be said.
@@ -44,7 +45,7 @@ def load(path: str | Path, on_dropped: Callable[[list[str]], object] = lambda ke
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}; mend it there") from error
     tree, dropped = drop_hints(tree)
-    settings = check(tree, str(path))
+    settings = check(beside(tree, Path(path)), str(path))
     on_dropped(dropped)
     return settings
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from snow_owl_tftp.config.binds import parse_bind, parse_port_range
 from snow_owl_tftp.config.machines import MachinesSettings
+from snow_owl_tftp.config.made import HandlerEntry, TemplateEntry
 from snow_owl_tftp.config.names import NamesSettings
 from snow_owl_tftp.config.rules import Rule
 from snow_owl_tftp.config.tables import Table
@@ -217,6 +218,12 @@ class Settings(Table, frozen=True):
     machines: MachinesSettings = MachinesSettings()
     rules: tuple[Rule, ...] = ()
     """The first that fits decides."""
+    template_dir: str = ""
+    """Where templates lie, and what they include; empty: beside the configuration, and each alone."""
+    templates: tuple[TemplateEntry, ...] = ()
+    """The first that matches is meant."""
+    handlers: tuple[HandlerEntry, ...] = ()
+    """Likewise; they are asked before templates."""
 
     @property
     def serves_hidden(self) -> bool:

@@ -63,6 +63,7 @@ class HandlerDecider:
     """Asks the caller's handler about every request.
 
     Attributes:
+        limits: What may be negotiated.
         abort: Ends a started transfer with ERROR 0 and a text.
     """
 
@@ -77,7 +78,7 @@ class HandlerDecider:
         self._read, self._write = handlers.read, handlers.write
         self._root = handlers.root
         self._timeout_s = handlers.timeout_s
-        self._limits = limits
+        self.limits = limits
         self._receiver = Receiver(limits, max_upload_bytes)
         self._streams: set[asyncio.Task[None]] = set()
         self._threads, self._texts = ContentThreads(), self._make_texts()  # no thread runs before it is needed
@@ -88,7 +89,7 @@ class HandlerDecider:
         return answer(incoming, self._answer_read, self._answer_write)
 
     def _answer_read(self, incoming: IncomingRequest, request: Request) -> Awaitable[Verdict]:
-        return self._answer(incoming, request, path_of(request.filename))
+        return self.ask(incoming, request, self._read)
 
     def _answer_write(self, incoming: IncomingRequest, request: Request) -> Verdict:
         path, write = path_of(request.filename), self._write
@@ -112,13 +113,42 @@ class HandlerDecider:
         if self._streams:
             await asyncio.wait(self._streams)  # not gather: cancelled, that would cancel the closing of every stream
 
-    async def _answer(self, incoming: IncomingRequest, request: Request, path: str) -> Verdict:
+    def ask(
+        self,
+        incoming: IncomingRequest,
+        request: Request,
+        handler: Callable[[ReadRequest], Any],
+        otherwise: Callable[[], Verdict | Awaitable[Verdict]] | None = None,
+    ) -> Awaitable[Verdict]:
+        """Ask a handler about an RRQ.
+
+        Args:
+            incoming: The request.
+            request: The same, parsed.
+            handler: Of the kind that `Handlers.read` is.
+            otherwise: Answers where the handler returns None; None: that is a mistake of the handler's.
+
+        Raises:
+            RefusedError: The name leads out of every root, so nobody is asked.
+        """
+        return self._answer(incoming, request, path_of(request.filename), handler, otherwise)
+
+    async def _answer(
+        self,
+        incoming: IncomingRequest,
+        request: Request,
+        path: str,
+        handler: Callable[[ReadRequest], Any],
+        otherwise: Callable[[], Verdict | Awaitable[Verdict]] | None,
+    ) -> Verdict:
         read = ReadRequest(
             *incoming.peer, incoming.local_address, path, request.mode, _options(request), _raw_name(incoming.datagram)
         )
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                return await self._accept(incoming, request, await self._ask(read))
+                response = _response_of(await self._call(handler, read), is_optional=otherwise is not None)
+                if response is not None:
+                    return await self._accept(incoming, request, response)
         except TimeoutError as error:
             if not limit.expired():  # the handler's own: a failure like any other
                 return _failed(request, error)
@@ -130,12 +160,8 @@ class HandlerDecider:
             return refuse(request, RefusedError(refusal.code, refusal.text, why=error.why))
         except Exception as error:
             return _failed(request, error)
-
-    async def _ask(self, read: ReadRequest) -> Response:
-        answer = await self._call(self._read, read)
-        if answer is None:
-            raise TypeError("the handler returned nothing; return a Response, or a Refuse")
-        return answer if isinstance(answer, Response) else Response(answer)
+        assert otherwise is not None, "what is no response has somebody else to answer"
+        return await _otherwise(request, otherwise)
 
     async def _call(self, handler: Callable[[Any], Any], argument: ReadRequest | Upload) -> Any:
         if is_coroutine_function(handler):
@@ -183,7 +209,7 @@ class HandlerDecider:
             if request.mode == "netascii" and len(data) > MAX_COPIED_BYTES:
                 return self._accept_stream(incoming, request, _pieces_of(data), None)
             fd = memory_of(netascii.encode(data) if request.mode == "netascii" else data)
-            return accept_file(incoming, request, OpenFile(fd, b"", os.fstat(fd)), self._limits)
+            return accept_file(incoming, request, OpenFile(fd, b"", os.fstat(fd)), self.limits)
         if isinstance(content, os.PathLike | ConfinedFile):
             file = content if isinstance(content, ConfinedFile) else Path(content)
             return await self._accept_path(incoming, request, file)
@@ -197,8 +223,8 @@ class HandlerDecider:
         texts = self._texts
         file = await self._threads.open_file(path, self._root, texts if request.mode == "netascii" else None)
         if isinstance(file, Text):
-            return accept_text(texts, file, incoming, request, self._limits)
-        return accept_file(incoming, request, file, self._limits)
+            return accept_text(texts, file, incoming, request, self.limits)
+        return accept_file(incoming, request, file, self.limits)
 
     def _accept_stream(
         self, incoming: IncomingRequest, request: Request, chunks: AsyncIterator[bytes], size_bytes: int | None
@@ -216,7 +242,22 @@ class HandlerDecider:
             )
             return reader, stream
 
-        return accept_stream(incoming, request, self._limits, size_bytes, open_stream)
+        return accept_stream(incoming, request, self.limits, size_bytes, open_stream)
+
+
+def _response_of(answer: Any, *, is_optional: bool) -> Response | None:
+    """Raises: TypeError."""
+    if answer is None and not is_optional:
+        raise TypeError("the handler returned nothing; return a Response, or a Refuse")
+    return answer if answer is None or isinstance(answer, Response) else Response(answer)
+
+
+async def _otherwise(request: Request, answer: Callable[[], Verdict | Awaitable[Verdict]]) -> Verdict:
+    try:
+        verdict = answer()
+    except RefusedError as error:
+        return refuse(request, error)
+    return await verdict if isinstance(verdict, Awaitable) else verdict
 
 
 async def _pieces_of(data: bytes) -> AsyncIterator[bytes]:

@@ -26,7 +26,8 @@ from snow_owl_tftp.content.store.uploads import UploadArea
 from snow_owl_tftp.errors import BadPacket, ConfigError, RefusedError
 from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.policy.decision import ReadDecision, RootPath, WriteDecision
-from snow_owl_tftp.policy.machines import NO_MACHINES, Client, Machine, Machines
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machine, Machines
+from snow_owl_tftp.policy.machines.machine import Client
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated, negotiate
 from snow_owl_tftp.protocol.packets import Option, Request, build_request, parse_request_untrusted

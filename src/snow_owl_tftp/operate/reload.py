@@ -47,6 +47,8 @@ _LIVE_KEYS: Final = frozenset(
     {
         "root_dir",
         "link_targets",
+        "template_dir",
+        "templates",
         "max_file_size_bytes",
         "hidden",
         "rules",
@@ -132,7 +134,7 @@ class Reloader:
             await asyncio.wait_for(asking, _ROOT_PATIENCE_S)
         except TimeoutError:
             raise ConfigError(
-                f"root_dir: {merged.root_dir}: it, a link target or a root of a rule does not answer"
+                f"root_dir: {merged.root_dir}: it, a link target, a root of a rule or a template does not answer"
             ) from None
 
 

@@ -52,6 +52,7 @@ from snow_owl_tftp.server.sockets import format_address
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+    from snow_owl_tftp.operate.handlers import PluggedHandlers
     from snow_owl_tftp.server.writes import UploadAnswerer
 
 __all__ = ["serve"]
@@ -144,12 +145,16 @@ def _live(
         decider = FileDecider(settings, refuse_write if uploads is None else uploads.answer, generation)
         closing.callback(decider.close)
         check_may_enter(settings)
+        plugged = _plug_handlers(settings, generation) if settings.handlers else None
+        decider.plugged = plugged
         if given:
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
         warn_of_missing_roots(log, decider)
         server = Server(settings, decider, report, given)
         server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
         decider.texts.abort = server.abort
+        if plugged is not None:
+            plugged.abort_by(server.abort)
         decider.slow_opens.is_sick = decider.slow_texts.is_sick = server.is_sick
         decider.other_names.index.listen(partial(_tell_of_names, report))
         report.turned_away = lambda: _turned_away(decider, uploads, server)
@@ -157,17 +162,18 @@ def _live(
         prepared: list[tuple[Settings, Generation, Overlay | None]] = []
 
         def prepare(changed: Settings) -> None:
-            """In a thread: a thousand rules take a while to compile, and their roots may lie on a disk that is slow."""
+            """In a thread: rules take a while to compile, and roots and templates may lie on a disk that is slow."""
             if has_other_root(reloader.settings, changed):
                 check_root(changed)
             refuse_inventory_below_root(changed)
             machines.prepare(wanted_machines(changed))
             generation = Generation.of(changed, listening, machines.coming)
-            prepared[:] = [(changed, generation, decider.overlay_for(generation))]
+            prepared.append((changed, generation, decider.overlay_for(generation)))
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
-            made_of, generation, overlay = prepared.pop()  # what it refused has changed nothing
-            assert made_of is changed, "what is put in force was made ready just now"
+            # Of others, which nobody waited for any more, there may be some.
+            generation, overlay = next((one[1], one[2]) for one in prepared if one[0] is changed)
+            prepared.clear()
             machines.take()
             report.machines = machines.machines
             log = make_logger(changed.logging, log_file)
@@ -176,6 +182,8 @@ def _live(
             hook.log = log
             decider.reload(generation, overlay)
             warn_of_missing_roots(log, decider)
+            if plugged is not None:
+                plugged.reload(generation.limits)
             if uploads is not None:
                 uploads.reload(generation)
             report.reload(changed, log)
@@ -205,7 +213,9 @@ def _live(
         server.on_work = on_work
         last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads) + machines.busy_total)
         losses = partial(_count_losses, log_file, audit, hook)
-        parts = _Parts(reloader, watches, machines, server, report, audit, hook, reopen, host, last_resort, losses)
+        parts = _Parts(
+            reloader, watches, machines, server, report, audit, hook, plugged, reopen, host, last_resort, losses
+        )
         decider.other_names.index.settle(_INDEX_S)  # or the first client is told that its file is not there
         serving = _serve(parts, announce)
         closing.callback(serving.close)  # where there is no event loop for it
@@ -223,7 +233,7 @@ def _begin_host(log: "FilteringBoundLogger") -> int:
 
 
 def _count_hung(server: Server, decider: FileDecider, uploads: "UploadAnswerer | None") -> int:
-    of_reads = decider.threads.busy_total + decider.texts.threads.busy_total
+    of_reads = decider.threads.busy_total + decider.texts.threads.busy_total + decider.rendering.busy_total
     return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
 
 
@@ -268,6 +278,12 @@ def _open_uploads(
     if swept.removed_files or not swept.is_complete:
         log.warning("uploads of a crash removed", files=swept.removed_files, whole_tree_seen=swept.is_complete)
     return uploads
+
+
+def _plug_handlers(settings: Settings, generation: Generation) -> "PluggedHandlers":
+    from snow_owl_tftp.operate.handlers import PluggedHandlers  # lazy: most servers have none
+
+    return PluggedHandlers(settings, generation.limits)
 
 
 def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
@@ -336,6 +352,7 @@ class _Parts:
     report: Report
     audit: AuditLog
     hook: UploadHook
+    plugged: "PluggedHandlers | None"
     reopen: Callable[[], None]
     host: int
     last_resort: LastResort
@@ -379,6 +396,8 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         is_drained = await server.drain(reloader.settings.drain_timeout_s)
         aborted = server.live_transfers
     await parts.hook.close()
+    if parts.plugged is not None:
+        await parts.plugged.close()
     parts.last_resort.tell()
     tally = server.tally
     totals = {"transfers": tally.transfers_total, "aborted": aborted, "drained": is_drained}

@@ -16,11 +16,19 @@ since the path must end with the pattern: the square of its length at most.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
 
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["PathPatterns"]
+__all__ = ["LAZY", "PathPatterns", "Variable", "expression_of"]
+
+LAZY: Final = "\0"
+"""Stands behind the run of a gap: nothing, or the "?" that makes it stop at the first place."""
+
+Variable: TypeAlias = Callable[[str], tuple[bool, str]]
+"""Translates what a pattern has in braces: whether it is a gap as `*` is one, and its expression, a gap's with LAZY.
+Raises ConfigError."""
 
 # Longest first. "**/" also stands for no directory at all: "**/x" allows "x".
 _TOKEN = re.compile(
@@ -28,6 +36,7 @@ _TOKEN = re.compile(
     r"|\[(?P<not>!?)(?P<set>\]?[^\]/]*)\]|(?P<literal>.)",
     re.DOTALL,
 )
+_TOKEN_OR_VARIABLE = re.compile(r"\{(?P<variable>[^{}/]*)\}|" + _TOKEN.pattern, re.DOTALL)
 _SET_ITEM = re.compile("(.)-(.)|(.)", re.DOTALL)
 
 
@@ -46,7 +55,7 @@ class PathPatterns:
             ConfigError: A pattern is empty, or can match no path: it has an open "[", an empty or
                 "." or ".." part, or a backslash, which paths never hold.
         """
-        expressions = [_expression_of(pattern) for pattern in patterns]
+        expressions = [expression_of(pattern) for pattern in patterns]
         self._match = re.compile("|".join(expressions), re.DOTALL).fullmatch if expressions else None
 
     def match(self, path: bytes) -> bool:
@@ -54,26 +63,46 @@ class PathPatterns:
         return self._match is not None and self._match(path.decode("utf-8", "surrogateescape")) is not None
 
 
-def _expression_of(pattern: str) -> str:
+def expression_of(pattern: str, variable: Variable | None = None) -> str:
+    """Translate one glob.
+
+    Args:
+        pattern: As of `PathPatterns`.
+        variable: Translates `{name}`; None: braces stand for themselves.
+
+    Returns:
+        A regular expression of a whole path, to be compiled with DOTALL.
+
+    Raises:
+        ConfigError: As of `PathPatterns`.
+    """
     text = pattern.removeprefix("/")
     if not text or "\\" in text or any(part in ("", ".", "..") for part in text.split("/")):
         raise ConfigError(f'"{pattern}" matches no path; write it like "backup/*.cfg", or "**" for everything')
+    token = _TOKEN if variable is None else _TOKEN_OR_VARIABLE
     try:
-        expression = _joined([(token.lastgroup, _expression_of_token(token)) for token in _TOKEN.finditer(text)])
+        expression = _joined([_translated(token, variable) for token in token.finditer(text)])
         re.compile(expression)
     except re.error as error:
         raise ConfigError(f'"{pattern}" is no pattern: {error.msg}') from error
     return f"(?:{expression})"
 
 
+def _translated(token: re.Match[str], variable: Variable | None) -> tuple[str | None, str]:
+    if token.lastgroup != "variable" or variable is None:
+        return token.lastgroup, _expression_of_token(token)
+    is_gap, expression = variable(token["variable"])
+    return "within_part" if is_gap else "literal", expression
+
+
 def _joined(tokens: list[tuple[str | None, str]]) -> str:
     """Put together what was translated: blocks without `**`, and what may lie before each of them."""
-    blocks: list[tuple[str, list[str]]] = [("", [""])]  # what precedes; fixed texts with a star between two of them
+    blocks: list[tuple[str, list[str]]] = [("", [""])]  # what precedes; fixed texts with a gap between two of them
     for kind, expression in tokens:
         if kind in ("any_directories", "anything"):
             blocks.append((expression, [""]))
         elif kind == "within_part":
-            blocks[-1][1].append("")
+            blocks[-1][1].extend((expression, ""))
         else:
             blocks[-1][1][-1] += expression
     settled = [f"(?>{before}{_block(texts, is_last=False)})" for before, texts in blocks[:-1]]
@@ -83,8 +112,10 @@ def _joined(tokens: list[tuple[str | None, str]]) -> str:
 
 def _block(texts: list[str], *, is_last: bool) -> str:
     first, *others = texts
-    ending = f"[^/]*{others.pop()}" if is_last and others else ""
-    return first + "".join(f"(?>[^/]*?{text})" for text in others) + ending
+    gaps, behind = others[::2], others[1::2]
+    ending = gaps.pop().replace(LAZY, "") + behind.pop() if is_last and others else ""
+    settled = [f"(?>{gap.replace(LAZY, '?')}{text})" for gap, text in zip(gaps, behind, strict=True)]
+    return "".join((first, *settled, ending))
 
 
 def _expression_of_token(token: re.Match[str]) -> str:
@@ -94,7 +125,7 @@ def _expression_of_token(token: re.Match[str]) -> str:
     if kind == "anything":
         return ".*?"
     if kind == "within_part":
-        return ""  # it stands between two texts; see _block
+        return f"[^/]*{LAZY}"
     if kind == "one":
         return "[^/]"
     if kind == "set":

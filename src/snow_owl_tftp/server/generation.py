@@ -2,8 +2,8 @@
 
     Settings ─of─► Generation ─► reads and writes, which keep to the one they began with
 
-May know: settings, rules and what may be negotiated. Must not open anything but the files of rules that settings name:
-so it is made before the server serves, or in a thread.
+May know: settings, rules, templates and what may be negotiated. Must not open anything but the files of rules and
+templates that settings name, for which it may wait: so it is made before the server serves, or in a thread.
 """
 
 import os
@@ -17,6 +17,7 @@ from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.options import OptionLimits
 from snow_owl_tftp.server.name_index import Where
 from snow_owl_tftp.server.other_names import NameRules
+from snow_owl_tftp.server.templates import Templates
 
 if TYPE_CHECKING:
     from snow_owl_tftp.policy.rewrite.rewrites import Rewrites
@@ -38,6 +39,7 @@ class Generation:
         limits: What may be negotiated.
         max_file_size_bytes: Larger files are neither sent nor taken; 0: no limit.
         offers_flows: Whether the engine may repeat what holds for everybody.
+        templates: What is made for who asks; None: nothing is.
         indexed: Which names are kept in memory; None: none.
     """
 
@@ -50,6 +52,7 @@ class Generation:
     limits: OptionLimits
     max_file_size_bytes: int
     offers_flows: bool
+    templates: Templates | None = None
     indexed: Where | None = None
 
     @classmethod
@@ -62,7 +65,7 @@ class Generation:
             machines: What their `machines` table has gathered; outlives a configuration, since it is kept fresh.
 
         Raises:
-            ConfigError: A pattern is none, or a file of rules cannot be read.
+            ConfigError: A pattern is none, a file of rules cannot be read, or a template is wrong or cannot be read.
         """
         limits = option_limits(settings)
         return cls(
@@ -82,6 +85,7 @@ class Generation:
             limits=limits,
             max_file_size_bytes=settings.max_file_size_bytes,
             offers_flows=settings.performance.platform.batch.enable_flows,
+            templates=Templates.of(settings),
             indexed=_indexed(settings),
         )
 

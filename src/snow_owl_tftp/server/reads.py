@@ -14,8 +14,8 @@ Invariants:
 """
 
 from collections import deque
-from collections.abc import Awaitable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTree, OpenFile
@@ -35,10 +35,11 @@ from snow_owl_tftp.server.other_names import OtherNames
 from snow_owl_tftp.server.patient import PatientThreads
 from snow_owl_tftp.server.roots import open_overlay
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
+from snow_owl_tftp.server.templates import Asked, Rendering
 from snow_owl_tftp.server.texts import Texts
 from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict, refuse
 
-__all__ = ["FileDecider"]
+__all__ = ["FileDecider", "Plugged"]
 
 _SLOW_OPEN_THREADS: Final = 32
 _SLOW_OPEN_THREADS_PER_KEY: Final = 8
@@ -59,6 +60,7 @@ class FileDecider:
     Attributes:
         slow_opens: Where names wait that are in no cache.
         other_names: What a name may mean that is not there.
+        plugged: Is asked before templates and files; None: nobody is. Stays the caller's.
     """
 
     def __init__(self, settings: Settings, write: Answer = refuse_write, generation: Generation | None = None) -> None:
@@ -78,6 +80,8 @@ class FileDecider:
         self._overlay = open_overlay(self._generation)
         self._old_overlays: deque[Overlay | None] = deque(maxlen=3)  # for the same reason as below
         self._texts = Texts()
+        self._rendering = Rendering()
+        self.plugged: Plugged | None = None
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
         # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
@@ -105,6 +109,7 @@ class FileDecider:
                 overlay.close()
         self._texts.close()
         self.other_names.close()
+        self._rendering.close()
         for place in self._flow_roots:
             place.close()
 
@@ -142,15 +147,22 @@ class FileDecider:
         """What makes netascii; whoever runs the engine gives it `abort`."""
         return self._texts
 
+    @property
+    def rendering(self) -> Rendering:
+        """What makes texts from templates."""
+        return self._rendering
+
     def turned_away(self) -> dict[str, int]:
         """Return how many were told to come again so far, or ended for a newcomer: by the wait for a file system, octet
-        and netascii apart, and by the places for netascii streams. And what is known of names, where that is asked for.
+        and netascii apart, by the places for netascii streams, and by the wait for a template. And what is known of
+        names, where that is asked for.
         """
         return {
             "opens_busy": self.slow_opens.busy_total,
             "texts_busy": self.slow_texts.busy_total,
             "streams_refused": self._texts.refused_total,
             "streams_gave_way": self._texts.gave_way_total,
+            "renders_busy": self._rendering.slow.busy_total,
             **self.other_names.figures(),
         }
 
@@ -202,14 +214,34 @@ class FileDecider:
     def _find(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
         asked = Meanings(incoming, request, self._generation)
         refusal = asked.first(self.other_names)
+        if refusal is None and self.plugged is not None:
+
+            def otherwise() -> Verdict | Awaitable[Verdict]:
+                asked.depend_on_asker()  # what a handler leaves to others it must be asked about again
+                return self._make_or_open(asked, None)
+
+            answered = self.plugged.answer(incoming, request, asked.decision.paths, otherwise)
+            if answered is not None:
+                return answered
+        return self._make_or_open(asked, refusal)
+
+    def _make_or_open(self, asked: Meanings, refusal: RefusedError | None) -> Verdict | Awaitable[Verdict]:
+        """Raises: RefusedError: Of a template; or no descriptor is left."""
         while refusal is None:
+            if (made := self._make(asked)) is not None:
+                return made
             file = self._open_now(asked)
             if file is LATER:
                 return self._decide_later(asked)
             if not isinstance(file, NotHere):
                 return self._accept(asked, file)
             refusal = asked.next(file.refusal, self.other_names)
-        return refuse(request, refusal)
+        return refuse(asked.request, refusal)
+
+    def _make(self, asked: Meanings) -> Verdict | Awaitable[Verdict] | None:
+        """Raises: RefusedError: Of a template."""
+        templates = asked.generation.templates
+        return None if templates is None else self._rendering.answer(templates, _of_templates(asked))
 
     def _refuse_write(self, incoming: IncomingRequest, request: Request) -> Verdict:
         """Where no upload is taken a rule may still want silence."""
@@ -281,7 +313,13 @@ class FileDecider:
     def _decide_slowly(self, asked: Meanings, may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool; each meaning may lie on another device."""
         refusal: RefusedError | None = None
+        templates = asked.generation.templates
         while refusal is None:
+            if (
+                templates is not None
+                and (made := self._rendering.answer_now(templates, _of_templates(asked))) is not None
+            ):
+                return made
             file = self._open_on(self._source_of(asked.decision), asked.decision, may_wait_on)
             if not isinstance(file, NotHere):
                 return self._accept_slowly(asked, file)
@@ -307,3 +345,23 @@ class FileDecider:
             if device != may_wait_on:
                 raise Elsewhere(device)
         return source.open(decision)
+
+
+class Plugged(Protocol):
+    """Functions that answer in place of files; those of [[handlers]] are such."""
+
+    def answer(
+        self,
+        incoming: IncomingRequest,
+        request: Request,
+        paths: tuple[bytes, ...],
+        otherwise: Callable[[], Verdict | Awaitable[Verdict]],
+    ) -> Awaitable[Verdict] | None:
+        """Answer a request, by `otherwise` where a function has nothing to say; None: it is none of theirs."""
+
+
+def _of_templates(asked: Meanings) -> Asked:
+    decision, generation = asked.decision, asked.generation
+    return Asked(
+        asked.incoming, asked.request, decision.paths, generation.machines, decision.limits or generation.limits
+    )

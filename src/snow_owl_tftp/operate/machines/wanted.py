@@ -18,10 +18,10 @@ _OF_ADDRESSES: Final = {"address", "address_hex", "server_address"}
 
 
 def wanted_machines(settings: Settings) -> MachinesSettings | None:
-    """Return how machines are known; None: the settings say nothing about them, and no rule asks."""
+    """Return how machines are known; None: the settings say nothing about them, and no rule or template asks."""
     machines = settings.machines
-    is_wanted = machines != MachinesSettings() or any(_asks(rule) for rule in settings.rules)
-    return machines if is_wanted else None
+    is_asked = bool(settings.templates) or any(_asks(rule) for rule in settings.rules)
+    return machines if is_asked or machines != MachinesSettings() else None
 
 
 def _asks(rule: Rule) -> bool:

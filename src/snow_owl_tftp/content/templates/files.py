@@ -1,0 +1,93 @@
+"""Template files: read whole, at the start and at a reload, so that no request ever waits for them.
+
+    [[templates]] without template_dir   each file by its own path; nothing else can be included
+    template_dir                         every *.j2 below it, by its path from there, and the files that entries name
+
+May know: paths. Must not know what a template means.
+
+Invariants:
+- With `template_dir` nothing outside of it is read, wherever links lead; names that begin with a dot are left out.
+- How much is read is bounded: files, bytes of each, bytes of all.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from snow_owl_tftp.errors import ConfigError
+
+__all__ = ["MAX_FILE_BYTES", "read_templates"]
+
+_SUFFIX: Final = ".j2"
+_MAX_FILES: Final = 4_096
+MAX_FILE_BYTES: Final = 1 << 20
+_MAX_BYTES: Final = 16 << 20
+
+
+def read_templates(folder: str, names: Iterable[str]) -> dict[str, str]:
+    """Read templates; may wait for the disk.
+
+    Args:
+        folder: `template_dir`; empty: `names` are paths of their own.
+        names: What the entries name.
+
+    Returns:
+        Each by the name that others include it by.
+
+    Raises:
+        ConfigError: One cannot be read, is no text or too large, or lies outside of `folder`; or there are too many.
+    """
+    base = os.path.realpath(folder) if folder else ""
+    wanted = dict.fromkeys(names)
+    if folder:
+        wanted |= dict.fromkeys(_below(base))
+    if len(wanted) > _MAX_FILES:
+        raise ConfigError(f"template_dir: {folder}: {len(wanted)} templates; {_MAX_FILES} is the most")
+    sources: dict[str, str] = {}
+    left_bytes = _MAX_BYTES
+    for name in wanted:
+        sources[name], size_bytes = _read(base, name)
+        left_bytes -= size_bytes
+        if left_bytes < 0:
+            raise ConfigError(f"templates: more than {_MAX_BYTES >> 20} MiB in all; move what is no template elsewhere")
+    return sources
+
+
+def _below(base: str) -> Iterator[str]:
+    """Raises: ConfigError."""
+
+    def refuse(error: OSError) -> None:
+        raise ConfigError(f"template_dir: {error.filename}: {error.strerror}; let this user read it") from error
+
+    for folder, folders, files in os.walk(base, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(folder, name)
+            if name.endswith(_SUFFIX) and not name.startswith(".") and _is_inside(base, path):
+                yield str(path.relative_to(base))
+
+
+def _is_inside(base: str, path: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(base)
+
+
+def _read(base: str, name: str) -> tuple[str, int]:
+    """Raises: ConfigError."""
+    path = Path(base, name)
+    if base and not _is_inside(base, path):
+        raise ConfigError(f"templates: {path}: a link leads out of template_dir; put the file itself there")
+    try:
+        if not path.is_file():  # a FIFO without a writer would hold whoever opens it for ever
+            raise ConfigError(f"templates: {path}: no such file; name one that this user may read")
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"templates: {path}: {error.strerror}; name a file that this user may read") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(f"templates: {path}: larger than {MAX_FILE_BYTES >> 20} MiB; that is no template")
+    try:
+        return data.decode("utf-8"), len(data)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"templates: {path}:{line}: not UTF-8; save it as UTF-8") from None
