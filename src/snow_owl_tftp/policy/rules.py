@@ -185,11 +185,6 @@ class Policy:
             0 if rule is None else rule.number,
         )
 
-    @property
-    def machines(self) -> Machines:
-        """Who is known."""
-        return self._machines
-
     def is_writable(self, path: bytes) -> bool:
         """Tell whether anybody may write a path, normalised as for `decide_write`."""
         try:
