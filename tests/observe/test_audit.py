@@ -65,6 +65,12 @@ EVENTS: list[tuple[str, str, dict[str, Any], Callable[[AuditLog], None]]] = [
         {"limit": "max_transfers", "count": 3},
         lambda log: log.requests_refused(WHO[1], limit="max_transfers", count=3),
     ),
+    (
+        "transfers_paced",
+        "info",
+        {"limit": "max_bytes_per_s", "count": 3},
+        lambda log: log.transfers_paced(WHO[1], limit="max_bytes_per_s", count=3),
+    ),
     ("transfer_started", "info", AGREED, lambda log: log.transfer_started(*WHO, is_write=False, **AGREED)),
     ("write_started", "info", AGREED, lambda log: log.transfer_started(*WHO, is_write=True, **AGREED)),
     ("transfer_completed", "info", FIGURES, lambda log: log.transfer_completed(*WHO, is_write=False, **FIGURES)),

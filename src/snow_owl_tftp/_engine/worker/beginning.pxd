@@ -9,30 +9,50 @@ from snow_owl_tftp._engine.memory.slab cimport add_by_tid
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.patience cimport Patience
 from snow_owl_tftp._engine.protocol.rtt cimport Rtt
-from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER, flight_init, flight_rest
+from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER, flight_init, flight_offset, flight_rest, flight_send_end
 from snow_owl_tftp._engine.worker.completions cimport recall_memory
-from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, hold, share_is_spent
+from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, share_is_spent
 from snow_owl_tftp._engine.worker.life cimport end, let_give_way
 from snow_owl_tftp._engine.worker.limits cimport leave_descriptors
+from snow_owl_tftp._engine.worker.pacing cimport at_once, hold, keep_held, pace
 from snow_owl_tftp._engine.worker.piping cimport pump_stream
-from snow_owl_tftp._engine.worker.send cimport pump_file, send_ack, send_error, send_first
+from snow_owl_tftp._engine.worker.rates cimport is_withheld
+from snow_owl_tftp._engine.worker.send cimport pump_file, quantum_blocks, rest, send_ack, send_error, send_first
 from snow_owl_tftp._engine.worker.state cimport Q_NONE, Worker
 from snow_owl_tftp._engine.worker.tids cimport choose_socket, reply_socket
 
 
 cdef inline void pump(Worker *w, Transfer *t) noexcept nogil:
     """Sends what may be sent now, of a file or of a pipe."""
-    if t.queued != Q_NONE or t.held:
+    if t.queued != Q_NONE:
         return                                   # its turn will come
+    if t.held:
+        keep_held(w, t)
+        return
     if t.doubted and share_is_spent(w, t):
         w.counters.sends_capped += 1
         t.trial_ns = 0
         hold(w, t, HELD_CAPPED, CAPPED_NS)
         return
+    if w.quotas.bounds and not may_go(w, t):
+        return
     if t.recipe.source.stream:
         pump_stream(w, t)
     else:
         pump_file(w, t)
+
+
+cdef inline bint may_go(Worker *w, Transfer *t) noexcept nogil:
+    """Whether the limits let DATA of it leave now; else its deadline brings it back."""
+    cdef int64_t blocks = flight_send_end(&t.flight) - t.flight.next + 1
+    cdef uint64_t size = t.flight.blksize_bytes
+    if t.flight.next == t.flight.last and not t.recipe.source.stream:
+        size = t.recipe.source.size_bytes - flight_offset(&t.flight, t.flight.last)
+    if is_withheld(w, t, <uint32_t>size + 4):
+        rest(w, t)
+        return False
+    return (blocks <= 0 or t.credit_blocks > 0 or not w.quotas.paces
+            or pace(w, t, at_once(w, t, blocks, quantum_blocks(t))))
 
 
 cdef inline void repeat_first(Worker *w, Transfer *t) noexcept nogil:
