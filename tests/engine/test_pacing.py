@@ -40,30 +40,34 @@ def on_the_wire(size, blksize=512):
 @pytest.mark.parametrize("options", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("limit", ["max_bytes_per_s_per_client", "max_bytes_per_s_per_network", "max_bytes_per_s"])
 def test_a_transfer_goes_as_fast_as_its_bucket_fills_and_loses_nothing(serve, tmp_path, limit, options):
-    rate = 300_000
-    (tmp_path / "file").write_bytes(bytes(900_000))
+    rate = 150_000
+    (tmp_path / "file").write_bytes(bytes(450_000))
     served = serve()
     served.engine.set_limits(**{limit: rate, "max_unproven_bytes_per_s": 10**9})
     took_s, _ = load(served, "file", 1, options)
-    expected_s = on_the_wire(900_000, int(options.get("blksize", 512))) / rate - 1
+    expected_s = on_the_wire(450_000, int(options.get("blksize", 512))) / rate - 1
     assert expected_s * 0.95 < took_s < expected_s * 1.05 + 0.1
     completion = served.completion()
     assert (completion.outcome, completion.retransmits) == (Outcome.OK, 0)
     assert served.counter("timeouts") == 0
     served.engine.stop()
-    served.wait(lambda: {told.limit for told in served.refusals} == {limit}, "told")
-    assert served.counter("sends_paced") == sum(told.count for told in served.refusals)
+    paced = served.counter("sends_paced")
+    served.wait(lambda: sum(told.count for told in served.refusals) == paced > 0, "all of it told")
+    assert {told.limit for told in served.refusals} == {limit}
+    assert len(served.refusals) == 2, "at once, and then once a minute: nothing is wrong"
     assert served.counter("requests_refused_busy") == 0
 
 
 @pytest.mark.parametrize("options", SIZES.values(), ids=SIZES)
 def test_who_share_a_bucket_take_turns(serve, tmp_path, options):
-    rate, clients = 1_000_000, 20
-    (tmp_path / "file").write_bytes(bytes(150_000))
+    rate, clients = 500_000, 20
+    (tmp_path / "file").write_bytes(bytes(75_000))
     served = serve()
     served.engine.set_limits(max_bytes_per_s=rate, max_unproven_bytes_per_s=10**9)
+    (tmp_path / "first").write_bytes(bytes(rate))
+    load(served, "first", 1, {"blksize": 1428, "windowsize": 16})  # the bucket is empty, or the first would be quicker
     took_s, first_s = load(served, "file", clients, options)
-    expected_s = clients * on_the_wire(150_000, int(options.get("blksize", 512))) / rate - 1
+    expected_s = clients * on_the_wire(75_000, int(options.get("blksize", 512))) / rate
     assert expected_s * 0.95 < took_s < expected_s * 1.05 + 0.2
     assert first_s > expected_s * 0.6, "none before the others"
     assert served.counter("timeouts") == 0
@@ -152,7 +156,7 @@ def test_a_client_that_has_vanished_is_given_up_although_it_is_held_back(serve, 
     (tmp_path / "file").write_bytes(bytes(5_000_000))
     served = serve(give_up_ns=500 * 10**6, min_retries=2, initial_ns=100 * 10**6, ceiling_ns=100 * 10**6)
     served.engine.set_limits(max_bytes_per_s=100_000, max_unproven_bytes_per_s=10**9)
-    going = threading.Thread(target=contextlib.suppress(Exception)(get), args=(served.address, "file", {}, []))
+    going = threading.Thread(target=get, args=(served.address, "file", {}, []))
     going.start()
     with Client(served.address) as client:
         client.request("file")

@@ -106,7 +106,7 @@ def test_event_is_one_object_with_its_fields(
     assert (event["timestamp"], event["hostname"]) == ("2026-01-01T00:00:00.250Z", os.uname().nodename)
     if not event_type.startswith(("server", "events")):
         fields = {"peer": WHO[1], **fields}
-    if event_type.startswith(("server", "protocol", "requests", "events")):
+    if event_type.startswith(("server", "protocol", "requests", "events", "transfers_")):
         assert event["correlation_id"] == ""
     else:
         assert event["correlation_id"] == WHO[0]

@@ -21,15 +21,17 @@ class Tally:
     Attributes:
         outcomes: Transfers by plan.transfer.Outcome; those that the engine began by itself too.
         refusals: Requests that were answered with an ERROR, by its code; "malformed" are those that are no packets,
-            "internal" our own defects. What the engine refuses by itself is counted there.
+            "internal" our own defects.
+        limits: What the engine refused by itself, or held back, by the limit's name.
         dropped_total: Requests that waited until their clients had given up.
     """
 
-    __slots__ = ("dropped_total", "outcomes", "refusals")
+    __slots__ = ("dropped_total", "limits", "outcomes", "refusals")
 
     def __init__(self) -> None:
         self.outcomes = [0] * len(Outcome)
         self.refusals = Counter[str]()
+        self.limits = Counter[str]()
         self.dropped_total = 0
 
     @property
@@ -48,7 +50,7 @@ class Tally:
         """Return what there is to tell, as fields of a line: "ok:12,timed_out:1"."""
         outcomes = {outcome.name.lower(): self.outcomes[outcome] for outcome in Outcome}
         refusals = {**self.refusals, "dropped": self.dropped_total}
-        told = {"outcomes": _listed(outcomes), "refusals": _listed(refusals)}
+        told = {"outcomes": _listed(outcomes), "refusals": _listed(refusals), "limits": _listed(self.limits)}
         return {name: text for name, text in told.items() if text}
 
 

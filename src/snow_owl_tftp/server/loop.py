@@ -400,6 +400,7 @@ class Server:
         elif isinstance(event, (Retired, Released)):
             event.context.retired()
         elif isinstance(event, Refusals):
+            self.tally.limits[event.limit] += event.count
             self._events.emit(LimitReached(event))
         elif isinstance(event, ModeChange):
             self._events.emit(BatchingChanged(event))

@@ -30,6 +30,7 @@ cdef enum:                        # Transfer.held
     HELD_CAPPED = 2               # its network has had its share
     HELD_EMPTYING = 3             # until all that was sent is acknowledged, for a trial
     HELD_PACED = 4                # until it is its turn at a bucket: worker/pacing.pxd
+    HELD_WITHHELD = 5             # strangers have had their answers: worker/rates.pxd
 
 cdef enum:                        # Transfer.before, after: the kinds of list, see memory/chain.pxd
     AMONG_ALL = 0                 # of a worker: those that have answered nothing, or those in T_DALLY

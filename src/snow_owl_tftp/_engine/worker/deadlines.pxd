@@ -6,7 +6,7 @@ from libc.stdint cimport uint64_t
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED, OUT_LOCAL_IO_ERROR, OUT_TIMED_OUT
 from snow_owl_tftp._engine.base.transfer cimport (
-    HELD_CAPPED, HELD_EMPTYING, HELD_NOT, HELD_PACED, SUPERSEDED_PERHAPS, T_ACTIVE, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING,
+    HELD_CAPPED, HELD_EMPTYING, HELD_NOT, HELD_PACED, HELD_WITHHELD, SUPERSEDED_PERHAPS, T_ACTIVE, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING,
     T_FLUSHING, Transfer)
 from snow_owl_tftp._engine.disk.stream cimport stream_idle
 from snow_owl_tftp._engine.includes.net cimport ETIMEDOUT
@@ -74,6 +74,13 @@ cdef inline void on_due_held(Worker *w, Transfer *t) noexcept nogil:
     wheel_update(&w.wheel, t)
 
 
+cdef inline void let_go_on(Worker *w, Transfer *t, uint64_t progress_ns) noexcept nogil:
+    """It is held no longer, and its timer begins anew, though its peer has been silent since `progress_ns`."""
+    t.held = HELD_NOT
+    flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
+    t.flight.progress_ns = progress_ns
+
+
 cdef inline void on_due_paced(Worker *w, Transfer *t) noexcept nogil:
     """Its turn at a bucket.  What it waited is taken out of the peer's silence; what was silence before stays."""
     cdef uint64_t progress_ns = t.flight.progress_ns + (w.now_ns - t.paced_ns)
@@ -84,14 +91,24 @@ cdef inline void on_due_paced(Worker *w, Transfer *t) noexcept nogil:
         w.counters.transfers_stalled += 1
         fail(w, t, OUT_LOCAL_IO_ERROR, ETIMEDOUT, 0, b"Server busy, try again")
         return
-    t.held = HELD_NOT
-    flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
-    t.flight.progress_ns = progress_ns if progress_ns < w.now_ns else w.now_ns
+    let_go_on(w, t, progress_ns if progress_ns < w.now_ns else w.now_ns)
     if t.flight.role == SENDER:
         pump(w, t)
     else:
         acknowledge(w, t)
     wheel_update(&w.wheel, t)
+
+
+cdef inline void on_due_withheld(Worker *w, Transfer *t) noexcept nogil:
+    """Perhaps there is something left for strangers now; who has answered nothing is kept no longer than any."""
+    if w.now_ns < t.held_until_ns:
+        keep_held(w, t)
+    elif w.now_ns - t.flight.progress_ns >= w.retransmit.half_open_give_up_ns:
+        end(w, t, OUT_TIMED_OUT, 0, b"timed out: strangers had their share of answers", 47)
+    else:
+        let_go_on(w, t, t.flight.progress_ns)
+        pump(w, t)
+        wheel_update(&w.wheel, t)
 
 
 cdef inline void on_timeout(Worker *w, Transfer *t) noexcept nogil:
@@ -141,6 +158,8 @@ cdef inline void on_due(Worker *w, Transfer *t) noexcept nogil:
         wheel_update(&w.wheel, t)
     elif t.held == HELD_PACED:
         on_due_paced(w, t)
+    elif t.held == HELD_WITHHELD:
+        on_due_withheld(w, t)
     elif t.held:
         on_due_held(w, t)
     elif is_held(t):

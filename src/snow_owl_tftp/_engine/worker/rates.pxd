@@ -22,6 +22,10 @@ from snow_owl_tftp._engine.worker.state cimport (
     REFUSED_CLIENT_REQUESTS, REFUSED_NETWORK_REQUESTS, REFUSED_REQUESTS, REFUSED_UNPROVEN, Worker)
 
 
+cdef enum:
+    FIRST_BYTES = 516             # DATA 1 without options: who could not be sent that is not asked about
+
+
 cdef inline void note_reached(Worker *w, int reason, const Peer *peer) noexcept nogil:
     """A limit was reached, REFUSED_... or PACED: tell_refusals() tells of it."""
     if w.refusals.by_reason[reason].count == 0:
@@ -57,8 +61,8 @@ cdef inline int over_rate(Worker *w, const Peer *peer) noexcept nogil:
     if network != NULL and not has_one(w, network, q.requests_per_s[OF_NETWORK]):
         return REFUSED_NETWORK_REQUESTS
     if (q.requests_per_s[OF_ALL] or q.unproven_bytes_per_s) and is_unknown(w, peer):
-        if q.unproven_bytes_per_s and owl_bucket_look_shared(&w.shared.unproven_ns, 1, q.unproven_bytes_per_s,
-                                                             w.now_ns):
+        if q.unproven_bytes_per_s and owl_bucket_look_shared(&w.shared.unproven_ns, FIRST_BYTES,
+                                                             q.unproven_bytes_per_s, w.now_ns):
             return REFUSED_UNPROVEN
         if q.requests_per_s[OF_ALL] and owl_bucket_take_shared(
                 &w.shared.unknown_requests_ns, 1, (q.requests_per_s[OF_ALL] + 1) // 2, w.now_ns, True):
