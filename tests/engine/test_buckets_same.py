@@ -1,13 +1,13 @@
-"""The engine's buckets do what the model's do, alone and shared; the table of a worker is bounded and forgets in time."""
+"""The engine's buckets do what the model's do, alone and shared; a worker's table is bounded and forgets in time."""
 
 import random
 
 import pytest
 
 pytest.importorskip("snow_owl_tftp._engine.probe", reason="a release build without the probe")
+from snow_owl_tftp._engine.probe import BucketProbe, BucketTableProbe
 from tests.conftest import SEED
 
-from snow_owl_tftp._engine.probe import BucketProbe, BucketTableProbe
 from snow_owl_tftp.protocol.bucket import NS_PER_S, Bucket
 
 RATES = [1, 2, 516, 99_991, 10**6, 10**9, 10**10]

@@ -24,7 +24,8 @@ def get(address, name, options, times, source=None):
 def load(served, name, clients, options, source="127.0.0.1"):
     """So many at once; how long all of them took, and the first of them."""
     times, began_s = [], time.monotonic()
-    threads = [threading.Thread(target=get, args=(served.address, name, options, times, source)) for _ in range(clients)]
+    arguments = (served.address, name, options, times, source)
+    threads = [threading.Thread(target=get, args=arguments) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:

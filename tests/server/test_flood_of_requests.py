@@ -93,7 +93,8 @@ def measure(tmp_path: Path, kind: Flood, config: str) -> dict[str, Any]:
     root.mkdir()
     (root / "file").write_bytes(CONTENT)
     (tmp_path / "owl.toml").write_text("logging.level = 'error'\n" + config)
-    with serve_command(root, "--config", str(tmp_path / "owl.toml")) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+    start = serve_command(root, "--config", str(tmp_path / "owl.toml"))
+    with start as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
         nobody.bind(("127.0.0.1", 0))
         beside_sink = load_beside(server.address, nobody.getsockname()[1], kind)
         beside_server = load_beside(server.address, server.address[1], kind)

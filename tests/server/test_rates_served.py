@@ -60,9 +60,7 @@ def test_beyond_a_rate_a_client_is_told_to_come_later(root: Path, key: str, reac
     assert served.server.tally.limits[key] == sum(BUSY in outcome for outcome in asked + others)
 
 
-@pytest.mark.parametrize(
-    "key", ["max_bytes_per_s_per_client", "max_bytes_per_s_per_network", "max_bytes_per_s"]
-)
+@pytest.mark.parametrize("key", ["max_bytes_per_s_per_client", "max_bytes_per_s_per_network", "max_bytes_per_s"])
 def test_bytes_a_second_are_a_setting(root: Path, key: str) -> None:
     with serve_in_thread(root, {f"limits.{key}": 100_000, "logging.level": "error"}) as served:
         began_s = time.monotonic()

@@ -11,7 +11,9 @@ Whoever reserves is told how long to wait until its tokens are there, and has ta
 behind. So many who share a bucket take turns, and nobody looks in vain.
 
 Invariants: in any span of time no more is let through than its tokens and those of one second, but for what alone is
-more than that, which waits for a full bucket; each take may be a nanosecond too soon. A rate of 0 means no limit: such a bucket is never asked.
+more than that, which waits for a full bucket; each take may be a nanosecond too soon.
+
+A rate of 0 means no limit: such a bucket is never asked.
 
 The engine's `protocol/bucket.pxd` is the same over one integer.
 """
@@ -45,7 +47,7 @@ class Bucket:
     full_ns: int = 0
 
     def wait_ns(self, amount: int, rate: int, now_ns: int) -> int:
-        """Returns how long it takes until so many tokens are there; 0: they are. More than a second's: until it is full.
+        """Returns how long until so many tokens are there; 0: they are. More than a second's: until it is full.
 
         Args:
             amount: Tokens.

@@ -297,7 +297,9 @@ class Report:
         peer = format_address(*refusals.peer)
         limit, count = refusals.limit, refusals.count
         if limit in PACED:
-            self.log.info("transfers held back by a limit", limit=limit, count=count, last_peer=peer, worker=refusals.worker)
+            self.log.info(
+                "transfers held back by a limit", limit=limit, count=count, last_peer=peer, worker=refusals.worker
+            )
             self._audit.transfers_paced(peer, limit=limit, count=count)
             return
         self.log.warning(

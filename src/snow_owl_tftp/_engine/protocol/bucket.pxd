@@ -16,7 +16,8 @@ cdef extern from * nogil:
         return base > now + room ? base - now - room : 0;
     }
     /* Takes the tokens and returns how long to wait for them.  With `only_now` it takes them only where that is 0. */
-    static inline uint64_t owl_bucket_take(uint64_t *bucket, uint64_t amount, uint64_t rate, uint64_t now, int only_now) {
+    static inline uint64_t owl_bucket_take(uint64_t *bucket, uint64_t amount, uint64_t rate, uint64_t now,
+                                           int only_now) {
         uint64_t cost = owl_bucket_cost_ns(amount, rate), full = *bucket;
         uint64_t wait = owl_bucket_wait_ns(full, cost, now);
         if (wait == 0 || !only_now)

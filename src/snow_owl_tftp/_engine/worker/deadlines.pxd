@@ -6,8 +6,8 @@ from libc.stdint cimport uint64_t
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED, OUT_LOCAL_IO_ERROR, OUT_TIMED_OUT
 from snow_owl_tftp._engine.base.transfer cimport (
-    HELD_CAPPED, HELD_EMPTYING, HELD_NOT, HELD_PACED, HELD_WITHHELD, SUPERSEDED_PERHAPS, T_ACTIVE, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING,
-    T_FLUSHING, Transfer)
+    HELD_CAPPED, HELD_EMPTYING, HELD_NOT, HELD_PACED, HELD_WITHHELD, SUPERSEDED_PERHAPS, T_ACTIVE, T_ASKING,
+    T_COMMITTING, T_DALLY, T_ENDING, T_FLUSHING, Transfer)
 from snow_owl_tftp._engine.disk.stream cimport stream_idle
 from snow_owl_tftp._engine.includes.net cimport ETIMEDOUT
 from snow_owl_tftp._engine.memory.networks cimport Network

@@ -13,8 +13,8 @@ from snow_owl_tftp._engine.base.messages cimport (
     M_RELEASED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, message_new)
 from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport (
-    AMONG_ALL, AMONG_CLIENTS, AMONG_NETWORKS, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK,
-    Transfer, move_to)
+    AMONG_ALL, AMONG_CLIENTS, AMONG_NETWORKS, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_DALLY, T_ENDING, T_FREE,
+    T_REQUESTED, T_STUCK, Transfer, move_to)
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.disk.sources cimport source_is_changed
