@@ -74,6 +74,27 @@ def test_who_share_a_bucket_take_turns(serve, tmp_path, options):
     assert served.counter("timeouts") == 0
 
 
+def test_windows_do_not_starve_a_client_in_lock_step(serve, tmp_path):
+    """Of ten windows of 16 a block would wait for 0.46 s each time, of ten turns for 0.12 s."""
+    rate = 500_000
+    (tmp_path / "file").write_bytes(bytes(2_000_000))
+    (tmp_path / "small").write_bytes(bytes(10_000))
+    served = serve()
+    served.engine.set_limits(max_bytes_per_s=rate, max_unproven_bytes_per_s=10**9)
+    times = []
+    arguments = (served.address, "file", SIZES["windows"], times)
+    others = [threading.Thread(target=get, args=arguments) for _ in range(10)]
+    for thread in others:
+        thread.start()
+    served.wait(lambda: served.counter("sends_paced") > 50, "the bucket is empty")
+    took_s, _ = load(served, "small", 1, {})
+    assert not times
+    assert took_s < 4.5
+    served.engine.set_limits()
+    for thread in others:
+        thread.join()
+
+
 def test_one_clients_limit_takes_nothing_from_another(serve, tmp_path):
     (tmp_path / "file").write_bytes(bytes(300_000))
     served = serve()

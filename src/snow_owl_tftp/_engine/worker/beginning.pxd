@@ -5,7 +5,8 @@ from snow_owl_tftp._engine.base.content cimport Recipe, Sink
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
 from snow_owl_tftp._engine.base.peers cimport peer_hash
 from snow_owl_tftp._engine.base.quotas cimport OF_CLIENT
-from snow_owl_tftp._engine.base.transfer cimport HELD_CAPPED, HELD_NOT, HELD_WITHHELD, T_ACTIVE, Transfer, move_to
+from snow_owl_tftp._engine.base.transfer cimport (
+    HELD_CAPPED, HELD_NOT, HELD_PACED, HELD_WITHHELD, T_ACTIVE, Transfer, move_to)
 from snow_owl_tftp._engine.memory.slab cimport add_by_tid
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.patience cimport Patience
@@ -16,7 +17,7 @@ from snow_owl_tftp._engine.worker.completions cimport recall_memory
 from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, share_is_spent
 from snow_owl_tftp._engine.worker.life cimport end, let_give_way
 from snow_owl_tftp._engine.worker.limits cimport leave_descriptors
-from snow_owl_tftp._engine.worker.pacing cimport at_once, hold, keep_held, pace
+from snow_owl_tftp._engine.worker.pacing cimport at_once, hold, in_turn, keep_held, pace
 from snow_owl_tftp._engine.worker.piping cimport pump_stream
 from snow_owl_tftp._engine.worker.rates cimport is_withheld
 from snow_owl_tftp._engine.worker.send cimport pump_file, quantum_blocks, send_ack, send_error, send_first
@@ -33,7 +34,8 @@ cdef inline void pump(Worker *w, Transfer *t) noexcept nogil:
     if t.queued != Q_NONE:
         return                                   # its turn will come
     if t.held:
-        keep_held(w, t)
+        if t.held == HELD_PACED or t.held == HELD_WITHHELD:
+            keep_held(w, t)
         return
     if t.doubted and share_is_spent(w, t):
         w.counters.sends_capped += 1
@@ -60,7 +62,7 @@ cdef inline bint may_go(Worker *w, Transfer *t) noexcept nogil:
         hold(w, t, HELD_WITHHELD, WITHHELD_NS)
         return False
     if w.quotas.paces:
-        return pace(w, t, at_once(w, t, blocks, quantum_blocks(t)))
+        return pace(w, t, in_turn(w, t, at_once(w, t, blocks, quantum_blocks(t))))
     t.credit_blocks = not t.flight.proven
     return True
 

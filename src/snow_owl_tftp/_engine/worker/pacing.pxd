@@ -20,6 +20,10 @@ from snow_owl_tftp._engine.worker.rates cimport client_bucket, network_bucket, n
 from snow_owl_tftp._engine.worker.state cimport PACED, Worker
 
 
+cdef enum:
+    TURN_BYTES = 6000             # of a sender, where others wait: four usual blocks, so lock-step is not far behind
+
+
 cdef inline void hold(Worker *w, Transfer *t, uint8_t why, uint64_t ns) noexcept nogil:
     t.held = why
     t.held_until_ns = w.now_ns + ns
@@ -65,18 +69,30 @@ cdef inline uint32_t at_once(const Worker *w, const Transfer *t, int64_t blocks,
     return <uint32_t>blocks if blocks > 0 else 1
 
 
+cdef inline bint have_tokens(Worker *w, const Transfer *t, uint64_t bytes) noexcept nogil:
+    """Whether nobody waits for any of its buckets, and each has so much."""
+    cdef int of
+    for of in range(OWNERS):
+        if not has_tokens(w, t, of, bytes):
+            return False
+    return True
+
+
+cdef inline uint32_t in_turn(Worker *w, const Transfer *t, uint32_t blocks) noexcept nogil:
+    """How many of these blocks a sender asks for: few where there are others, since all of them take turns."""
+    cdef uint32_t size = t.flight.blksize_bytes + 4
+    cdef uint32_t few = TURN_BYTES // size if size < TURN_BYTES else 1
+    return blocks if blocks <= few or have_tokens(w, t, <uint64_t>blocks * size) else few
+
+
 cdef inline bint pace(Worker *w, Transfer *t, uint32_t blocks) noexcept nogil:
     """Whether it may go on; else it is held.  Once asked for, the number of blocks stays until it is granted."""
     cdef uint64_t ns, bytes
-    cdef int of
     if t.paced_stage == OF_CLIENT:
         t.paced_blocks = blocks
     bytes = <uint64_t>t.paced_blocks * (t.flight.blksize_bytes + 4)
-    if t.superseded:
-        # It never speaks by itself, so nothing would bring it back: its client's next ACK does.
-        for of in range(OWNERS):
-            if not has_tokens(w, t, of, bytes):
-                return False
+    if t.superseded and not have_tokens(w, t, bytes):
+        return False                             # it never speaks by itself: its client's next ACK brings it back
     while t.paced_stage < OWNERS:
         ns = reserve(w, t, t.paced_stage, bytes)
         t.paced_stage += 1
