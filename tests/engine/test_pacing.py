@@ -12,6 +12,8 @@ from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, build_ack, build_data
 
 pytestmark = pytest.mark.alone("measures how fast a transfer goes")
+SLACK_S = 0.5
+"""What a busy machine and the sanitizers add; tests/server/test_pacing_served.py has the bars of a quiet one."""
 SIZES = {"lock-step": {}, "windows": {"blksize": 1428, "windowsize": 16}}
 
 
@@ -47,7 +49,7 @@ def test_a_transfer_goes_as_fast_as_its_bucket_fills_and_loses_nothing(serve, tm
     served.engine.set_limits(**{limit: rate, "max_unproven_bytes_per_s": 10**9})
     took_s, _ = load(served, "file", 1, options)
     expected_s = on_the_wire(450_000, int(options.get("blksize", 512))) / rate - 1
-    assert expected_s * 0.95 < took_s < expected_s * 1.05 + 0.1
+    assert expected_s * 0.95 < took_s < expected_s * 1.05 + SLACK_S
     completion = served.completion()
     assert (completion.outcome, completion.retransmits) == (Outcome.OK, 0)
     assert served.counter("timeouts") == 0
@@ -65,11 +67,11 @@ def test_who_share_a_bucket_take_turns(serve, tmp_path, options):
     (tmp_path / "file").write_bytes(bytes(75_000))
     served = serve()
     served.engine.set_limits(max_bytes_per_s=rate, max_unproven_bytes_per_s=10**9)
-    (tmp_path / "first").write_bytes(bytes(rate))
+    (tmp_path / "first").write_bytes(bytes(2 * rate))
     load(served, "first", 1, {"blksize": 1428, "windowsize": 16})  # the bucket is empty, or the first would be quicker
     took_s, first_s = load(served, "file", clients, options)
     expected_s = clients * on_the_wire(75_000, int(options.get("blksize", 512))) / rate
-    assert expected_s * 0.95 < took_s < expected_s * 1.05 + 0.2
+    assert expected_s * 0.95 < took_s < expected_s * 1.05 + SLACK_S
     assert first_s > expected_s * 0.6, "none before the others"
     assert served.counter("timeouts") == 0
 
@@ -143,7 +145,7 @@ def test_an_upload_is_held_back_by_its_acks(serve, tmp_path):
         client.put("up", bytes(512 * blocks))
     took_s = time.monotonic() - began_s
     expected_s = on_the_wire(512 * blocks) / rate - 1
-    assert expected_s * 0.95 < took_s < expected_s * 1.05 + 0.2
+    assert expected_s * 0.95 < took_s < expected_s * 1.05 + SLACK_S
     assert (tmp_path / "up").read_bytes() == bytes(512 * blocks)
     assert served.counter("timeouts") == 0
 

@@ -1,4 +1,4 @@
-"""Soak: bytes a second are kept within 5 % for one client and for fifty, in lock-step and in windows, whoever's they are.
+"""Soak: bytes a second are kept within 5 %, for one client and for fifty, in lock-step and in windows.
 
 A native load drives the server: what is measured is the server's pacing, not a client in Python.
 """
