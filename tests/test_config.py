@@ -77,6 +77,15 @@ max_half_open = 8
 max_half_open_per_client = 7
 max_unproven_network_bytes = 33554432
 max_pending_requests = 6
+max_transfers_per_network = 5
+max_half_open_per_network = 4
+max_requests_per_s_per_client = 11
+max_requests_per_s_per_network = 12
+max_requests_per_s = 13
+max_bytes_per_s_per_client = 1000000
+max_bytes_per_s_per_network = 2000000
+max_bytes_per_s = 3000000
+max_unproven_bytes_per_s = 400000
 
 [retransmit]
 floor_ms = 20

@@ -67,6 +67,12 @@ EVENTS: list[tuple[str, str, dict[str, Any], Callable[[AuditLog], None]]] = [
         {"limit": "max_transfers", "count": 3},
         lambda log: log.requests_refused(WHO[1], limit="max_transfers", count=3),
     ),
+    (
+        "transfers_paced",
+        "info",
+        {"limit": "max_bytes_per_s", "count": 3},
+        lambda log: log.transfers_paced(WHO[1], limit="max_bytes_per_s", count=3),
+    ),
     ("transfer_started", "info", AGREED, lambda log: log.transfer_started(*WHO, is_write=False, **AGREED)),
     ("write_started", "info", AGREED, lambda log: log.transfer_started(*WHO, is_write=True, **AGREED)),
     (
@@ -115,7 +121,7 @@ def test_event_is_one_object_with_its_fields(
     assert (event["timestamp"], event["hostname"]) == ("2026-01-01T00:00:00.250Z", os.uname().nodename)
     if not event_type.startswith(("server", "events")):
         fields = {"peer": WHO[1], **fields}
-    if event_type.startswith(("server", "protocol", "requests", "events")):
+    if event_type.startswith(("server", "protocol", "requests", "events", "transfers_")):
         assert event["correlation_id"] == ""
     else:
         assert event["correlation_id"] == WHO[0]

@@ -18,6 +18,10 @@ from snow_owl_tftp._engine.memory.timers cimport (
     Wheel, wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
 from snow_owl_tftp._engine.net.adaptive cimport linger_law_ns, smooth_rate
 from snow_owl_tftp._engine.net.batch cimport Tuning
+from snow_owl_tftp._engine.memory.buckets cimport (
+    BUCKET_WAYS, Bucket, BucketTable, bucket_of, buckets_free, buckets_init)
+from snow_owl_tftp._engine.protocol.bucket cimport (
+    owl_bucket_look_shared, owl_bucket_take, owl_bucket_take_shared, owl_bucket_wait_ns, owl_bucket_cost_ns)
 from snow_owl_tftp._engine.protocol.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit, Rtt, rtt_rto_ns, rtt_sample
 from snow_owl_tftp._engine.protocol.seq cimport seq_ahead, seq_block, seq_index_from
@@ -43,6 +47,54 @@ def index_from(int64_t reference, uint16_t block, int rollover=0):
 def ahead_of(int64_t expected, uint16_t block, int rollover=0):
     """seq_ahead."""
     return seq_ahead(expected, block, rollover)
+
+
+# --- buckets ---------------------------------------------------------------------------------------------
+
+cdef class BucketProbe:
+    """A bucket, and one of several threads that is asked the same; the face of protocol.bucket.Bucket."""
+    cdef uint64_t _alone, _shared
+
+    def wait_ns(self, uint64_t amount, uint64_t rate, uint64_t now_ns):
+        return self._same(owl_bucket_wait_ns(self._alone, owl_bucket_cost_ns(amount, rate), now_ns),
+                          owl_bucket_look_shared(&self._shared, amount, rate, now_ns))
+
+    def reserve(self, uint64_t amount, uint64_t rate, uint64_t now_ns):
+        return self._same(owl_bucket_take(&self._alone, amount, rate, now_ns, False),
+                          owl_bucket_take_shared(&self._shared, amount, rate, now_ns, False))
+
+    def take_now(self, uint64_t amount, uint64_t rate, uint64_t now_ns):
+        """How long to wait; 0: they were there, and were taken."""
+        return self._same(owl_bucket_take(&self._alone, amount, rate, now_ns, True),
+                          owl_bucket_take_shared(&self._shared, amount, rate, now_ns, True))
+
+    cdef uint64_t _same(self, uint64_t alone, uint64_t shared) except? 7:
+        if alone != shared or self._alone != self._shared:
+            raise AssertionError(f"the shared bucket differs: {alone} {shared} {self._alone} {self._shared}")
+        return alone
+
+    @property
+    def full_ns(self):
+        return self._alone
+
+
+cdef class BucketTableProbe:
+    """A table of `sets` times `ways` clients, known by numbers in place of hashes."""
+    cdef BucketTable _table
+    cdef readonly uint64_t replaced
+    ways = BUCKET_WAYS
+
+    def __cinit__(self, uint32_t sets):
+        if buckets_init(&self._table, sets) < 0:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        buckets_free(&self._table)
+
+    def ask(self, uint32_t client, uint64_t rate, uint64_t now_ns):
+        """Whether it may ask once more."""
+        cdef Bucket *b = bucket_of(&self._table, client, now_ns, &self.replaced)
+        return owl_bucket_take(&b.requests_ns, 1, rate, now_ns, True) == 0
 
 
 # --- rtt -------------------------------------------------------------------------------------------------

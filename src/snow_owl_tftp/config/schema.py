@@ -40,6 +40,10 @@ _MAX_WORKERS = 64
 """What the engine takes (docs/engine-contract.md)."""
 
 
+_Rate = Annotated[int, Meta(ge=0, le=10_000_000_000)]
+"""A second; the engine takes no more (docs/engine-contract.md)."""
+
+
 class LoggingSettings(Table, frozen=True):
     """[logging]: what is written about the server's work, and where."""
 
@@ -79,6 +83,18 @@ class LimitsSettings(Table, frozen=True):
     """Sent to a /24 or /56 of which no client has shown that it hears us; 0: no limit. It fills again slowly."""
     max_pending_requests: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536
     """Requests received and not yet decided; beyond it they are dropped and clients retry."""
+    max_transfers_per_network: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Of a /24 or /56, as in the other keys of a network; 0, here and below: no limit."""
+    max_half_open_per_network: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    max_requests_per_s_per_client: _Rate = 0
+    max_requests_per_s_per_network: _Rate = 0
+    max_requests_per_s: _Rate = 0
+    max_bytes_per_s_per_client: _Rate = 0
+    """Of DATA, its headers included, in both directions; who has had them waits, and is refused nothing."""
+    max_bytes_per_s_per_network: _Rate = 0
+    max_bytes_per_s: _Rate = 0
+    max_unproven_bytes_per_s: _Rate = 0
+    """Answers to networks of which no transfer has ended well; 0: half of `max_bytes_per_s`, if that is set."""
 
 
 class RetransmitSettings(Table, frozen=True):

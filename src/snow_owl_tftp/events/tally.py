@@ -25,20 +25,22 @@ class Tally:
         probes_total: Of those that ended by the client's ERROR: who wanted the size only, and has it (see `probe`).
         refusals: Requests that were answered with an ERROR, by its code; "optional_missing" are those that nobody
             misses, "malformed" those that are no packets, "internal" our own defects, "ignored" those that a rule
-            leaves without an answer. What the engine refuses by itself is counted there.
+            leaves without an answer.
+        limits: What the engine refused by itself, or held back, by the limit's name.
         by_rule: Those that a rule refused, or left without an answer, by its number; a reload may give another rule
             that number.
         found: Transfers of files that nobody asked for by their path, by the way in which they were found.
         dropped_total: Requests that waited until their clients had given up.
     """
 
-    __slots__ = ("by_rule", "dropped_total", "found", "outcomes", "probes_total", "refusals")
+    __slots__ = ("by_rule", "dropped_total", "found", "limits", "outcomes", "probes_total", "refusals")
 
     def __init__(self) -> None:
         self.outcomes = [0] * len(Outcome)
         self.refusals = Counter[str]()
         self.by_rule = Counter[int]()
         self.found = Counter[str]()
+        self.limits = Counter[str]()
         self.dropped_total = 0
         self.probes_total = 0
 
@@ -70,6 +72,7 @@ class Tally:
             "found": _listed(self.found),
             "refusals": _listed(refusals),
             "refused_by": _listed(busiest),
+            "limits": _listed(self.limits),
         }
         return {name: text for name, text in told.items() if text}
 

@@ -212,6 +212,10 @@ class AuditLog:
         """Record that a limit was reached: `count` requests since the last event about it, the last one of `peer`."""
         self._record("requests_refused", "warning", "", {"peer": peer, "limit": limit, "count": count})
 
+    def transfers_paced(self, peer: str, *, limit: str, count: int) -> None:
+        """Record that transfers were held back `count` times since the last event about it, the last one of `peer`."""
+        self._record("transfers_paced", "info", "", {"peer": peer, "limit": limit, "count": count})
+
     def events_left_out(self, *, what: str, count: int) -> None:
         """Record that there were `count` more of a kind of which there were too many to record each."""
         self._record("events_left_out", "warning", "", {"what": what, "count": count})

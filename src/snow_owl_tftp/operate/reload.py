@@ -43,6 +43,12 @@ _UPLOAD_RULES: Final = (
 )
 """What a policy is made of. Whether there are uploads at all decides how large the engine's buffers are; the room for
 them and the command behind them are kept by what lives as long as the server."""
+_LIVE_LIMITS: Final = (
+    *(f"max_{what}_per_network" for what in ("transfers", "half_open")),
+    *(f"max_{what}_per_s{whose}" for what in ("requests", "bytes") for whose in ("", "_per_client", "_per_network")),
+    "max_unproven_bytes_per_s",
+)
+"""Those that workers copy at each turn; the others are the sizes of what was made at the start."""
 _LIVE_KEYS: Final = frozenset(
     {
         "root_dir",
@@ -58,6 +64,7 @@ _LIVE_KEYS: Final = frozenset(
         "drain_timeout_s",
         "logging.level",
         *(f"write_config.{key}" for key in _UPLOAD_RULES),
+        *(f"limits.{key}" for key in _LIVE_LIMITS),
     }
 )
 

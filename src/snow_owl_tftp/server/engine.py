@@ -9,7 +9,7 @@ from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.server.sockets import BoundAddress
 
-__all__ = ["hand_over", "make_engine", "tuning"]
+__all__ = ["hand_over", "live_limits", "make_engine", "tuning"]
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
@@ -28,7 +28,7 @@ def make_engine(settings: Settings) -> Engine:
     Raises:
         OSError: Memory or descriptors are short.
     """
-    return Engine(
+    engine = Engine(
         workers=settings.worker_count,
         slot_bytes=_slot_bytes(settings),
         **_file_io(settings),
@@ -36,6 +36,8 @@ def make_engine(settings: Settings) -> Engine:
         **_limits(settings),
         **_timers(settings),
     )
+    engine.set_limits(**live_limits(settings))
+    return engine
 
 
 def hand_over(engine: Engine, addresses: list[BoundAddress]) -> None:
@@ -92,6 +94,22 @@ def _limits(settings: Settings) -> dict[str, Any]:
         "max_half_open_per_client": limits.max_half_open_per_client,
         "max_pending_requests": limits.max_pending_requests,
         "network_bytes": _network_bytes(settings),
+    }
+
+
+def live_limits(settings: Settings) -> dict[str, int]:
+    """Return what an engine takes by `set_limits`, before its start and while it runs."""
+    limits = settings.limits
+    return {
+        "max_transfers_per_network": limits.max_transfers_per_network,
+        "max_half_open_per_network": limits.max_half_open_per_network,
+        "max_requests_per_s_per_client": limits.max_requests_per_s_per_client,
+        "max_requests_per_s_per_network": limits.max_requests_per_s_per_network,
+        "max_requests_per_s": limits.max_requests_per_s,
+        "max_bytes_per_s_per_client": limits.max_bytes_per_s_per_client,
+        "max_bytes_per_s_per_network": limits.max_bytes_per_s_per_network,
+        "max_bytes_per_s": limits.max_bytes_per_s,
+        "max_unproven_bytes_per_s": limits.max_unproven_bytes_per_s,
     }
 
 

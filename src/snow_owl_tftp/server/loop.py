@@ -59,7 +59,7 @@ from snow_owl_tftp.linux.remedies import with_remedy
 from snow_owl_tftp.observe.samples import CallSampler
 from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import ErrorCode
-from snow_owl_tftp.server.engine import hand_over, make_engine, tuning
+from snow_owl_tftp.server.engine import hand_over, live_limits, make_engine, tuning
 from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.sockets import open_addresses
 from snow_owl_tftp.server.verdict import (
@@ -186,7 +186,8 @@ class Server:
         Call it in the event loop's thread, after decider and report have changed. Running transfers go on.
 
         Args:
-            settings: `performance.platform.batch` is looked at; the rest is taken by another `start` only.
+            settings: `performance.platform.batch` and the live keys of `limits` are looked at; the rest is taken by
+                another `start` only.
         """
         self._settings = settings
         self.forget_decisions()
@@ -194,6 +195,7 @@ class Server:
         if engine is None or loop is None:
             return
         engine.set_tuning(**tuning(settings))
+        engine.set_limits(**live_limits(settings))
         # A new one: no sample mixes what was before with what is after.
         if self._sampler is not None:
             self._sampler.stop()
@@ -436,6 +438,7 @@ class Server:
         elif isinstance(event, (Retired, Released)):
             event.context.retired()
         elif isinstance(event, Refusals):
+            self.tally.limits[event.limit] += event.count
             self._events.emit(LimitReached(event))
         elif isinstance(event, ModeChange):
             self._events.emit(BatchingChanged(event))

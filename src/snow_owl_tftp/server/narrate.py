@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import asdict
 
+from snow_owl_tftp._engine.engine import PACED
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.names import spellings_of
@@ -361,6 +362,12 @@ class Report:
         refusals = event.refusals
         peer = format_address(*refusals.peer)
         limit, count = refusals.limit, refusals.count
+        if limit in PACED:
+            self.log.info(
+                "transfers held back by a limit", limit=limit, count=count, last_peer=peer, worker=refusals.worker
+            )
+            self._audit.transfers_paced(peer, limit=limit, count=count)
+            return
         self.log.warning(
             "requests refused by a limit", limit=limit, count=count, last_peer=peer, worker=refusals.worker
         )

@@ -21,8 +21,11 @@ cdef struct Counters:
     # By reason, in the order of REFUSED_... in worker/state.pxd.
     uint64_t refused_transfers, refused_half_open, refused_pending
     uint64_t refused_client_transfers, refused_client_half_open, refused_memory, refused_guesses
+    uint64_t refused_network_transfers, refused_network_half_open
+    uint64_t refused_requests, refused_client_requests, refused_network_requests, refused_unproven
     uint64_t flow_hits, flow_misses
     uint64_t strays, strays_answered, malformed, error_queue_calls, errors_heard, wrong_guesses, acks_too_early
+    uint64_t sends_paced, answers_withheld, buckets_replaced
     uint64_t sends_tried, sends_capped, networks_proven, networks_replaced
     uint64_t memory_learned, memory_replaced, memory_used
     uint64_t retransmits, duplicate_acks, timeouts

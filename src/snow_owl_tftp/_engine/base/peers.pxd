@@ -54,9 +54,8 @@ cdef inline uint32_t address_hash(const Peer *peer, uint64_t secret, uint8_t *ad
     return <uint32_t>hash_bytes(address, 16, secret)
 
 
-cdef inline uint32_t network_hash(const Peer *peer, uint64_t secret) noexcept nogil:
-    """The hash of the peer's network, a /24 or a /56."""
-    cdef uint8_t address[16]
+cdef inline uint32_t network_address(const Peer *peer, uint64_t secret, uint8_t *address) noexcept nogil:
+    """The hash of the peer's network, a /24 or a /56, which is put into address[0..15]."""
     address_hash(peer, secret, address)
     if peer.address.family == AF_INET:
         address[3] = 0
@@ -65,3 +64,9 @@ cdef inline uint32_t network_hash(const Peer *peer, uint64_t secret) noexcept no
     else:
         memset(address + 7, 0, 9)
     return <uint32_t>hash_bytes(address, 16, secret)
+
+
+cdef inline uint32_t network_hash(const Peer *peer, uint64_t secret) noexcept nogil:
+    """The hash of the peer's network alone."""
+    cdef uint8_t address[16]
+    return network_address(peer, secret, address)

@@ -1,6 +1,6 @@
 # A transfer, in the slab of its worker (memory/slab.pxd); only that worker touches it.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.content cimport Recipe, Sink
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
@@ -29,10 +29,13 @@ cdef enum:                        # Transfer.held
     HELD_TRIAL = 1                # for a random while: who acknowledges meanwhile does not hear us
     HELD_CAPPED = 2               # its network has had its share
     HELD_EMPTYING = 3             # until all that was sent is acknowledged, for a trial
+    HELD_PACED = 4                # until it is its turn at a bucket: worker/pacing.pxd
+    HELD_WITHHELD = 5             # strangers have had their answers: worker/rates.pxd
 
-cdef enum:                        # Transfer.before, after: the two kinds of list, see memory/chain.pxd
+cdef enum:                        # Transfer.before, after: the kinds of list, see memory/chain.pxd
     AMONG_ALL = 0                 # of a worker: those that have answered nothing, or those in T_DALLY
     AMONG_CLIENTS = 1             # of one client: those that have answered nothing
+    AMONG_NETWORKS = 2            # the same of one network
 
 cdef struct Chain:
     uint32_t oldest, newest       # places + 1, 0: the list is empty
@@ -57,17 +60,23 @@ cdef struct Transfer:
     uint64_t trial_ns             # what was sent last was held back: its ACK is evidence if so near usual; 0: no trial
     uint64_t trial_bytes          # DATA sent since
     uint64_t held_until_ns        # with `held`
+    uint64_t paced_ns             # HELD_PACED: since when ...
+    uint64_t paced_until_ns       # ... and until when, however long that is
+    int64_t paid_next             # receiver: the first block that no bucket was charged for
+    uint32_t paced_blocks         # what its buckets are asked for
+    uint32_t credit_blocks        # sender: what they have granted
     uint32_t datagrams_in, datagrams_out
     uint32_t duplicate_acks, peak_window
     uint32_t hash_tid, hash_request
     uint32_t hash_network
     int32_t socket                # index in the worker, -1: none yet
     int32_t client                # index of the client's counters, -1: none
+    int32_t network               # of its network's, -1: none
     Peer peer
     Local local
     int32_t endpoint                 # which address was asked, until it begins
-    uint32_t before[2]            # by AMONG_...: who joined the list before us ...
-    uint32_t after[2]             # ... and after us
+    uint32_t before[3]            # by AMONG_...: who joined the list before us ...
+    uint32_t after[3]             # ... and after us
     Message *farewell             # put by for the Completion: that must not be missing for want of memory
     Message *ending               # T_ENDING: the Completion, kept until the I/O threads are done
     uint8_t state
@@ -84,6 +93,8 @@ cdef struct Transfer:
     uint8_t doubted               # nobody of the peer's network has shown yet that he hears us: memory/networks.pxd
     uint8_t tid_bits              # how hard its TID was to guess
     uint8_t held                  # HELD_...: nothing is sent before held_until_ns
+    uint8_t paced_stage           # OF_...: the bucket that is asked next
+    uint8_t unknown               # no transfer of its network has ended well within the hour: worker/rates.pxd
     uint8_t kept                  # that the peer's path loses is in the memory already
 
 

@@ -17,13 +17,14 @@ from snow_owl_tftp._engine.engine.events import (
     Request,
     Retired,
 )
-from snow_owl_tftp._engine.engine.names import CONTRACT_VERSION, COUNTERS, LIMITS, OUTCOMES
+from snow_owl_tftp._engine.engine.names import CONTRACT_VERSION, COUNTERS, LIMITS, OUTCOMES, PACED
 
 __all__ = [
     "CONTRACT_VERSION",
     "COUNTERS",
     "LIMITS",
     "OUTCOMES",
+    "PACED",
     "Answer",
     "ClientClasses",
     "Completion",

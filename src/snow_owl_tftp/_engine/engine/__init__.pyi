@@ -7,6 +7,7 @@ CONTRACT_VERSION: Final[int]
 OUTCOMES: Final[tuple[str, ...]]
 COUNTERS: Final[tuple[str, ...]]
 LIMITS: Final[tuple[str, ...]]
+PACED: Final[tuple[str, ...]]
 
 class Plan(Protocol):
     """What start, ask and resume read; `snow_owl_tftp.plan.transfer.TransferPlan` has this shape."""
@@ -208,6 +209,12 @@ class Counters(TypedDict):
     refused_client_half_open: int
     refused_memory: int
     refused_guesses: int
+    refused_network_transfers: int
+    refused_network_half_open: int
+    refused_requests: int
+    refused_client_requests: int
+    refused_network_requests: int
+    refused_unproven: int
     flow_hits: int
     flow_misses: int
     strays: int
@@ -217,6 +224,9 @@ class Counters(TypedDict):
     errors_heard: int
     wrong_guesses: int
     acks_too_early: int
+    sends_paced: int
+    answers_withheld: int
+    buckets_replaced: int
     sends_tried: int
     sends_capped: int
     networks_proven: int
@@ -313,6 +323,19 @@ class Engine:
         adaptive: bool | None = None,
         adaptive_threshold: int | None = None,
         tell_modes: bool | None = None,
+    ) -> None: ...
+    def set_limits(
+        self,
+        *,
+        max_requests_per_s_per_client: int = 0,
+        max_requests_per_s_per_network: int = 0,
+        max_requests_per_s: int = 0,
+        max_bytes_per_s_per_client: int = 0,
+        max_bytes_per_s_per_network: int = 0,
+        max_bytes_per_s: int = 0,
+        max_unproven_bytes_per_s: int = 0,
+        max_transfers_per_network: int = 0,
+        max_half_open_per_network: int = 0,
     ) -> None: ...
     def fileno(self) -> int: ...
     def poll(self) -> list[Event]: ...

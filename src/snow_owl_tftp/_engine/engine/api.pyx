@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from snow_owl_tftp._engine.base.classes cimport Classes, classes_keep
 from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
 from snow_owl_tftp._engine.base.messages cimport (
@@ -20,6 +20,7 @@ from snow_owl_tftp._engine.base.messages cimport (
     M_FORGET_FLOWS, M_REFUSE, M_RELEASED, M_RESUME, M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
 from snow_owl_tftp._engine.base.queue cimport (
     Queue, queue_append, queue_close, queue_init, queue_take_all, queue_wake)
+from snow_owl_tftp._engine.base.quotas cimport OF_ALL, OF_CLIENT, OF_NETWORK, Quotas, SharedBuckets
 from snow_owl_tftp._engine.disk.flows cimport flows_reclass
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
@@ -44,6 +45,9 @@ if (len(COUNTERS) + 2 * HISTOGRAM) * sizeof(uint64_t) != sizeof(Counters):
     raise ImportError("the names of the counters do not match the engine's struct")
 
 
+MAX_RATE = 10_000_000_000                         # tokens a second: what one costs is more than a tenth of a ns
+
+
 cdef class Engine:
     """Workers, their sockets, and the I/O threads.
 
@@ -60,6 +64,8 @@ cdef class Engine:
     cdef Spares _spares
     cdef Stock _stock
     cdef Tuning _tuning
+    cdef Quotas _quotas
+    cdef SharedBuckets _shared
     cdef uint32_t _count
     cdef bint _ready, _running, _stopped
     cdef list _threads
@@ -113,7 +119,8 @@ cdef class Engine:
         for i in range(self._count):
             if (queue_init(&self._inboxes[i]) < 0
                     or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, self._stock.store,
-                                   &self._tuning, retransmit, limits, 1024, self._stock.slot_bytes, secret) < 0):
+                                   &self._tuning, retransmit, limits, &self._quotas, &self._shared, 1024,
+                                   self._stock.slot_bytes, secret) < 0):
                 raise OSError(ENOMEM, "the engine could not get its memory or descriptors")
 
     def __dealloc__(self):
@@ -210,6 +217,32 @@ cdef class Engine:
             self._tuning.adaptive_threshold = adaptive_threshold
         if tell_modes is not None:
             self._tuning.tell_modes = bool(tell_modes)
+
+    def set_limits(self, *, uint64_t max_requests_per_s_per_client=0, uint64_t max_requests_per_s_per_network=0,
+                   uint64_t max_requests_per_s=0, uint64_t max_bytes_per_s_per_client=0,
+                   uint64_t max_bytes_per_s_per_network=0, uint64_t max_bytes_per_s=0,
+                   uint64_t max_unproven_bytes_per_s=0, uint32_t max_transfers_per_network=0,
+                   uint32_t max_half_open_per_network=0):
+        """Changes live limits, all of them; workers read them at their next turn.  0: no limit."""
+        cdef Quotas q
+        memset(&q, 0, sizeof(q))
+        q.requests_per_s[OF_CLIENT] = max_requests_per_s_per_client
+        q.requests_per_s[OF_NETWORK] = max_requests_per_s_per_network
+        q.requests_per_s[OF_ALL] = max_requests_per_s
+        q.bytes_per_s[OF_CLIENT] = max_bytes_per_s_per_client
+        q.bytes_per_s[OF_NETWORK] = max_bytes_per_s_per_network
+        q.bytes_per_s[OF_ALL] = max_bytes_per_s
+        q.unproven_bytes_per_s = max_unproven_bytes_per_s or (max_bytes_per_s + 1) // 2
+        q.transfers_per_network = max_transfers_per_network
+        q.half_open_per_network = max_half_open_per_network
+        rates = list(q.requests_per_s) + list(q.bytes_per_s) + [q.unproven_bytes_per_s]
+        if max(rates) > MAX_RATE:
+            raise ValueError("a rate must be 0..10,000,000,000 a second")
+        q.least_bytes_per_s = min((rate for rate in rates[3:6] if rate), default=0)
+        q.paces = any(rates[3:6])
+        q.asks = any(rates[:3]) or q.unproven_bytes_per_s != 0
+        q.bounds = q.paces or q.unproven_bytes_per_s != 0
+        self._quotas = q
 
     # --- events
 

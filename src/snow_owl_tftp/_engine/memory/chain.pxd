@@ -1,8 +1,8 @@
 # Lists of transfers in the order in which they joined: who came first gives way first.
 #
 # Joining and leaving cost a few stores, wherever in the list.  A transfer is in at most one list of each kind
-# (AMONG_...), and leaves it before its place is given back.  Links are places + 1, 0: nobody, so two lists cost
-# 16 bytes a transfer.  Must not: decide who joins, or who gives way.
+# (AMONG_...), and leaves it before its place is given back.  Links are places + 1, 0: nobody, so three lists cost
+# 24 bytes a transfer.  Must not: decide who joins, or who gives way.
 
 from libc.stdint cimport uint32_t
 from snow_owl_tftp._engine.base.transfer cimport Chain, Transfer

@@ -1,11 +1,11 @@
-# Clients: how much of the server one address holds.  An entry lives as long as a transfer of its address.
+# Clients: how much of the server one address, or one network, holds.  An entry lives as long as a transfer of it.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.index cimport Index, index_add, index_find, index_free, index_init, index_remove
-from snow_owl_tftp._engine.base.peers cimport address_hash
+from snow_owl_tftp._engine.base.peers cimport address_hash, network_address
 from snow_owl_tftp._engine.base.transfer cimport Chain
 
 cdef struct Client:
@@ -54,11 +54,21 @@ cdef inline int32_t client_new(ClientTable *clients) noexcept nogil:
 cdef inline int32_t client_of(ClientTable *clients, const Peer *peer) noexcept nogil:
     """The counters of the peer's address, made when they are missing; -1 when there is no memory."""
     cdef uint8_t address[16]
-    cdef uint32_t hash, at
+    cdef uint32_t hash = address_hash(peer, clients.secret, address)
+    return client_at(clients, address, hash)
+
+
+cdef inline int32_t network_at(ClientTable *networks, const Peer *peer) noexcept nogil:
+    """The same of its network, in a table of networks."""
+    cdef uint8_t address[16]
+    cdef uint32_t hash = network_address(peer, networks.secret, address)
+    return client_at(networks, address, hash)
+
+
+cdef inline int32_t client_at(ClientTable *clients, const uint8_t *address, uint32_t hash) noexcept nogil:
+    cdef uint32_t at = hash
     cdef int64_t found
     cdef int32_t i
-    hash = address_hash(peer, clients.secret, address)
-    at = hash
     while True:
         found = index_find(&clients.by_address, hash, &at)
         if found < 0:

@@ -98,6 +98,7 @@ cdef inline Transfer *transfer_new(Slab *slab) noexcept nogil:
     t.id = id
     t.socket = -1
     t.client = -1
+    t.network = -1
     return t
 
 

@@ -4,30 +4,45 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.content cimport Recipe, Sink
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
 from snow_owl_tftp._engine.base.peers cimport peer_hash
-from snow_owl_tftp._engine.base.transfer cimport HELD_CAPPED, T_ACTIVE, Transfer, move_to
+from snow_owl_tftp._engine.base.quotas cimport OF_CLIENT
+from snow_owl_tftp._engine.base.transfer cimport (
+    HELD_CAPPED, HELD_NOT, HELD_PACED, HELD_WITHHELD, T_ACTIVE, Transfer, move_to)
 from snow_owl_tftp._engine.memory.slab cimport add_by_tid
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.patience cimport Patience
 from snow_owl_tftp._engine.protocol.rtt cimport Rtt
-from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER, flight_init, flight_rest
+from snow_owl_tftp._engine.protocol.window cimport (
+    RECEIVER, SENDER, flight_init, flight_offset, flight_rest, flight_send_end)
 from snow_owl_tftp._engine.worker.completions cimport recall_memory
-from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, hold, share_is_spent
+from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, share_is_spent
 from snow_owl_tftp._engine.worker.life cimport end, let_give_way
 from snow_owl_tftp._engine.worker.limits cimport leave_descriptors
+from snow_owl_tftp._engine.worker.pacing cimport at_once, hold, in_turn, keep_held, pace
 from snow_owl_tftp._engine.worker.piping cimport pump_stream
-from snow_owl_tftp._engine.worker.send cimport pump_file, send_ack, send_error, send_first
+from snow_owl_tftp._engine.worker.rates cimport is_withheld
+from snow_owl_tftp._engine.worker.send cimport pump_file, quantum_blocks, send_ack, send_error, send_first
 from snow_owl_tftp._engine.worker.state cimport Q_NONE, Worker
 from snow_owl_tftp._engine.worker.tids cimport choose_socket, reply_socket
 
 
+cdef enum:
+    WITHHELD_NS = 250000000       # how soon it is looked again whether a stranger may be answered
+
+
 cdef inline void pump(Worker *w, Transfer *t) noexcept nogil:
     """Sends what may be sent now, of a file or of a pipe."""
-    if t.queued != Q_NONE or t.held:
+    if t.queued != Q_NONE:
         return                                   # its turn will come
+    if t.held:
+        if t.held == HELD_PACED or t.held == HELD_WITHHELD:
+            keep_held(w, t)
+        return
     if t.doubted and share_is_spent(w, t):
         w.counters.sends_capped += 1
         t.trial_ns = 0
         hold(w, t, HELD_CAPPED, CAPPED_NS)
+        return
+    if w.quotas.bounds and not may_go(w, t):
         return
     if t.recipe.source.stream:
         pump_stream(w, t)
@@ -35,7 +50,26 @@ cdef inline void pump(Worker *w, Transfer *t) noexcept nogil:
         pump_file(w, t)
 
 
+cdef inline bint may_go(Worker *w, Transfer *t) noexcept nogil:
+    """Whether the limits let DATA of it leave now; else its deadline brings it back."""
+    cdef int64_t blocks = flight_send_end(&t.flight) - t.flight.next + 1
+    cdef uint64_t size = t.flight.blksize_bytes
+    if t.flight.next == t.flight.last and not t.recipe.source.stream:
+        size = t.recipe.source.size_bytes - flight_offset(&t.flight, t.flight.last)
+    if blocks <= 0 or t.credit_blocks:
+        return True                              # granted before, and it had to wait for its file
+    if t.paced_stage == OF_CLIENT and is_withheld(w, t, <uint32_t>size + 4):
+        hold(w, t, HELD_WITHHELD, WITHHELD_NS)
+        return False
+    if w.quotas.paces:
+        return pace(w, t, in_turn(w, t, at_once(w, t, blocks, quantum_blocks(t))))
+    t.credit_blocks = not t.flight.proven
+    return True
+
+
 cdef inline void repeat_first(Worker *w, Transfer *t) noexcept nogil:
+    if t.held == HELD_WITHHELD:
+        t.held = HELD_NOT                        # its client still wants it
     if t.flight.opening:
         t.flight.retransmits += 1
         t.flight.timed_block = -1

@@ -6,8 +6,8 @@ from libc.stdint cimport uint64_t
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED, OUT_LOCAL_IO_ERROR, OUT_TIMED_OUT
 from snow_owl_tftp._engine.base.transfer cimport (
-    HELD_CAPPED, HELD_EMPTYING, HELD_NOT, SUPERSEDED_PERHAPS, T_ACTIVE, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING,
-    T_FLUSHING, Transfer)
+    HELD_CAPPED, HELD_EMPTYING, HELD_NOT, HELD_PACED, HELD_WITHHELD, SUPERSEDED_PERHAPS, T_ACTIVE, T_ASKING,
+    T_COMMITTING, T_DALLY, T_ENDING, T_FLUSHING, Transfer)
 from snow_owl_tftp._engine.disk.stream cimport stream_idle
 from snow_owl_tftp._engine.includes.net cimport ETIMEDOUT
 from snow_owl_tftp._engine.memory.networks cimport Network
@@ -17,8 +17,9 @@ from snow_owl_tftp._engine.protocol.window cimport (
     flight_restart_clocks)
 from snow_owl_tftp._engine.worker.beginning cimport pump
 from snow_owl_tftp._engine.worker.doubt cimport (
-    CAPPED_NS, hold, hold_for_trial, network_entry, share_is_spent, takes_turn)
+    CAPPED_NS, hold_for_trial, network_entry, share_is_spent, takes_turn)
 from snow_owl_tftp._engine.worker.life cimport end, fail, leave_stuck, release
+from snow_owl_tftp._engine.worker.pacing cimport hold, keep_held
 from snow_owl_tftp._engine.worker.receiving cimport acknowledge
 from snow_owl_tftp._engine.worker.send cimport send_first
 from snow_owl_tftp._engine.worker.state cimport Q_WAITING, Worker
@@ -73,6 +74,43 @@ cdef inline void on_due_held(Worker *w, Transfer *t) noexcept nogil:
     wheel_update(&w.wheel, t)
 
 
+cdef inline void let_go_on(Worker *w, Transfer *t, uint64_t progress_ns) noexcept nogil:
+    """It is held no longer, and its timer begins anew, though its peer has been silent since `progress_ns`."""
+    t.held = HELD_NOT
+    flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)
+    t.flight.progress_ns = progress_ns
+
+
+cdef inline void on_due_paced(Worker *w, Transfer *t) noexcept nogil:
+    """Its turn at a bucket.  What it waited is taken out of the peer's silence; what was silence before stays."""
+    cdef uint64_t progress_ns = t.flight.progress_ns + (w.now_ns - t.paced_ns)
+    if w.now_ns < t.held_until_ns:
+        keep_held(w, t)
+        return
+    if w.now_ns < t.paced_until_ns:
+        w.counters.transfers_stalled += 1
+        fail(w, t, OUT_LOCAL_IO_ERROR, ETIMEDOUT, 0, b"Server busy, try again")
+        return
+    let_go_on(w, t, progress_ns if progress_ns < w.now_ns else w.now_ns)
+    if t.flight.role == SENDER:
+        pump(w, t)
+    else:
+        acknowledge(w, t)
+    wheel_update(&w.wheel, t)
+
+
+cdef inline void on_due_withheld(Worker *w, Transfer *t) noexcept nogil:
+    """Perhaps there is something left for strangers now; who has answered nothing is kept no longer than any."""
+    if w.now_ns < t.held_until_ns:
+        keep_held(w, t)
+    elif w.now_ns - t.flight.progress_ns >= w.retransmit.half_open_give_up_ns:
+        end(w, t, OUT_TIMED_OUT, 0, b"timed out: strangers had their share of answers", 47)
+    else:
+        let_go_on(w, t, t.flight.progress_ns)
+        pump(w, t)
+        wheel_update(&w.wheel, t)
+
+
 cdef inline void on_timeout(Worker *w, Transfer *t) noexcept nogil:
     """The peer has been silent for long enough: something is sent again, or the transfer is given up."""
     cdef int act = flight_on_timeout(&t.flight, &w.retransmit, w.now_ns)
@@ -118,6 +156,10 @@ cdef inline void on_due(Worker *w, Transfer *t) noexcept nogil:
         w.errands.owes_look = 0
         on_loaded(w)                             # there was no memory to ask for a chunk
         wheel_update(&w.wheel, t)
+    elif t.held == HELD_PACED:
+        on_due_paced(w, t)
+    elif t.held == HELD_WITHHELD:
+        on_due_withheld(w, t)
     elif t.held:
         on_due_held(w, t)
     elif is_held(t):

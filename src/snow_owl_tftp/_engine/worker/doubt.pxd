@@ -3,7 +3,7 @@
 # The table and its arithmetic are in memory/networks.pxd; here transfers are held back, tried and ended by them.
 # A transfer is held back (HELD_...) without a word: its deadline brings it back.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
 from snow_owl_tftp._engine.base.peers cimport network_hash
@@ -13,10 +13,10 @@ from snow_owl_tftp._engine.memory.networks cimport (
     FREE_PARTS, LARGE_PARTS, Network, answer_is_usual, answer_slack_ns, learn_answer, network_fill, network_find,
     network_of, network_on_doubt, network_on_evidence, network_on_forgery, network_takes_turn, trial_bits,
     trial_step_ns)
-from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.seq cimport seq_index_from
 from snow_owl_tftp._engine.protocol.window cimport SENDER
 from snow_owl_tftp._engine.worker.life cimport end
+from snow_owl_tftp._engine.worker.pacing cimport hold
 from snow_owl_tftp._engine.worker.state cimport Q_NONE, Worker
 from snow_owl_tftp._engine.worker.tids cimport random_below
 
@@ -61,13 +61,6 @@ cdef inline bint share_is_spent(Worker *w, Transfer *t) noexcept nogil:
         return False
     network_fill(n, w.limits.network_bytes, w.now_ns)
     return n.left_bytes <= 0 and t.flight.proven
-
-
-cdef inline void hold(Worker *w, Transfer *t, uint8_t why, uint64_t ns) noexcept nogil:
-    t.held = why
-    t.held_until_ns = w.now_ns + ns
-    t.flight.deadline_ns = t.held_until_ns
-    wheel_update(&w.wheel, t)
 
 
 cdef inline int64_t window_bytes(const Transfer *t) noexcept nogil:

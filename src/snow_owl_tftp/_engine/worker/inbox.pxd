@@ -28,6 +28,7 @@ from snow_owl_tftp._engine.protocol.window cimport flight_dally_ns, flight_init
 from snow_owl_tftp._engine.worker.beginning cimport begin, final_block, resume
 from snow_owl_tftp._engine.worker.completions cimport complete, payload_acknowledged, recall_memory, verdict
 from snow_owl_tftp._engine.worker.life cimport begin_dally, fail, release
+from snow_owl_tftp._engine.worker.rates cimport is_withheld
 from snow_owl_tftp._engine.worker.receiving cimport awaits_sink, on_written, write_on
 from snow_owl_tftp._engine.worker.send cimport send_ack, send_bytes, send_first
 from snow_owl_tftp._engine.worker.state cimport Worker
@@ -77,7 +78,7 @@ cdef inline void on_refuse(Worker *w, Message *m) noexcept nogil:
     if t == NULL or t.state != T_REQUESTED:
         return
     w.pending -= 1
-    if m.bytes_used:
+    if m.bytes_used and not is_withheld(w, t, m.bytes_used):
         send_bytes(w, reply_socket(w, t.endpoint), &t.peer, &t.local, NULL, m.bytes, m.bytes_used)
     release(w, t)
 

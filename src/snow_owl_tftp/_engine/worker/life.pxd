@@ -13,8 +13,8 @@ from snow_owl_tftp._engine.base.messages cimport (
     M_RELEASED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, message_new)
 from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport (
-    AMONG_ALL, AMONG_CLIENTS, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK,
-    Transfer, move_to)
+    AMONG_ALL, AMONG_CLIENTS, AMONG_NETWORKS, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_DALLY, T_ENDING, T_FREE,
+    T_REQUESTED, T_STUCK, Transfer, move_to)
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.disk.sources cimport source_is_changed
@@ -38,6 +38,8 @@ cdef inline void count_half_open(Worker *w, Transfer *t) noexcept nogil:
     w.counters.half_open_transfers += 1
     if t.client >= 0:
         w.clients.entries[t.client].half_open += 1
+    if t.network >= 0:
+        w.held_by.entries[t.network].half_open += 1
 
 
 cdef inline void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
@@ -48,11 +50,15 @@ cdef inline void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
     w.counters.half_open_transfers -= 1
     if t.client >= 0:
         w.clients.entries[t.client].half_open -= 1
+    if t.network >= 0:
+        w.held_by.entries[t.network].half_open -= 1
     if t.may_give_way:
         t.may_give_way = 0
         chain_leave(&w.slab, &w.unproven, t, AMONG_ALL)
         if t.client >= 0:
             chain_leave(&w.slab, &w.clients.entries[t.client].unproven, t, AMONG_CLIENTS)
+        if t.network >= 0:
+            chain_leave(&w.slab, &w.held_by.entries[t.network].unproven, t, AMONG_NETWORKS)
 
 
 cdef inline void let_give_way(Worker *w, Transfer *t) noexcept nogil:
@@ -61,6 +67,8 @@ cdef inline void let_give_way(Worker *w, Transfer *t) noexcept nogil:
     chain_join(&w.slab, &w.unproven, t, AMONG_ALL)
     if t.client >= 0:
         chain_join(&w.slab, &w.clients.entries[t.client].unproven, t, AMONG_CLIENTS)
+    if t.network >= 0:
+        chain_join(&w.slab, &w.held_by.entries[t.network].unproven, t, AMONG_NETWORKS)
 
 
 cdef inline void close_private(Worker *w, Transfer *t) noexcept nogil:
@@ -72,14 +80,21 @@ cdef inline void close_private(Worker *w, Transfer *t) noexcept nogil:
     t.socket = -1
 
 
+cdef inline void leave_counts(Worker *w, Transfer *t) noexcept nogil:
+    """It is its client's, and its network's, no longer."""
+    client_leave(&w.clients, t.client)
+    client_leave(&w.held_by, t.network)
+    t.client = -1
+    t.network = -1
+
+
 cdef inline void begin_dally(Worker *w, Transfer *t) noexcept nogil:
     """Its file is stored and its last ACK sent: that this ACK may be repeated is no transfer, and uses up no limit."""
     move_to(t, T_DALLY)
     history_note(&w.history, &t.peer, w.now_ns)
     w.counters.live_transfers -= 1
     w.counters.dallying_transfers += 1
-    client_leave(&w.clients, t.client)
-    t.client = -1
+    leave_counts(w, t)
     chain_join(&w.slab, &w.dallying, t, AMONG_ALL)
 
 
@@ -128,8 +143,7 @@ cdef inline void forget(Worker *w, Transfer *t) noexcept nogil:
     if t.state == T_DALLY:
         end_dally(w, t)
     else:
-        client_leave(&w.clients, t.client)
-        t.client = -1
+        leave_counts(w, t)
         w.counters.live_transfers -= 1
 
 

@@ -3,7 +3,8 @@
 # Whoever comes may be a client; who has answered nothing is less likely to be one with every moment, and gives way.
 # Each refusal is answered at once, counted by its reason, and told upwards once a second.
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport strlen
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.messages cimport M_REFUSED, Message, OUT_ABORTED, message_new
 from snow_owl_tftp._engine.base.queue cimport queue_push
@@ -15,10 +16,12 @@ from snow_owl_tftp._engine.memory.guesses cimport Guesser, guesser_of
 from snow_owl_tftp._engine.memory.history cimport history_has
 from snow_owl_tftp._engine.memory.slab cimport transfer_at
 from snow_owl_tftp._engine.worker.life cimport end
+from snow_owl_tftp._engine.worker.rates cimport is_beyond_share, is_unknown, note_reached
 from snow_owl_tftp._engine.worker.send cimport send_error
 from snow_owl_tftp._engine.worker.state cimport (
-    REFUSALS, REFUSED_CLIENT_HALF_OPEN, REFUSED_CLIENT_TRANSFERS, REFUSED_GUESSES, REFUSED_HALF_OPEN, REFUSED_PENDING,
-    REFUSED_TRANSFERS, Refusal, Worker)
+    PACED, REFUSED_CLIENT_HALF_OPEN, REFUSED_CLIENT_REQUESTS, REFUSED_CLIENT_TRANSFERS, REFUSED_GUESSES,
+    REFUSED_HALF_OPEN, REFUSED_NETWORK_HALF_OPEN, REFUSED_NETWORK_REQUESTS, REFUSED_NETWORK_TRANSFERS,
+    REFUSED_PENDING, REFUSED_REQUESTS, REFUSED_TRANSFERS, REFUSED_UNPROVEN, Refusal, TOLD, Worker)
 from snow_owl_tftp._engine.worker.tids cimport reply_socket
 
 cdef enum:
@@ -27,6 +30,7 @@ cdef enum:
     COMPLETIONS_BEHIND = 100000   # completions that Python may be behind before requests are refused
     CROWD_LOOKS = 256             # at those that might give way, for one that begins
     TELL_REFUSALS_NS = 1000000000  # how often a worker says what it refused for one reason
+    TELLS_OF_PACED = 60           # so many times less often that transfers wait for a bucket: nothing is wrong then
 
 
 cdef inline bint has_guessed_often(Worker *w, const Peer *peer) noexcept nogil:
@@ -72,8 +76,8 @@ cdef inline void leave_descriptors(Worker *w) noexcept nogil:
         looks -= 1
 
 
-cdef inline int over_limit(Worker *w, const Peer *peer, int32_t client) noexcept nogil:
-    """Why no further transfer may begin now, REFUSED_...; -1: it may, with `client` counting it already.
+cdef inline int over_limit(Worker *w, const Peer *peer, int32_t client, int32_t network) noexcept nogil:
+    """Why no further transfer may begin now, REFUSED_...; -1: it may, with `client` and `network` counting it already.
 
     Whoever comes may be a client; who has answered nothing is less likely to be one with every moment.
     """
@@ -88,6 +92,14 @@ cdef inline int over_limit(Worker *w, const Peer *peer, int32_t client) noexcept
     if (client >= 0 and w.clients.entries[client].half_open >= w.limits.half_open_per_client
             and not gives_way(w, &w.clients.entries[client].unproven)):
         return REFUSED_CLIENT_HALF_OPEN
+    if (network >= 0 and w.quotas.transfers_per_network
+            and w.held_by.entries[network].live > w.quotas.transfers_per_network
+            and not gives_way(w, &w.held_by.entries[network].unproven)):
+        return REFUSED_NETWORK_TRANSFERS
+    if (network >= 0 and w.quotas.half_open_per_network
+            and w.held_by.entries[network].half_open >= w.quotas.half_open_per_network
+            and not gives_way(w, &w.held_by.entries[network].unproven)):
+        return REFUSED_NETWORK_HALF_OPEN
     # The Completion of one that gives way is undelivered then: COMPLETIONS_BEHIND bounds how many there are.
     if w.counters.live_transfers + undelivered >= w.limits.transfers and not gives_way(w, &w.unproven):
         return REFUSED_TRANSFERS
@@ -107,31 +119,57 @@ cdef inline const char *refusal_text(int reason) noexcept nogil:
         return b"too many transfers from your address, try again later"
     if reason == REFUSED_CLIENT_HALF_OPEN:
         return b"too many unanswered requests from your address, try again later"
+    if reason == REFUSED_NETWORK_TRANSFERS:
+        return b"too many transfers from your network, try again later"
+    if reason == REFUSED_NETWORK_HALF_OPEN:
+        return b"too many unanswered requests from your network, try again later"
+    if reason == REFUSED_REQUESTS or reason == REFUSED_CLIENT_REQUESTS or reason == REFUSED_NETWORK_REQUESTS:
+        return b"Too many requests, try again later"
     return b"server busy: out of memory"
 
 
-cdef inline void refuse_busy(Worker *w, int32_t endpoint, const Peer *peer, const Local *local,
-                             int reason) noexcept nogil:
-    """The client is told now; whoever runs the server is told by tell_refusals()."""
+cdef inline const char *text_that_fits(int reason, uint32_t size) noexcept nogil:
+    """What is told about a rate: no longer than the request of `size` bytes, for its address may be forged."""
+    cdef const char *text = refusal_text(reason)
+    if strlen(text) + 5 <= size:
+        return text
+    if size >= 22:
+        return b"Too many requests"
+    if size >= 9:
+        return b"Busy"
+    return NULL
+
+
+cdef inline void refuse_busy(Worker *w, int32_t endpoint, const Peer *peer, const Local *local, int reason,
+                             uint32_t size) noexcept nogil:
+    """The client, whose request had so many bytes, is told now; whoever runs the server is told by tell_refusals()."""
+    cdef const char *text = refusal_text(reason)
     w.counters.requests_refused_busy += 1
     (&w.counters.refused_transfers)[reason] += 1
-    if w.refusals.by_reason[reason].count == 0:
-        w.refusals.untold += 1
-    w.refusals.by_reason[reason].count += 1
-    w.refusals.by_reason[reason].last = peer[0]
-    if reason == REFUSED_GUESSES:
+    note_reached(w, reason, peer)
+    if reason == REFUSED_GUESSES or reason == REFUSED_UNPROVEN:
         return                                   # whoever has this address has hardly asked
-    send_error(w, reply_socket(w, endpoint), peer, local, 0, refusal_text(reason))
+    if reason >= REFUSED_REQUESTS:
+        text = text_that_fits(reason, size)
+    if text == NULL:
+        return
+    if (w.quotas.unproven_bytes_per_s and is_unknown(w, peer)
+            and is_beyond_share(w, <uint32_t>strlen(text) + 5)):
+        return
+    send_error(w, reply_socket(w, endpoint), peer, local, 0, text)
 
 
 cdef inline void tell_refusals(Worker *w, bint now) noexcept nogil:
     """What was refused goes up, once a second and reason: a flood must not become a flood of events."""
     cdef Message *m
     cdef Refusal *refusal
+    cdef uint64_t every_ns = TELL_REFUSALS_NS
     cdef int reason
-    for reason in range(REFUSALS):
+    for reason in range(TOLD):
         refusal = &w.refusals.by_reason[reason]
-        if refusal.count == 0 or (w.now_ns - refusal.told_ns < TELL_REFUSALS_NS and not now):
+        if reason == PACED:
+            every_ns = <uint64_t>TELL_REFUSALS_NS * TELLS_OF_PACED
+        if refusal.count == 0 or (refusal.told_ns and w.now_ns - refusal.told_ns < every_ns and not now):
             continue
         m = message_new(M_REFUSED, 0, NULL, 0)
         if m == NULL:

@@ -15,6 +15,7 @@ from libc.string cimport memcmp
 from snow_owl_tftp._engine.base.clock cimport clock_ns
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.queue cimport Queue
+from snow_owl_tftp._engine.base.quotas cimport Quotas, SharedBuckets
 from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, Transfer
 from snow_owl_tftp._engine.disk.flows cimport flows_free, flows_init
 from snow_owl_tftp._engine.disk.jobs cimport store_kick
@@ -24,6 +25,7 @@ from snow_owl_tftp._engine.disk.stream cimport STREAM_EVENT
 from snow_owl_tftp._engine.includes.net cimport (
     EPOLLERR, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait)
 from snow_owl_tftp._engine.includes.threads cimport PR_SET_TIMERSLACK, prctl, owl_turn
+from snow_owl_tftp._engine.memory.buckets cimport CLIENT_SETS, NETWORK_BUCKET_SETS, buckets_free, buckets_init
 from snow_owl_tftp._engine.memory.clients cimport clients_free, clients_init
 from snow_owl_tftp._engine.memory.guesses cimport guesses_free, guesses_init
 from snow_owl_tftp._engine.memory.history cimport history_free, history_init
@@ -127,6 +129,8 @@ cdef void turn(Worker *w) noexcept nogil:
     w.now_ns = clock_ns()
     if memcmp(&w.tuning, w.live_tuning, sizeof(Tuning)) != 0:
         take_tuning(w)
+    if memcmp(&w.quotas, w.live_quotas, sizeof(Quotas)) != 0:
+        w.quotas = w.live_quotas[0]
     if n > 0 and (n > 1 or events[0].data.u64 != INBOX):
         linger(w)
     for i in range(n):
@@ -157,6 +161,8 @@ cdef int tables_init(Worker *w) noexcept nogil:
     w.memory = <Remembered *>calloc(MEMORY_SETS * MEMORY_WAYS, sizeof(Remembered))
     if (w.tid_history == NULL or w.networks == NULL or w.memory == NULL
             or slab_init(&w.slab, w.number, w.secret) < 0 or clients_init(&w.clients, w.secret) < 0
+            or clients_init(&w.held_by, w.secret) < 0 or buckets_init(&w.client_buckets, CLIENT_SETS) < 0
+            or buckets_init(&w.network_buckets, NETWORK_BUCKET_SETS) < 0
             or strays_init(&w.strays) < 0 or guesses_init(&w.guesses, w.secret) < 0
             or history_init(&w.history, w.secret) < 0
             or flows_init(&w.flows, w.limits.flows, &w.errands, w.outbox) < 0):
@@ -165,8 +171,8 @@ cdef int tables_init(Worker *w) noexcept nogil:
 
 
 cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, Store *store,
-                     const Tuning *tuning, const Retransmit *retransmit, const Limits *limits, uint32_t max_batch,
-                     uint32_t slot_bytes, uint64_t secret) noexcept nogil:
+                     const Tuning *tuning, const Retransmit *retransmit, const Limits *limits, const Quotas *quotas,
+                     SharedBuckets *shared, uint32_t max_batch, uint32_t slot_bytes, uint64_t secret) noexcept nogil:
     """`w` is zeroed.  Returns -1 when memory or descriptors are missing (errno says which)."""
     cdef epoll_event event
     w.number = number
@@ -176,6 +182,9 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.tuning = tuning[0]
     w.retransmit = retransmit[0]
     w.limits = limits[0]
+    w.live_quotas = quotas
+    w.quotas = quotas[0]
+    w.shared = shared
     w.secret = secret
     w.lingering.mode = MODE_UNKNOWN
     w.lingering.mode_told = MODE_UNKNOWN
@@ -198,6 +207,9 @@ cdef void worker_free(Worker *w) noexcept nogil:
     sockets_free(&w.sockets)
     slab_free(&w.slab)
     clients_free(&w.clients)
+    clients_free(&w.held_by)
+    buckets_free(&w.client_buckets)
+    buckets_free(&w.network_buckets)
     flows_free(&w.flows)
     strays_free(&w.strays)
     guesses_free(&w.guesses)

@@ -8,7 +8,7 @@ from libc.string cimport memcmp
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport M_ANSWER, Message, OUT_OK, OUT_PEER_ERROR, message_new
 from snow_owl_tftp._engine.base.queue cimport queue_push
-from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_ANSWERED, T_ASKING, Transfer, move_to
+from snow_owl_tftp._engine.base.transfer cimport HELD_PACED, T_ACTIVE, T_ANSWERED, T_ASKING, Transfer, move_to
 from snow_owl_tftp._engine.memory.history cimport history_note
 from snow_owl_tftp._engine.memory.timers cimport wheel_remove, wheel_update
 from snow_owl_tftp._engine.protocol.opcodes cimport OP_ACK, OP_DATA, OP_ERROR, OP_OACK
@@ -17,6 +17,7 @@ from snow_owl_tftp._engine.protocol.window cimport (
 from snow_owl_tftp._engine.worker.beginning cimport pump, resume
 from snow_owl_tftp._engine.worker.doubt cimport is_too_early, judge_answer, try_answer
 from snow_owl_tftp._engine.worker.life cimport end
+from snow_owl_tftp._engine.worker.pacing cimport keep_held
 from snow_owl_tftp._engine.worker.receiving cimport on_data
 from snow_owl_tftp._engine.worker.send cimport send_ack
 from snow_owl_tftp._engine.worker.speakers cimport may_be_guessed, on_spoken
@@ -49,6 +50,8 @@ cdef inline void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
     elif act & ACT_SEND:
         if not t.doubted or not try_answer(w, t, act & ACT_GAP):
             pump(w, t)
+    elif t.held == HELD_PACED:
+        keep_held(w, t)
     elif not act & ACT_STRAY:
         if t.held and t.flight.deadline_ns < t.held_until_ns:
             t.flight.deadline_ns = t.held_until_ns

@@ -8,7 +8,7 @@ from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.disk.stream cimport stream_fill, stream_idle, stream_watch
 from snow_owl_tftp._engine.net.batch cimport send_data
 from snow_owl_tftp._engine.protocol.window cimport flight_offset, flight_restart_clocks, flight_send_end
-from snow_owl_tftp._engine.worker.send cimport note_sent, quantum_blocks, rest, run_later, train_length, use_socket_for
+from snow_owl_tftp._engine.worker.send cimport note_sent, rest, run_later, train_length, turn_blocks, use_socket_for
 from snow_owl_tftp._engine.worker.state cimport Worker
 
 
@@ -16,7 +16,7 @@ cdef inline void pump_stream(Worker *w, Transfer *t) noexcept nogil:
     """pump() for a pipe: whole blocks as they come, the rest when the pipe has ended."""
     cdef Source *source = t.recipe.source
     cdef uint64_t offset, size, to_wrap
-    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
+    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = turn_blocks(w, t)
     cdef int64_t end, whole
     if stream_idle(t):
         flight_restart_clocks(&t.flight, &w.retransmit, w.now_ns)

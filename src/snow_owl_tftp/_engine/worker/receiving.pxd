@@ -3,12 +3,13 @@
 # The ACK waits while the disk is behind.  Nothing is acknowledged for good that was not written; what the disk owes
 # has a deadline of its own (owe_verdict).
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from snow_owl_tftp._engine.base.buffers cimport buffers_free
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
 from snow_owl_tftp._engine.base.messages cimport (
     M_FIRST_DATA, M_RECEIVED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, OUT_OK, message_new)
 from snow_owl_tftp._engine.base.queue cimport queue_push
+from snow_owl_tftp._engine.base.quotas cimport OF_CLIENT
 from snow_owl_tftp._engine.base.transfer cimport (
     T_ACTIVE, T_COMMITTING, T_DALLY, T_ENDING, T_FLUSHING, T_STUCK, Transfer)
 from snow_owl_tftp._engine.disk.sink cimport (
@@ -21,19 +22,35 @@ from snow_owl_tftp._engine.protocol.window cimport (
     ACT_ACK, ACT_DELIVER, ACT_DUPLICATE, ACT_FINAL, RECEIVER, flight_check, flight_restart_clocks, receiver_on_data)
 from snow_owl_tftp._engine.worker.completions cimport complete
 from snow_owl_tftp._engine.worker.life cimport end, fail, owe_verdict, release, tell_released
+from snow_owl_tftp._engine.worker.pacing cimport keep_held, pace
 from snow_owl_tftp._engine.worker.send cimport send_ack
 from snow_owl_tftp._engine.worker.speakers cimport on_spoken
 from snow_owl_tftp._engine.worker.state cimport Worker
 
 
 cdef inline void acknowledge(Worker *w, Transfer *t) noexcept nogil:
-    """The ACK that is due, unless the disk is behind."""
+    """The ACK that is due, unless the disk is behind, or it is not its turn at a bucket."""
     if t.sink.buffers >= t.sink.max_buffers:
         t.sink.ack_owed = 1
         if t.held_ns == 0:
             t.held_ns = w.now_ns
         return
+    if w.quotas.paces and not may_acknowledge(w, t):
+        return
     send_ack(w, t, t.flight.next - 1)
+
+
+cdef inline bint may_acknowledge(Worker *w, Transfer *t) noexcept nogil:
+    """Whether the buckets have tokens for what has arrived since the last ACK; else the ACK is held back."""
+    cdef int64_t blocks = t.flight.next - t.paid_next
+    if t.held:
+        keep_held(w, t)
+        return False
+    if t.paced_stage == OF_CLIENT:
+        t.paid_next = t.flight.next
+        if blocks <= 0:
+            return True                          # what it repeats was paid for
+    return pace(w, t, t.flight.windowsize if blocks > t.flight.windowsize else <uint32_t>blocks)
 
 
 cdef inline int ask_for_sink(Worker *w, Transfer *t) noexcept nogil:
@@ -117,6 +134,8 @@ cdef inline void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *
         return
     if act & ACT_ACK:
         acknowledge(w, t)
+    elif t.held:
+        keep_held(w, t)
     wheel_update(&w.wheel, t)
 
 

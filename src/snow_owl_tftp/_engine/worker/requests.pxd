@@ -19,7 +19,7 @@ from snow_owl_tftp._engine.disk.flows cimport flow_find
 from snow_owl_tftp._engine.disk.sources cimport store_use
 from snow_owl_tftp._engine.includes.threads cimport owl_add32
 from snow_owl_tftp._engine.memory.chain cimport chain_oldest
-from snow_owl_tftp._engine.memory.clients cimport client_leave, client_of
+from snow_owl_tftp._engine.memory.clients cimport client_leave, client_of, network_at
 from snow_owl_tftp._engine.memory.slab cimport (
     add_by_request, find_by_request, remove_by_request, transfer_by_id, transfer_new)
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
@@ -28,6 +28,7 @@ from snow_owl_tftp._engine.protocol.window cimport SENDER
 from snow_owl_tftp._engine.worker.beginning cimport begin, repeat_first
 from snow_owl_tftp._engine.worker.life cimport count_half_open, end, release
 from snow_owl_tftp._engine.worker.limits cimport over_limit, refuse_busy
+from snow_owl_tftp._engine.worker.rates cimport is_unknown, over_rate
 from snow_owl_tftp._engine.worker.state cimport REFUSED_MEMORY, Worker
 
 cdef enum:
@@ -35,15 +36,26 @@ cdef enum:
     COPIES = 4096                 # at most so many wait for that
 
 
-cdef inline Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const Local *local, uint32_t of_peer,
-                            uint64_t hash) noexcept nogil:
-    """A place for a new request, counted as half-open; NULL when it was refused or dropped."""
+cdef inline int32_t count_network(Worker *w, const Peer *peer) noexcept nogil:
+    """The counters of its network, which count one more transfer; -1: nobody asks for them, or there is no memory."""
+    cdef int32_t network = -1
+    if w.quotas.transfers_per_network or w.quotas.half_open_per_network:
+        network = network_at(&w.held_by, peer)
+    if network >= 0:
+        w.held_by.entries[network].live += 1
+    return network
+
+
+cdef inline Transfer *admit(Worker *w, int32_t listener, uint32_t size, const Peer *peer, const Local *local,
+                            uint32_t of_peer, uint64_t hash) noexcept nogil:
+    """A place for a new request of `size` bytes, counted as half-open; NULL when it was refused or dropped."""
     cdef int32_t client = client_of(&w.clients, peer), endpoint = w.sockets.entries[listener].endpoint
+    cdef int32_t network = count_network(w, peer)
     cdef Transfer *t = NULL
     cdef int reason
     if client >= 0:
         w.clients.entries[client].live += 1     # first: its entry must not go with one that gives way
-    reason = over_limit(w, peer, client)
+    reason = over_limit(w, peer, client, network)
     if reason < 0:
         t = chain_oldest(&w.slab, &w.dallying)
         if t != NULL and w.counters.live_transfers + w.counters.dallying_transfers >= w.limits.transfers:
@@ -52,13 +64,16 @@ cdef inline Transfer *admit(Worker *w, int32_t listener, const Peer *peer, const
         reason = REFUSED_MEMORY
     if t == NULL:
         client_leave(&w.clients, client)
-        refuse_busy(w, endpoint, peer, local, reason)
+        client_leave(&w.held_by, network)
+        refuse_busy(w, endpoint, peer, local, reason, size)
         return NULL
     move_to(t, T_REQUESTED)
     t.peer = peer[0]
     t.local = local[0]
     t.request_hash = hash
     t.client = client
+    t.network = network
+    t.unknown = w.quotas.unproven_bytes_per_s and is_unknown(w, peer)
     t.started_ns = w.now_ns
     t.flight.progress_ns = w.now_ns
     t.socket = -1
@@ -89,7 +104,10 @@ cdef inline bint is_repeated(Worker *w, int32_t listener, const uint8_t *bytes, 
         supersede(w, t, listener, SUPERSEDED)
         return False
     if not t.flight.proven:
-        repeat_first(w, t)
+        if w.quotas.asks and over_rate(w, peer) >= 0:
+            w.counters.answers_withheld += 1     # an ERROR would end what it has begun
+        else:
+            repeat_first(w, t)
     elif t.flight.role == SENDER and t.flight.next > t.flight.last:
         # Everything was sent: most likely the client has it all, and wants it again.
         ask_again(w, t, listener, bytes, size, peer, local)
@@ -220,9 +238,15 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
     cdef Transfer *t
     cdef Message *m
     cdef uint64_t id
+    cdef int reason
+    if w.quotas.asks:
+        reason = over_rate(w, peer)
+        if reason >= 0:
+            refuse_busy(w, endpoint, peer, local, reason, size)
+            return NULL
     if w.tuning.flows:
         recipe = flow_find(&w.flows, bytes, size, <uint32_t>hash, endpoint, class_of(w.flows.classes, peer))
-    t = admit(w, listener, peer, local, of_peer, hash)
+    t = admit(w, listener, size, peer, local, of_peer, hash)
     if t == NULL:
         return NULL
     if recipe != NULL:

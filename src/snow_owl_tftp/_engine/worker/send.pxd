@@ -34,6 +34,7 @@ from snow_owl_tftp._engine.net.sockets cimport Socket
 from snow_owl_tftp._engine.protocol.seq cimport seq_block
 from snow_owl_tftp._engine.protocol.window cimport (
     flight_is_pausing, flight_offset, flight_rest, flight_send_end, sender_sent)
+from snow_owl_tftp._engine.worker.rates cimport is_withheld
 from snow_owl_tftp._engine.worker.state cimport FINALS, Final, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Worker
 
 cdef enum:
@@ -215,6 +216,8 @@ cdef inline void send_error(Worker *w, int32_t socket, const Peer *peer, const L
 
 cdef inline void send_first(Worker *w, Transfer *t) noexcept nogil:
     """The OACK, the ACK 0 of an upload without options, or our own request."""
+    if w.quotas.unproven_bytes_per_s and is_withheld(w, t, t.recipe.first_bytes if t.recipe.first_bytes else 4):
+        return
     if t.recipe.first_bytes:
         send_bytes(w, t.socket, &t.peer, &t.local, t, t.recipe.first, t.recipe.first_bytes)
     else:
@@ -290,20 +293,28 @@ cdef inline uint32_t quantum_blocks(const Transfer *t) noexcept nogil:
     return blocks if blocks < QUANTUM_BLOCKS else QUANTUM_BLOCKS
 
 
+cdef inline uint32_t turn_blocks(const Worker *w, const Transfer *t) noexcept nogil:
+    """The same, and no more than its buckets have granted."""
+    cdef uint32_t blocks = quantum_blocks(t)
+    if w.quotas.paces and t.credit_blocks < blocks:
+        return t.credit_blocks
+    return blocks
+
+
 cdef inline void pump_file(Worker *w, Transfer *t) noexcept nogil:
     """Puts what the window allows into the batch, at most a quantum of it."""
     cdef Source *source = t.recipe.source
-    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = quantum_blocks(t)
+    cdef uint32_t blksize = t.flight.blksize_bytes, count, budget = turn_blocks(w, t)
     cdef int64_t end = flight_send_end(&t.flight)
     cdef uint64_t offset
     while t.flight.next <= end:
+        if budget == 0:
+            run_later(w, t)
+            break
         if t.flight.next == t.flight.last:
             offset = flight_offset(&t.flight, t.flight.next)
             if offset == source.size_bytes or resident(w, t, offset, source.size_bytes):
                 add_final(w, t)
-            break
-        if budget == 0:
-            run_later(w, t)
             break
         if not use_socket_for(w, t):
             break
@@ -342,6 +353,8 @@ cdef inline void charge(Worker *w, Transfer *t, uint32_t count) noexcept nogil:
 cdef inline void note_sent(Worker *w, Transfer *t, uint32_t count) noexcept nogil:
     if t.doubted:
         charge(w, t, count)
+    if t.credit_blocks:
+        t.credit_blocks -= count if count < t.credit_blocks else t.credit_blocks
     t.datagrams_out += count
     sender_sent(&t.flight, &w.retransmit, count, w.now_ns)
     if t.flight.next - t.flight.window_base > t.peak_window:

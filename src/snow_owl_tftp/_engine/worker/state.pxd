@@ -2,16 +2,19 @@
 #
 # What is below the worker takes the part that it needs, by address, and knows nothing of the rest.
 # Everything in Worker belongs to the worker's thread, except: inbox and outbox (queues), counters (read
-# by anybody), live_tuning (written by Python, copied here once a turn), and what stands before `run` is called.
+# by anybody), live_tuning and live_quotas (written by Python, copied here once a turn), and what stands before `run` is
+# called.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.counters cimport Counters
 from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.base.queue cimport Queue
+from snow_owl_tftp._engine.base.quotas cimport Quotas, SharedBuckets
 from snow_owl_tftp._engine.base.transfer cimport Chain, Transfer
 from snow_owl_tftp._engine.disk.errands cimport Errands
 from snow_owl_tftp._engine.disk.flows cimport FlowTable
+from snow_owl_tftp._engine.memory.buckets cimport BucketTable
 from snow_owl_tftp._engine.memory.clients cimport ClientTable
 from snow_owl_tftp._engine.memory.guesses cimport Guesses
 from snow_owl_tftp._engine.memory.history cimport History
@@ -38,7 +41,15 @@ cdef enum:                        # why a request is refused without being asked
     REFUSED_CLIENT_HALF_OPEN = 4
     REFUSED_MEMORY = 5
     REFUSED_GUESSES = 6
-    REFUSALS = 7
+    REFUSED_NETWORK_TRANSFERS = 7
+    REFUSED_NETWORK_HALF_OPEN = 8
+    REFUSED_REQUESTS = 9
+    REFUSED_CLIENT_REQUESTS = 10
+    REFUSED_NETWORK_REQUESTS = 11
+    REFUSED_UNPROVEN = 12
+    REFUSALS = 13
+    PACED = 13                    # + OF_...: nothing is refused, a transfer is held back
+    TOLD = 16
 
 cdef enum:
     TID_HISTORY = 65536
@@ -57,13 +68,13 @@ cdef struct Limits:
     uint32_t network_bytes        # sent to a network that has not shown yet that it hears us; 0: no limit
 
 cdef struct Refusal:
-    # What was refused for one reason and not yet told.
+    # What was refused, or held back, for one reason and not yet told.
     uint64_t count
     uint64_t told_ns              # when somebody was told last
     Peer last                     # who was refused last
 
 cdef struct Refusals:
-    Refusal by_reason[7]          # by REFUSED_...
+    Refusal by_reason[16]         # by REFUSED_..., and PACED
     uint32_t untold               # how many of them have a count
 
 cdef struct Final:
@@ -112,6 +123,9 @@ cdef struct Worker:
     Tuning tuning                 # of this turn: a batch leaves as it was filled
     Retransmit retransmit
     Limits limits
+    const Quotas *live_quotas
+    Quotas quotas                 # of this turn
+    SharedBuckets *shared         # of the engine, which owns them (atomic)
     Counters counters
     uint64_t now_ns
     uint64_t secret               # of the hashes
@@ -120,6 +134,9 @@ cdef struct Worker:
     SocketTable sockets
     Slab slab
     ClientTable clients
+    ClientTable held_by           # the same by networks
+    BucketTable client_buckets
+    BucketTable network_buckets
     FlowTable flows
     Errands errands
     SendBatch out
