@@ -34,7 +34,9 @@ def _options(max_bytes: int) -> tuple[Any, Any]:
     try:
         re2 = import_module("re2")
     except ImportError as error:
-        raise ConfigError(f"rewriting needs the package google-re2 ({error}); install it with pip") from error
+        raise ConfigError(
+            "rewrite: google-re2 is not installed; pip install 'snow-owl-tftp[rewrite]', or remove the rules"
+        ) from error
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # a byte is a character
     options.longest_match = True
