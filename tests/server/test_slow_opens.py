@@ -127,3 +127,38 @@ async def test_no_more_wait_for_one_device_than_half_of_all(opens: SlowOpens, re
     release.set()
     for verdict in verdicts:
         await answer(verdict)
+
+
+async def test_who_does_not_wait_any_more_has_what_is_found_let_go(opens: SlowOpens, release: threading.Event) -> None:
+    found, begun = Found("file"), threading.Event()
+
+    def find(device: int | None) -> Found:
+        begun.set()
+        release.wait(DEADLINE_S)
+        return found
+
+    verdict = decide(opens, 7, find)
+    assert not isinstance(verdict, Found)
+    assert await asyncio.to_thread(begun.wait, DEADLINE_S)
+    verdict.cancel()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await verdict
+    await asyncio.to_thread(wait_for, lambda: found.is_discarded, "it to be let go")
+    assert opens._waiting_total == 0
+
+
+async def test_failure_of_a_call_is_that_of_its_verdict(opens: SlowOpens) -> None:
+    def fail(device: int | None) -> Found:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await answer(decide(opens, 7, fail))
+    assert opens._waiting_total == 0
+
+
+def test_opens_serve_one_loop_after_another(opens: SlowOpens) -> None:
+    async def once() -> str:
+        return (await answer(decide(opens, 7, lambda device: Found("file")))).name
+
+    assert [asyncio.run(once()) for _ in range(3)] == ["file"] * 3
