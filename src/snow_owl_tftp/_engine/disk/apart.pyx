@@ -69,7 +69,8 @@ cdef extern from * nogil:
     static inline int owl_apart_host(void) { return (int)owl_apart.host; }
     /* The host's process id, or a negative errno. */
     static int owl_begin_apart(void) {
-        void *stack = mmap(NULL, OWL_HOST_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+        const int kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK;
+        void *stack = mmap(NULL, OWL_HOST_STACK, PROT_READ | PROT_WRITE, kind, -1, 0);
         int error;
         if (stack == MAP_FAILED)
             return -errno;
