@@ -330,7 +330,7 @@ def a_slow_disk_is_not_charged_to_the_peer(root: Path) -> None:
     """Each chunk takes longer than a peer may; the first window that waits has 15 of its 16 blocks in flight."""
     content = CONTENT * 4
     (root / "slow").write_bytes(content)
-    with Scene(root, initial_ns=50_000_000, give_up_ns=800_000_000, half_open_give_up_ns=900_000_000) as served:
+    with Scene(root, initial_ns=400_000_000, give_up_ns=800_000_000, half_open_give_up_ns=900_000_000) as served:
         fault(slow_inode=(root / "slow").stat().st_ino, slow_ms=1300)
         get(served, "slow", expected=content, timeout_s=60)
         completion = served.completion()

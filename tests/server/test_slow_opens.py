@@ -129,49 +129,6 @@ async def test_no_more_wait_for_one_device_than_half_of_all(opens: SlowOpens, re
         await answer(verdict)
 
 
-async def test_the_loop_is_woken_once_for_all_that_was_found_meanwhile(
-    opens: SlowOpens, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loop = asyncio.get_running_loop()
-    woken: list[object] = []
-    real = loop.call_soon_threadsafe
-
-    def call_soon_threadsafe(callback: Callable[..., object], *arguments: object) -> asyncio.Handle:
-        woken.append(callback)
-        return real(callback, *arguments)
-
-    monkeypatch.setattr(loop, "call_soon_threadsafe", call_soon_threadsafe)
-    verdicts = [decide(opens, 7, lambda device: Found("file")) for _ in range(20)]
-    # The loop is busy with this test until all have been found.
-    wait_for(lambda: opens._threads.waiting_for(7) == 0, "all to be found")
-    assert [(await answer(verdict)).name for verdict in verdicts] == ["file"] * 20
-    assert 1 <= len(woken) <= 2, "the first may be told before it is known that there are others"
-
-
-async def test_one_timer_serves_all_whose_time_is_up(
-    opens: SlowOpens, monkeypatch: pytest.MonkeyPatch, release: threading.Event
-) -> None:
-    monkeypatch.setattr(slow_opens, "OPEN_PATIENCE_S", 0.2)
-    late = [Found(str(number)) for number in range(10)]
-
-    def finder(number: int) -> Callable[[int | None], Found]:
-        def find(device: int | None) -> Found:
-            release.wait(DEADLINE_S)
-            return late[number]
-
-        return find
-
-    first = [decide(opens, device, finder(device)) for device in range(5)]
-    await asyncio.sleep(0.1)
-    then = [decide(opens, device, finder(device)) for device in range(5, 10)]
-    began_s = asyncio.get_running_loop().time()
-    assert [await answer(verdict) for verdict in first + then] == [BUSY] * 10
-    assert asyncio.get_running_loop().time() - began_s >= 0.19, "the later ones have their own time"
-    assert opens.busy_total == 10
-    release.set()
-    wait_for(lambda: all(found.is_discarded for found in late), "all that came too late to be let go")
-
-
 async def test_who_does_not_wait_any_more_has_what_is_found_let_go(opens: SlowOpens, release: threading.Event) -> None:
     found, begun = Found("file"), threading.Event()
 

@@ -92,7 +92,7 @@ def test_who_lies_about_its_size_reserves_nothing_for_long(root: Path, spaces: l
         for _ in range(5):
             with Client(server.address) as client, pytest.raises(Refused):
                 client.put("up/liar", bytes(1000), options={"tsize": announced})
-        wait_for(lambda: not spaces[-1]._running, "the room to be free again")
+        wait_for(lambda: not spaces[-1]._running, "the room to be given back")
         assert is_taken(server, "up/honest", bytes(LIMIT), tsize=LIMIT)
     assert files_below(root) == {"up/honest": bytes(LIMIT)}
 
