@@ -3,10 +3,8 @@
 import os
 from pathlib import Path
 
-import pytest
 from tests.support.fuse import Fuse, own_mounts
 
-from snow_owl_tftp.content import devices
 from snow_owl_tftp.content.devices import device_of, device_of_descriptor
 from snow_owl_tftp.content.walk import Place
 
@@ -64,28 +62,3 @@ def test_mount_is_found_by_names_and_links_while_it_hangs(tmp_path: Path) -> Non
         assert fuse.asked["lookup"] == 0
     for place in places:
         place.close()
-
-
-def test_what_all_names_share_is_not_asked_again_and_the_rest_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each look gives the GIL up, to the threads that look names up."""
-    asked: list[int] = []
-    real = devices.device_of_descriptor
-
-    def ask(fd: int) -> tuple[int, int]:
-        asked.append(fd)
-        return real(fd)
-
-    (tmp_path / "root" / "a" / "b").mkdir(parents=True)
-    (tmp_path / "root" / "absolute").symlink_to(tmp_path / "root" / "a")
-    place = Place(tmp_path / "root", "root_dir")
-    here = tmp_path.stat().st_dev
-    for path in (b"a/b", b"absolute"):
-        device_of([place], path, here)  # they are in the kernel's caches from here on
-    monkeypatch.setattr(devices, "device_of_descriptor", ask)
-    for path, looks in ((b"none", 0), (b"a/none", 1), (b"a/b/../../none", 2), (b"absolute/none", 2)):
-        asked.clear()
-        assert device_of([place], path, is_local=True) == here
-        assert len(asked) == looks, path
-    place.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from tests.support.server import wait_for
@@ -42,11 +42,11 @@ def opens() -> Iterator[SlowOpens]:
     threads.shutdown()
 
 
-def decide(opens: SlowOpens, device: int, call: object) -> "Found | asyncio.Future[Found]":
+def decide(opens: SlowOpens, device: int, call: object) -> "Found | asyncio.Task[Found]":
     return opens.decide(device, call, lambda: BUSY)  # type: ignore[arg-type]
 
 
-async def answer(verdict: "Found | asyncio.Future[Found]") -> Found:
+async def answer(verdict: "Found | asyncio.Task[Found]") -> Found:
     return verdict if isinstance(verdict, Found) else await asyncio.wait_for(verdict, DEADLINE_S)
 
 

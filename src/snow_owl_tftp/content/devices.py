@@ -71,25 +71,19 @@ def device_of(places: Sequence[Place], path: bytes, may_wait_on: int | None = No
 
 
 class _Way:
-    """Descriptors from a place down to where we are, with the device of each.
-
-    What is open stays on its device: each is asked once, and a place, which all names share, not at all. A look gives
-    the GIL up, and under a flood of names the event loop has to win it back from the very threads that it keeps busy.
-    """
+    """Descriptors from a place down to where we are."""
 
     def __init__(self, places: Sequence[Place], may_wait_on: int | None, *, is_local: bool) -> None:
         self._places = places
         self._may_wait_on = may_wait_on
-        self._held: list[tuple[int, int]] = []
-        self._stand_at(places[0])
+        self._held: list[int] = []
+        self._top = self._at = places[0].fd
+        self._device = device_of_descriptor(self._at)[0]
         self._links_of = self._device if is_local else None
 
     def close(self) -> None:
         while self._held:
-            close_descriptor(self._held.pop()[0])
-
-    def _stand_at(self, place: Place) -> None:
-        self._top = self._at, self._device = place.fd, place.identity[0]
+            close_descriptor(self._held.pop())
 
     def follow(self, path: bytes) -> int:
         parts = path.split(b"/")[::-1]
@@ -112,7 +106,7 @@ class _Way:
             return False
         device, mode = device_of_descriptor(fd)
         if not stat.S_ISLNK(mode):
-            self._held.append((fd, device))
+            self._held.append(fd)
             self._at, self._device = fd, device
             return True
         try:
@@ -141,10 +135,12 @@ class _Way:
             return None
         length, place = max(found, key=lambda one: one[0])
         self.close()
-        self._stand_at(place)
+        self._top = self._at = place.fd
+        self._device = device_of_descriptor(self._at)[0]
         return b"/".join(named[length:])
 
     def _go_up(self) -> None:
         if self._held:
-            close_descriptor(self._held.pop()[0])
-            self._at, self._device = self._held[-1] if self._held else self._top
+            close_descriptor(self._held.pop())
+            self._at = self._held[-1] if self._held else self._top
+            self._device = device_of_descriptor(self._at)[0]
