@@ -62,7 +62,15 @@ def test_stub_takes_every_setting_of_the_engine() -> None:
 def test_defaults_are_those_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the share of a network, which depends on the windows that are granted."""
     given: dict[str, object] = {}
-    monkeypatch.setattr(server_engine, "Engine", lambda **arguments: given.update(arguments))
+
+    class Asked:
+        def __init__(self, **arguments: object) -> None:
+            given.update(arguments)
+
+        def set_limits(self, **limits: int) -> None:
+            assert not any(limits.values()), "without limits, as without a call"
+
+    monkeypatch.setattr(server_engine, "Engine", Asked)
     server_engine.make_engine(Settings())
     del given["network_bytes"]
     assert given == {name: value for name, value in stub_defaults().items() if name in given}

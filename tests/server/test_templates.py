@@ -5,7 +5,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.machines import Machine
-from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import OptionLimits
 from snow_owl_tftp.protocol.packets import build_request, parse_request_untrusted
@@ -35,8 +34,6 @@ RACK = {"127.0.0.1": "node1", "127.0.0.2": "node2"}
 
 class Rack:
     """Machines by address."""
-
-    tells_apart = True
 
     def find(self, asker: Asker, paths: tuple[bytes, ...] = ()) -> Machine | None:
         name = RACK.get(asker.peer[0])
@@ -58,9 +55,7 @@ def serve(
     entries = entries or [{"match": "pxelinux.cfg/01-{mac_dashes}", "template": "pxe.j2"}]
     asked = {"root_dir": str(root), "bind_addr": "127.0.0.1:0", "template_dir": str(folder), "templates": entries}
     settings = override(Settings(), asked | overrides, source="test")
-    generation = Generation.of(settings)
-    policy = Policy(settings.write_config, settings.hidden, machines=Rack())
-    decider = FileDecider(settings, generation=replace(generation, policy=policy))
+    decider = FileDecider(settings, generation=Generation.of(settings, machines=Rack()))
     try:
         with serve_in_thread(root, asked | overrides, decider=decider) as server:
             yield server

@@ -54,6 +54,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "rewrite_max_steps": _HANDLER_DECIDES,
     "rules": _HANDLER_DECIDES,
     "max_file_size_bytes": _HANDLER_DECIDES,
+    "machines": _HANDLER_DECIDES,
     "template_dir": _HANDLER_DECIDES,
     "templates": _HANDLER_DECIDES,
     "handlers": "use the argument read instead",
