@@ -9,5 +9,5 @@ from snow_owl_tftp.server.generation import Generation
 
 def test_generation_has_the_machines_that_outlive_it() -> None:
     machines = KnownMachines((), Inventory())
-    assert Generation.of(Settings(), machines).machines is machines
+    assert Generation.of(Settings(), machines=machines).machines is machines
     assert Generation.of(Settings()).machines is NO_MACHINES

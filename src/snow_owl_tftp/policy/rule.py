@@ -64,7 +64,9 @@ class CompiledRule:
         macs: Globs, lower case, with colons.
         first_parts: What the first part of a path must be, one of them; None: that says nothing.
         last_parts: Likewise of the last.
-        is_personal: Whether another client, or machine, may be told something else by it, or by those behind it.
+        is_single: Whether another client whom the same prefixes hold, or another machine, may be told something else by
+            it, or by those behind it.
+        is_personal: Likewise any other client.
         needs_machine: Whether it looks at the machine.
         limits: What may be negotiated; None: as for all.
     """
@@ -98,8 +100,9 @@ class CompiledRule:
         self.needs_machine = bool(
             self.macs or self._groups or self._needs_address or names - {"address", "address_hex", "server_address"}
         )
-        self.is_personal = bool(rule.clients or self.needs_machine or names)
-        self.looks_at_our_host = any(host is not None for host, _ in self._listen)
+        self.is_single = bool(self.needs_machine or names - {"server_address"})
+        self.is_personal = bool(rule.clients or self.is_single)
+        self.looks_at_our_host = "server_address" in names or any(host is not None for host, _ in self._listen)
         self.limits = _limits_of(rule, limits)
 
     def unmet(self, question: Question, path: bytes) -> str:

@@ -8,7 +8,8 @@ to allow hands its boot images to whoever can send a datagram.
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from copy import copy
+from typing import Final, Literal, Self
 
 from snow_owl_tftp.config.rules import Rule
 from snow_owl_tftp.config.schema import WriteSettings
@@ -108,6 +109,14 @@ class Policy:
         if rule.roots and not roots:
             raise DeniedError(ErrorCode.FILE_NOT_FOUND, "File not found", rule.number, why=_WHY_NO_ROOT)
         return ReadDecision(paths, depends, roots, rule.limits, rule.rule.require, rule.number)
+
+    def unclassed(self) -> Self:
+        """Return the same rules for a server that repeats answers for all alike, and not for a class."""
+        other = copy(self)
+        if self.rules is not None:
+            other.rules = copy(self.rules)
+            other.rules.is_classed = False
+        return other
 
     def question(self, asker: Asker, paths: tuple[bytes, ...]) -> Question:
         """Return what rules look at."""
