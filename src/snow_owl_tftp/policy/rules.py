@@ -16,7 +16,7 @@ from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.policy.asker import Asker, Listening
 from snow_owl_tftp.policy.decision import DeniedError, ReadDecision, RootPath, WriteDecision
-from snow_owl_tftp.policy.machines import NO_MACHINES, Machine, Machines
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.policy.patterns import PathPatterns
 from snow_owl_tftp.policy.rule import CompiledRule, Question
 from snow_owl_tftp.policy.ruleset import RuleSet
@@ -120,12 +120,8 @@ class Policy:
 
     def question(self, asker: Asker, paths: tuple[bytes, ...]) -> Question:
         """Return what rules look at."""
-        return Question(asker, self._listening, self._machine(asker, paths))
-
-    def _machine(self, asker: Asker, paths: tuple[bytes, ...]) -> Machine | None:
-        if self.rules is None or not self.rules.needs_machine:
-            return None
-        return self._machines.find(asker, paths)
+        asks = self.rules is not None and self.rules.needs_machine
+        return Question(asker, self._listening, self._machines if asks else NO_MACHINES, paths)
 
     def _rule_for(
         self, rules: RuleSet, question: Question, paths: tuple[bytes, ...]

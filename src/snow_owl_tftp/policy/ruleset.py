@@ -17,6 +17,7 @@ from snow_owl_tftp.config.rules import Network, Rule, parse_network
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.classes import ClassedPrefix, classes_of
 from snow_owl_tftp.policy.clients import PrefixTable
+from snow_owl_tftp.policy.machines import Machine
 from snow_owl_tftp.policy.rule import CompiledRule, Question
 from snow_owl_tftp.protocol.options import OptionLimits
 
@@ -107,8 +108,10 @@ class RuleSet:
         # Others of the class are held by the same prefixes, so the rules of other prefixes are nobody's there.
         if self._anyone.singles.before(path) < number:
             return True
-        buckets = self._prefixes.holding(asker.peer[0]) if self._by_prefix else ()
-        return any(bucket.singles.before(path) < number for bucket in buckets)
+        for bucket in self._prefixes.holding(asker.peer[0]) if self._by_prefix else ():
+            if bucket.singles.before(path) < number:
+                return True
+        return False
 
     def unmet(self, question: Question, path: bytes) -> Iterator[tuple[CompiledRule, str]]:
         """Yield the rules up to the one that fits, each with the key that it does not fit by, empty for the last."""
@@ -137,12 +140,13 @@ class RuleSet:
 class _Bucket:
     """Rules of one prefix, found by what each asks for in the first place."""
 
-    __slots__ = ("_by_first", "_by_group", "_by_last", "_by_mac", "_rest", "numbers", "singles")
+    __slots__ = ("_by_first", "_by_group", "_by_last", "_by_mac", "_of_machines", "_rest", "numbers", "singles")
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.singles = _FirstOf()
         self._rest: list[CompiledRule] = []
+        self._of_machines = _FirstOf()  # those of the next two tables
         self._by_mac: dict[str, list[CompiledRule]] = {}
         self._by_group: dict[str, list[CompiledRule]] = {}
         self._by_first: dict[bytes, list[CompiledRule]] = {}
@@ -155,8 +159,10 @@ class _Bucket:
             self.singles.add(rule)
         macs = {mac if _is_plain(mac) else mac[:_OUI_TEXT] for mac in rule.macs}
         if macs and all(_is_plain(mac) and len(mac) >= _OUI_TEXT for mac in macs):
+            self._of_machines.add(rule)
             _add(self._by_mac, macs, rule)
         elif rule.rule.groups:
+            self._of_machines.add(rule)
             _add(self._by_group, rule.rule.groups, rule)
         elif rule.first_parts is not None:
             _add(self._by_first, rule.first_parts, rule)
@@ -168,23 +174,22 @@ class _Bucket:
     def first(self, question: Question, path: bytes, before: int) -> CompiledRule | None:
         """Return the first that fits and stands before a number."""
         found = _first(self._rest, question, path, before) if self._rest else None
-        for rules in self._listed(question, path):
-            if rules is not None:
-                found = _first(rules, question, path, before if found is None else found.number) or found
+        # To find out which machine asks costs as much as all this: not where no rule that looks at it can fit.
+        if self._of_machines.before(path) < before:
+            for rules in self._of(question.machine):
+                found = _first(rules, question, path, found.number if found else before) or found
+        if self._by_first and (listed := self._by_first.get(path.partition(b"/")[0])):
+            found = _first(listed, question, path, found.number if found else before) or found
+        if self._by_last and (listed := self._by_last.get(path.rpartition(b"/")[2])):
+            found = _first(listed, question, path, found.number if found else before) or found
         return found
 
-    def _listed(self, question: Question, path: bytes) -> Sequence[list[CompiledRule] | None]:
-        listed: list[list[CompiledRule] | None] = []
-        machine = question.machine
-        if machine is not None and machine.mac is not None and self._by_mac:
-            listed += (self._by_mac.get(machine.mac), self._by_mac.get(machine.mac[:_OUI_TEXT]))
-        if machine is not None and machine.group is not None and self._by_group:
-            listed.append(self._by_group.get(machine.group))
-        if self._by_first:
-            listed.append(self._by_first.get(path.partition(b"/")[0]))
-        if self._by_last:
-            listed.append(self._by_last.get(path.rpartition(b"/")[2]))
-        return listed
+    def _of(self, machine: Machine | None) -> Iterator[list[CompiledRule]]:
+        if machine is not None and machine.mac is not None:
+            yield self._by_mac.get(machine.mac, [])
+            yield self._by_mac.get(machine.mac[:_OUI_TEXT], [])
+        if machine is not None and machine.group is not None:
+            yield self._by_group.get(machine.group, [])
 
 
 class _FirstOf:
@@ -205,7 +210,10 @@ class _FirstOf:
 
     def before(self, path: bytes) -> int:
         """Return it."""
-        return min(self._anywhere, self._by_first.get(path.partition(b"/")[0], _NEVER))
+        if not self._by_first:
+            return self._anywhere
+        number = self._by_first.get(path.partition(b"/")[0], _NEVER)
+        return number if number < self._anywhere else self._anywhere
 
 
 def _add(lists: dict[_K, list[CompiledRule]], keys: Iterable[_K], rule: CompiledRule) -> None:
