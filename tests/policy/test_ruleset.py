@@ -5,8 +5,10 @@ import random
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
+from snow_owl_tftp._engine.engine import ClientClasses
 from snow_owl_tftp.config.rules import Rule, RuleOptions, parse_network
 from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError
@@ -133,22 +135,105 @@ def test_name_with_something_behind_it_holds_for_all_only_if_both_spellings_do()
         assert decision.paths == ((b"x",) if host == "10.0.0.9" else (b"x ", b"x"))
 
 
-def test_client_classes_tell_apart_whom_prefixes_tell_apart_and_nobody_else() -> None:
-    one = policy(
-        Rule(clients=("10.0.0.0/8",)), Rule(paths=("a/*",)), Rule(clients=("10.1.0.0/16", "10.2.0.0/16", "fd00::/8"))
-    )
+def classed(one: Policy) -> ClientClasses:
+    """Has the policy decide for classes."""
     assert one.rules is not None
-    classes = [(ipaddress.ip_network(prefix), which) for prefix, which in one.rules.client_classes()]
+    one.rules.is_classed = True
+    return ClientClasses(one.rules.client_classes())
 
-    def class_of(host: str) -> int:
-        address = ipaddress.ip_address(host)
-        (which,) = [which for network, which in classes if network.version == address.version and address in network]
-        return which
 
-    assert class_of("192.0.2.1") == class_of("2001:db8::1") == 0
-    assert class_of("10.0.0.1") == class_of("10.255.255.255")
-    assert class_of("10.1.0.1") == class_of("10.2.0.1")
-    assert len({class_of(host) for host in ("192.0.2.1", "10.0.0.1", "10.1.0.1", "fd00::1")}) == 4
+def class_of(classes: ClientClasses, host: str) -> int:
+    return classes.find(ipaddress.ip_address(host).packed)
+
+
+def test_client_classes_tell_apart_whom_prefixes_tell_apart_and_nobody_else() -> None:
+    classes = classed(
+        policy(
+            Rule(clients=("10.0.0.0/8",)),
+            Rule(paths=("a/*",)),
+            Rule(clients=("10.1.0.0/16", "10.2.0.0/16", "fd00::/8")),
+            Rule(clients=("10.1.0.0/16", "::/0")),
+        )
+    )
+    of = {
+        host: class_of(classes, host)
+        for host in ("192.0.2.1", "10.0.0.1", "10.255.255.255", "10.1.0.1", "10.2.0.1", "fd00::1", "2001:db8::1")
+    }
+    assert of["192.0.2.1"] == 0
+    assert of["10.0.0.1"] == of["10.255.255.255"]
+    assert len(set(of.values())) == 6
+    same = classed(policy(Rule(clients=("10.1.0.0/16", "10.2.0.0/16", "fd00::/8")), Rule(clients=("10.1.0.0/16",))))
+    assert class_of(same, "10.2.0.1") == class_of(same, "fd00::1") != class_of(same, "10.1.0.1")
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_decision_that_holds_for_a_class_is_the_same_for_all_of_it(seed: int) -> None:
+    rng = random.Random(2000 + seed)
+
+    def some() -> Rule:
+        roots = rng.choice([(), (), ("r{address}",), ("{mac}", "c"), ("a",), ("b",), ("s/{server_address}",)])
+        return msgspec.structs.replace(some_rule(rng), roots=roots)
+
+    one = policy(*(some() for _ in range(rng.choice([2, 6, 20]))))
+    classes = classed(one)
+    hosts = ("10.0.0.7", "10.0.0.8", "10.0.0.6", "10.0.0.9", "10.1.0.9", "192.0.2.1", "8.8.8.8", "fd00::1", "fe80::1")
+    for path in (b"x", b"a/x", b"a/b.cfg", b"b/c/x", b"c/x"):
+        for endpoint, locals_ in ((0, [None]), (1, ["10.0.0.1", "10.0.0.2", "10.0.0.3"])):
+            told: dict[int, set[object]] = {}
+            held: set[int] = set()
+            for host in hosts:
+                number = class_of(classes, host)
+                for local in locals_:
+                    try:
+                        decision = read(one, host, path, endpoint=endpoint, local_address=local)
+                    except DeniedError as error:
+                        told.setdefault(number, set()).add((error.rule, str(error)))
+                        continue
+                    told.setdefault(number, set()).add((decision.rule, decision.roots, decision.paths))
+                    if not decision.depends_on_asker:
+                        held.add(number)
+            assert all(len(told[number]) == 1 for number in held)
+
+
+@pytest.mark.parametrize(
+    ("rule", "depends"),
+    [
+        (Rule(clients=("10.0.0.0/8",), listen=(":69",), paths=("*",), roots=("c",)), False),
+        (Rule(clients=("10.0.0.0/8",), options=RuleOptions(patience_ms=20), require="owned"), False),
+        (Rule(roots=("s/{server_address}",)), False),
+        (Rule(paths=("else/*",), macs=("*",)), False),
+        (Rule(clients=("192.0.2.0/24",), groups=("cnc",)), False),
+        (Rule(clients=("10.0.0.0/8",), roots=("{address}", "c")), True),
+        (Rule(roots=("{address_hex}", "c")), True),
+        (Rule(roots=("{mac}", "c")), True),
+        (Rule(macs=("aa:*",)), True),
+        (Rule(clients=("10.0.0.0/8",), groups=("other",)), True),
+        (Rule(paths=("x",), trust="address"), True),
+    ],
+)
+def test_what_looks_at_the_single_client_holds_for_no_class(rule: Rule, depends: bool) -> None:
+    one = policy(rule)
+    classed(one)
+    assert read(one, "10.0.0.7", b"x").depends_on_asker == depends
+    if rule.clients == ("10.0.0.0/8",):
+        assert not read(one, "192.0.2.1", b"x").depends_on_asker, "no rule of his"
+        assert read(one.unclassed(), "192.0.2.1", b"x").depends_on_asker
+
+
+def test_only_who_goes_by_classes_is_told_what_holds_for_a_class() -> None:
+    one = policy(Rule(clients=("10.0.0.0/8",)))
+    assert read(one, "10.0.0.7", b"x").depends_on_asker
+    classed(one)
+    assert not read(one, "10.0.0.7", b"x").depends_on_asker
+    assert read(one.unclassed(), "10.0.0.7", b"x").depends_on_asker
+    assert not read(one, "10.0.0.7", b"x").depends_on_asker
+
+
+def test_ten_thousand_rules_of_one_prefix_and_their_own_are_classes_while_somebody_waits() -> None:
+    one = policy(*(Rule(clients=("10.0.0.0/8", f"10.{n // 250}.{n % 250}.0/24")) for n in range(10_000)))
+    began = time.process_time()
+    assert classed(one).prefix_count == 10_001
+    assert time.process_time() - began < 2
 
 
 def test_machine_is_looked_for_only_where_a_rule_asks() -> None:

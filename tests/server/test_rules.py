@@ -119,13 +119,18 @@ def test_rule_holds_at_one_of_our_addresses(serve: ServeRules, address: str, exp
             client.get("missing")
 
 
-def test_flow_of_one_client_never_answers_another_who_may_not(serve: ServeRules) -> None:
-    server = serve({"clients": ["127.0.0.2"], "allow": []}, {"clients": ["127.0.0.3"], "roots": ["common"]})
+@pytest.mark.parametrize("flows", [False, True])
+def test_flow_of_one_client_never_answers_another_who_may_not(serve: ServeRules, flows: bool) -> None:
+    server = serve(
+        {"clients": ["127.0.0.2"], "allow": []},
+        {"clients": ["127.0.0.3"], "roots": ["common"]},
+        **{"performance.platform.batch.enable_flows": flows},
+    )
     for _ in range(5):
         assert get(server, "plain", "127.0.0.4") == "of the root"
         assert refusal(server, "plain", "127.0.0.2") == 2
         assert refusal(server, "plain", "127.0.0.3") == 1
-    assert server.counters()["flow_hits"] == 0
+    assert server.counters()["flow_hits"] == (4 if flows else 0)
 
 
 def test_what_holds_for_all_is_repeated_by_the_engine(root: Path) -> None:

@@ -196,7 +196,8 @@ def make_server(
     log_file = LogFile(str(log_path))
     audit = AuditLog(settings.logging.audit_file if settings.logging.audit_enabled else "")
     listening = Listening()
-    files = None if decider else FileDecider(settings, generation=Generation.of(settings, listening))
+    generation = Generation.of(settings, listening, by_class=not decider)
+    files = None if decider else FileDecider(settings, generation=generation)
 
     def close() -> None:
         if files:
@@ -206,6 +207,7 @@ def make_server(
 
     report = Report(settings, make_logger(settings.logging, log_file), audit)
     server = Server(settings, decider or files, report)
+    server.set_classes(generation.classes)
     server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
     if files:
         files.texts.abort = server.abort

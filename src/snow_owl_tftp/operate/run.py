@@ -113,6 +113,8 @@ def _live(
     """See serve."""
     occupy_standard_descriptors()
     raise_descriptor_limit()
+    # Until all is made: of 10,000 machines nothing is garbage, and to look for it took a sixth of the start.
+    gc.disable()
     refuse_logs_below_root(settings)
     # Their default would end a server that logrotate meets before its loop runs.
     for number in (signal.SIGHUP, signal.SIGUSR1):
@@ -138,7 +140,7 @@ def _live(
         machines = MachineWatch(wanted_machines(settings))
         closing.callback(machines.close)
         report.machines = machines.machines
-        generation = Generation.of(settings, listening, machines.machines)
+        generation = Generation.of(settings, listening, machines.machines, by_class=True)
         uploads = _open_uploads(settings, hook, generation, log) if settings.write_config.enabled else None
         if uploads is not None:
             closing.callback(uploads.close)
@@ -151,6 +153,8 @@ def _live(
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
         warn_of_missing_roots(log, decider)
         server = Server(settings, decider, report, given)
+        server.set_classes(generation.classes)
+        warn_of_no_classes(log, generation)
         server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
         decider.texts.abort = server.abort
         if plugged is not None:
@@ -167,7 +171,7 @@ def _live(
                 check_root(changed)
             refuse_inventory_below_root(changed)
             machines.prepare(wanted_machines(changed))
-            generation = Generation.of(changed, listening, machines.coming)
+            generation = Generation.of(changed, listening, machines.coming, by_class=True)
             prepared.append((changed, generation, decider.overlay_for(generation)))
 
         def apply(changed: Settings) -> "FilteringBoundLogger":
@@ -180,7 +184,10 @@ def _live(
             warn_of_dropped_keys(log, dropped_keys)
             warn_of_idle_settings(log, changed)
             hook.log = log
+            # First: by these rules nothing may be repeated for the classes of the old ones.
+            generation = with_its_classes(server, generation)
             decider.reload(generation, overlay)
+            warn_of_no_classes(log, generation)
             warn_of_missing_roots(log, decider)
             if plugged is not None:
                 plugged.reload(generation.limits)
@@ -320,6 +327,28 @@ def warn_of_missing_roots(log: "FilteringBoundLogger", decider: FileDecider) -> 
         log.warning("roots of rules are skipped", missing=directory or "root_dir", remedy="make the directory")
 
 
+def with_its_classes(server: Server, generation: Generation) -> Generation:
+    """Have a server go by the classes of what it is to decide by; where it cannot, decide for each client alone.
+
+    What was decided before must not be repeated any more: Server.reload sees to that in either case.
+    """
+    try:
+        server.set_classes(generation.classes)
+    except MemoryError:
+        return generation.unclassed("out of memory")
+    return generation
+
+
+def warn_of_no_classes(log: "FilteringBoundLogger", generation: Generation) -> None:
+    """Say why each request is decided anew where rules look at the client."""
+    if generation.unclassed_why:
+        log.warning(
+            "requests are decided one by one where rules have clients",
+            reason=generation.unclassed_why,
+            remedy="use fewer prefixes in rules.clients",
+        )
+
+
 def warn_of_idle_settings(log: "FilteringBoundLogger", settings: Settings) -> None:
     """Name what other settings switch off, a line each."""
     for key, remedy in without_effect(settings).items():
@@ -375,6 +404,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
         gc.freeze()
+        gc.enable()
         unsaid = [text for text in texts if not announce(text)]
         audit.server_started(
             version=__version__, bind_addresses=texts, root_dir=settings.root_dir, workers=settings.worker_count

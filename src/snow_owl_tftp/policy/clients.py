@@ -10,24 +10,19 @@ Invariants: every address lies in exactly one interval of its family; a chain ha
 as there are lengths.
 """
 
-import ipaddress
 import socket
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeVar
 
 from snow_owl_tftp.config.rules import Network
 
-__all__ = ["Prefix", "PrefixTable", "number_of"]
+__all__ = ["PrefixTable", "number_of"]
 
 _T = TypeVar("_T")
-Prefix: TypeAlias = tuple[str, int]
-"""Network address as text, length in bits."""
-
 _REMEMBERED: Final = 4096
 """Addresses: one that boots asks for dozens of files."""
-_BITS: Final = {4: 32, 6: 128}
 _MAPPED: Final = 0xFFFF << 32
 """::ffff:0:0/96: IPv4 that came by an IPv6 socket."""
 
@@ -67,13 +62,6 @@ class PrefixTable(Generic[_T]):
             return ()
         return self._chains[version][bisect_right(self._starts[version], number) - 1]
 
-    def intervals(self) -> Iterable[tuple[list[Prefix], tuple[_T, ...]]]:
-        """Yield every interval as prefixes, and what is said of it."""
-        for version, starts in self._starts.items():
-            ends = [*starts[1:], 1 << _BITS[version]]
-            for start, end, chain in zip(starts, ends, self._chains[version], strict=True):
-                yield _prefixes(version, start, end), chain
-
 
 def _disjoint(spans: list[tuple[int, int, _T]]) -> tuple[list[int], list[tuple[_T, ...]]]:
     """Cut nested spans [first, end) where they begin and end; prefixes are nested or apart, never crossed."""
@@ -97,13 +85,3 @@ def _disjoint(spans: list[tuple[int, int, _T]]) -> tuple[list[int], list[tuple[_
     while open_spans:
         begin(open_spans.pop()[0])
     return starts, chains
-
-
-def _prefixes(version: int, start: int, end: int) -> list[Prefix]:
-    make: type[ipaddress.IPv4Address | ipaddress.IPv6Address] = (
-        ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
-    )
-    if start >= end:  # a prefix that ends with the last address of all is followed by nothing
-        return []
-    spans: Sequence[Network] = list(ipaddress.summarize_address_range(make(start), make(end - 1)))
-    return [(str(span.network_address), span.prefixlen) for span in spans]

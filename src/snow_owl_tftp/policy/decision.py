@@ -33,7 +33,8 @@ class ReadDecision(Struct, frozen=True, gc=False):
     Attributes:
         paths: Normalised, relative to the root: the name as sent, and what is meant by it if that is another one. The
             first that exists is read.
-        depends_on_asker: Another client might be told something else, so nobody may repeat this for him.
+        depends_on_asker: Another client might be told something else, so nobody may repeat this for him; by rules that
+            are classed (RuleSet.is_classed), another one of the same class.
         roots: Where it is looked for, in this order; empty: in root_dir.
         limits: What may be negotiated; None: what the settings say for all.
         require: Of the file.

@@ -18,7 +18,7 @@ from snow_owl_tftp.config.rules import Rule, parse_listen
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.policy.asker import Asker, Listening
 from snow_owl_tftp.policy.decision import RootPath
-from snow_owl_tftp.policy.machines import Machine
+from snow_owl_tftp.policy.machines import Machine, Machines
 from snow_owl_tftp.policy.patterns import PathPatterns
 from snow_owl_tftp.policy.variables import Text, Values
 from snow_owl_tftp.protocol.options import OptionLimits
@@ -33,14 +33,23 @@ _WILD: Final = re.compile(r"[*?\[]")
 class Question:
     """One request, as far as rules look at it; what costs something is looked up when a rule asks for it."""
 
-    __slots__ = ("_asked", "_asker", "_listening", "host", "machine")
+    __slots__ = ("_asked", "_asker", "_found", "_listening", "_machines", "_paths", "host")
 
-    def __init__(self, asker: Asker, listening: Listening, machine: Machine | None) -> None:
+    def __init__(self, asker: Asker, listening: Listening, machines: Machines, paths: tuple[bytes, ...]) -> None:
         self._asker = asker
         self._listening = listening
         self._asked: tuple[str | None, int | None] | None = None
+        self._machines = machines
+        self._paths = paths
+        self._found: tuple[Machine | None] | None = None
         self.host = asker.peer[0]
-        self.machine = machine
+
+    @property
+    def machine(self) -> Machine | None:
+        """Which asks."""
+        if self._found is None:
+            self._found = (self._machines.find(self._asker, self._paths),)
+        return self._found[0]
 
     @property
     def asked(self) -> tuple[str | None, int | None]:
@@ -64,7 +73,9 @@ class CompiledRule:
         macs: Globs, lower case, with colons.
         first_parts: What the first part of a path must be, one of them; None: that says nothing.
         last_parts: Likewise of the last.
-        is_personal: Whether another client, or machine, may be told something else by it, or by those behind it.
+        is_single: Whether another client whom the same prefixes hold, or another machine, may be told something else by
+            it, or by those behind it.
+        is_personal: Likewise any other client.
         needs_machine: Whether it looks at the machine.
         limits: What may be negotiated; None: as for all.
     """
@@ -95,26 +106,30 @@ class CompiledRule:
         self.last_parts = _literals([glob.rpartition("/")[2] for glob in globs])
         self._fixed_roots = tuple(root.fixed for root in self.roots) if not any(r.names for r in self.roots) else None
         names = {name for root in self.roots for name in root.names}
-        self.needs_machine = bool(
-            self.macs or self._groups or self._needs_address or names - {"address", "address_hex", "server_address"}
-        )
-        self.is_personal = bool(rule.clients or self.needs_machine or names)
-        self.looks_at_our_host = any(host is not None for host, _ in self._listen)
+        self._asks_for_machine = bool(self.macs or self._groups or self._needs_address)
+        self.needs_machine = bool(self._asks_for_machine or names - {"address", "address_hex", "server_address"})
+        self.is_single = bool(self.needs_machine or names - {"server_address"})
+        self.is_personal = bool(rule.clients or self.is_single)
+        self.looks_at_our_host = "server_address" in names or any(host is not None for host, _ in self._listen)
         self.limits = _limits_of(rule, limits)
 
     def unmet(self, question: Question, path: bytes) -> str:
         """Return the key of the first condition that does not hold; empty: it fits, as far as `clients` allow."""
-        machine = question.machine
+        if self._asks_for_machine and (key := self._unmet_by_machine(question.machine)):
+            return key
+        if self._listen and not self._is_asked_at(question.asked):
+            return "listen"
+        if self._paths is not None and not self._paths.match(path):
+            return "paths"
+        return ""
+
+    def _unmet_by_machine(self, machine: Machine | None) -> str:
         if self._match_mac is not None and (machine is None or machine.mac is None or not self._match_mac(machine.mac)):
             return "macs"
         if self._groups and (machine is None or machine.group not in self._groups):
             return "groups"
         if self._needs_address and (machine is None or machine.known_by != "address"):
             return "trust"
-        if self._listen and not self._is_asked_at(question.asked):
-            return "listen"
-        if self._paths is not None and not self._paths.match(path):
-            return "paths"
         return ""
 
     def _is_asked_at(self, asked: tuple[str | None, int | None]) -> bool:

@@ -8,14 +8,15 @@ to allow hands its boot images to whoever can send a datagram.
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from copy import copy
+from typing import Final, Literal, Self
 
 from snow_owl_tftp.config.rules import Rule
 from snow_owl_tftp.config.schema import WriteSettings
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.policy.asker import Asker, Listening
 from snow_owl_tftp.policy.decision import DeniedError, ReadDecision, RootPath, WriteDecision
-from snow_owl_tftp.policy.machines import NO_MACHINES, Machine, Machines
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.policy.patterns import PathPatterns
 from snow_owl_tftp.policy.rule import CompiledRule, Question
 from snow_owl_tftp.policy.ruleset import RuleSet
@@ -109,14 +110,18 @@ class Policy:
             raise DeniedError(ErrorCode.FILE_NOT_FOUND, "File not found", rule.number, why=_WHY_NO_ROOT)
         return ReadDecision(paths, depends, roots, rule.limits, rule.rule.require, rule.number)
 
+    def unclassed(self) -> Self:
+        """Return the same rules for a server that repeats answers for all alike, and not for a class."""
+        other = copy(self)
+        if self.rules is not None:
+            other.rules = copy(self.rules)
+            other.rules.is_classed = False
+        return other
+
     def question(self, asker: Asker, paths: tuple[bytes, ...]) -> Question:
         """Return what rules look at."""
-        return Question(asker, self._listening, self._machine(asker, paths))
-
-    def _machine(self, asker: Asker, paths: tuple[bytes, ...]) -> Machine | None:
-        if self.rules is None or not self.rules.needs_machine:
-            return None
-        return self._machines.find(asker, paths)
+        asks = self.rules is not None and self.rules.needs_machine
+        return Question(asker, self._listening, self._machines if asks else NO_MACHINES, paths)
 
     def _rule_for(
         self, rules: RuleSet, question: Question, paths: tuple[bytes, ...]

@@ -7,7 +7,7 @@ May know: rules and who asks. Must not open anything. What is decided by the rul
 
 Invariants:
 - The answer is that of asking every rule in its order (tests/policy/test_ruleset.py compares).
-- `depends` says False only where no other client would be told anything else.
+- `depends` says False only where no other client would be told anything else; with `is_classed`, none of his class.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,9 @@ from typing import Final, TypeVar
 
 from snow_owl_tftp.config.rules import Network, Rule, parse_network
 from snow_owl_tftp.policy.asker import Asker
-from snow_owl_tftp.policy.clients import Prefix, PrefixTable
+from snow_owl_tftp.policy.classes import ClassedPrefix, classes_of
+from snow_owl_tftp.policy.clients import PrefixTable
+from snow_owl_tftp.policy.machines import Machine
 from snow_owl_tftp.policy.rule import CompiledRule, Question
 from snow_owl_tftp.protocol.options import OptionLimits
 
@@ -34,6 +36,7 @@ class RuleSet:
     Attributes:
         rules: All of them.
         needs_machine: Whether any looks at the machine.
+        is_classed: Whether whoever repeats an answer keeps to `client_classes`; else he repeats it for everybody.
     """
 
     def __init__(self, rules: Sequence[Rule], limits: OptionLimits) -> None:
@@ -48,6 +51,7 @@ class RuleSet:
         """
         self.rules = tuple(CompiledRule(number, rule, limits) for number, rule in enumerate(rules, 1))
         self.needs_machine = any(rule.needs_machine for rule in self.rules)
+        self.is_classed = False
         self._anyone = _Bucket()
         by_prefix: dict[Network, _Bucket] = {}
         for rule in self.rules:
@@ -55,9 +59,12 @@ class RuleSet:
                 self._anyone.add(rule)
             for network in {parse_network(text) for text in rule.rule.clients}:
                 by_prefix.setdefault(network, _Bucket()).add(rule)
-        self._has_prefixes = bool(by_prefix)
+        self._by_prefix = by_prefix
         self._prefixes = PrefixTable(by_prefix.items())
-        self._personal = _FirstOf(rule for rule in self.rules if rule.is_personal)
+        self._personal = _FirstOf()
+        for rule in self.rules:
+            if rule.is_personal:
+                self._personal.add(rule)
         self._by_our_host = min((rule.number for rule in self.rules if rule.looks_at_our_host), default=_NEVER)
 
     @property
@@ -78,7 +85,7 @@ class RuleSet:
     def first_that_fits(self, question: Question, path: bytes) -> CompiledRule | None:
         """Return the rule that decides about a path; None: none does."""
         found = self._anyone.first(question, path, _NEVER) if self._anyone.numbers else None
-        for bucket in self._prefixes.holding(question.host) if self._has_prefixes else ():
+        for bucket in self._prefixes.holding(question.host) if self._by_prefix else ():
             found = bucket.first(question, path, _NEVER if found is None else found.number) or found
         return found
 
@@ -90,13 +97,21 @@ class RuleSet:
             path: For what.
             rule: Which fits.
         """
-        if rule is not None and rule.is_personal:
+        if rule is not None and (rule.is_single if self.is_classed else rule.is_personal):
             return True
         number = _NEVER if rule is None else rule.number
         # Who asks at a wildcard's other address asks the same endpoint, which is all that the engine tells apart.
         if self._by_our_host <= number and asker.local_address is not None:
             return True
-        return self._personal.before(path) < number
+        if not self.is_classed:
+            return self._personal.before(path) < number
+        # Others of the class are held by the same prefixes, so the rules of other prefixes are nobody's there.
+        if self._anyone.singles.before(path) < number:
+            return True
+        for bucket in self._prefixes.holding(asker.peer[0]) if self._by_prefix else ():
+            if bucket.singles.before(path) < number:
+                return True
+        return False
 
     def unmet(self, question: Question, path: bytes) -> Iterator[tuple[CompiledRule, str]]:
         """Yield the rules up to the one that fits, each with the key that it does not fit by, empty for the last."""
@@ -106,31 +121,32 @@ class RuleSet:
             if rule is fitting:
                 return
 
-    def client_classes(self) -> list[tuple[Prefix, int]]:
-        """Return disjoint prefixes, all addresses of which are told the same for the same machine and name.
+    def client_classes(self) -> list[ClassedPrefix]:
+        """Return the prefixes of all rules, each with the class of those for whom it is the longest.
 
-        Returns:
-            ((network, length in bits), class), classes numbered from 0, 0 being those whom no prefix of a rule holds.
-            An address of no class there is lies in none of them: all IPv4 and IPv6 addresses are covered. Where a root
-            has {address} in it, each client of a class has a directory of its own all the same.
+        All clients of a class are told the same for the same name, but for what is looked up of the single one: its
+        machine, and {address}. Class 0 are those whom no prefix holds.
         """
-        classes: dict[frozenset[int], int] = {frozenset(): 0}
-        listed = []
-        for prefixes, chain in self._prefixes.intervals():
-            numbers = frozenset(number for bucket in chain for number in bucket.numbers)
-            which = classes.setdefault(numbers, len(classes))
-            listed += [(prefix, which) for prefix in prefixes]
-        return listed
+        # Named by what they hold: of two prefixes of the same rules, clients are told the same.
+        contents: dict[tuple[int, ...], int] = {}
+        return classes_of(
+            {
+                network: contents.setdefault(tuple(bucket.numbers), len(contents))
+                for network, bucket in self._by_prefix.items()
+            }
+        )
 
 
 class _Bucket:
     """Rules of one prefix, found by what each asks for in the first place."""
 
-    __slots__ = ("_by_first", "_by_group", "_by_last", "_by_mac", "_rest", "numbers")
+    __slots__ = ("_by_first", "_by_group", "_by_last", "_by_mac", "_of_machines", "_rest", "numbers", "singles")
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.singles = _FirstOf()
         self._rest: list[CompiledRule] = []
+        self._of_machines = _FirstOf()  # those of the next two tables
         self._by_mac: dict[str, list[CompiledRule]] = {}
         self._by_group: dict[str, list[CompiledRule]] = {}
         self._by_first: dict[bytes, list[CompiledRule]] = {}
@@ -139,10 +155,14 @@ class _Bucket:
     def add(self, rule: CompiledRule) -> None:
         """Take one more, behind those that are here."""
         self.numbers.append(rule.number)
+        if rule.is_single:
+            self.singles.add(rule)
         macs = {mac if _is_plain(mac) else mac[:_OUI_TEXT] for mac in rule.macs}
         if macs and all(_is_plain(mac) and len(mac) >= _OUI_TEXT for mac in macs):
+            self._of_machines.add(rule)
             _add(self._by_mac, macs, rule)
         elif rule.rule.groups:
+            self._of_machines.add(rule)
             _add(self._by_group, rule.rule.groups, rule)
         elif rule.first_parts is not None:
             _add(self._by_first, rule.first_parts, rule)
@@ -154,40 +174,46 @@ class _Bucket:
     def first(self, question: Question, path: bytes, before: int) -> CompiledRule | None:
         """Return the first that fits and stands before a number."""
         found = _first(self._rest, question, path, before) if self._rest else None
-        for rules in self._listed(question, path):
-            if rules is not None:
-                found = _first(rules, question, path, before if found is None else found.number) or found
+        # To find out which machine asks costs as much as all this: not where no rule that looks at it can fit.
+        if self._of_machines.before(path) < before:
+            for rules in self._of(question.machine):
+                found = _first(rules, question, path, found.number if found else before) or found
+        if self._by_first and (listed := self._by_first.get(path.partition(b"/")[0])):
+            found = _first(listed, question, path, found.number if found else before) or found
+        if self._by_last and (listed := self._by_last.get(path.rpartition(b"/")[2])):
+            found = _first(listed, question, path, found.number if found else before) or found
         return found
 
-    def _listed(self, question: Question, path: bytes) -> Sequence[list[CompiledRule] | None]:
-        listed: list[list[CompiledRule] | None] = []
-        machine = question.machine
-        if machine is not None and machine.mac is not None and self._by_mac:
-            listed += (self._by_mac.get(machine.mac), self._by_mac.get(machine.mac[:_OUI_TEXT]))
-        if machine is not None and machine.group is not None and self._by_group:
-            listed.append(self._by_group.get(machine.group))
-        if self._by_first:
-            listed.append(self._by_first.get(path.partition(b"/")[0]))
-        if self._by_last:
-            listed.append(self._by_last.get(path.rpartition(b"/")[2]))
-        return listed
+    def _of(self, machine: Machine | None) -> Iterator[list[CompiledRule]]:
+        if machine is not None and machine.mac is not None:
+            yield self._by_mac.get(machine.mac, [])
+            yield self._by_mac.get(machine.mac[:_OUI_TEXT], [])
+        if machine is not None and machine.group is not None:
+            yield self._by_group.get(machine.group, [])
 
 
 class _FirstOf:
     """Some rules: which number is the lowest of those that may fit a path."""
 
-    def __init__(self, rules: Iterator[CompiledRule]) -> None:
+    __slots__ = ("_anywhere", "_by_first")
+
+    def __init__(self) -> None:
         self._anywhere = _NEVER
         self._by_first: dict[bytes, int] = {}
-        for rule in rules:
-            if rule.first_parts is None:
-                self._anywhere = min(self._anywhere, rule.number)
-            for part in rule.first_parts or ():
-                self._by_first.setdefault(part, rule.number)
+
+    def add(self, rule: CompiledRule) -> None:
+        """Take one more, behind those that are here."""
+        if rule.first_parts is None:
+            self._anywhere = min(self._anywhere, rule.number)
+        for part in rule.first_parts or ():
+            self._by_first.setdefault(part, rule.number)
 
     def before(self, path: bytes) -> int:
         """Return it."""
-        return min(self._anywhere, self._by_first.get(path.partition(b"/")[0], _NEVER))
+        if not self._by_first:
+            return self._anywhere
+        number = self._by_first.get(path.partition(b"/")[0], _NEVER)
+        return number if number < self._anywhere else self._anywhere
 
 
 def _add(lists: dict[_K, list[CompiledRule]], keys: Iterable[_K], rule: CompiledRule) -> None:

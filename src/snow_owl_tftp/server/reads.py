@@ -241,7 +241,9 @@ class FileDecider:
     def _make(self, asked: Meanings) -> Verdict | Awaitable[Verdict] | None:
         """Raises: RefusedError: Of a template."""
         templates = asked.generation.templates
-        return None if templates is None else self._rendering.answer(templates, _of_templates(asked))
+        if templates is None or templates.find(asked.decision.paths) is None:  # before anything is made for it
+            return None
+        return self._rendering.answer(templates, _of_templates(asked))
 
     def _refuse_write(self, incoming: IncomingRequest, request: Request) -> Verdict:
         """Where no upload is taken a rule may still want silence."""
