@@ -1,0 +1,107 @@
+"""An explanation as lines for people, and as a tree for programs.
+
+May know: what was explained. Must not decide anything.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, Final
+
+import msgspec
+
+from snow_owl_tftp.operate.explain import Asked, Explanation, MeaningTried
+
+__all__ = ["lines_of", "tree_of"]
+
+_WAYS: Final = {
+    "sent": "",
+    "rewritten": " (rewritten)",
+    "spelling": " (another spelling)",
+    "case": " (in another case)",
+    "sibling": " (beside the client's last file)",
+}
+_Line = tuple[str, str]
+
+
+def tree_of(told: Explanation) -> dict[str, Any]:
+    """Return an explanation as JSON has it."""
+    tree: dict[str, Any] = msgspec.to_builtins(told)
+    return tree
+
+
+def lines_of(asked: Asked, told: Explanation) -> Iterator[_Line]:
+    """Yield labels and texts, without anything that could confuse a terminal."""
+    what = "write" if asked.is_write else "read"
+    host, port = asked.listen
+    yield "client", f"{asked.client} asks {host}, port {port}, to {what} {_shown(asked.name)}"
+    if told.machine is not None:
+        known = [told.machine.name, told.machine.mac, told.machine.serial, told.machine.group]
+        said = ", ".join(_shown(text) for text in known if text) or "has no name and no MAC"
+        yield "machine", f"{said} (by {told.machine.known_by}, from {told.machine.source})"
+    for step in told.rewriting:
+        yield "rewrite", f"{_shown(step.where)}: {_shown(step.deed)}"
+    for number, tried in enumerate(told.meanings, 1):
+        yield from _meaning(tried, is_last=number == len(told.meanings))
+    if told.handler:
+        yield "handler", f"{told.handler} is asked; what follows is what happens where it returns None"
+    if told.template is not None:
+        variables = "".join(f" {name}={value}" for name, value in told.template.variables.items())
+        yield "template", _shown(told.template.template + variables)
+    if told.answer and told.error is None and told.answer != "silence":
+        yield from _served(told)
+    yield from _limits(told.limits)
+    for note in told.notes:
+        yield "note", _shown(note)
+    is_answered = told.is_served or (told.is_served is None and told.answer in ("OACK", "no options"))
+    yield "answer", "served" if is_answered else told.answer
+    if told.is_optional:
+        yield "", "a file that nobody misses (names.optional)"
+    if told.why:
+        yield "why", _shown(told.why)
+    if told.template is not None and told.template.output is not None:
+        yield from (("show", _shown(line)) for line in told.template.output.splitlines())
+
+
+def _meaning(tried: MeaningTried, *, is_last: bool) -> Iterator[_Line]:
+    for name in tried.names:
+        yield "name", _shown(name) + _WAYS[tried.way]
+    for key, alike in groupby(tried.passed, lambda one: one.unmet):
+        numbers = [one.rule for one in alike]
+        if len(numbers) == 1:
+            yield "rule", f"{numbers[0]} does not fit: {key}"
+        else:
+            yield "rule", f"{numbers[0]} to {numbers[-1]} do not fit: {key}"
+    if tried.rule or tried.passed:
+        yield "rule", f"{tried.rule} decides" if tried.rule else "none decides"
+    for one in tried.roots:
+        yield "root", f"{_shown(one.root)}: {_shown(one.result)}"
+    if tried.result and not is_last:
+        yield "but", _shown(tried.result)
+
+
+def _served(told: Explanation) -> Iterator[_Line]:
+    size = "" if told.size_bytes is None else f"{told.size_bytes} bytes"
+    if told.file:
+        yield "file", _shown(told.file) + (f" ({size})" if size else "")
+    elif size:
+        yield "made", size
+    granted = " ".join(f"{name}={value}" for name, value in told.options.items())
+    yield "options", _shown(granted) if granted else "none"
+
+
+def _limits(limits: dict[str, int]) -> Iterator[_Line]:
+    """A line for whom they hold for."""
+    of_client = {key: value for key, value in limits.items() if key.endswith("_per_client")}
+    of_network = {key: value for key, value in limits.items() if key.endswith("_per_network")}
+    of_all = {key: value for key, value in limits.items() if key not in of_client and key not in of_network}
+    for few in (of_client, of_network, of_all):
+        if few:
+            yield "limits", " ".join(f"{key.removeprefix('limits.')}={value}" for key, value in few.items())
+
+
+def _shown(text: str) -> str:
+    """Without what could confuse a terminal."""
+    return "".join(
+        one if one.isprintable() and not "\ud800" <= one <= "\udfff" else one.encode("unicode_escape").decode()
+        for one in text
+    )
