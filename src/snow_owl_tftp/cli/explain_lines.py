@@ -40,8 +40,10 @@ def lines_of(asked: Asked, told: Explanation) -> Iterator[_Line]:
         yield "machine", f"{said} (by {told.machine.known_by}, from {told.machine.source})"
     for step in told.rewriting:
         yield "rewrite", f"{_shown(step.where)}: {_shown(step.deed)}"
-    for number, tried in enumerate(told.meanings, 1):
-        yield from _meaning(tried, is_last=number == len(told.meanings))
+    for tried in told.meanings:
+        yield from _meaning(tried)
+        if tried.result and (tried is not told.meanings[-1] or tried.result != _refusal(told)):
+            yield "but", _shown(tried.result)
     if told.handler:
         yield "handler", f"{told.handler} is asked; what follows is what happens where it returns None"
     if told.template is not None:
@@ -62,7 +64,12 @@ def lines_of(asked: Asked, told: Explanation) -> Iterator[_Line]:
         yield from (("show", _shown(line)) for line in told.template.output.splitlines())
 
 
-def _meaning(tried: MeaningTried, *, is_last: bool) -> Iterator[_Line]:
+def _refusal(told: Explanation) -> str:
+    """As the result of a meaning says it."""
+    return ": ".join(filter(None, (told.answer.partition(": ")[2] or told.answer, told.why)))
+
+
+def _meaning(tried: MeaningTried) -> Iterator[_Line]:
     for name in tried.names:
         yield "name", _shown(name) + _WAYS[tried.way]
     for key, alike in groupby(tried.passed, lambda one: one.unmet):
@@ -75,8 +82,6 @@ def _meaning(tried: MeaningTried, *, is_last: bool) -> Iterator[_Line]:
         yield "rule", f"{tried.rule} decides" if tried.rule else "none decides"
     for one in tried.roots:
         yield "root", f"{_shown(one.root)}: {_shown(one.result)}"
-    if tried.result and not is_last:
-        yield "but", _shown(tried.result)
 
 
 def _served(told: Explanation) -> Iterator[_Line]:

@@ -23,6 +23,7 @@ from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import BadPacket, ConfigError, OptionalMissingError, RefusedError
 from snow_owl_tftp.operate.explain.explanation import Asked, Explanation, MeaningTried, Rewriting
 from snow_owl_tftp.operate.explain.reads import decide_read, tell_accepted, tell_meanings
+from snow_owl_tftp.operate.explain.rules_told import said_of
 from snow_owl_tftp.operate.explain.who import known_machines
 from snow_owl_tftp.operate.explain.writes import begin_and_leave, tell_names
 from snow_owl_tftp.operate.log_places import refuse_inventory_below_root
@@ -70,7 +71,14 @@ def explain(settings: Settings, asked: Asked) -> Explanation:
     refuse_inventory_below_root(settings)
     told = Explanation()
     with known_machines(settings, asked.mac, told.notes) as machines:
-        _explain(settings, asked, _Request((asked.client, 0), datagram, _local_address(settings, asked)), request, machines, told)
+        _explain(
+            settings,
+            asked,
+            _Request((asked.client, 0), datagram, _local_address(settings, asked)),
+            request,
+            machines,
+            told,
+        )
     return told
 
 
@@ -124,7 +132,7 @@ def _tell_refusal(error: Exception, told: Explanation) -> None:
     told.answer = "silence" if error.is_silent else str(error)
     told.is_optional = isinstance(error, OptionalMissingError)
     if told.meanings:
-        told.meanings[-1].result = told.meanings[-1].result or told.answer
+        told.meanings[-1].result = told.meanings[-1].result or said_of(error)
 
 
 def _tell_served(negotiated: Negotiated, told: Explanation) -> None:

@@ -6,7 +6,7 @@ May know: machines, as they are told. Must not decide anything.
 from msgspec import Struct
 
 from snow_owl_tftp.policy.machines import Machine
-from snow_owl_tftp.protocol.options import Option
+from snow_owl_tftp.protocol.packets import Option
 
 __all__ = ["Asked", "Explanation", "MeaningTried", "Rewriting", "RootTried", "RulePassed", "TemplateUsed"]
 
@@ -65,7 +65,7 @@ class MeaningTried(Struct):
         passed: Rules before the one that decides.
         rule: That one; 0: none.
         roots: Those that were looked through.
-        result: Why the next meaning is tried, or the request refused; empty: this is what is served.
+        result: Why the next meaning is tried, or nothing is served; empty: this is what is served.
     """
 
     names: list[str] = []
@@ -103,7 +103,7 @@ class Explanation(Struct):
         machine: Who asks; None: nobody that is known.
         rewriting: Steps of rules that rewrite names.
         meanings: What the name may mean, up to what is answered.
-        rule: That which decides about the last of them; 0: none.
+        rule: That which decides about what is answered; 0: none.
         handler: "module:function" that is asked first; empty: none.
         template: What makes the content; None: it is a file.
         file: The real path of what is read; of an upload the path that it would get.

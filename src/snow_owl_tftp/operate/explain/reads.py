@@ -6,7 +6,6 @@
 May know: the server's parts that decide. Must not call a handler, or render what nobody wants to see.
 """
 
-import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -105,17 +104,26 @@ def tell_meanings(
     finally:
         if overlay is not None:
             overlay.close()
-    told.rule = told.meanings[-1].rule if told.meanings else 0
     if steps:
+        told.rule = _deciding(told.meanings).rule
         told.machine = generation.machines.find(incoming, steps[-1].paths)
-    is_sibling = generation.names.is_sibling
-    if generation.names.siblings is not None and not asked.after and any(is_sibling(step.paths[-1]) for step in steps):
+    names = generation.names
+    if names.siblings is not None and not asked.after and any(map(names.is_sibling, _spelled(steps))):
         told.notes.append("a client that has read a file may get the one beside it: name that file with --after")
 
 
-def _told_of(
-    generation: Generation, incoming: IncomingRequest, step: Step, overlay: Overlay | None
-) -> MeaningTried:
+def _deciding(meanings: list[MeaningTried]) -> MeaningTried:
+    """The meaning of which the answer is: where nothing is found, what else a name may mean is nobody's business."""
+    if not meanings[-1].result:
+        return meanings[-1]
+    return [tried for tried in meanings if tried.way in ("sent", "rewritten")][-1]
+
+
+def _spelled(steps: list[Step]) -> list[bytes]:
+    return [step.paths[-1] for step in steps if step.paths]
+
+
+def _told_of(generation: Generation, incoming: IncomingRequest, step: Step, overlay: Overlay | None) -> MeaningTried:
     tried = MeaningTried(way=step.way)
     tell_rules(generation, incoming, step.paths, tried)
     decision = step.decision
