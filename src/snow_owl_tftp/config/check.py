@@ -72,9 +72,6 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
             yield f"{path}: expected {_expected(kind, key)}, got {_shown(value)}"
-    for field in fields.values():
-        if field.required and field.name not in tree:
-            yield f"{prefix}{field.name}: is missing; write it"
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
