@@ -155,7 +155,7 @@ def _expected(kind: Any, key: str) -> str:
 def _expected_list(kind: Any, key: str) -> str:
     if is_table(kind):
         return f"tables, each [[{key}]]"
-    return f"a list of {_expected(kind, key)}" if get_origin(kind) is Literal else "a list of texts"
+    return f"a list of texts, each {_expected(kind, key)}" if get_origin(kind) is Literal else "a list of texts"
 
 
 def _shown(value: object) -> str:
