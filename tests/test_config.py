@@ -611,7 +611,10 @@ def test_every_key_of_a_rule_can_be_set_and_none_keeps_its_default(tmp_path: Pat
         ('groups = [""]', "rules[1].groups: expected names, got an empty one"),
         ('listen = ["eth0"]', "rules[1].listen: "),
         ('listen = ["10.0.0.1:66000"]', "rules[1].listen: expected a port 0..65535"),
-        ('allow = ["raed"]', 'rules[1].allow: expected a list of texts, each one of "read", "write", "overwrite" or "ignore"'),
+        (
+            'allow = ["raed"]',
+            'rules[1].allow: expected a list of texts, each one of "read", "write", "overwrite" or "ignore"',
+        ),
         ('allow = ["overwrite"]', 'rules[1].allow: "overwrite" is about files that are written; add "write"'),
         ('trust = "name"', 'rules[1].trust: expected one of "any", "address"'),
         ('require = "mine"', "rules[1].require: expected one of"),

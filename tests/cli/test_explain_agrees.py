@@ -210,6 +210,17 @@ def test_a_rule_that_refuses_another_meaning_is_told_and_does_not_decide(
     assert told[-1] == "answer    ERROR 1: File not found"
 
 
+def test_roots_that_are_passed_over_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common/x").write_text("x")
+    config = tmp_path / "owl.toml"
+    config.write_text(f'root_dir = "{tmp_path}"\n[[rules]]\nroots = ["machines/{{mac}}", "common"]\n')
+    assert main(["explain", "--config", str(config), "--client", NOBODY, "x"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "root      machines/{mac}: passed over: a variable in it is not known" in told
+    assert f"root      {tmp_path}/common: found" in told
+
+
 def test_silence_is_told(both: Both) -> None:
     told = check(both, SHUNNED, "plain")
     assert (told.answer, told.rule, told.error) == ("silence", 1, None)
@@ -289,7 +300,7 @@ def test_lines_show_what_a_template_makes(both: Both, capsys: pytest.CaptureFixt
         capsys, both, "--client", NOBODY, "--mac", "52:54:00:00:00:07", "--show", "pxe/01-52-54-00-00-00-09"
     )
     assert status == 0
-    assert told[1] == "machine   lathe, 52:54:00:00:00:07, shop (by address, from --mac)"
+    assert told[1] == "machine   lathe, 52:54:00:00:00:07, shop (known by its address, from --mac)"
     assert f"template  {both.config.parent}/pxe.j2 mac_dashes=52-54-00-00-00-09" in told
     assert told[-3:] == ["options   none", "answer    served", "show      lathe for 127.0.0.3"]
     status, told = lines(capsys, both, "--client", NOBODY, "fails/x")
@@ -314,8 +325,8 @@ def test_handlers_are_named_and_not_called(tmp_path: Path, capsys: pytest.Captur
     arguments = ["explain", "--config", str(config), "--client", NOBODY]
     assert main([*arguments, "state"]) == 3
     told = capsys.readouterr().out.splitlines()
-    assert "handler   no_such_module:answer is asked; what follows is what happens where it returns None" in told
-    assert told[-1] == "answer    served"
+    assert "handler   no_such_module:answer is asked; below is what happens where it returns None" in told
+    assert told[-1] == "answer    the handler's; without one: served"
     assert main([*arguments, "--json", "state7"]) == 3
     tree = json.loads(capsys.readouterr().out)
     assert (tree["is_served"], tree["error"], tree["for_all"]) == (None, 1, False)
@@ -343,7 +354,7 @@ def test_leases_and_what_is_not_known_are_told(tmp_path: Path, capsys: pytest.Ca
     assert str(leases) in note
 
 
-def test_address_that_was_asked_is_that_of_a_wildcard(tmp_path: Path) -> None:
+def test_address_that_was_asked_is_that_of_a_wildcard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "root/127.0.0.5").mkdir(parents=True)
     (tmp_path / "root/127.0.0.5/x").write_text("x")
     config = tmp_path / "owl.toml"
@@ -353,6 +364,11 @@ def test_address_that_was_asked_is_that_of_a_wildcard(tmp_path: Path) -> None:
     arguments = ["explain", "--config", str(config), "--client", NOBODY]
     assert main([*arguments, "--listen", "127.0.0.5:69", "x"]) == 0
     assert main([*arguments, "--listen", "127.0.0.6:69", "x"]) == 1
+    capsys.readouterr()
+    assert main([*arguments, "x"]) == 1
+    told = capsys.readouterr().out
+    assert "asks port 69, to read" in told
+    assert "name it with --listen" in told
 
 
 def test_no_descriptor_is_left(both: Both) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from snow_owl_tftp.operate.explain import Asked, Explanation, MeaningTried
+from snow_owl_tftp.policy.machines import Machine
 
 __all__ = ["lines_of", "tree_of"]
 
@@ -33,11 +34,10 @@ def lines_of(asked: Asked, told: Explanation) -> Iterator[_Line]:
     """Yield labels and texts, without anything that could confuse a terminal."""
     what = "write" if asked.is_write else "read"
     host, port = asked.listen
-    yield "client", f"{asked.client} asks {host}, port {port}, to {what} {_shown(asked.name)}"
+    where = f"port {port}" if host in ("0.0.0.0", "::") else f"{host}, port {port}"
+    yield "client", f"{asked.client} asks {where}, to {what} {_shown(asked.name)}"
     if told.machine is not None:
-        known = [told.machine.name, told.machine.mac, told.machine.serial, told.machine.group]
-        said = ", ".join(_shown(text) for text in known if text) or "has no name and no MAC"
-        yield "machine", f"{said} (by {told.machine.known_by}, from {told.machine.source})"
+        yield "machine", _machine(told.machine)
     for step in told.rewriting:
         yield "rewrite", f"{_shown(step.where)}: {_shown(step.deed)}"
     for tried in told.meanings:
@@ -45,23 +45,40 @@ def lines_of(asked: Asked, told: Explanation) -> Iterator[_Line]:
         if tried.result and (tried is not told.meanings[-1] or tried.result != _refusal(told)):
             yield "but", _shown(tried.result)
     if told.handler:
-        yield "handler", f"{told.handler} is asked; what follows is what happens where it returns None"
+        yield "handler", f"{told.handler} is asked; below is what happens where it returns None"
     if told.template is not None:
         variables = "".join(f" {name}={value}" for name, value in told.template.variables.items())
         yield "template", _shown(told.template.template + variables)
-    if told.answer and told.error is None and told.answer != "silence":
+    if _is_sent(told):
         yield from _served(told)
-    yield from _limits(told.limits)
+        yield from _limits(told.limits)
     for note in told.notes:
         yield "note", _shown(note)
-    is_answered = told.is_served or (told.is_served is None and told.answer in ("OACK", "no options"))
-    yield "answer", "served" if is_answered else told.answer
+    yield "answer", _answer(told)
     if told.is_optional:
         yield "", "a file that nobody misses (names.optional)"
     if told.why:
         yield "why", _shown(told.why)
     if told.template is not None and told.template.output is not None:
         yield from (("show", _shown(line)) for line in told.template.output.splitlines())
+
+
+def _machine(machine: Machine) -> str:
+    known = [machine.name, machine.mac, machine.serial, machine.group]
+    said = ", ".join(_shown(text) for text in known if text) or "without a name and a MAC"
+    if machine.known_by == "name":
+        return f"{said} (claimed by the name that it asks for)"
+    return f"{said} (known by its address, from {machine.source})"
+
+
+def _is_sent(told: Explanation) -> bool:
+    """Whether a transfer begins, where no handler has a say."""
+    return told.answer in ("OACK", "no options")
+
+
+def _answer(told: Explanation) -> str:
+    answer = "served" if _is_sent(told) else told.answer
+    return f"the handler's; without one: {answer}" if told.handler else answer
 
 
 def _refusal(told: Explanation) -> str:

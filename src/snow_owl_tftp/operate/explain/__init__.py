@@ -89,10 +89,21 @@ def _local_address(settings: Settings, asked: Asked) -> str | None:
     return host if (host, port) not in binds and any((every, port) in binds for every in _EVERY) else None
 
 
+def _asks_where(settings: Settings) -> bool:
+    """Whether rules or templates may look at the address that was asked."""
+    in_rules = any(rule.listen or any("{server_address}" in root for root in rule.roots) for rule in settings.rules)
+    return in_rules or bool(settings.templates)
+
+
 def _explain(
     settings: Settings, asked: Asked, incoming: _Request, request: Request, machines: Machines, told: Explanation
 ) -> None:
-    generation = Generation.of(settings, Listening((asked.listen,)), machines)
+    host, port = asked.listen
+    if host in _EVERY:
+        host = ""  # each request says it, and nobody said it here
+        if _asks_where(settings):
+            told.notes.append("which of our addresses is asked matters here: name it with --listen")
+    generation = Generation.of(settings, Listening(((host, port),)), machines)
     told.limits = _limits_of(settings, asked)
     if generation.rewrites is not None:
         generation.rewrites.apply(

@@ -131,7 +131,7 @@ def _told_of(generation: Generation, incoming: IncomingRequest, step: Step, over
         tried.names, tried.rule = [text_of(path) for path in decision.paths], decision.rule
         is_made = generation.templates is not None and generation.templates.find(decision.paths) is not None
         if decision.roots and overlay is not None and not is_made:
-            tried.roots = list(try_roots(overlay, decision, generation.root_dir))
+            tried.roots = list(try_roots(overlay, generation, incoming, decision))
     if step.refusal is not None:
         tried.result = said_of(step.refusal)
     return tried

@@ -4,7 +4,7 @@ May know: policy and content. Must not decide which meaning counts.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,20 +37,31 @@ def tell_rules(generation: Generation, asker: Asker, paths: tuple[bytes, ...], t
         tried.rule = next((rule.number for rule, key in steps if not key), 0)
 
 
-def try_roots(overlay: Overlay, decision: ReadDecision, root_dir: str) -> Sequence[RootTried]:
-    """Look into one root after the other, as far as the server would."""
-    tried = []
-    for root in decision.roots:
+def try_roots(overlay: Overlay, generation: Generation, asker: Asker, decision: ReadDecision) -> Iterator[RootTried]:
+    """Look into one root of the rule after the other, as far as the server would."""
+    for text, root in _roots_of(generation, asker, decision):
+        if root is None:
+            yield RootTried(text, "passed over: a variable in it is not known")
+            continue
         found = overlay.open(ReadDecision(decision.paths, roots=(root,), require=decision.require))
-        path = path_of(root_dir, root, b"")
+        path = path_of(generation.root_dir, root, b"")
         if not isinstance(found, NotHere):
             found.close()
-            tried.append(RootTried(path, "found"))
-            break
-        tried.append(RootTried(path, said_of(found.refusal)))
+            yield RootTried(path, "found")
+            return
+        yield RootTried(path, said_of(found.refusal))
         if found.refusal.code != ErrorCode.FILE_NOT_FOUND:
-            break
-    return tried
+            return
+
+
+def _roots_of(generation: Generation, asker: Asker, decision: ReadDecision) -> Iterator[tuple[str, RootPath | None]]:
+    rules = generation.policy.rules
+    if rules is None or not decision.rule:
+        return
+    rule = rules.rules[decision.rule - 1]
+    question = generation.policy.question(asker, decision.paths)
+    for text, root in zip(rule.rule.roots, rule.roots, strict=True):
+        yield text, root.fill(question)
 
 
 def said_of(refusal: RefusedError) -> str:
