@@ -168,6 +168,7 @@ def test_lines_are_for_people(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*arguments, "--option", "tsize=0", "two/z"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "client    127.0.0.1 asks 127.0.0.1, port 0, to read two/z",
+        "machine   not known",
         "name      two/z",
         "rule      1 does not fit: clients",
         "rule      2 to 3 do not fit: paths",

@@ -272,6 +272,7 @@ def test_lines_tell_each_step(both: Both, capsys: pytest.CaptureFixture[str]) ->
         0,
         [
             "client    127.0.0.3 asks 127.0.0.1, port 69, to read alt/y",
+            "machine   not known",
             'rewrite   line 2: makes "first/y"',
             'rewrite   line 2: ends with "first/y" if that can be opened',
             'rewrite   line 3: makes "only/y"',

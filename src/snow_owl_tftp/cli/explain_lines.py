@@ -36,8 +36,8 @@ def lines_of(asked: Asked, told: Explanation) -> Iterator[_Line]:
     host, port = asked.listen
     where = f"port {port}" if host in ("0.0.0.0", "::") else f"{host}, port {port}"
     yield "client", f"{asked.client} asks {where}, to {what} {_shown(asked.name)}"
-    if told.machine is not None:
-        yield "machine", _machine(told.machine)
+    if told.machine is not None or told.seeks_machine:
+        yield "machine", "not known" if told.machine is None else _machine(told.machine)
     for step in told.rewriting:
         yield "rewrite", f"{_shown(step.where)}: {_shown(step.deed)}"
     for tried in told.meanings:

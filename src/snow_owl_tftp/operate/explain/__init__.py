@@ -29,7 +29,7 @@ from snow_owl_tftp.operate.explain.writes import begin_and_leave, tell_names
 from snow_owl_tftp.operate.log_places import refuse_inventory_below_root
 from snow_owl_tftp.operate.run import check_root
 from snow_owl_tftp.policy.asker import Listening
-from snow_owl_tftp.policy.machines import Machines
+from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request, build_request, parse_request_untrusted
@@ -104,7 +104,7 @@ def _explain(
         if _asks_where(settings):
             told.notes.append("which of our addresses is asked matters here: name it with --listen")
     generation = Generation.of(settings, Listening(((host, port),)), machines)
-    told.limits = _limits_of(settings, asked)
+    told.limits, told.seeks_machine = _limits_of(settings, asked), machines is not NO_MACHINES
     if generation.rewrites is not None:
         generation.rewrites.apply(
             request.filename,

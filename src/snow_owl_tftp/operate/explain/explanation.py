@@ -101,6 +101,7 @@ class Explanation(Struct):
         why: What the log would say beside it.
         is_optional: The ERROR is for a file that nobody misses.
         machine: Who asks; None: nobody that is known.
+        seeks_machine: Whether the server would look who it is.
         rewriting: Steps of rules that rewrite names.
         meanings: What the name may mean, up to what is answered.
         rule: That which decides about what is answered; 0: none.
@@ -120,6 +121,7 @@ class Explanation(Struct):
     why: str = ""
     is_optional: bool = False
     machine: Machine | None = None
+    seeks_machine: bool = False
     rewriting: list[Rewriting] = []
     meanings: list[MeaningTried] = []
     rule: int = 0
