@@ -221,9 +221,33 @@ def test_roots_that_are_passed_over_are_told(tmp_path: Path, capsys: pytest.Capt
     assert f"root      {tmp_path}/common: found" in told
 
 
-def test_silence_is_told(both: Both) -> None:
+def test_silence_is_told(both: Both, capsys: pytest.CaptureFixture[str]) -> None:
     told = check(both, SHUNNED, "plain")
     assert (told.answer, told.rule, told.error) == ("silence", 1, None)
+    assert lines(capsys, both, "--client", SHUNNED, "plain") == (
+        1,
+        [
+            "client    127.0.0.9 asks 127.0.0.1, port 69, to read plain",
+            "machine   not known",
+            "name      plain",
+            "rule      1 decides",
+            "answer    silence",
+            "why       rule 1: ignored",
+        ],
+    )
+
+
+def test_rule_of_the_rewritten_name_is_silent_to_uploads_that_nobody_takes(tmp_path: Path) -> None:
+    config = tmp_path / "owl.toml"
+    config.write_text(
+        f'root_dir = "{tmp_path}"\n[[rewrite]]\npattern = "^old/"\nreplacement = "new/"\n'
+        '[[rules]]\npaths = ["new/**"]\nallow = "ignore"\n'
+    )
+    with serve_command(None, "--config", str(config), stderr_path=tmp_path / "stderr") as server:
+        asking = Both(server, load(config), config)
+        for name, code in (("old/x", None), ("x", 2)):
+            assert asking.ask(SHUNNED, name, is_write=True) == code
+            assert asking.explain(SHUNNED, name, is_write=True).error == code
 
 
 def test_second_stage_is_told_beside_the_file_that_is_named(both: Both) -> None:

@@ -82,7 +82,9 @@ def _answer(told: Explanation) -> str:
 
 
 def _refusal(told: Explanation) -> str:
-    """As the result of a meaning says it."""
+    """As the result of a meaning says it, of which the answer is."""
+    if told.meanings and told.answer == "silence":
+        return told.meanings[-1].result
     return ": ".join(filter(None, (told.answer.partition(": ")[2] or told.answer, told.why)))
 
 
