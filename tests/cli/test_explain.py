@@ -77,14 +77,15 @@ def test_each_step_is_told(config: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert status == 0
     assert told["is_served"]
     assert told["machine"]["mac"] == "52:54:00:00:00:01"
-    assert told["names"] == ["x"]
-    assert told["passed"] == [
+    (meaning,) = told["meanings"]
+    assert (meaning["names"], meaning["way"], meaning["result"]) == (["x"], "sent", "")
+    assert meaning["passed"] == [
         {"rule": 1, "unmet": "clients"},
         {"rule": 2, "unmet": "paths"},
         {"rule": 3, "unmet": "paths"},
     ]
-    assert told["rule"] == 4
-    assert told["roots"] == [
+    assert told["rule"] == meaning["rule"] == 4
+    assert meaning["roots"] == [
         {"root": f"{root}/machines/52:54:00:00:00:01", "result": "File not found"},
         {"root": f"{root}/common", "result": "found"},
     ]
@@ -167,15 +168,20 @@ def test_lines_are_for_people(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*arguments, "--option", "tsize=0", "two/z"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "client    127.0.0.1 asks 127.0.0.1, port 0, to read two/z",
+        "machine   not known",
         "name      two/z",
         "rule      1 does not fit: clients",
-        "rule      2 does not fit: paths",
-        "rule      3 does not fit: paths",
+        "rule      2 to 3 do not fit: paths",
         "rule      4 does not fit: macs",
         "rule      5 decides",
         f"root      {config.parent}/root/site: found",
         f"file      {config.parent}/root/site/two/z (10 bytes)",
         "options   tsize=10",
+        "limits    max_transfers_per_client=1000 max_half_open_per_client=1000",
+        (
+            "limits    max_transfers=200000 max_half_open=131072 max_unproven_network_bytes=16777216"
+            " max_pending_requests=65536"
+        ),
         "answer    served",
     ]
     assert main([*arguments, "a\x1b[2Jb"]) == 1
@@ -188,6 +194,7 @@ def test_lines_are_for_people(config: Path, capsys: pytest.CaptureFixture[str]) 
         (["--client", "host", "x"], "--client: expected an address"),
         (["--client", "127.0.0.1", "--option", "blksize", "x"], "--option: expected"),
         (["--client", "127.0.0.1", "--listen", "nowhere", "x"], "expected"),
+        (["--client", "127.0.0.1", "--root", "/usr", "--mac", "5254", "x"], "--mac: expected a MAC"),
         (["--client", "127.0.0.1", "x" * 600], "no client can send this"),
         (["--client", "127.0.0.1", "--config", "/nonexistent.toml", "x"], "/nonexistent.toml: No such file"),
     ],

@@ -185,7 +185,7 @@ def test_faulty_settings_are_named(others: Mapping[str, object], said: str) -> N
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ({"rewrite": [{"replacement": "a"}]}, "rewrite[1].pattern: missing"),
+        ({"rewrite": [{"replacement": "a"}]}, "rewrite[1].pattern: missing; expected "),
         ({"rewrite": [{"pattern": "a"}, {"pattern": "a", "patern": "b"}]}, "rewrite[2].patern: unknown key"),
         ({"rewrite": [{"pattern": ""}]}, "rewrite[1].pattern: expected a text of 1..4096 characters"),
         ({"rewrite": [{"pattern": "a", "requests": "put"}]}, 'rewrite[1].requests: expected one of "all"'),

@@ -5,44 +5,50 @@ May know: flags and how to print. Must not decide anything.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from snow_owl_tftp.operate.explain import Asked, Explanation
+    from snow_owl_tftp.operate.explain import Explanation
 
 __all__ = ["command"]
 
 _NOT_SERVED = 1
+_HANDLER_DECIDES = 3
 
 
 @click.command("explain")
 @click.argument("name")
 @click.option("--client", required=True, metavar="ADDR", help="Who asks.")
 @click.option("--mac", metavar="MAC", help="Its MAC, taken for proved.")
+@click.option("--after", metavar="PATH", default="", help="The file that it has received last, for second stages.")
 @click.option("--listen", metavar="ADDR:PORT", help="Where it asks; default: the first bind_addr.")
 @click.option("--write", is_flag=True, help="It wants to upload.")
 @click.option("--option", "options", metavar="K=V", multiple=True, help="An option that it sends; may be given again.")
 @click.option("--config", "config_path", metavar="FILE", type=click.Path(path_type=Path), help="Settings, in TOML.")
 @click.option("--root", metavar="DIR", help="Instead of root_dir of the file.")
+@click.option("--show", "shows", is_flag=True, help="Also print what a template makes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     name: str,
     client: str,
     mac: str | None,
+    after: str,
     listen: str | None,
     write: bool,
     options: tuple[str, ...],
     config_path: Path | None,
     root: str | None,
+    shows: bool,
     as_json: bool,
 ) -> int:
-    """Say what NAME would be answered, and by which rule, root and file.
+    """Say what NAME would be answered, and why: machine, rewriting, names, rules, roots, template, file, options.
 
     Asks the code that a server runs, with the files as they are now and as this user may read them; it changes nothing.
-    The exit status is 0 where it would be served, 1 where not.
+    The exit status is 0 where it would be served, 1 where not, 3 where a handler says, since handlers are not called.
     """
+    from snow_owl_tftp.cli.explain_lines import lines_of, tree_of
     from snow_owl_tftp.config.binds import parse_bind
     from snow_owl_tftp.config.load import load, override
     from snow_owl_tftp.config.schema import Settings
@@ -56,13 +62,21 @@ def command(
         is_write=write,
         options=tuple(_option(text) for text in options),
         mac=mac,
+        after=after,
+        shows=shows,
     )
     told = explain(settings, asked)
     if as_json:
-        click.echo(json.dumps(_tree(told)))
+        click.echo(json.dumps(tree_of(told)))
     else:
-        for label, text in _lines(asked, told):
-            click.echo(f"{label:<9} {text}")
+        for label, text in lines_of(asked, told):
+            click.echo(f"{label:<9} {text}".rstrip())
+    return _status_of(told)
+
+
+def _status_of(told: "Explanation") -> int:
+    if told.is_served is None:
+        return _HANDLER_DECIDES
     return 0 if told.is_served else _NOT_SERVED
 
 
@@ -80,40 +94,3 @@ def _option(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise click.UsageError(f'--option: expected "NAME=VALUE" such as blksize=1428, got "{text}"')
     return name, value
-
-
-def _tree(told: "Explanation") -> dict[str, Any]:
-    import msgspec
-
-    tree: dict[str, Any] = msgspec.to_builtins(told)
-    return tree
-
-
-def _lines(asked: "Asked", told: "Explanation") -> list[tuple[str, str]]:
-    what = "write" if asked.is_write else "read"
-    host, port = asked.listen
-    lines = [("client", f"{asked.client} asks {host}, port {port}, to {what} {_shown(asked.name)}")]
-    if told.machine is not None:
-        known = [told.machine.name, told.machine.mac, told.machine.serial, told.machine.group]
-        lines.append(("machine", f"{', '.join(text for text in known if text)} (by {told.machine.known_by})"))
-    lines += [("name", _shown(name)) for name in told.names]
-    lines += [("rule", f"{one.rule} does not fit: {one.unmet}") for one in told.passed]
-    lines.append(("rule", f"{told.rule} decides" if told.rule else "none decides"))
-    lines += [("root", f"{_shown(one.root)}: {_shown(one.result)}") for one in told.roots]
-    if told.is_served:
-        size = "" if told.size_bytes is None else f" ({told.size_bytes} bytes)"
-        lines.append(("file", _shown(told.file) + size))
-        granted = " ".join(f"{name}={value}" for name, value in told.options.items())
-        lines.append(("options", _shown(granted) if granted else "none"))
-    lines.append(("answer", "served" if told.is_served else told.answer))
-    if told.why:
-        lines.append(("why", _shown(told.why)))
-    return lines
-
-
-def _shown(text: str) -> str:
-    """Without what could confuse a terminal."""
-    return "".join(
-        one if one.isprintable() and not "\ud800" <= one <= "\udfff" else one.encode("unicode_escape").decode()
-        for one in text
-    )

@@ -25,10 +25,27 @@ from snow_owl_tftp.protocol.options import OptionLimits
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.verdict import IncomingRequest, Verdict
 
-__all__ = ["PluggedHandlers"]
+__all__ = ["HandlerNames", "PluggedHandlers"]
 
 _TIMEOUT_S: Final = 10.0
 """As of the library's Server."""
+
+
+class HandlerNames:
+    """Which names handlers are asked about, without the handlers."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Compile the patterns.
+
+        Raises:
+            ConfigError: One is none.
+        """
+        self._patterns = NamePatterns(_checked(number, entry.match) for number, entry in _numbered(settings))
+
+    def find(self, paths: tuple[bytes, ...]) -> int | None:
+        """Return the number, from 0, of the entry that is asked about a name in these spellings; None: none is."""
+        found = next(filter(None, map(self._patterns.find, paths)), None)
+        return None if found is None else found.number
 
 
 class PluggedHandlers:
@@ -44,7 +61,7 @@ class PluggedHandlers:
         Raises:
             ConfigError: A pattern is none, a module cannot be imported, or what it has of that name is no handler.
         """
-        self._patterns = NamePatterns(_checked(number, entry.match) for number, entry in _numbered(settings))
+        self._names = HandlerNames(settings)
         self._functions = [
             _imported(f"handlers[{number}].handler", entry.handler) for number, entry in _numbered(settings)
         ]
@@ -76,11 +93,8 @@ class PluggedHandlers:
         Returns:
             None where no pattern matches.
         """
-        for path in paths:
-            found = self._patterns.find(path)
-            if found is not None:
-                return self._decider.ask(incoming, request, self._functions[found.number], otherwise)
-        return None
+        number = self._names.find(paths)
+        return None if number is None else self._decider.ask(incoming, request, self._functions[number], otherwise)
 
     async def close(self) -> None:
         """Let threads go, and wait for the end of every stream, of which no transfer lives any more."""

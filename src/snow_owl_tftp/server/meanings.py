@@ -42,7 +42,7 @@ class Meanings:
         request: The same, parsed.
         generation: Of the configuration.
         decision: What the rules allow, of the meaning that it has got to.
-        way: How that was come by; None: it was sent, or rewritten, so.
+        way: How that was come by; None: it was sent, or rewritten, so. Where none is left, that of the last.
         holds_for_all: It is the first meaning, and would be for every client at every time.
     """
 
@@ -133,8 +133,8 @@ class Meanings:
             peer = self.incoming.peer[0]
             self._others = other_names.of(names, name, peer) if names.may_mean_more(name) else _NOTHING
         for path, way in self._others:
+            self.way = way
             if self._decide((path,)) is None:
-                self.way = way
                 return None
         if names.is_optional(name):
             return OptionalMissingError(self._refusal.code, self._refusal.text, why=self._refusal.why)

@@ -37,6 +37,7 @@ from snow_owl_tftp.server.roots import open_overlay
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
 from snow_owl_tftp.server.templates import Asked, Rendering
 from snow_owl_tftp.server.texts import Texts
+from snow_owl_tftp.server.upload_terms import decide_upload
 from snow_owl_tftp.server.verdict import Accepted, IncomingRequest, Verdict, refuse
 
 __all__ = ["FileDecider", "Plugged"]
@@ -61,6 +62,7 @@ class FileDecider:
         slow_opens: Where names wait that are in no cache.
         other_names: What a name may mean that is not there.
         plugged: Is asked before templates and files; None: nobody is. Stays the caller's.
+        meanings: Begins with the meanings of a name; whoever explains what is decided listens there.
     """
 
     def __init__(self, settings: Settings, write: Answer = refuse_write, generation: Generation | None = None) -> None:
@@ -82,6 +84,7 @@ class FileDecider:
         self._texts = Texts()
         self._rendering = Rendering()
         self.plugged: Plugged | None = None
+        self.meanings: Callable[[IncomingRequest, Request, Generation], Meanings] = Meanings
         # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
         # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
         # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
@@ -212,7 +215,7 @@ class FileDecider:
         return self._early.answer(found, lambda: self.other_names.knows(host), lambda: self._find(incoming, request))
 
     def _find(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
-        asked = Meanings(incoming, request, self._generation)
+        asked = self.meanings(incoming, request, self._generation)
         refusal = asked.first(self.other_names)
         if refusal is None and self.plugged is not None:
 
@@ -247,9 +250,8 @@ class FileDecider:
 
     def _refuse_write(self, incoming: IncomingRequest, request: Request) -> Verdict:
         """Where no upload is taken a rule may still want silence."""
-        policy = self._generation.policy
-        if policy.rules is not None:
-            policy.decide_write(incoming, request, self._generation.names.spelled.normalise(request.filename))
+        if self._generation.policy.rules is not None:
+            decide_upload(self._generation, incoming, request)
         return refuse_write(incoming, request)
 
     def _source_of(self, decision: ReadDecision) -> FileTree | Overlay:

@@ -33,13 +33,13 @@ from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.plan.freeze import freeze_upload
 from snow_owl_tftp.policy.decision import WriteDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
-from snow_owl_tftp.protocol.options import Negotiated, negotiate
+from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.patient import PatientThreads
-from snow_owl_tftp.server.rewriting import decide_rewritten_write
 from snow_owl_tftp.server.slow_opens import OPEN_PATIENCE_S, Elsewhere, SlowOpens
 from snow_owl_tftp.server.upload_roots import UploadRoots, open_place
+from snow_owl_tftp.server.upload_terms import begin_upload, decide_upload
 from snow_owl_tftp.server.verdict import Accepted, CommitRefusal, IncomingRequest, Sink, UploadContext, Verdict, refuse
 
 __all__ = ["UploadAnswerer"]
@@ -216,12 +216,7 @@ class UploadAnswerer:
             RefusedError: The rules do not allow it, or too many wait.
         """
         generation = self._generation
-        name, spelled = request.filename, generation.names.spelled
-        if generation.rewrites is None:
-            terms = generation.policy.decide_write(incoming, request, spelled.normalise(name))
-        else:
-            rewritten = generation.rewrites.apply(name, incoming.peer[0], is_write=True)
-            name, terms = decide_rewritten_write(rewritten, spelled, generation.policy, incoming, request)
+        name, terms = decide_upload(generation, incoming, request)
         self._waiting += 1
         self._look_later()
 
@@ -288,12 +283,7 @@ class UploadAnswerer:
             device = area.device_of(terms.path, may_wait_on)
             if may_wait_on not in (None, device):
                 raise Elsewhere(device)
-            sent = generation.names.spelled.spellings_of(name)[0]
-            if sent != terms.path and area.holds(sent):
-                of_sent = generation.policy.decide_write(incoming, request, sent)
-                terms = of_sent if of_sent.root == terms.root else terms
-            negotiated = negotiate(request, size_bytes=None, limits=terms.limits or generation.limits)
-            upload = area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
+            upload, negotiated, _ = begin_upload(area, generation, incoming, request, name, terms)
         except BaseException as error:
             self._leave_area(area)
             if isinstance(error, RefusedError):

@@ -29,6 +29,10 @@ class KnownMachines:
         self._sources = tuple((source, source.sight, source.is_proof) for source in sources)
         self._inventory = inventory
 
+    def behind(self, source: Source) -> "KnownMachines":
+        """Return the same, with a source that is asked before all others."""
+        return KnownMachines([source, *(known for known, _, _ in self._sources)], self._inventory)
+
     def find(self, asker: Client, paths: tuple[bytes, ...] = ()) -> Machine | None:
         """See Machines.find."""
         host = asker.peer[0]
