@@ -194,19 +194,29 @@ cdef bint wait_for_the_last(Store *store, uint64_t wait_ns) noexcept nogil:
     return store.thread_count == 0
 
 
-cdef bint store_stop(Store *store, uint64_t wait_ns) noexcept nogil:
-    """The I/O threads finish what is queued and leave; who does not within `wait_ns` is left behind: then False."""
-    cdef bint all_left
+cdef void store_give_up(Store *store) noexcept nogil:
+    """Whatever is queued and nobody has begun is done in vain: the I/O threads are to leave, or have left."""
     cdef Job *jobs
+    pthread_mutex_lock(&store.mutex)
+    owl_store32(&store.stopping, STOP_NOW)
+    jobs = take_in_vain(store, True)
+    pthread_mutex_unlock(&store.mutex)
+    give_up(store, jobs, ECANCELED)
+
+
+cdef bint store_stop(Store *store, uint64_t wait_ns) noexcept nogil:
+    """The I/O threads finish what is queued and leave; who does not within `wait_ns` is left behind: then False.
+
+    A worker may ask for more before it ends: store_give_up(), behind it.
+    """
+    cdef bint all_left
     pthread_mutex_lock(&store.mutex)
     owl_store32(&store.stopping, STOP_FINISH)
     pthread_cond_broadcast(&store.work)
     pthread_cond_broadcast(&store.watch)
     all_left = wait_for_the_last(store, wait_ns)
-    owl_store32(&store.stopping, STOP_NOW)
-    jobs = take_in_vain(store, True)
     pthread_mutex_unlock(&store.mutex)
-    give_up(store, jobs, ECANCELED)
+    store_give_up(store)
     return all_left
 
 
@@ -216,12 +226,7 @@ cdef void store_abandon(Store *store, uint64_t wait_ns) noexcept nogil:
     What is still open is closed by a thread, which may hang: then the last one frees, whenever that is.
     """
     cdef bint is_last
-    cdef Job *jobs
-    pthread_mutex_lock(&store.mutex)
-    owl_store32(&store.stopping, STOP_NOW)
-    jobs = take_in_vain(store, True)
-    pthread_mutex_unlock(&store.mutex)
-    give_up(store, jobs, ECANCELED)
+    store_give_up(store)
     pthread_mutex_lock(&store.mutex)
     if store.thread_count == 0 and (store.source_count or any_lane_may_run(&store.lanes)):
         start_thread(store)

@@ -24,7 +24,7 @@ from snow_owl_tftp._engine.base.quotas cimport OF_ALL, OF_CLIENT, OF_NETWORK, Qu
 from snow_owl_tftp._engine.disk.flows cimport flows_reclass
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
-    store_abandon, store_discard, store_init, store_is_sick, store_stop, store_watch)
+    store_abandon, store_discard, store_init, store_is_sick, store_give_up, store_stop, store_watch)
 from snow_owl_tftp._engine.engine.classes cimport ClientClasses
 from snow_owl_tftp._engine.engine.events cimport Completion, event_of
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
@@ -573,6 +573,7 @@ cdef class Engine:
         self._stopped = True
         for thread in self._threads:
             thread.join()
+        store_give_up(self._stock.store)         # a worker that began a plan meanwhile has asked for its file
         self._running = False
 
     def is_sick(self, uint64_t device):
