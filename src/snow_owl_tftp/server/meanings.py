@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from snow_owl_tftp.content.overlay import Overlay
 from snow_owl_tftp.errors import OptionalMissingError, RefusedError
 from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -43,6 +44,7 @@ class Meanings:
         generation: Of the configuration.
         decision: What the rules allow, of the meaning that it has got to.
         way: How that was come by; None: it was sent, or rewritten, so. Where none is left, that of the last.
+        overlay: The roots of that configuration's rules, for whoever opens them; None: no rule has any.
         holds_for_all: It is the first meaning, and would be for every client at every time.
     """
 
@@ -56,6 +58,7 @@ class Meanings:
         "generation",
         "holds_for_all",
         "incoming",
+        "overlay",
         "request",
         "way",
     )
@@ -67,6 +70,7 @@ class Meanings:
         self.incoming = incoming
         self.request = request
         self.generation = generation
+        self.overlay: Overlay | None = None
         self.way: Way | None = None
         self._at = 0
         self._others: Iterator[tuple[bytes, Way]] | None = None

@@ -216,6 +216,7 @@ class FileDecider:
 
     def _find(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
         asked = self.meanings(incoming, request, self._generation)
+        asked.overlay = self._overlay
         refusal = asked.first(self.other_names)
         if refusal is None and self.plugged is not None:
 
@@ -254,12 +255,16 @@ class FileDecider:
             decide_upload(self._generation, incoming, request)
         return refuse_write(incoming, request)
 
-    def _source_of(self, decision: ReadDecision) -> FileTree | Overlay:
-        return self._overlay if decision.roots and self._overlay is not None else self._tree
+    def _source_of(self, asked: Meanings) -> FileTree | Overlay:
+        """What the rules allow in their own roots is opened in no others, although a reload has come between."""
+        if not asked.decision.roots:
+            return self._tree
+        assert asked.overlay is not None, "whoever has rules with roots has opened them"
+        return asked.overlay
 
     def _open_now(self, asked: Meanings) -> OpenFile | Text | NotHere | Later:
         """Raises: RefusedError: No descriptor is left."""
-        file = self._source_of(asked.decision).open_now(asked.decision)
+        file = self._source_of(asked).open_now(asked.decision)
         if not isinstance(file, OpenFile) or asked.request.mode == "octet":
             return file
         made = None
@@ -312,7 +317,7 @@ class FileDecider:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
-        return slow.decide(self._source_of(asked.decision).device_of(asked.decision), find, refuse_busy)
+        return slow.decide(self._source_of(asked).device_of(asked.decision), find, refuse_busy)
 
     def _decide_slowly(self, asked: Meanings, may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool; each meaning may lie on another device."""
@@ -324,7 +329,7 @@ class FileDecider:
                 and (made := self._rendering.answer_now(templates, _of_templates(asked))) is not None
             ):
                 return made
-            file = self._open_on(self._source_of(asked.decision), asked.decision, may_wait_on)
+            file = self._open_on(self._source_of(asked), asked.decision, may_wait_on)
             if not isinstance(file, NotHere):
                 return self._accept_slowly(asked, file)
             refusal = asked.next(file.refusal, self.other_names)
