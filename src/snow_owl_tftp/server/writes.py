@@ -217,8 +217,6 @@ class UploadAnswerer:
         """
         generation = self._generation
         name, terms = decide_upload(generation, incoming, request)
-        self._waiting += 1
-        self._look_later()
 
         def find(may_wait_on: int | None) -> Verdict:
             return self._begin(incoming, request, name, generation, terms, may_wait_on)
@@ -230,6 +228,8 @@ class UploadAnswerer:
             device = self._area.device_of(terms.path)
         else:
             device = self._roots.device_of(generation.root_dir, terms.root, terms.path, None)
+        self._waiting += 1
+        self._look_later()
         verdict = self.slow_opens.decide(device, find, refuse_busy)
         if isinstance(verdict, asyncio.Future):
             verdict.add_done_callback(self._note_begun)
