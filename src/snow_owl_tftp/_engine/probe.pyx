@@ -22,14 +22,18 @@ from snow_owl_tftp._engine.memory.buckets cimport (
     BUCKET_WAYS, Bucket, BucketTable, bucket_of, buckets_free, buckets_init)
 from snow_owl_tftp._engine.protocol.bucket cimport (
     owl_bucket_look_shared, owl_bucket_take, owl_bucket_take_shared, owl_bucket_wait_ns, owl_bucket_cost_ns)
+from snow_owl_tftp._engine.protocol.exchange cimport (
+    flight_init, flight_offset, flight_remember, flight_restart_clocks, flight_rto_ns, flight_wait_ns)
 from snow_owl_tftp._engine.protocol.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
+from snow_owl_tftp._engine.protocol.receiver cimport flight_dally_ns, receiver_on_data
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit, Rtt, rtt_rto_ns, rtt_sample
+from snow_owl_tftp._engine.protocol.sender cimport (
+    flight_is_pausing, flight_rest, flight_send_end, sender_on_ack, sender_sent)
 from snow_owl_tftp._engine.protocol.seq cimport seq_ahead, seq_block, seq_index_from
+from snow_owl_tftp._engine.protocol.timeouts cimport flight_on_timeout
 from snow_owl_tftp._engine.protocol.window cimport (
     ACT_ACK, ACT_DELIVER, ACT_DONE, ACT_FINAL, ACT_FIRST, ACT_GIVE_UP, ACT_SEND, Flight, RECEIVER, SENDER,
-    flight_check, flight_dally_ns, flight_init, flight_is_pausing, flight_offset, flight_on_timeout, flight_remember,
-    flight_rest, flight_restart_clocks, flight_rto_ns, flight_send_end, flight_wait_ns, receiver_on_data,
-    sender_on_ack, sender_sent)
+    flight_check)
 
 
 # --- seq -------------------------------------------------------------------------------------------------

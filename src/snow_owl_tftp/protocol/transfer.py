@@ -4,8 +4,9 @@
               now_ns ──► tick()    ──┼──► datagrams to send to the peer
               now_ns ──► start()   ──┘    and `deadline_ns`: when tick() is due, unless something arrives before
 
-This is the specification of the engine's `protocol/window.pxd`, and the oracle of a test that plays the same packets
-into both and compares every datagram and deadline: whoever changes a rule changes it in both.
+This is the specification of the engine's `protocol/`, where each rule lies in a `.pxd` of the same name, and the oracle
+of a test that plays the same packets into both and compares every datagram and deadline: whoever changes a rule
+changes it in both.
 
     exchange    what both roles have in common: the first packet, the timer, the end
     sender      blocks, windows, loss reports (RFC 7440's DSND)

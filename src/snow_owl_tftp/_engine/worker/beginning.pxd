@@ -9,10 +9,11 @@ from snow_owl_tftp._engine.base.transfer cimport (
     HELD_CAPPED, HELD_NOT, HELD_PACED, HELD_WITHHELD, T_ACTIVE, Transfer, move_to)
 from snow_owl_tftp._engine.memory.slab cimport add_by_tid
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
+from snow_owl_tftp._engine.protocol.exchange cimport flight_init, flight_offset
 from snow_owl_tftp._engine.protocol.patience cimport Patience
 from snow_owl_tftp._engine.protocol.rtt cimport Rtt
-from snow_owl_tftp._engine.protocol.window cimport (
-    RECEIVER, SENDER, flight_init, flight_offset, flight_rest, flight_send_end)
+from snow_owl_tftp._engine.protocol.sender cimport flight_rest, flight_send_end
+from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker.completions cimport recall_memory
 from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, share_is_spent
 from snow_owl_tftp._engine.worker.life cimport end, let_give_way

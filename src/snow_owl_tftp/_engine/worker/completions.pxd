@@ -12,8 +12,9 @@ from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.includes.threads cimport owl_add32
 from snow_owl_tftp._engine.memory.remembered cimport MEMORY_LEARNED, MEMORY_REPLACED, memory_keep, memory_recall
+from snow_owl_tftp._engine.protocol.exchange cimport flight_offset, flight_remember
 from snow_owl_tftp._engine.protocol.patience cimport Patience
-from snow_owl_tftp._engine.protocol.window cimport SENDER, flight_offset, flight_remember
+from snow_owl_tftp._engine.protocol.window cimport SENDER
 from snow_owl_tftp._engine.worker.state cimport Worker
 
 

@@ -12,12 +12,12 @@ from snow_owl_tftp._engine.disk.stream cimport stream_idle
 from snow_owl_tftp._engine.includes.net cimport ETIMEDOUT
 from snow_owl_tftp._engine.memory.networks cimport Network
 from snow_owl_tftp._engine.memory.timers cimport wheel_take_due, wheel_update
+from snow_owl_tftp._engine.protocol.exchange cimport flight_restart_clocks
+from snow_owl_tftp._engine.protocol.timeouts cimport flight_on_timeout
 from snow_owl_tftp._engine.protocol.window cimport (
-    ACT_ACK, ACT_FIRST, ACT_GIVE_UP, ACT_GO_ON, ACT_SEND, SENDER, flight_check, flight_on_timeout,
-    flight_restart_clocks)
+    ACT_ACK, ACT_FIRST, ACT_GIVE_UP, ACT_GO_ON, ACT_SEND, SENDER, flight_check)
 from snow_owl_tftp._engine.worker.beginning cimport pump
-from snow_owl_tftp._engine.worker.doubt cimport (
-    CAPPED_NS, hold_for_trial, network_entry, share_is_spent, takes_turn)
+from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, hold_for_trial, network_entry, share_is_spent, takes_turn
 from snow_owl_tftp._engine.worker.life cimport end, fail, leave_stuck, release
 from snow_owl_tftp._engine.worker.pacing cimport hold, keep_held
 from snow_owl_tftp._engine.worker.receiving cimport acknowledge

@@ -23,8 +23,9 @@ from snow_owl_tftp._engine.memory.slab cimport (
     add_by_local, slab_places, transfer_at, transfer_by_id, transfer_free, transfer_new)
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.net.sockets cimport S_PRIVATE, socket_add
+from snow_owl_tftp._engine.protocol.exchange cimport flight_init
 from snow_owl_tftp._engine.protocol.patience cimport Patience
-from snow_owl_tftp._engine.protocol.window cimport flight_dally_ns, flight_init
+from snow_owl_tftp._engine.protocol.receiver cimport flight_dally_ns
 from snow_owl_tftp._engine.worker.beginning cimport begin, final_block, resume
 from snow_owl_tftp._engine.worker.completions cimport complete, payload_acknowledged, recall_memory, verdict
 from snow_owl_tftp._engine.worker.life cimport begin_dally, fail, release

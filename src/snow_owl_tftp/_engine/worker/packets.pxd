@@ -1,7 +1,7 @@
 # Packets of a transfer: what a datagram of its peer means.
 #
 # RFC 1350 section 5.  What is no packet of its phase is dropped in silence: it may be forged.
-# The state machine says what to do (protocol/window.pxd); here it is done.
+# The state machine says what to do (protocol/sender.pxd, receiver.pxd); here it is done.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
@@ -11,9 +11,11 @@ from snow_owl_tftp._engine.base.queue cimport queue_push
 from snow_owl_tftp._engine.base.transfer cimport HELD_PACED, T_ACTIVE, T_ANSWERED, T_ASKING, Transfer, move_to
 from snow_owl_tftp._engine.memory.history cimport history_note
 from snow_owl_tftp._engine.memory.timers cimport wheel_remove, wheel_update
+from snow_owl_tftp._engine.protocol.exchange cimport flight_opened
 from snow_owl_tftp._engine.protocol.opcodes cimport OP_ACK, OP_DATA, OP_ERROR, OP_OACK
+from snow_owl_tftp._engine.protocol.sender cimport sender_on_ack
 from snow_owl_tftp._engine.protocol.window cimport (
-    ACT_DONE, ACT_DUPLICATE, ACT_GAP, ACT_SEND, ACT_STRAY, RECEIVER, SENDER, flight_check, flight_opened, sender_on_ack)
+    ACT_DONE, ACT_DUPLICATE, ACT_GAP, ACT_SEND, ACT_STRAY, RECEIVER, SENDER, flight_check)
 from snow_owl_tftp._engine.worker.beginning cimport pump, resume
 from snow_owl_tftp._engine.worker.doubt cimport is_too_early, judge_answer, try_answer
 from snow_owl_tftp._engine.worker.life cimport end

@@ -7,7 +7,8 @@ from snow_owl_tftp._engine.base.content cimport Source
 from snow_owl_tftp._engine.base.transfer cimport Transfer
 from snow_owl_tftp._engine.disk.stream cimport stream_fill, stream_idle, stream_watch
 from snow_owl_tftp._engine.net.batch cimport send_data
-from snow_owl_tftp._engine.protocol.window cimport flight_offset, flight_restart_clocks, flight_send_end
+from snow_owl_tftp._engine.protocol.exchange cimport flight_offset, flight_restart_clocks
+from snow_owl_tftp._engine.protocol.sender cimport flight_send_end
 from snow_owl_tftp._engine.worker.send cimport note_sent, rest, run_later, train_length, turn_blocks, use_socket_for
 from snow_owl_tftp._engine.worker.state cimport Worker
 

@@ -17,9 +17,11 @@ from snow_owl_tftp._engine.disk.sink cimport (
 from snow_owl_tftp._engine.includes.net cimport EDQUOT, EFBIG, ENOMEM, ENOSPC
 from snow_owl_tftp._engine.memory.slab cimport transfer_by_id
 from snow_owl_tftp._engine.memory.timers cimport wheel_update
+from snow_owl_tftp._engine.protocol.exchange cimport flight_restart_clocks
+from snow_owl_tftp._engine.protocol.receiver cimport receiver_on_data
 from snow_owl_tftp._engine.protocol.seq cimport seq_block
 from snow_owl_tftp._engine.protocol.window cimport (
-    ACT_ACK, ACT_DELIVER, ACT_DUPLICATE, ACT_FINAL, RECEIVER, flight_check, flight_restart_clocks, receiver_on_data)
+    ACT_ACK, ACT_DELIVER, ACT_DUPLICATE, ACT_FINAL, RECEIVER, flight_check)
 from snow_owl_tftp._engine.worker.completions cimport complete
 from snow_owl_tftp._engine.worker.life cimport end, fail, owe_verdict, release, tell_released
 from snow_owl_tftp._engine.worker.pacing cimport keep_held, pace

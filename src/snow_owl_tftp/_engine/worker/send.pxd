@@ -31,9 +31,9 @@ from snow_owl_tftp._engine.net.batch cimport (
     SCRATCH_BYTES, SEND_MESSAGES, STAGING_BYTES, SendItem, TRAIN_BYTES, TRAIN_SEGMENTS, send_control, send_data,
     send_forget, send_from, send_has_room)
 from snow_owl_tftp._engine.net.sockets cimport Socket
+from snow_owl_tftp._engine.protocol.exchange cimport flight_offset
+from snow_owl_tftp._engine.protocol.sender cimport flight_is_pausing, flight_rest, flight_send_end, sender_sent
 from snow_owl_tftp._engine.protocol.seq cimport seq_block
-from snow_owl_tftp._engine.protocol.window cimport (
-    flight_is_pausing, flight_offset, flight_rest, flight_send_end, sender_sent)
 from snow_owl_tftp._engine.worker.rates cimport is_withheld
 from snow_owl_tftp._engine.worker.state cimport FINALS, Final, Q_BLOCKED, Q_NONE, Q_RUN, Q_WAITING, Worker
 

@@ -6,7 +6,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from snow_owl_tftp._engine.base.transfer cimport T_ACTIVE, T_ASKING, T_FREE, Transfer
 from snow_owl_tftp._engine.includes.net cimport EPOLLIN, EPOLL_CTL_MOD, epoll_ctl, epoll_event
 from snow_owl_tftp._engine.memory.slab cimport transfer_free
-from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER, flight_restart_clocks
+from snow_owl_tftp._engine.protocol.exchange cimport flight_restart_clocks
+from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker.beginning cimport pump
 from snow_owl_tftp._engine.worker.life cimport fail_source
 from snow_owl_tftp._engine.worker.send cimport send_ack, send_first
