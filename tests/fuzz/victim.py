@@ -144,7 +144,7 @@ async def serve(root: Path, overrides: dict[str, Any]) -> None:
         ports = udp_ports()
         ports.sort(key=lambda port: port != server.addresses[0][1])
         print(json.dumps(sorted(set(ports), key=ports.index)), flush=True)
-        engine = server._engine
+        engine = server._serving.engine
         assert engine is not None
 
         def on_input() -> None:

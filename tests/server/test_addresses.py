@@ -127,8 +127,7 @@ def test_workers_share_one_port(root: Path) -> None:
         for _ in range(40):
             with Client(server.address) as client:
                 assert client.get("small").payload == b"ten bytes."
-        engine = server.server._engine
-        assert engine is not None
+        engine = server.engine
         busy = [engine.counters(worker)["requests"] for worker in range(3)]
     # The kernel hashes by source port: 40 of them leave a worker idle with a chance of 3 × (2/3)^40.
     assert all(busy), busy

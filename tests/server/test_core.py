@@ -243,8 +243,7 @@ def test_server_leaves_nothing_behind(root: Path) -> None:
         with Client(server.address) as client:
             client.request("boot.img")
             client.receive()
-        engine = server.server._engine
-    assert engine is not None
+        engine = server.engine
     assert engine.live_objects() == {"transfers": 0, "recipes": 0, "sinks": 0, "sources": 0}
     del engine
     assert settled_descriptors() == before
@@ -421,7 +420,7 @@ def test_a_flood_of_refusals_has_half_of_the_time_and_a_storm_of_transfers_all(
         def is_over() -> bool:
             counts = server.counters()
             decided = counts["half_open_transfers"] == 0 if kind == "refused" else counts["transfers_started"] == 200
-            return not server.server._waiting and decided
+            return not server.waiting_total and decided
 
         wait_for(is_over, "all to be decided", 100)
         took_s = time.monotonic() - began_s

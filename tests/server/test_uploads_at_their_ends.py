@@ -36,7 +36,7 @@ def wait_committed(server: ServerThread) -> None:
     async def nothing() -> None:
         pass
 
-    wait_for(lambda: not server.server._committing, "all commits to end")
+    wait_for(lambda: not server.server._under_way, "all commits to end")
     server.call(nothing)
 
 
@@ -198,15 +198,14 @@ def test_error_that_is_heard_together_with_the_end_of_the_data_drops_the_upload(
         before = settled_descriptors()
         client.send(build_data(1, bytes(512)), peer)
         assert client.receive_packet()[0] == Ack(1)
-        wait_for(lambda: open_descriptors() > before and not server.server._committing, "the file to be open")
+        wait_for(lambda: open_descriptors() > before and not server.server._under_way, "the file to be open")
         busy = threading.Thread(target=server.call, args=(be_busy,))
         busy.start()
         assert is_busy.wait(10)
         written = server.server.counters()["file_writes"]
         client.send(build_data(2, b"end"), peer)
         wait_for(lambda: server.server.counters()["file_writes"] != written, "the last block to be written")
-        engine = server.server._engine
-        assert engine is not None
+        engine = server.engine
         wait_for(lambda: select.select([engine.fileno()], [], [], 0)[0], "the worker to tell that it is")
         client.send(build_error(0, "changed my mind"), peer)
         wait_for(lambda: server.server.counters()["live_transfers"] == 0, "the engine to hear of it")

@@ -25,6 +25,7 @@ from typing import Any
 
 from tests.conftest import FLOWS
 
+from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.observe.audit import AuditLog
@@ -171,6 +172,17 @@ class ServerThread:
     @property
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8")
+
+    @property
+    def engine(self) -> Engine:
+        """That of the run which is under way."""
+        assert self.server._serving is not None
+        return self.server._serving.engine
+
+    @property
+    def waiting_total(self) -> int:
+        """Requests that are not decided yet."""
+        return self.server._serving.waiting_total if self.server._serving is not None else 0
 
     def counters(self) -> Mapping[str, Any]:
         return self.server.counters()

@@ -31,9 +31,11 @@ class Tally:
             that number.
         found: Transfers of files that nobody asked for by their path, by the way in which they were found.
         dropped_total: Requests that waited until their clients had given up.
+        rests_total: How often the event loop rested from a flood of refusals; `figures` leaves it out, since it is no
+            request.
     """
 
-    __slots__ = ("by_rule", "dropped_total", "found", "limits", "outcomes", "probes_total", "refusals")
+    __slots__ = ("by_rule", "dropped_total", "found", "limits", "outcomes", "probes_total", "refusals", "rests_total")
 
     def __init__(self) -> None:
         self.outcomes = [0] * len(Outcome)
@@ -42,6 +44,7 @@ class Tally:
         self.found = Counter[str]()
         self.limits = Counter[str]()
         self.dropped_total = 0
+        self.rests_total = 0
         self.probes_total = 0
 
     @property

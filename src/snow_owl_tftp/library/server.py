@@ -14,7 +14,6 @@ Invariants:
 - Nothing is global; several servers live in one process.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,6 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
-from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.paths import by_path
 from snow_owl_tftp.config.schema import Settings
@@ -122,7 +120,9 @@ class Server:
         asked = override(Settings(), {**(settings or {}), **own}, source="Server")
         self._settings = override(asked, _patience_with(handler_timeout_s, settings or {}), source="Server")
         self._decider = HandlerDecider(handlers, option_limits(self._settings), max_upload_bytes)
-        self._core = _Core(self._settings, self._decider, LibraryReport(self._settings, on_complete))
+        self._core = CoreServer(self._settings, self._decider, LibraryReport(self._settings, on_complete))
+        self._core.on_stopped = self._decider.close
+        self._decider.abort = self._core.abort
         self._process_id: int | None = None  # of the process that it was started in
 
     def _check_process(self) -> None:
@@ -233,26 +233,6 @@ class Server:
     ) -> None:
         if not self._is_forked():
             await self.stop()
-
-
-class _Core(CoreServer):
-    """The server's loop, and what a decider of handlers needs of it."""
-
-    def __init__(self, settings: Settings, decider: HandlerDecider, report: LibraryReport) -> None:
-        super().__init__(settings, decider, report)
-        self._on_end = decider.close
-        decider.abort = self.abort
-
-    async def wait_committed(self) -> None:
-        """Wait until no handler stores an upload any more."""
-        if self._committing:
-            await asyncio.wait(self._committing)
-
-    def _on_stopped(self, engine: Engine, ended: asyncio.Future[None]) -> None:
-        try:
-            super()._on_stopped(engine, ended)
-        finally:
-            self._on_end()
 
 
 def _patience_with(handler_timeout_s: float, settings: Mapping[str, object]) -> dict[str, int]:
