@@ -23,6 +23,7 @@ _HOMES = {
     "Completion": "snow_owl_tftp.library.told",
     "ConfigError": "snow_owl_tftp.errors",
     "ConfinedFile": "snow_owl_tftp.library.confined",
+    "Counts": "snow_owl_tftp.library.counts",
     "EngineError": "snow_owl_tftp.errors",
     "ForkedError": "snow_owl_tftp.errors",
     "InternalError": "snow_owl_tftp.errors",
@@ -55,6 +56,7 @@ __all__ = [
     "Completion",
     "ConfigError",
     "ConfinedFile",
+    "Counts",
     "EngineError",
     "ForkedError",
     "InternalError",
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
         TransferUnreachable,
     )
     from snow_owl_tftp.library.confined import ConfinedFile
+    from snow_owl_tftp.library.counts import Counts
     from snow_owl_tftp.library.responses import ReadRequest, Refuse, Response, Upload
     from snow_owl_tftp.library.server import Server
     from snow_owl_tftp.library.told import Completion

@@ -92,8 +92,9 @@ LIBRARY_BLOCKS = python_blocks("docs/library.md")
 SAYS = {
     "with Server(root=": (r"\d+\n", ""),
     'bind="127.0.0.1:0", root="examples/tftpboot"': (r"tftp://127\.0\.0\.1:\d+/README\.txt \d+\n", ""),
-    "def answer(": (r"hostname 127\.0\.0\.1\n\d+\n", ""),
+    "request.client": (r"hostname 127\.0\.0\.1\n\d+\n", ""),
     "write=store": (r"\{'backup/switch1\.cfg': b'hostname switch1\\n'\}\n", ""),
+    "server.counts()": (r"1 \{'file_not_found': 1\}\n", ""),
     "on_complete=": (r"vmlinuz ok 6\n", r"transfer completed peer=127\.0\.0\.1:\d+ file=vmlinuz bytes=6 .*\n"),
 }
 """What a block holds, and what it prints to standard output and standard error."""

@@ -25,6 +25,7 @@ from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.paths import by_path
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError, ForkedError
+from snow_owl_tftp.library.counts import Counts, counts_of
 from snow_owl_tftp.library.handler import HandlerDecider, Handlers, check_handler, is_coroutine_function
 from snow_owl_tftp.library.responses import ReadHandler, ReadRequest, Refuse, Response, WriteHandler
 from snow_owl_tftp.library.threaded import LoopThread
@@ -172,6 +173,18 @@ class Server:
         """
         self._check_process()
         return self._core.counters()
+
+    def counts(self) -> Counts:
+        """Count what has become of requests and transfers, from any thread and at any time.
+
+        Returns:
+            What was counted up to now, for good: it does not change any more.
+
+        Raises:
+            ForkedError: The server was started before fork(), and this is the child.
+        """
+        self._check_process()
+        return counts_of(self._core.tally)
 
     async def start(self) -> None:
         """Bind and answer.
