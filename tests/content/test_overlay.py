@@ -151,6 +151,39 @@ def test_root_that_a_variable_chooses_is_no_link_out_of_what_it_lies_in(make: Ma
         assert read(overlay, asked(name, RootPath("", b"machines/bb"))).startswith("ERROR")
 
 
+@pytest.mark.parametrize("target", ["../../outside", "{outside}", "/", "machines/back/../../outside"])
+def test_relative_root_is_no_link_out_of_root_dir(make: Make, root: Path, target: str) -> None:
+    """Whoever may put a link below root_dir chooses no directory elsewhere by it."""
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "x").write_text("outside")
+    (root / "machines/back").symlink_to("..")
+    (root / "way").mkdir()
+    (root / "way/common").symlink_to(target.format(outside=outside))
+    with pytest.raises(ConfigError, match=r"/root/way/common: (a link leads out of root_dir|No such file)"):
+        make("way/common")
+    (root / "way/common").unlink()
+    (root / "way/common").mkdir()
+    overlay = make("way/common")
+    assert read(overlay, asked(b"x", RootPath("way/common"))) == "ERROR 1"
+    (root / "way/common").rmdir()
+    (root / "way/common").symlink_to(target.format(outside=outside))
+    with pytest.raises(ConfigError, match="a link leads out of root_dir|No such file"):
+        overlay.look_again()
+    assert read(overlay, asked(b"x", RootPath("way/common"))) == "ERROR 1", "the old one stays"
+    assert read(overlay, asked(b"x", RootPath("", b"way/common"))).startswith("ERROR")
+
+
+def test_relative_root_may_be_a_link_within_root_dir_or_to_link_targets(make: Make, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/x").write_text("of the target")
+    for name, target in (("a", "site"), ("b", root / "site"), ("c", tmp_path / "lib")):
+        (root / name).symlink_to(target)
+    overlay = make("a", "b", "c", targets=(str(tmp_path / "lib"),))
+    assert read(overlay, asked(b"site", RootPath("a"))) == read(overlay, asked(b"site", RootPath("b"))) == "site/site"
+    assert read(overlay, asked(b"x", RootPath("c"))) == "of the target"
+
+
 def test_root_that_a_variable_chooses_may_be_a_link_to_another_beside_it(make: Make, root: Path) -> None:
     (root / "machines/bb").symlink_to("aa")
     (root / "machines/cc").symlink_to("../site")

@@ -3,11 +3,14 @@
 import os
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from tests.support.soak import many
+from tests.support.swapper import swapping
 
 from snow_owl_tftp.content.templates.check import check_sources
 from snow_owl_tftp.content.templates.engine import MAX_TEXT_BYTES, Template, TemplateFailure
@@ -215,6 +218,44 @@ def test_file_that_is_no_template_is_refused_by_name(tmp_path: Path, name: str, 
 def test_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^template_dir: .*nope: No such file or directory; "):
         read_templates(str(tmp_path / "nope"), [])
+
+
+def race_templates(folder: Path, count: int) -> Counter[str]:
+    """Directories and files change places with links out of the folder while templates are read."""
+    (folder / "t/sub").mkdir(parents=True)
+    (folder / "out").mkdir()
+    for name in ("out/b.j2", "secret.j2"):
+        (folder / name).write_text("SECRET")
+    for name in ("t/a.j2", "t/sub/b.j2"):
+        (folder / name).write_text("inside")
+    (folder / "t/bait").symlink_to("../out")
+    (folder / "t/lure").symlink_to(folder / "secret.j2")
+    outcomes = Counter[str]()
+    with swapping((folder / "t/sub", folder / "t/bait"), (folder / "t/a.j2", folder / "t/lure")) as swaps:
+        for _ in range(count):
+            try:
+                found = read_templates(str(folder / "t"), ["a.j2"])
+            except ConfigError as error:
+                outcomes["refused"] += 1
+                assert "SECRET" not in str(error)
+            else:
+                assert set(found.values()) == {"inside"}, found
+                outcomes["read"] += 1
+    print(f"{count} times templates were read, {swaps[0]} swaps: {dict(outcomes)}")
+    return outcomes
+
+
+def test_no_race_lets_a_template_in_from_outside(tmp_path: Path) -> None:
+    outcomes = race_templates(tmp_path, 600)
+    assert outcomes["read"] > 10, outcomes
+    assert outcomes["refused"] > 10, outcomes
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_no_race_of_very_many_lets_a_template_in_from_outside(tmp_path: Path) -> None:
+    """20 000; with SNOW_OWL_SOAK=full, 100 000."""
+    assert race_templates(tmp_path, many(20_000, full=100_000))["read"] > 1000
 
 
 def test_how_much_is_read_is_bounded(tmp_path: Path) -> None:

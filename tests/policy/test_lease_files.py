@@ -1,6 +1,7 @@
 """How dnsmasq, Kea and ISC dhcpd write their leases down, in pieces of any size."""
 
 import random
+import time
 
 import pytest
 
@@ -164,6 +165,9 @@ def test_file_of_no_dhcp_server_is_refused(beginning: bytes) -> None:
         b"soon 52:54:00:12:34:56 10.0.0.5 * *",
         b"\xff\xfe\x00",
         b"1795716000 5 fd00::5 *",
+        b"\xb2 52:54:00:12:34:56 10.0.0.5 * *",
+        b"9" * 5000 + b" 52:54:00:12:34:56 10.0.0.5 * *",
+        b"1795716000 .. ../../etc ../.. ..",
     ],
 )
 def test_line_that_is_no_lease_costs_no_other(line: bytes) -> None:
@@ -180,6 +184,45 @@ def test_row_that_says_nothing_gives_nobody_an_address(row: bytes) -> None:
     one = reader(KEA4)
     one.feed(KEA4)
     assert all(lease.mac is None for lease in one.feed(row + b"\n"))
+
+
+@pytest.mark.parametrize("number", [b"\xb2", b"9" * 5000, b"-1", b" 1", b"1_0"])
+def test_what_is_no_number_costs_no_other_row(number: bytes) -> None:
+    one = reader(KEA4)
+    assert one.feed(KEA4) == KEA4_LEASES
+    skipped = one.skipped_total
+    rows = [b"10.0.0.9,52:54:00:12:34:59,,%b,%b,1,0,0,,0\n" % pair for pair in ((number, b"1"), (b"1", number))]
+    assert one.feed(b"".join(rows)) == []
+    assert one.skipped_total == skipped + 2
+    assert one.feed(KEA4) == KEA4_LEASES
+
+
+HOSTILE_BLOCKS = [
+    b"lease 10.0.0.5 {\n" * 100_000,
+    b"lease 10.0.0.5 {\n" + b"\n" * 1_000_000 + b"}\n",
+    b"lease 10.0.0.5 {\n" + b"\t" * 1_000_000 + b"\n}\n",
+    b"lease " * 200_000,
+    b"lease " + b"1" * 1_000_000 + b" {\n}\n",
+    b"lease 10.0.0.5 {\n" + b"  binding state \n  ends \n" * 50_000 + b"}\n",
+]
+
+
+@pytest.mark.parametrize("blocks", HOSTILE_BLOCKS, ids=range(len(HOSTILE_BLOCKS)))
+def test_file_made_to_be_slow_is_read_in_time_that_grows_with_its_length(blocks: bytes) -> None:
+    """Its reader holds the GIL: a second of it is a second in which nobody is served."""
+    one = reader(DHCPD)
+    began_s = time.thread_time()
+    for at in range(0, len(blocks), 65_536):
+        one.feed(blocks[at : at + 65_536])
+    assert time.thread_time() - began_s < 3
+    one.feed(b"\n}\n" + b"x" * MAX_WAITING_BYTES + b"\n")
+    assert one.feed(DHCPD)[-len(DHCPD_LEASES) :] == DHCPD_LEASES
+
+
+def test_block_that_was_never_finished_takes_nothing_from_the_next() -> None:
+    one = reader(DHCPD)
+    torn = b"lease 10.0.0.99 {\n  starts 4 2026/11/26 06:00:00;\n"
+    assert one.feed(torn + DHCPD) == DHCPD_LEASES
 
 
 def test_comma_in_a_host_name_gives_nobody_another_mac() -> None:

@@ -335,14 +335,14 @@ def test_silence_comes_before_what_write_config_says() -> None:
 def test_roots_whose_variables_are_missing_are_skipped() -> None:
     rules = policy(Rule(roots=("m/{mac}/x", "{serial}", "/srv/g/{group}", "common", "/abs")))
     assert read(rules, "10.0.0.7", b"f").roots == (
-        RootPath("m", b"52:54:00:00:00:01/x"),
+        RootPath("", b"m/52:54:00:00:00:01/x"),
         RootPath("", b"7"),
         RootPath("/srv/g", b"cnc"),
         RootPath("common"),
         RootPath("/abs"),
     )
     assert read(rules, "10.0.0.9", b"f").roots == (RootPath("common"), RootPath("/abs"))
-    assert write(rules, b"f", "10.0.0.7").root == RootPath("m", b"52:54:00:00:00:01/x")
+    assert write(rules, b"f", "10.0.0.7").root == RootPath("", b"m/52:54:00:00:00:01/x")
     assert write(rules, b"f").root == RootPath("common")
 
 

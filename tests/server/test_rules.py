@@ -497,6 +497,30 @@ def test_several_directories_of_hpa_and_its_rule_of_what_everybody_may_read(root
         assert refusal(server, "/etc/passwd") == 2
 
 
+def test_link_on_the_way_to_a_root_leads_nobody_out(root: Path) -> None:
+    """The part of a root that the operator has written may be a link, too, that somebody else has put there."""
+    outside = root.parent / "outside"
+    (outside / "127.0.0.1").mkdir(parents=True)
+    for name in ("both", "127.0.0.1/both"):
+        (outside / name).write_text("OUTSIDE")
+    (root / "way").symlink_to(outside)
+    (root / "beside").symlink_to("machines")
+    before = sorted(outside.rglob("*"))
+    for roots in (["way/{address}"], ["way/{address}", "way/127.0.0.9/{address}", "common"]):
+        with uploads(root, {"allow": ["read", "write", "overwrite"], "roots": roots}) as server:
+            with Client(server.address) as client, pytest.raises(Refused) as refused:
+                client.get("both")
+            assert refused.value.code == 2
+            assert refused_put(server, "both") in (1, 2)
+            assert refused_put(server, "new") in (1, 2)
+    with uploads(root, {"allow": ["read", "write"], "roots": ["beside/{address}"]}) as server:
+        assert get(server, "both") == "of the machine"
+        put(server, "new", b"mine")
+    assert (root / "machines/127.0.0.1/new").read_bytes() == b"mine"
+    assert sorted(outside.rglob("*")) == before
+    assert {path.read_text() for path in before if path.is_file()} == {"OUTSIDE"}
+
+
 # ---- by chance
 
 

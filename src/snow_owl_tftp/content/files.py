@@ -332,16 +332,25 @@ class FileTree:
 
     def enter(self, below: bytes) -> Place | NotHere:
         """Open a directory beneath the root; may block where the file system is slow."""
-        root = self._places[0]
-        fd = enter(root.fd, below)
-        if fd in _ASK_RESOLVER:
-            fd = self._resolver.open(below)
+        fd = self.descriptor_of(below)
         if fd < 0:
             return NotHere(_refusal(-fd, below, self._resolver))
+        root = self._places[0]
         try:
             return Place(os.fsdecode(os.path.join(b"/", *root.real_path, below)), "roots", fd)  # noqa: PTH118 - bytes
         except ConfigError:  # it ceased to answer
             return NotHere(refusal_of_errno(errno.EIO))
+
+    def descriptor_of(self, below: bytes) -> int:
+        """Return a descriptor of a directory beneath the root, the caller's, or a negative errno; may block."""
+        fd = enter(self._root_fd, below)
+        if fd not in _ASK_RESOLVER:
+            return fd
+        fd = self._resolver.open(below)
+        if fd >= 0 and not stat.S_ISDIR(os.fstat(fd).st_mode):
+            close_descriptor(fd)
+            return -errno.ENOTDIR
+        return fd
 
     def _open_now(self, resolver: Resolver | CachedResolver, named: Named) -> OpenFile | NotHere | Later:
         paths = named.paths

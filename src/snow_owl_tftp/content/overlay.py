@@ -8,7 +8,7 @@ May know: directories and paths. Must not know rules, or what stands for a varia
 
 Invariants:
 - Each root confines by itself, exactly as root_dir does: `..` and links of one lead neither to another nor to what lies
-  above or between them.
+  above or between them. The way to a relative one is confined to root_dir, as that of a file is.
 - `open_now` never waits. Of roots that a variable chooses no descriptor is kept: they are entered anew for each
   request, from the directory above, which is held; so there is nothing that could be out of date, and nothing to bound.
 - Only "there is no such file" makes the next root be asked: what may not be read in one is not made up for by another.
@@ -17,7 +17,7 @@ Invariants:
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from snow_owl_tftp.content.devices import device_of
@@ -79,8 +79,10 @@ class Overlay:
         self._open_above()
 
     def _open_tree(self, directory: str, key: str) -> FileTree:
-        path = os.path.join(self.plan.root_dir, directory)  # noqa: PTH118 - "" stays the root itself
-        return FileTree(path, self._max_file_size_bytes, link_targets=self.plan.link_targets, key=key)
+        plan, size = self.plan, self._max_file_size_bytes
+        if directory.startswith("/"):
+            return FileTree(directory, size, link_targets=plan.link_targets, key=key)
+        return _TreeBelow(plan.root_dir, directory or ".", size, plan.link_targets, key)
 
     def limit_files(self, max_file_size_bytes: int) -> None:
         """Refuse larger files from now on; 0: none."""
@@ -213,3 +215,26 @@ class Overlay:
             return 0
         path = root.below + b"/" + named.paths[0]
         return device_of(above.places, path, may_wait_on, is_local=above.is_local)
+
+
+class _TreeBelow(FileTree):
+    """A root that is named relative to root_dir: a link on the way to it leads no further than any link below root_dir,
+    whoever has put it there, and whenever.
+    """
+
+    def __init__(
+        self, root_dir: str, directory: str, max_file_size_bytes: int, link_targets: tuple[str, ...], key: str
+    ) -> None:
+        self._root_dir = root_dir
+        super().__init__(directory, max_file_size_bytes, link_targets=link_targets, key=key)
+
+    def _open_places(self, root: str | os.PathLike[str], link_targets: Sequence[str]) -> tuple[Place, ...]:
+        top = FileTree(self._root_dir, link_targets=link_targets)
+        path = os.path.join(self._root_dir, root)  # noqa: PTH118 - "." too
+        if (fd := top.descriptor_of(os.fsencode(root))) < 0:
+            reason, remedy = os.strerror(-fd), "name a directory that this user may enter"
+            if fd in (-errno.EXDEV, -errno.ELOOP):
+                reason = "a link leads out of root_dir"
+                remedy = "name where it leads, or add that to link_targets"
+            raise ConfigError(f"{self._key}: {path}: {reason}; {remedy}")
+        return Place(path, self._key, fd), *top.places[1:]

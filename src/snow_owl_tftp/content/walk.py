@@ -23,6 +23,7 @@ from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.paths import real_path
 
 __all__ = ["READ_FLAGS", "Place", "WalkResolver"]
 
@@ -65,7 +66,7 @@ class Place:
                 f"{key}: {os.fspath(path)}: {error.strerror}; name a directory that this user may enter"
             ) from error
         self.identity = (status.st_dev, status.st_ino)
-        self.real_path = _parts_of(os.path.realpath(path))
+        self.real_path = _parts_of(real_path(path))
         self.paths = frozenset({self.real_path, _parts_of(os.path.abspath(path))})  # noqa: PTH100 - with its links
 
     def close(self) -> None:

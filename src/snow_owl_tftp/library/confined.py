@@ -19,6 +19,7 @@ from snow_owl_tftp.content.files import FileTree, OutsideRootError, refusal_of_e
 from snow_owl_tftp.content.names import climbs_above_root, fold, normalise_name
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.paths import real_path
 from snow_owl_tftp.policy.rules import is_hidden
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -136,7 +137,7 @@ def confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
         RefusedError: It is confined already, and cannot be opened.
     """
     if isinstance(file, ConfinedFile):
-        directory = _relative(os.path.realpath(file.root), os.path.realpath(root))
+        directory = _relative(real_path(file.root), real_path(root))
         # Held to its own directory first. That one may be moved, or become a link, before it is opened again: what is
         # sent is opened beneath the root.
         close_descriptor(file.open_descriptor())
@@ -145,7 +146,7 @@ def confine(root: Path, file: Path | ConfinedFile) -> ConfinedFile:
     try:
         return ConfinedFile(root, _relative(absolute, os.path.abspath(root)), hidden=True)  # noqa: PTH100
     except OutsideRootError:  # a root that is a link, and a path that was resolved
-        return ConfinedFile(root, _relative(absolute, os.path.realpath(root)), hidden=True)
+        return ConfinedFile(root, _relative(absolute, real_path(root)), hidden=True)
 
 
 def _relative(path: str, root: str) -> str:

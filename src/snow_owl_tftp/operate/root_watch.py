@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.linux.paths import real_path
 from snow_owl_tftp.server.narrate import Report
 
 __all__ = ["RootWatch"]
@@ -103,7 +104,7 @@ class RootWatch:
 
     def _look(self) -> bool:
         """Return whether links lead to the root; runs in a thread."""
-        self._real_path = os.path.realpath(self.root)
+        self._real_path = real_path(self.root)
         for look in self._looks:
             # Kept although the next one may fail: those that moved must be followed.
             self._has_moved = look() or self._has_moved

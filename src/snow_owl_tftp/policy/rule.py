@@ -151,7 +151,8 @@ class _Root:
     """A root, of which variables may be a part.
 
     Attributes:
-        directory: What comes before the part that holds the first variable; all of it where there is none.
+        directory: All of it where there is no variable. Else, of an absolute one, what comes before the part that holds
+            the first; of a relative one nothing, since links on the way there must not lead out of root_dir either.
         names: Of the variables.
         fixed: The root, where there are none.
     """
@@ -166,7 +167,9 @@ class _Root:
             raise ConfigError(f'"{text}" has a ".." or a NUL; name the directory itself')
         if not parts and not text.startswith("/"):
             parts = ["."]
-        fixed = next((at for at, part in enumerate(parts) if "{" in part), len(parts))
+        fixed = len(parts)
+        if self.names:
+            fixed = next(at for at, part in enumerate(parts) if "{" in part) if text.startswith("/") else 0
         self.directory = ("/" if text.startswith("/") else "") + "/".join(parts[:fixed])
         self._below = Text("/".join(parts[fixed:]))
         self.fixed = RootPath(self.directory)

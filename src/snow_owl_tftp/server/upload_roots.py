@@ -35,13 +35,14 @@ def open_place(root_dir: str, root: RootPath) -> Place:
     Raises:
         RefusedError: It is not there, or may not be entered.
     """
-    path = os.path.join(root_dir, root.directory)  # noqa: PTH118 - "" stays the root itself
+    top, below = root.directory, root.below
+    if not top.startswith("/"):  # then a link on the way leads no further than any other link below root_dir
+        top, below = root_dir, os.path.join(os.fsencode(top), below)  # noqa: PTH118 - bytes
     try:
-        if not root.below:
-            return Place(path, "roots")
-        place = FileTree(path, key="roots").enter(root.below)
+        tree = FileTree(top, key="roots")
     except ConfigError as error:
         raise RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found", why=str(error)) from error
+    place = tree.enter(below or b".")
     if isinstance(place, NotHere):
         raise place.refusal
     return place

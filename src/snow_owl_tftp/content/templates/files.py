@@ -6,16 +6,20 @@
 May know: paths. Must not know what a template means.
 
 Invariants:
-- With `template_dir` nothing outside of it is read, wherever links lead; names that begin with a dot are left out.
+- With `template_dir` nothing outside of it is read, wherever links lead, and whatever changes meanwhile: each file is
+  opened beneath it, as files are that clients ask for. Names that begin with a dot are left out.
 - How much is read is bounded: files, bytes of each, bytes of all.
 """
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, Literal, NamedTuple
 
+from snow_owl_tftp.content.files import FileTree, OutsideRootError
+from snow_owl_tftp.content.source import NotHere
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.linux.paths import real_path
 
 __all__ = ["MAX_FILE_BYTES", "read_templates"]
 
@@ -23,6 +27,7 @@ _SUFFIX: Final = ".j2"
 _MAX_FILES: Final = 4_096
 MAX_FILE_BYTES: Final = 1 << 20
 _MAX_BYTES: Final = 16 << 20
+_NO_FILE: Final = "no such file; name one that this user may read"
 
 
 def read_templates(folder: str, names: Iterable[str]) -> dict[str, str]:
@@ -38,16 +43,17 @@ def read_templates(folder: str, names: Iterable[str]) -> dict[str, str]:
     Raises:
         ConfigError: One cannot be read, is no text or too large, or lies outside of `folder`; or there are too many.
     """
-    base = os.path.realpath(folder) if folder else ""
+    base = real_path(folder) if folder else ""
     wanted = dict.fromkeys(names)
     if folder:
         wanted |= dict.fromkeys(_below(base))
     if len(wanted) > _MAX_FILES:
         raise ConfigError(f"template_dir: {folder}: {len(wanted)} templates; {_MAX_FILES} is the most")
+    tree = FileTree(base, key="template_dir") if folder else None
     sources: dict[str, str] = {}
     left_bytes = _MAX_BYTES
     for name in wanted:
-        sources[name], size_bytes = _read(base, name)
+        sources[name], size_bytes = _read(Path(base, name), name, tree)
         left_bytes -= size_bytes
         if left_bytes < 0:
             raise ConfigError(f"templates: more than {_MAX_BYTES >> 20} MiB in all; move what is no template elsewhere")
@@ -69,18 +75,20 @@ def _below(base: str) -> Iterator[str]:
 
 
 def _is_inside(base: str, path: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(base)
+    return Path(real_path(path)).is_relative_to(base)
 
 
-def _read(base: str, name: str) -> tuple[str, int]:
+class _Named(NamedTuple):
+    """A file of the directory; a `Named`."""
+
+    paths: tuple[bytes, ...]
+    require: Literal["nothing"] = "nothing"
+
+
+def _read(path: Path, name: str, tree: FileTree | None) -> tuple[str, int]:
     """Raises: ConfigError."""
-    path = Path(base, name)
-    if base and not _is_inside(base, path):
-        raise ConfigError(f"templates: {path}: a link leads out of template_dir; put the file itself there")
     try:
-        if not path.is_file():  # a FIFO without a writer would hold whoever opens it for ever
-            raise ConfigError(f"templates: {path}: no such file; name one that this user may read")
-        with path.open("rb") as file:
+        with _open(path) if tree is None else _open_below(tree, path, name) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"templates: {path}: {error.strerror}; name a file that this user may read") from error
@@ -91,3 +99,21 @@ def _read(base: str, name: str) -> tuple[str, int]:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"templates: {path}:{line}: not UTF-8; save it as UTF-8") from None
+
+
+def _open(path: Path) -> BinaryIO:
+    """Raises: ConfigError; OSError."""
+    if not path.is_file():  # a FIFO without a writer would hold whoever opens it for ever
+        raise ConfigError(f"templates: {path}: {_NO_FILE}")
+    return path.open("rb")
+
+
+def _open_below(tree: FileTree, path: Path, name: str) -> BinaryIO:
+    """Raises: ConfigError."""
+    found = tree.open(_Named((os.fsencode(name),)))
+    if not isinstance(found, NotHere):
+        return os.fdopen(found.fd, "rb")
+    if isinstance(found.refusal, OutsideRootError):
+        raise ConfigError(f"templates: {path}: a link leads out of template_dir; put the file itself there")
+    why = found.refusal.why
+    raise ConfigError(f"templates: {path}: {why}; let this user read it" if why else f"templates: {path}: {_NO_FILE}")

@@ -10,7 +10,7 @@ What comes first is the end of the lease, 0 where it has none. A dnsmasq for mac
 
 from typing import Final
 
-from snow_owl_tftp.policy.machines.dhcp.lines import FOREVER_S, Lines, mac_of, mac_of_duid
+from snow_owl_tftp.policy.machines.dhcp.lines import FOREVER_S, Lines, mac_of, mac_of_duid, number_of
 from snow_owl_tftp.policy.machines.leases import Lease
 from snow_owl_tftp.policy.machines.spellings import parse_address
 
@@ -48,14 +48,13 @@ class DnsmasqReader:
 
 def _lease_of(words: list[str]) -> Lease | None:
     """None: nothing says whose it is."""
-    if len(words) < 4 or not words[0].isdigit():
+    if len(words) < 4:
         return None
-    address = parse_address(words[2])
-    if address is None:
+    ends_s, address = number_of(words[0]), parse_address(words[2])
+    if ends_s is None or address is None:
         return None
     # Of a card that is no Ethernet its type comes first, "06-…", and it has no MAC for us.
     mac = mac_of(words[1]) if "." in address else mac_of_duid(words[4]) if len(words) > 4 else None
     if mac is None:
         return None
-    ends_s = int(words[0])
     return Lease(address, mac, ends_s if ends_s >= _FIRST_TIME_S else FOREVER_S)

@@ -21,11 +21,13 @@ from snow_owl_tftp.policy.machines.spellings import parse_address
 
 __all__ = ["IscReader"]
 
-_BLOCK = re.compile(r"^lease (\S+) \{\n(.*?)^\}\n", re.MULTILINE | re.DOTALL)
-_STATE = re.compile(r"^\s*binding state (\w+)", re.MULTILINE)
-_MAC = re.compile(r"^\s*hardware ethernet ([0-9a-fA-F:]+);", re.MULTILINE)
+_BEGIN = re.compile(r"^lease (\S{1,64}) \{\n", re.MULTILINE)
+_END: Final = "\n}\n"
+# Blanks in front are those of one line, and few, or a file of blanks would be searched for an hour.
+_STATE = re.compile(r"^[ \t]{0,16}binding state (\w+)", re.MULTILINE)
+_MAC = re.compile(r"^[ \t]{0,16}hardware ethernet ([0-9a-fA-F:]+);", re.MULTILINE)
 _ENDS = re.compile(
-    r"^\s*ends (?:(never)|epoch (\d{1,12})|\d (\d{4})/(\d\d?)/(\d\d?) (\d\d?):(\d\d?):(\d\d?))", re.MULTILINE
+    r"^[ \t]{0,16}ends (?:(never)|epoch (\d{1,12})|\d (\d{4})/(\d\d?)/(\d\d?) (\d\d?):(\d\d?):(\d\d?))", re.MULTILINE
 )
 
 
@@ -44,9 +46,9 @@ class IscReader:
         """See LeaseReader.feed."""
         text = self._rest + chunk.decode("latin-1")
         leases, end = [], 0
-        for block in _BLOCK.finditer(text):
-            end = block.end()
-            lease = _lease_of(block[1], block[2])
+        while (block := _next_block(text, end)) is not None:
+            address_text, body, end = block
+            lease = _lease_of(address_text, body)
             if lease is not None:
                 leases.append(lease)
             else:
@@ -55,6 +57,17 @@ class IscReader:
         if len(self._rest) > MAX_WAITING_BYTES:  # what else there is: failover peers, IPv6
             self._rest = self._rest[-MAX_WAITING_BYTES // 4 :]
         return leases
+
+
+def _next_block(text: str, at: int) -> tuple[str, str, int] | None:
+    """Return the address, the body and the end of the next block that is complete; each character is looked at once."""
+    begin = _BEGIN.search(text, at)
+    if begin is None or (last := text.find(_END, begin.end() - 1)) < 0:
+        return None
+    # A block that was never finished, of a server that was killed, says nothing; what follows is not its body.
+    while (later := _BEGIN.search(text, begin.end(), last + 1)) is not None:
+        begin = later
+    return begin[1], text[begin.end() : last + 1], last + len(_END)
 
 
 def _lease_of(address_text: str, body: str) -> Lease | None:

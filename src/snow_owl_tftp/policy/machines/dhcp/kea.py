@@ -9,7 +9,7 @@ nobody's. A comma within a field is written as "&#x2c", so lines need no more th
 
 from typing import Final
 
-from snow_owl_tftp.policy.machines.dhcp.lines import FOREVER_S, Lines, mac_of, mac_of_duid
+from snow_owl_tftp.policy.machines.dhcp.lines import FOREVER_S, Lines, mac_of, mac_of_duid, number_of
 from snow_owl_tftp.policy.machines.leases import Lease
 from snow_owl_tftp.policy.machines.spellings import parse_address
 
@@ -56,15 +56,15 @@ class KeaReader:
         if not max(columns.get("expire", len(cells)), columns.get("valid_lifetime", 0)) < len(cells) <= len(columns):
             return None
         address = parse_address(cells[columns["address"]])
-        lifetime, expire = cells[columns["valid_lifetime"]], cells[columns["expire"]]
-        if address is None or not (lifetime.isdigit() and expire.isdigit()):
+        lifetime_s, ends_s = number_of(cells[columns["valid_lifetime"]]), number_of(cells[columns["expire"]])
+        if address is None or lifetime_s is None or ends_s is None:
             return None
         if self._cell(cells, "lease_type") not in ("", "0"):  # of a prefix, or of an address for a while (RFC 8981)
             return None
-        if int(lifetime) == 0 or self._cell(cells, "state") not in ("", "0"):
+        if lifetime_s == 0 or self._cell(cells, "state") not in ("", "0"):
             return Lease(address, None, 0)
         mac = mac_of(self._cell(cells, "hwaddr")) or mac_of_duid(self._cell(cells, "duid"))
-        return Lease(address, mac, FOREVER_S if int(lifetime) == _INFINITE else int(expire))
+        return Lease(address, mac, FOREVER_S if lifetime_s == _INFINITE else ends_s)
 
     def _cell(self, cells: list[str], column: str) -> str:
         """Return what stands in a column, empty where the row or the file has none."""

@@ -3,13 +3,16 @@
 May know: bytes and text.
 """
 
+import re
 from typing import Final
 
 from snow_owl_tftp.policy.machines.spellings import is_station, parse_mac
 
-__all__ = ["FOREVER_S", "MAX_WAITING_BYTES", "Lines", "mac_of", "mac_of_duid"]
+__all__ = ["FOREVER_S", "MAX_WAITING_BYTES", "Lines", "mac_of", "mac_of_duid", "number_of"]
 
 FOREVER_S: Final = float("inf")
+_NUMBER: Final = re.compile("[0-9]{1,15}")
+"""Seconds of 30 million years. `str.isdigit` also takes what `int` does not: "²", or five thousand digits."""
 MAX_WAITING_BYTES: Final = 256 * 1024
 """Of a record whose end has not come: beyond it is none, and dropped."""
 _DUID_HEADS: Final = {"00:01:00:01": 14, "00:03:00:01": 10}
@@ -45,3 +48,8 @@ def mac_of_duid(duid: str) -> str | None:
     if len(octets) != _DUID_HEADS.get(":".join(octets[:4])):
         return None
     return mac_of(":".join(octets[-6:]))
+
+
+def number_of(text: str) -> int | None:
+    """Return a time or a length, or None where a text is none."""
+    return int(text) if _NUMBER.fullmatch(text) is not None else None
