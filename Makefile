@@ -14,6 +14,9 @@ STAMPS := build/stamps
 # The peers' servers live in sbin folders that an ordinary user's PATH leaves out.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
+# Without bytecode every process of the suite compiles the tests again, and every server that a test starts the package.
+unexport PYTHONDONTWRITEBYTECODE
+
 ENGINE_SOURCES := $(shell find src/snow_owl_tftp/_engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 PACKAGE_FILES  := $(shell find src/snow_owl_tftp -name '*.py' -o -name '*.pyi' -o -name py.typed)
 

@@ -8,6 +8,7 @@ SNOW_OWL_TEST_FLOWS=on or off gives every server and engine of the fixtures flow
 which; without it servers have them and engines have none.
 """
 
+import gc
 import importlib.util
 import os
 import random
@@ -88,6 +89,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if getattr(item, "originalname", item.name) in ABOUT_FLOWS.get(flows, ()):
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and their modules stay to the end: no look for garbage has to go through them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

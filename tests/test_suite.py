@@ -5,9 +5,12 @@ May know: pytest's own test kit. Must not: import the package.
 
 import os
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.descriptors import descriptors_at_rest
 from tests.support.required import PACKAGES, why_let_pass
 
 pytest_plugins = ["pytester"]
@@ -169,3 +172,33 @@ def test_a_file_that_skips_itself_as_a_whole_fails_where_everything_is_required(
     result = run(suite)
     assert result.ret != 0
     result.stdout.fnmatch_lines(["*SNOW_OWL_REQUIRE=all*somebody forgot it*"])
+
+
+@pytest.fixture
+def spare() -> Iterator[list[int]]:
+    """A descriptor that somebody else holds."""
+    held = [os.open("/", os.O_RDONLY)]
+    yield held
+    for fd in held:
+        os.close(fd)
+
+
+def test_a_descriptor_that_was_left_is_seen(spare):
+    before = descriptors_at_rest()
+    assert descriptors_at_rest() == before
+    spare.append(os.open("/", os.O_RDONLY))
+    assert descriptors_at_rest() != before
+
+
+def test_somebody_elses_descriptor_that_was_closed_is_seen_also_where_another_took_its_number(spare):
+    before = descriptors_at_rest()
+    os.close(spare.pop())
+    assert descriptors_at_rest() != before
+    spare.append(os.open("/dev", os.O_RDONLY))
+    assert descriptors_at_rest() != before
+
+
+def test_a_descriptor_that_is_closed_a_little_later_was_not_left():
+    before = descriptors_at_rest()
+    threading.Timer(0.1, os.close, [os.open("/", os.O_RDONLY)]).start()
+    assert descriptors_at_rest() == before

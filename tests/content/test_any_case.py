@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.descriptors import settled_descriptors
+from tests.support.descriptors import descriptors_at_rest
 
 from snow_owl_tftp.content.any_case import CaseTree
 from snow_owl_tftp.content.confine import KernelResolver, choose_resolver
@@ -225,7 +225,7 @@ def test_whatever_happens_the_tree_is_that_of_a_new_look(tmp_path: Path) -> None
     rng, root = random.Random(seed), tmp_path / "root"
     root.mkdir()
     kept = Kept(root, max_names=100_000)
-    before = settled_descriptors()
+    before = descriptors_at_rest()
     for _ in range(300):
         change_something(rng, root)
         if rng.random() < 0.3:
@@ -239,7 +239,7 @@ def test_whatever_happens_the_tree_is_that_of_a_new_look(tmp_path: Path) -> None
     assert len(kept.tree.by_watch) == len(fresh.tree.by_watch), seed
     fresh.inotify.close()
     fresh.place.close()
-    assert settled_descriptors() == before, seed
+    assert descriptors_at_rest() == before, seed
     kept.inotify.close()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.support.descriptors import settled_descriptors
+from tests.support.descriptors import descriptors_at_rest
 
 from snow_owl_tftp.content import confine as beneath
 from snow_owl_tftp.content import files
@@ -65,11 +65,11 @@ def make_resolver(request: pytest.FixtureRequest) -> MakeResolver:
 
 @pytest.fixture
 def tree(root: Path, make_resolver: MakeResolver) -> Iterator[FileTree]:
-    before = settled_descriptors()
+    before = descriptors_at_rest()
     tree = FileTree(root, make_resolver=make_resolver)
     yield tree
     tree.close()
-    assert settled_descriptors() == before, "a descriptor leaked"
+    assert descriptors_at_rest() == before, "a descriptor leaked"
 
 
 def read(tree: FileTree, name: str) -> bytes:
@@ -424,12 +424,12 @@ def test_fstat_that_fails_is_an_io_error_and_leaks_nothing(tree: FileTree, monke
     def fail(fd: int) -> os.stat_result:
         raise OSError(errno.EIO, "disk")
 
-    before = settled_descriptors()
+    before = descriptors_at_rest()
     monkeypatch.setattr(os, "fstat", fail)
     error = refused(tree, "file")
     monkeypatch.undo()
     assert (error.code, error.text) == (ErrorCode.NOT_DEFINED, "I/O error")
-    assert settled_descriptors() == before
+    assert descriptors_at_rest() == before
 
 
 # ---- without blocking

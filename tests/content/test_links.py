@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.content.test_files import MakeResolver, kernel_has_openat2, read, refused, settled_descriptors
+from tests.content.test_files import MakeResolver, descriptors_at_rest, kernel_has_openat2, read, refused
 
 from snow_owl_tftp.content.confine import KernelResolver
 from snow_owl_tftp.content.files import FileTree, OutsideRootError
@@ -50,7 +50,7 @@ MakeTree = Callable[..., FileTree]
 
 @pytest.fixture
 def make_tree(base: Path, make_resolver: MakeResolver) -> Iterator[MakeTree]:
-    before, trees = settled_descriptors(), []
+    before, trees = descriptors_at_rest(), []
 
     def make(*link_targets: str, root: Path = base / "root") -> FileTree:
         targets = tuple(str(base / target) for target in link_targets)
@@ -60,7 +60,7 @@ def make_tree(base: Path, make_resolver: MakeResolver) -> Iterator[MakeTree]:
     yield make
     for tree in trees:
         tree.close()
-    assert settled_descriptors() == before, "a descriptor leaked"
+    assert descriptors_at_rest() == before, "a descriptor leaked"
 
 
 def link(base: Path, where: str, target: str) -> None:

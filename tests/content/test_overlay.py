@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.descriptors import settled_descriptors
+from tests.support.descriptors import descriptors_at_rest
 
 from snow_owl_tftp.content.files import OpenFile
 from snow_owl_tftp.content.overlay import Overlay, OverlayPlan
@@ -45,9 +45,9 @@ def make(root: Path) -> Iterator[Make]:
         plan = OverlayPlan(str(root), targets, frozenset(directories or ("site", "common")), frozenset(above))
         return Overlay(plan, {one: f"rules[1].roots of {one}" for one in plan.directories}, size)
 
-    before = settled_descriptors()
+    before = descriptors_at_rest()
     yield make
-    assert settled_descriptors() == before
+    assert descriptors_at_rest() == before
 
 
 def asked(name: bytes, *roots: RootPath, require: Require = "nothing") -> ReadDecision:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.content.test_uploads import Terms, names_below, put, receive, refusal
-from tests.support.descriptors import settled_descriptors
+from tests.support.descriptors import descriptors_at_rest
 
 from snow_owl_tftp.content.store import staging
 from snow_owl_tftp.content.store.uploads import UploadArea, UploadError
@@ -36,11 +36,11 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture
 def area(root: Path) -> Iterator[UploadArea]:
-    before = settled_descriptors()
+    before = descriptors_at_rest()
     area = UploadArea(root)
     yield area
     area.close()
-    assert settled_descriptors() == before, "a descriptor leaked"
+    assert descriptors_at_rest() == before, "a descriptor leaked"
 
 
 @pytest.fixture

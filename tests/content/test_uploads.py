@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 from msgspec import Struct
-from tests.support.descriptors import settled_descriptors
+from tests.support.descriptors import descriptors_at_rest
 
 from snow_owl_tftp.content.confine import KernelResolver, choose_resolver
 from snow_owl_tftp.content.files import OutsideRootError
@@ -66,11 +66,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=resolvers())
 def area(root: Path, request: pytest.FixtureRequest) -> Iterator[UploadArea]:
-    before = settled_descriptors()
+    before = descriptors_at_rest()
     area = UploadArea(root, make_resolver=request.param)
     yield area
     area.close()
-    assert settled_descriptors() == before, "a descriptor leaked"
+    assert descriptors_at_rest() == before, "a descriptor leaked"
 
 
 def opened(area: UploadArea, terms: Terms, announced_bytes: int | None = None, **more: Any) -> Upload:
