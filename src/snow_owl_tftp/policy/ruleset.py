@@ -36,6 +36,7 @@ class RuleSet:
     Attributes:
         rules: All of them.
         needs_machine: Whether any looks at the machine.
+        has_roots: Whether any has roots of its own.
         is_classed: Whether whoever repeats an answer keeps to `client_classes`; else he repeats it for everybody.
     """
 
@@ -51,6 +52,7 @@ class RuleSet:
         """
         self.rules = tuple(CompiledRule(number, rule, limits) for number, rule in enumerate(rules, 1))
         self.needs_machine = any(rule.needs_machine for rule in self.rules)
+        self.has_roots = any(rule.roots for rule in self.rules)
         self.is_classed = False
         self._anyone = _Bucket()
         by_prefix: dict[Network, _Bucket] = {}
