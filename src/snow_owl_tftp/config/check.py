@@ -145,7 +145,7 @@ def _roots_not_indexed(settings: Settings) -> Iterator[str]:
     for number, rule in enumerate(settings.rules, 1):
         for root in rule.roots:
             inside = (root + "/").removeprefix(above)
-            is_hidden = not settings.serves_hidden and any(
+            is_hidden = not settings.may_serve_hidden and any(
                 part.startswith(".") and part != "." for part in inside.split("/")
             )
             if inside.startswith("/") or is_hidden:
