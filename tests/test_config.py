@@ -142,6 +142,7 @@ trust = "address"
 allow = ["read", "write", "overwrite"]
 roots = ["machines/{mac}", "common"]
 require = "world_readable"
+hidden = true
 
 [rules.options]
 max_blksize_bytes = 1428
@@ -459,6 +460,13 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, text: s
         ({"tid_sockets": 8, "single_port": True}, ["tid_sockets"]),
         ({"names.max_indexed": 8}, ["names.max_indexed"]),
         ({"names.max_indexed": 8, "names.case": "insensitive"}, []),
+        ({"names.case": "insensitive", "rules": [{"roots": ["a", "./b/{mac}", "/srv/tftp/c", "/srv/tftp"]}]}, []),
+        ({"names.case": "insensitive", "rules": [{"roots": ["/srv/tftpboot"]}]}, ["names.case"]),
+        ({"names.case": "insensitive", "rules": [{}, {"roots": ["a", "/srv/{mac}"]}]}, ["names.case"]),
+        ({"names.case": "insensitive", "rules": [{"roots": [".images/{mac}"]}]}, ["names.case"]),
+        ({"names.case": "insensitive", "names.hidden": True, "rules": [{"roots": [".images"]}]}, []),
+        ({"names.case": "insensitive", "rules": [{"roots": [".images"]}, {"hidden": True}]}, []),
+        ({"names.case": "lower", "rules": [{"roots": ["/srv/images"]}]}, []),
         ({"machines.leases": ["a"]}, []),
         ({"machines.leases": ["a"], "machines.sources": ["name"]}, ["machines.leases"]),
         ({"machines.name_patterns": ["{mac}"]}, []),

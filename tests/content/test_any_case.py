@@ -38,10 +38,10 @@ class Kept:
     def is_local(self, fd: int) -> bool:
         return self.remote is None or not os.path.samestat(os.fstat(fd), self.remote.stat())
 
-    def find(self, path: str) -> str | None:
+    def find(self, path: str, below: str = "") -> str | None:
         while changes := self.inotify.read():
             self.tree = self.scan.update(self.tree, changes)
-        found = self.tree.find(os.fsencode(path))
+        found = self.tree.find(os.fsencode(path), os.fsencode(below))
         return None if found is None else os.fsdecode(found)
 
 
@@ -84,6 +84,24 @@ def kept(root: Path) -> Iterator[Kept]:
 )
 def test_name_is_found_that_differs_in_case_only(kept: Kept, asked: str, found: str | None) -> None:
     assert kept.find(asked) == found
+
+
+@pytest.mark.parametrize(
+    ("below", "path", "found"),
+    [
+        ("Boot", "bcd", "BCD"),
+        ("Boot", "fonts/WGL4_BOOT.ttf", "Fonts/wgl4_boot.ttf"),
+        ("Boot/Fonts", "WGL4_BOOT.ttf", "wgl4_boot.ttf"),
+        ("boot", "bcd", None),  # the operator's own spelling of a directory counts
+        ("Boot/BCD", "x", None),
+        ("Missing", "bcd", None),
+        ("Boot", "../Boot/bcd", None),
+        ("Boot/..", "boot/bcd", None),
+        ("", "boot/bcd", "Boot/BCD"),
+    ],
+)
+def test_name_is_found_below_a_directory_of_the_tree(kept: Kept, below: str, path: str, found: str | None) -> None:
+    assert kept.find(path, below) == found
 
 
 def test_hidden_names_are_found_where_they_are_served(root: Path) -> None:

@@ -103,6 +103,78 @@ def test_hidden_file_is_found_in_any_case_where_hidden_files_are_served(root: Pa
         assert answer(indexed(server), ".SECRET/key") == b"key"
 
 
+def overlaid(root: Path, *roots: str, **settings: object) -> Any:
+    for name in ("common/Pxe/Default", "common/both", "common/Shim/shim.efi", "common/Shim/Grub.EFI"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    for name in ("machines/127.0.0.1/BOTH", "machines/127.0.0.1/own", "machines/127.0.0.1/x", "machines/127.0.0.1/X"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    rules = [{"paths": ["secret/**"], "allow": []}, {"roots": list(roots)}]
+    return serve_in_thread(root, {"names.case": "insensitive", "rules": rules, **settings})
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("PXE/default", b"common/Pxe/Default"),
+        ("pxe\\DEFAULT\r\n", b"common/Pxe/Default"),
+        ("Both", b"machines/127.0.0.1/BOTH"),  # of the first root that has one
+        ("both", b"common/both"),  # the exact name goes first
+        ("OWN", b"machines/127.0.0.1/own"),
+        ("BOOT.CFG", 1),  # of no root of the rule
+        ("../BOTH", 2),
+        ("Common/PXE/default", 1),
+    ],
+)
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_case_does_not_count_in_the_roots_of_a_rule_either(
+    root: Path, name: str, found: bytes | int, is_absolute: bool
+) -> None:
+    before = f"{root}/" if is_absolute else ""
+    with overlaid(root, f"{before}machines/{{address}}", f"{before}missing/{{mac}}", f"{before}common") as server:
+        wait_for(lambda: answer(server, "OWN") == b"machines/127.0.0.1/own", "the index")
+        assert answer(server, name) == found
+        wait_for(lambda: server.server.tally.found["case"] > 0, "the count")
+
+
+def test_name_of_several_in_one_root_comes_from_the_next(root: Path) -> None:
+    (root / "common").mkdir()
+    (root / "common/xX").write_bytes(b"of common")
+    (root / "machines/127.0.0.1").mkdir(parents=True)
+    (root / "machines/127.0.0.1/xx").write_bytes(b"1")
+    (root / "machines/127.0.0.1/XX").write_bytes(b"2")
+    with overlaid(root, "machines/{address}", "common") as server:
+        wait_for(lambda: answer(server, "OWN") == b"machines/127.0.0.1/own", "the index")
+        assert answer(server, "Xx") == b"of common"
+        assert answer(server, "xx") == b"1"
+
+
+def test_second_stage_in_another_case_lies_in_the_roots_of_the_rule(root: Path) -> None:
+    with overlaid(root, "machines/{address}", "common", **{"names.siblings": ["*.efi"]}) as server:
+        wait_for(lambda: answer(server, "OWN") == b"machines/127.0.0.1/own", "the index")
+        assert answer(server, "Shim/shim.efi") == b"common/Shim/shim.efi"
+        assert answer(server, "grub.efi") == b"common/Shim/Grub.EFI"
+
+
+def test_root_that_is_a_link_to_link_targets_is_read_too(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/Vmlinuz").write_bytes(b"of the images")
+    (root / "linked").symlink_to(tmp_path / "images")
+    with overlaid(root, "linked", "common", link_targets=[str(tmp_path / "images")]) as server:
+        wait_for(lambda: answer(server, "VMLINUZ") == b"of the images", "the index")
+
+
+def test_what_was_found_in_a_root_is_asked_about_like_any_name(root: Path) -> None:
+    for name in ("common/secret/key", "common/.hidden"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    with overlaid(root, "common") as server:
+        wait_for(lambda: answer(server, "BOTH") == b"common/both", "the index")
+        assert answer(server, "SECRET/key") == 1  # no rule refuses this name, but there is none; the other one does
+        assert answer(server, ".HIDDEN") == 1
+
+
 @pytest.mark.parametrize("key", [{"names.hidden": True}, {"hidden": "serve"}])
 def test_hidden_is_served_by_either_spelling_of_the_key(root: Path, key: dict[str, object]) -> None:
     with serve_in_thread(root, key) as server:

@@ -221,6 +221,76 @@ def test_machine_has_a_root_of_its_own_by_each_variable(root: Path) -> None:
             assert get(server, "file") == name
 
 
+# ---- hidden names
+
+
+def hide(root: Path) -> None:
+    for name in (".git/config", ".well-known/Key", "machines/.x/file", "common/.own"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+
+@pytest.mark.parametrize("flows", [False, True])
+def test_hidden_name_is_there_where_a_rule_says_so(serve: ServeRules, root: Path, flows: bool) -> None:
+    hide(root)
+    server = serve(
+        {"clients": ["127.0.0.2"], "paths": [".well-known/**"], "hidden": True},
+        {"clients": ["127.0.0.3"], "roots": ["common"], "hidden": True},
+        {"clients": ["127.0.0.4"]},
+        {"clients": ["127.0.0.5"], "allow": [], "hidden": True},
+        {"clients": ["127.0.0.7/32"], "hidden": True},
+        {"paths": [".well-known/free"], "hidden": True},
+        **{"performance.platform.batch.enable_flows": flows},
+    )
+    (root / ".well-known/free").write_text("for all")
+    for _ in range(3):
+        assert get(server, ".well-known/Key", "127.0.0.2") == ".well-known/Key"
+        assert get(server, ".own", "127.0.0.3") == "common/.own"
+        for source in ("127.0.0.3", "127.0.0.4", "127.0.0.6"):
+            assert refusal(server, ".well-known/Key", source) == 1
+        assert refusal(server, ".git/config", "127.0.0.2") == 1
+        assert refusal(server, ".well-known/../.git/config", "127.0.0.2") == 1
+        assert refusal(server, ".well-known/Key", "127.0.0.5") == 2
+        assert get(server, ".well-known/Key", "127.0.0.7") == ".well-known/Key"
+        assert get(server, ".well-known/free", "127.0.0.8") == get(server, ".well-known/free", "127.0.0.9") == "for all"
+    assert "a part of the name begins with a dot" in server.log
+
+
+def test_hidden_name_is_not_there_where_a_rule_says_so(serve: ServeRules, root: Path) -> None:
+    hide(root)
+    server = serve({"paths": [".git/**"], "hidden": False}, **{"names.hidden": True})
+    assert get(server, ".well-known/Key") == ".well-known/Key"
+    assert refusal(server, ".git/config") == 1
+    assert server.server.tally.by_rule == {1: 1}
+
+
+def test_hidden_name_of_a_rule_is_found_in_any_case(serve: ServeRules, root: Path) -> None:
+    hide(root)
+    server = serve({"paths": [".well-known/**", ".WELL-KNOWN/**"], "hidden": True}, **{"names.case": "insensitive"})
+    assert wait_for(lambda: get_or_none(server, ".WELL-KNOWN/key"), "the index") == ".well-known/Key"
+    assert refusal(server, ".GIT/config") == 1
+
+
+def get_or_none(server: ServerThread, name: str) -> str | None:
+    try:
+        return get(server, name)
+    except Refused:
+        return None
+
+
+def test_hidden_name_is_uploaded_where_a_rule_says_so(root: Path) -> None:
+    rules = ({"clients": ["127.0.0.2"], "hidden": True}, {"clients": ["127.0.0.4"], "paths": [".y"], "hidden": False})
+    with uploads(root, *rules) as server:
+        put(server, ".x", source="127.0.0.2")
+        assert (root / ".x").read_bytes() == b"new"
+        assert refused_put(server, ".y", source="127.0.0.3") == 2
+        assert refused_put(server, ".y", source="127.0.0.4") == 2
+    with uploads(root, *rules, **{"names.hidden": True}) as server:
+        put(server, ".y", source="127.0.0.3")
+        assert refused_put(server, ".y", source="127.0.0.4") == 2
+        assert server.server.tally.by_rule == {2: 1}
+
+
 # ---- under which options
 
 

@@ -10,10 +10,11 @@ Invariants:
   server that does not start.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -29,6 +30,9 @@ from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
 __all__ = ["check", "unknown_key", "without_effect"]
+
+_MAX_SHOWN: Final = 4
+"""Rules in one line; there may be thousands."""
 
 
 def check(tree: dict[str, Any], source: str) -> Settings:
@@ -124,9 +128,29 @@ def without_effect(settings: Settings) -> dict[str, str]:
         idle["tid_sockets"] = "remove it, or single_port = true"
     if settings.names.max_indexed != Settings().names.max_indexed and settings.names.case != "insensitive":
         idle["names.max_indexed"] = 'remove it, or set names.case = "insensitive"'
+    if settings.names.case == "insensitive" and (roots := list(_roots_not_indexed(settings))):
+        shown = ", ".join(roots[:_MAX_SHOWN] + ["…"] * (len(roots) > _MAX_SHOWN))
+        idle["names.case"] = (
+            f"case counts in {shown}, which lie outside of root_dir or are hidden: name directories below root_dir, or"
+            " links there to some of link_targets"
+        )
     if settings.template_dir and not settings.templates:
         idle["template_dir"] = "add [[templates]], or remove it"
     return idle | machines_without_effect(settings.machines)
+
+
+def _roots_not_indexed(settings: Settings) -> Iterator[str]:
+    """Roots of rules whose names nobody reads, though their case is not to count."""
+    above = os.path.join(os.path.abspath(settings.root_dir), "")  # noqa: PTH100, PTH118 - text only
+    for number, rule in enumerate(settings.rules, 1):
+        for root in rule.roots:
+            inside = (root + "/").removeprefix(above)
+            is_hidden = not settings.may_serve_hidden and any(
+                part.startswith(".") and part != "." for part in inside.split("/")
+            )
+            if inside.startswith("/") or is_hidden:
+                yield f"rules[{number}].roots"
+                break
 
 
 def unknown_key(path: str) -> str:

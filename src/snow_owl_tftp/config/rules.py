@@ -66,6 +66,8 @@ class Rule(Table, frozen=True):
     """Directories, looked through in this order; empty: root_dir."""
     require: Literal["nothing", "world_readable", "owned"] = "nothing"
     """Of a file that is read: o+r, or that it belongs to the user whom the server runs as."""
+    hidden: bool | None = None
+    """Whether names of which a part begins with a dot are there; missing: what holds without rules."""
     options: RuleOptions = RuleOptions()
 
 

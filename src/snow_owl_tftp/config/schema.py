@@ -247,6 +247,11 @@ class Settings(Table, frozen=True):
         return self.names.hidden or self.hidden == "serve"
 
     @property
+    def may_serve_hidden(self) -> bool:
+        """Whether they are to somebody, by some rule."""
+        return self.serves_hidden or any(rule.hidden for rule in self.rules)
+
+    @property
     def worker_count(self) -> int:
         """`workers` as a number: "auto" is one for each core that this process may run on."""
         return self.workers if isinstance(self.workers, int) else min(_MAX_WORKERS, _usable_cores())

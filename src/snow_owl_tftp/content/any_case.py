@@ -81,17 +81,21 @@ class CaseTree:
         """Files and directories."""
         return sum(directory.names_total for directory in self.by_watch.values())
 
-    def find(self, path: bytes) -> bytes | None:
+    def find(self, path: bytes, below: bytes = b"") -> bytes | None:
         """Find the one file whose name differs from this one in case at most.
 
         Args:
-            path: Normalised, relative to the root. One with `..` has none, since that asks for more than names.
+            path: Normalised. One with `..` has none, since that asks for more than names.
+            below: The directory that it is relative to, by its exact path from the root; empty: the root.
 
         Returns:
-            Its path; None: there is none, or there are several.
+            Its path, relative to that directory; None: there is none, or there are several.
         """
+        top = self._directory(below)
+        if top is None:
+            return None
         *directories, last = in_lower_case(path).split(b"/")
-        ways = {self.root: b""}  # by directory: two links to one are no two files
+        ways = {top: b""}  # by directory: two links to one are no two files
         for part in directories:
             ways = {
                 child: way + name + b"/"
@@ -110,3 +114,9 @@ class CaseTree:
         ]
         self.ambiguous_total += len(found) > 1
         return found[0] if len(found) == 1 else None
+
+    def _directory(self, path: bytes) -> Directory | None:
+        found: Directory | None = self.root
+        for part in path.split(b"/") if path else ():
+            found = found.below.get(part) if found is not None else None
+        return found

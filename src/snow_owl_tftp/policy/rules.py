@@ -31,6 +31,7 @@ _NO_READ: Final = "Reading this name is not allowed"
 _NO_WRITE: Final = "Writing this name is not allowed"
 _WHY_NO_ROOT: Final = "of none of its roots all variables are known"
 _WHY_HIDDEN: Final = 'a part of the name begins with a dot; hidden = "serve" would allow it'
+_WHY_HIDDEN_BY_RULE: Final = "a part of the name begins with a dot"
 
 
 class Policy:
@@ -88,7 +89,8 @@ class Policy:
             RefusedError: FILE_NOT_FOUND for a hidden name, as if it were not there, for that is what hiding means.
         """
         # The spelling as sent stands for all: what may be cut off its end hides no part, and bares none.
-        if self._refuses_hidden and is_hidden(paths[0]):
+        hides = is_hidden(paths[0])
+        if hides and self._refuses_hidden and (self.rules is None or self.rules.shows_hidden is None):
             raise RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found", why=_WHY_HIDDEN)
         if self.rules is None:
             return ReadDecision(paths)
@@ -99,12 +101,14 @@ class Policy:
         if len(paths) > 1 and not depends:
             depends = self.rules.depends(asker, paths[-1], rule)
         paths = counting
-        if rule is None:
-            return ReadDecision(paths, depends)
-        if rule.rule.allow is not None:
+        if rule is not None and rule.rule.allow is not None:
             self._check_denied(rule, _NO_READ)
             if not rule.allows("read"):
                 raise DeniedError(ErrorCode.ACCESS_VIOLATION, _NO_READ, rule.number)
+        if hides:
+            self._check_hidden(rule, ErrorCode.FILE_NOT_FOUND, "File not found")
+        if rule is None:
+            return ReadDecision(paths, depends)
         roots = rule.roots_for(question) if rule.roots else ()
         if rule.roots and not roots:
             raise DeniedError(ErrorCode.FILE_NOT_FOUND, "File not found", rule.number, why=_WHY_NO_ROOT)
@@ -140,6 +144,14 @@ class Policy:
         if rule.rule.allow == ():
             raise DeniedError(ErrorCode.ACCESS_VIOLATION, text, rule.number)
 
+    def _check_hidden(self, rule: CompiledRule | None, code: int, text: str) -> None:
+        """Refuse a hidden name, unless this rule, or without its word the settings, will have it there."""
+        if rule is not None and rule.rule.hidden is not None:
+            if not rule.rule.hidden:
+                raise DeniedError(code, text, rule.number, why=_WHY_HIDDEN_BY_RULE)
+        elif self._refuses_hidden:
+            raise RefusedError(code, text, why=_WHY_HIDDEN)
+
     def decide_write(self, asker: Asker, request: Request, path: bytes) -> WriteDecision:
         """Decide about a WRQ.
 
@@ -158,7 +170,7 @@ class Policy:
         rule = self.rules.first_that_fits(question, path)
         if rule is not None:
             self._check_denied(rule, _NO_WRITE)
-        self._check_write(path)
+        self._check_write(path, rule)
         if rule is None:
             return self._write_decision(path, self._on_existing)
         if rule.rule.allow is not None and not rule.allows("write"):
@@ -192,20 +204,21 @@ class Policy:
 
     def is_writable(self, path: bytes) -> bool:
         """Tell whether anybody may write a path, normalised as for `decide_write`."""
+        rule = None if self.rules is None else self.rules.shows_hidden
         try:
-            self._check_write(path)
+            self._check_write(path, rule)
         except RefusedError:
             return False
         return True
 
-    def _check_write(self, path: bytes) -> None:
+    def _check_write(self, path: bytes, rule: CompiledRule | None = None) -> None:
         if not self._write.enabled:
             raise RefusedError(ErrorCode.ACCESS_VIOLATION, "Writing is not allowed")
         # A pattern sees text: `open/../closed/x` would match `open/**` and be written elsewhere.
         if path == b"." or b".." in path.split(b"/") or not self._writable.match(path):
             raise RefusedError(ErrorCode.ACCESS_VIOLATION, _NO_WRITE)
-        if self._refuses_hidden and is_hidden(path):
-            raise RefusedError(ErrorCode.ACCESS_VIOLATION, _NO_WRITE, why=_WHY_HIDDEN)
+        if is_hidden(path):
+            self._check_hidden(rule, ErrorCode.ACCESS_VIOLATION, _NO_WRITE)
 
 
 def is_hidden(path: bytes) -> bool:

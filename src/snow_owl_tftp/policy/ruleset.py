@@ -36,6 +36,8 @@ class RuleSet:
     Attributes:
         rules: All of them.
         needs_machine: Whether any looks at the machine.
+        has_roots: Whether any has roots of its own.
+        shows_hidden: The first by which hidden names are there; None: by no rule.
         is_classed: Whether whoever repeats an answer keeps to `client_classes`; else he repeats it for everybody.
     """
 
@@ -51,6 +53,8 @@ class RuleSet:
         """
         self.rules = tuple(CompiledRule(number, rule, limits) for number, rule in enumerate(rules, 1))
         self.needs_machine = any(rule.needs_machine for rule in self.rules)
+        self.has_roots = any(rule.roots for rule in self.rules)
+        self.shows_hidden = next((rule for rule in self.rules if rule.rule.hidden), None)
         self.is_classed = False
         self._anyone = _Bucket()
         by_prefix: dict[Network, _Bucket] = {}

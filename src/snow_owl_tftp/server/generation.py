@@ -140,7 +140,7 @@ def _rewrites_of(settings: Settings) -> "Rewrites | None":
 def _indexed(settings: Settings) -> Where | None:
     if settings.names.case != "insensitive":
         return None
-    return Where(settings.root_dir, settings.link_targets, settings.names.max_indexed, settings.serves_hidden)
+    return Where(settings.root_dir, settings.link_targets, settings.names.max_indexed, settings.may_serve_hidden)
 
 
 def option_limits(settings: Settings) -> OptionLimits:

@@ -14,6 +14,7 @@ Invariants:
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -26,7 +27,7 @@ from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.other_names import OtherNames, Way
 from snow_owl_tftp.server.rewriting import tell_rewritten
-from snow_owl_tftp.server.roots import plain_paths
+from snow_owl_tftp.server.roots import places_of, plain_paths
 from snow_owl_tftp.server.verdict import IncomingRequest
 
 __all__ = ["Meanings"]
@@ -135,7 +136,8 @@ class Meanings:
             self._refusal = refusal  # of the name as sent; what became of the others is nobody's business
             self.holds_for_all = False
             peer = self.incoming.peer[0]
-            self._others = other_names.of(names, name, peer) if names.may_mean_more(name) else _NOTHING
+            places = partial(places_of, self.generation, self.incoming, self.request)
+            self._others = other_names.of(names, name, peer, places) if names.may_mean_more(name) else _NOTHING
         for path, way in self._others:
             self.way = way
             if self._decide((path,)) is None:

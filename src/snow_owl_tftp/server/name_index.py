@@ -93,10 +93,10 @@ class NameIndex:
         """Wait until names are found, or it is said that they will not be; at most so long. For the start alone."""
         self._settled.wait(timeout_s)
 
-    def find(self, path: bytes) -> bytes | None:
+    def find(self, path: bytes, below: bytes = b"") -> bytes | None:
         """See CaseTree.find; may be called by any thread."""
         tree = self._tree
-        return tree.find(path) if tree is not None else None
+        return tree.find(path, below) if tree is not None else None
 
     def figures(self) -> dict[str, int]:
         """Return what there is to count; nothing where there is no root."""

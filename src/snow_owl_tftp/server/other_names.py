@@ -1,18 +1,19 @@
 """What else a name may mean where no file has it as it was sent, nor without what firmware hangs behind it.
 
     name ─┬─ without the root, in other encodings, in lower case        text alone
-          ├─ each of these in any case                                  names that are known
+          ├─ each of these in any case                                  names that are known, root by root
           └─ a bare name beside the client's last file, in any case     where siblings says so
 
 May know: how names are spelled, the index of names, where clients' last files lay. Must not open anything, or decide:
 whoever tries what comes from here asks the rules about each path anew, since they may refuse it.
 
 Invariants:
-- Nothing is yielded twice, nor what was tried before; at most `4 * MAX_SPELLINGS` paths in all.
+- Nothing is yielded twice, nor what was tried before; at most `4 * MAX_SPELLINGS` paths in all, in any case so many
+  for each root of a rule.
 - What is found in one of these ways holds for one client at one time, so the engine never repeats it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 from snow_owl_tftp.config.names import NamesSettings, codec_named
@@ -108,13 +109,16 @@ class OtherNames:
         """Tell whether it is known where a client's last file lay."""
         return self.folders.beside(host, b"") is not None
 
-    def of(self, rules: NameRules, filename: str, host: str) -> Iterator[tuple[bytes, Way]]:
+    def of(
+        self, rules: NameRules, filename: str, host: str, places_of: Callable[[bytes], tuple[bytes, ...]]
+    ) -> Iterator[tuple[bytes, Way]]:
         """Yield paths to try, and how each was come by; may be called by any thread.
 
         Args:
             rules: Of the configuration that the request is answered by.
             filename: As the request spells it.
             host: Of the client.
+            places_of: Says in which directories below the root a path is looked for; see `roots.places_of`.
         """
         known = rules.spelled.spellings_of(filename)
         others = rules.spelled.others_of(filename)
@@ -122,18 +126,21 @@ class OtherNames:
         yield from _new(((path, "spelling") for path in others), seen)
         is_in_any_case = rules.case == "insensitive"
         if is_in_any_case:
-            yield from _new(self._in_any_case([*known, *others]), seen)
+            yield from _new(self._in_any_case([*known, *others], places_of), seen)
         if rules.siblings is not None:
             bare = filter(rules.is_sibling, (*known, *others))
             beside = [path for name in bare if (path := self.folders.beside(host, name)) is not None]
             yield from _new(((path, "sibling") for path in beside), seen)
             if is_in_any_case:
-                yield from _new(((path, "sibling") for path, _ in self._in_any_case(beside)), seen)
+                yield from _new(((path, "sibling") for path, _ in self._in_any_case(beside, places_of)), seen)
 
-    def _in_any_case(self, paths: list[bytes]) -> Iterator[tuple[bytes, Way]]:
+    def _in_any_case(
+        self, paths: list[bytes], places_of: Callable[[bytes], tuple[bytes, ...]]
+    ) -> Iterator[tuple[bytes, Way]]:
         for path in paths:
-            if (found := self.index.find(path)) is not None:
-                yield found, "case"
+            for place in places_of(path):
+                if (found := self.index.find(path, place)) is not None:
+                    yield found, "case"
 
 
 def _new(found: Iterator[tuple[bytes, Way]], seen: set[bytes]) -> Iterator[tuple[bytes, Way]]:

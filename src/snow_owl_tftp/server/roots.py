@@ -2,16 +2,23 @@
 
     Generation ─open_overlay─► Overlay, or None where no rule has roots
     spellings ─plain_paths─► paths without `..`, so that what a rule matches is what is opened
+    path ─places_of─► directories below root_dir in which the rules have it looked for
 
 May know: policy and content. Must not know the engine or what is answered.
 """
 
+import os
+
 from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.names import climbs_above_root, fold
 from snow_owl_tftp.content.overlay import Overlay, OverlayPlan
+from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.policy.asker import Asker
+from snow_owl_tftp.policy.decision import RootPath
+from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.generation import Generation
 
-__all__ = ["open_overlay", "plain_paths"]
+__all__ = ["open_overlay", "places_of", "plain_paths"]
 
 
 def open_overlay(generation: Generation, open_already: Overlay | None = None) -> Overlay | None:
@@ -46,3 +53,32 @@ def plain_paths(paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
     if any(climbs_above_root(path) for path in paths):
         raise OutsideRootError(by_link=False)
     return tuple(fold(path) for path in paths)
+
+
+def places_of(generation: Generation, asker: Asker, request: Request, path: bytes) -> tuple[bytes, ...]:
+    """Return where the rules have a path looked for, as paths below root_dir (empty: itself), in their order.
+
+    What lies elsewhere is left out, and nothing is left of a path that may not be read.
+    """
+    rules = generation.policy.rules
+    if rules is None or not rules.has_roots:
+        return (b"",)
+    try:
+        decision = generation.policy.decide_read(asker, request, plain_paths((path,)))
+    except RefusedError:
+        return ()
+    if not decision.roots:
+        return (b"",)
+    found = [_below_root_dir(generation.root_dir, root) for root in decision.roots]
+    return tuple(place for place in found if place is not None)
+
+
+def _below_root_dir(root_dir: str, root: RootPath) -> bytes | None:
+    directory = root.directory
+    if directory.startswith("/"):
+        above = os.path.join(os.path.abspath(root_dir), "")  # noqa: PTH100, PTH118 - text only
+        if not (directory + "/").startswith(above):
+            return None
+        directory = directory[len(above) :]
+    parts = (os.fsencode(directory), root.below)
+    return b"/".join(part for part in parts if part not in (b"", b"."))
