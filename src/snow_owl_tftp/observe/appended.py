@@ -13,6 +13,7 @@ Invariants:
 Not for several threads at once.
 """
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -54,7 +55,8 @@ class AppendedFile:
         self._in_trouble = False
         self._try_again_s = 0.0
         try:
-            self.fd = os.open(path, _FLAGS | (os.O_NONBLOCK if nonblocking else 0), _MODE)
+            self.fd = _open(path)
+            os.set_blocking(self.fd, not nonblocking)
         except OSError as error:
             raise ConfigError(f"{key}: {path}: {error.strerror}; name a file in a writable directory") from error
         self.identity = _identity_of(os.fstat(self.fd))
@@ -95,8 +97,7 @@ class AppendedFile:
             return False
 
     def _go_over(self) -> None:
-        # O_NONBLOCK: a FIFO without a reader would hold the server here; it fails with ENXIO instead.
-        fd = os.open(self._path, _FLAGS | os.O_NONBLOCK, _MODE)
+        fd = _open(self._path)
         try:
             os.set_blocking(fd, not self._nonblocking)
             identity = _identity_of(os.fstat(fd))
@@ -105,6 +106,20 @@ class AppendedFile:
         finally:
             with suppress(OSError):
                 os.close(fd)
+
+
+def _open(path: str | Path) -> int:
+    """Open for appending, made if there is none; nobody is waited for.
+
+    A FIFO that nobody reads takes what fits until somebody comes: open(2) to write would wait for him, and with
+    O_NONBLOCK fails with ENXIO. Who also could read it himself has it at once, on Linux (fifo(7)).
+    """
+    try:
+        return os.open(path, _FLAGS | os.O_NONBLOCK, _MODE)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+    return os.open(path, (_FLAGS & ~os.O_WRONLY) | os.O_RDWR | os.O_NONBLOCK)
 
 
 def _identity_of(status: os.stat_result) -> tuple[int, int]:

@@ -8,21 +8,21 @@ Invariants:
   or several where a batch holds more than memory is meant for.
 - Nothing here raises once the log is open. What a full disk or a full buffer costs is counted in
   `lost_events_total`, and told by an event of its own once there is room again; lines stay whole (see `whole`).
-- A file that was moved away gets no further event (see `appended`).
+- A file that was moved away gets no further event (see `appended`), and one that hangs holds up nobody (see `outlet`).
 - Text of peers goes in as it came; see `lines` for why it can neither end a line nor forge one.
 
 Used by one thread.
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import json_line, utc_timestamp
 from snow_owl_tftp.observe.log import LogFile
-from snow_owl_tftp.observe.whole import WholeLines
+from snow_owl_tftp.observe.outlet import Outlet
 
 __all__ = ["AuditLog"]
 
@@ -34,11 +34,7 @@ _NOBODYS: Final[Mapping[str, str]] = {}
 
 
 class AuditLog:
-    """Events on their way to a file; without a file every call does nothing.
-
-    Attributes:
-        on_trouble: Told why the file's name cannot be opened any more.
-    """
+    """Events on their way to a file; without a file every call does nothing."""
 
     def __init__(self, path: str = "", *, clock: Callable[[], float] = time.time, into: LogFile | None = None) -> None:
         """Open for appending.
@@ -55,63 +51,74 @@ class AuditLog:
         self._clock = clock
         self._hostname = os.uname().nodename
         self._lines: list[bytes] = []
-        self._whole = WholeLines(_write)
-        self._whole.tell = self._lost
-        self.on_trouble: Callable[[str], None] = lambda reason: None
-        # Not blocking: a FIFO whose reader is stuck must cost events, not the server.
         self._log = into if path else None
         self._lost_in_log = 0
-        own = path and into is None
-        self._file = AppendedFile(path, "logging.audit_file", nonblocking=True) if own else None
-        if self._file is not None:
-            self._whole.begin(self._file.fd)
+        self._is_closed = False
+        # Not blocking: a FIFO whose reader is stuck must cost events, not the thread that writes them.
+        self._outlet = Outlet(path, "logging.audit_file", _write, nonblocking=True) if path and into is None else None
+        if self._outlet is not None:
+            self._outlet.tell_losses_by(self._lost)
+
+    @property
+    def on_trouble(self) -> Callable[[str], None]:
+        """Told why the file's name cannot be opened any more; it may log."""
+        return self._outlet.on_trouble if self._outlet is not None else lambda reason: None
+
+    @on_trouble.setter
+    def on_trouble(self, tell: Callable[[str], None]) -> None:
+        if self._outlet is not None:
+            self._outlet.on_trouble = tell
 
     @property
     def lost_events_total(self) -> int:
         """Events that never reached the file."""
-        return self._whole.lost_total + self._lost_in_log
+        return (self._outlet.lost_total if self._outlet is not None else 0) + self._lost_in_log
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a thread waits for the file."""
+        return self._outlet is not None and self._outlet.hangs
 
     @property
     def is_enabled(self) -> bool:
         """Whether events go anywhere; ask before preparing expensive arguments."""
-        return self._file is not None or self._log is not None
+        return self._outlet is not None or self._log is not None
+
+    def begin(self, start: Callable[[threading.Thread], None]) -> None:
+        """Have events written by a thread from now on, which `start` starts; see Outlet.begin."""
+        if self._outlet is not None:
+            self._outlet.begin(start)
 
     def flush(self) -> None:
         """Write what was recorded since the last flush."""
-        if not (self._lines or self._whole.owes):
+        if not (self._lines or (self._outlet is not None and self._outlet.owes)):
             return
         lines, self._lines = self._lines, []
         if self._log is not None:
-            self._lost_in_log += self._log.write_lines(lines)
-        elif self._file is not None:
-            self._follow()
-            self._whole.write(self._file.fd, lines)
+            self._log.write_lines(lines, self._lose_in_log)
+        elif self._outlet is not None:
+            self._outlet.write(lines)
 
     def close(self) -> None:
         """Flush and close; later events are ignored."""
         self.flush()
-        file, self._file, self._log = self._file, None, None
-        if file is not None:
-            file.close()
+        self._log = None
+        if self._outlet is not None:
+            self._outlet.close()
+        self._is_closed = True
 
     def reopen(self) -> None:
         """Go over to the file that has the name now, without waiting for the next event."""
-        self._follow(at_once=True)
+        if self._outlet is not None:
+            self._outlet.reopen()
 
-    def _follow(self, *, at_once: bool = False) -> None:
-        if self._file is None:
-            return
-        before = self._file.identity
-        trouble = self._file.follow(at_once=at_once)
-        if self._file.identity != before:
-            self._whole.begin(self._file.fd)
-        if trouble:
-            self.on_trouble(trouble)
+    def _lose_in_log(self, count: int) -> None:
+        self._lost_in_log += count
 
     def _record(
         self, event_type: str, severity: str, correlation_id: str, fields: Mapping[str, object], ago_ns: int = 0
     ) -> None:
-        if not self.is_enabled:
+        if not self.is_enabled or self._is_closed:
             return
         if len(self._lines) >= _MAX_BUFFERED_EVENTS:
             self.flush()

@@ -10,9 +10,8 @@ Invariants:
 - A level that is off costs a call of an empty method.
 - Lines come in the order in which they were told. What is held for the rest of a batch is no graver than "info".
 - Nothing is configured globally: a program that embeds the server keeps its own structlog.
-- Writing never raises and never waits; a line that cannot be written is lost, and how many were is said once
-  lines are taken again. Those that are written are whole (see `whole`). A collector that stopped reading a pipe
-  would stop the event loop with it.
+- Writing never raises, and waits for nothing that hangs (see `outlet`); a line that cannot be written is lost, and how
+  many were is said once lines are taken again. Those that are written are whole (see `whole`).
 - A file that was moved away gets no further line (see `appended`).
 """
 
@@ -27,9 +26,8 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snow_owl_tftp.config.schema import LoggingSettings
-from snow_owl_tftp.observe.appended import AppendedFile
 from snow_owl_tftp.observe.lines import escape_name, json_line, utc_timestamp
-from snow_owl_tftp.observe.whole import WholeLines
+from snow_owl_tftp.observe.outlet import Outlet
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -48,11 +46,7 @@ _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critica
 
 
 class LogFile:
-    """Where lines go: a descriptor, one write(2) a line, or one for all that were held.
-
-    Attributes:
-        on_trouble: Told why the file's name cannot be opened any more; it may log.
-    """
+    """Where lines go: a descriptor, one write(2) a line, or one for all that were held."""
 
     def __init__(self, path: str = "") -> None:
         """Open for appending.
@@ -63,32 +57,46 @@ class LogFile:
         Raises:
             ConfigError: The file cannot be opened.
         """
-        self.on_trouble: Callable[[str], None] = lambda reason: None
         self._lock = threading.Lock()
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._holds = False
-        self._file = AppendedFile(path, "logging.file", nonblocking=False) if path else None
+        self._outlet = Outlet(path, "logging.file", self._write_at_once)
         # Asked before each write: O_NONBLOCK on standard error would be everybody's who has the terminal or pipe.
         self._poll = select.poll()
-        self._poll.register(self._file.fd if self._file else 2, select.POLLOUT)
-        self._whole = WholeLines(self._write_at_once)
-        if self._file:
-            self._whole.begin(self._file.fd)
+        self._poll.register(self._outlet.fd, select.POLLOUT)
+
+    @property
+    def on_trouble(self) -> Callable[[str], None]:
+        """Told why the file's name cannot be opened any more; it may log."""
+        return self._outlet.on_trouble
+
+    @on_trouble.setter
+    def on_trouble(self, tell: Callable[[str], None]) -> None:
+        self._outlet.on_trouble = tell
 
     @property
     def lost_lines_total(self) -> int:
         """How many could not be written."""
-        return self._whole.lost_total
+        return self._outlet.lost_total
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a thread waits for the file."""
+        return self._outlet.hangs
 
     def tell_losses_by(self, make_line: Callable[[int], bytes]) -> None:
         """Say how many lines were lost, once lines are taken again, in the words of `make_line`."""
-        self._whole.tell = make_line
+        self._outlet.tell_losses_by(make_line)
+
+    def begin(self, start: Callable[[threading.Thread], None]) -> None:
+        """Have lines written by a thread from now on, which `start` starts; see Outlet.begin."""
+        self._outlet.begin(start)
 
     @property
     def is_terminal(self) -> bool:
         """Whether a person reads along."""
-        return os.isatty(self._file.fd if self._file else 2)
+        return os.isatty(self._outlet.fd)
 
     def write(self, line: bytes) -> None:
         """Write one line, its end included, or lose it; of one that was cut the rest follows later."""
@@ -120,29 +128,14 @@ class LogFile:
             self._held.append(line)
             self._held_bytes += len(line)
 
-    def write_lines(self, lines: Sequence[bytes]) -> int:
-        """Write several at once, behind those that were held; return how many were lost."""
+    def write_lines(self, lines: Sequence[bytes], on_lost: Callable[[int], None] | None = None) -> None:
+        """Write several at once, behind those that were held; `on_lost` is told how many of them were lost."""
         with self._lock:
             held, self._held, self._held_bytes = self._held, [], 0
-            trouble = self._follow()
-            if held and not self._is_closed():
-                self._whole.write(self._file.fd if self._file else 2, held)
-            before = self._whole.lost_total
-            if lines and not self._is_closed():
-                self._whole.write(self._file.fd if self._file else 2, lines)
-            lost = self._whole.lost_total - before
-        if trouble:
-            self.on_trouble(trouble)
-        return lost
-
-    def _follow(self, *, at_once: bool = False) -> str:
-        if self._file is None or self._is_closed():
-            return ""
-        before = self._file.identity
-        trouble = self._file.follow(at_once=at_once)
-        if self._file.identity != before:
-            self._whole.begin(self._file.fd)
-        return trouble
+        if held:
+            self._outlet.write(held)
+        if lines:
+            self._outlet.write(lines, on_lost)
 
     def _write_at_once(self, fd: int, data: bytes) -> int:
         written_bytes = 0
@@ -167,22 +160,12 @@ class LogFile:
 
     def reopen(self) -> None:
         """Go over to the file that has the name now, without waiting for the next line."""
-        with self._lock:
-            trouble = self._follow(at_once=True)
-        if trouble:
-            self.on_trouble(trouble)
+        self._outlet.reopen()
 
     def close(self) -> None:
         """Write what is held and owed, if that is possible, and close the file; standard error stays open."""
         self.release()
-        with self._lock:
-            if self._whole.owes and not self._is_closed():
-                self._whole.write(self._file.fd if self._file else 2, [])
-            if self._file:
-                self._file.close()
-
-    def _is_closed(self) -> bool:
-        return self._file is not None and self._file.fd < 0
+        self._outlet.close()
 
 
 def make_logger(settings: LoggingSettings, file: LogFile) -> "FilteringBoundLogger":

@@ -60,13 +60,13 @@ class WholeLines:
     def write(self, fd: int, lines: Sequence[bytes]) -> None:
         """Write lines, their ends included, behind what is owed."""
         if not (self._finish(fd) and self._say(fd)):
-            self._lose(len(lines))
+            self.lose(len(lines))
             return
         written_bytes = self._write(fd, b"".join(lines)) if lines else 0
         for number, line in enumerate(lines):
             if written_bytes < len(line):
                 self._keep(fd, line[written_bytes:] if written_bytes else b"")
-                self._lose(len(lines) - number - bool(written_bytes))
+                self.lose(len(lines) - number - bool(written_bytes))
                 return
             written_bytes -= len(line)
 
@@ -107,9 +107,10 @@ class WholeLines:
     def _drop_rest(self) -> None:
         if self._rest:
             self._rest = b""
-            self._lose(1)
+            self.lose(1)
 
-    def _lose(self, count: int) -> None:
+    def lose(self, count: int) -> None:
+        """Count lines that did not come this far."""
         self.lost_total += count
         self._untold += count
 

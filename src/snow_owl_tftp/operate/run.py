@@ -135,6 +135,8 @@ def _live(
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
         host = _begin_host(log)
+        for lines in (log_file, audit):
+            lines.begin(apart.start)
         listening = Listening()
         refuse_inventory_below_root(settings)
         machines = MachineWatch(wanted_machines(settings))
@@ -218,7 +220,7 @@ def _live(
             watch_of_roots.suspect()
 
         server.on_work = on_work
-        last_resort = LastResort(report, lambda: _count_hung(server, decider, uploads) + machines.busy_total)
+        last_resort = LastResort(report, partial(_count_hung, server, decider, uploads, machines, (log_file, audit)))
         losses = partial(_count_losses, log_file, audit, hook)
         parts = _Parts(
             reloader, watches, machines, server, report, audit, hook, plugged, reopen, host, last_resort, losses
@@ -239,9 +241,16 @@ def _begin_host(log: "FilteringBoundLogger") -> int:
         return 0
 
 
-def _count_hung(server: Server, decider: FileDecider, uploads: "UploadAnswerer | None") -> int:
+def _count_hung(
+    server: Server,
+    decider: FileDecider,
+    uploads: "UploadAnswerer | None",
+    machines: MachineWatch,
+    lines: Sequence[LogFile | AuditLog],
+) -> int:
     of_reads = decider.threads.busy_total + decider.texts.threads.busy_total + decider.rendering.busy_total
-    return server.hung_threads + of_reads + (uploads.busy_total if uploads is not None else 0)
+    of_uploads = uploads.busy_total if uploads is not None else 0
+    return server.hung_threads + of_reads + of_uploads + machines.busy_total + sum(one.hangs for one in lines)
 
 
 def _count_losses(log_file: LogFile, audit: AuditLog, hook: UploadHook) -> dict[str, int]:
