@@ -11,20 +11,23 @@ May know: text only. Must not know what a match is for.
 Invariants:
 - The first pattern that matches is meant; a path with a part `..` matches none, since its text is not where it leads.
 - No path makes the search long: see `patterns`. What was found is remembered for the last 1,024 paths.
-- What a variable stands for has no "/", no control character, and is not empty.
+- What a variable stands for has no "/", no control character, and is not empty. A path with a control character matches
+  no pattern with a variable of any other name.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.policy.patterns import LAZY, expression_of
+from snow_owl_tftp.policy.automaton import many
+from snow_owl_tftp.policy.globs import LAZY, Steps, Token, expression_of, tokens_of
 
 __all__ = ["Captured", "NamePatterns"]
 
 _HEX: Final = "[0-9A-Fa-f]"
+_IN_ADDRESS: Final = "[0-9A-Fa-f:.]"
 _FORMS: Final[Mapping[str, str]] = {
     "mac": f"{_HEX}{{2}}(?::{_HEX}{{2}}){{5}}",
     "mac_dashes": f"{_HEX}{{2}}(?:-{_HEX}{{2}}){{5}}",
@@ -33,7 +36,21 @@ _FORMS: Final[Mapping[str, str]] = {
     "address_hex": f"{_HEX}{{8}}",
     "uuid": f"{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}",
 }
-_FREE: Final = rf"[^/\x00-\x1f\x7f]+{LAZY}"
+_SHAPES: Final[Mapping[str, str]] = {
+    "mac": ":".join(["hh"] * 6),
+    "mac_dashes": "-".join(["hh"] * 6),
+    "mac_plain": "h" * 12,
+    "address_hex": "h" * 8,
+    "uuid": "-".join("h" * count for count in (8, 4, 4, 4, 12)),
+}
+"""The same character by character, "h" for a digit."""
+_STEPS: Final[Mapping[str, Steps]] = {
+    "address": ((_IN_ADDRESS, ""), (_IN_ADDRESS, _IN_ADDRESS)),
+    **{name: tuple((_HEX if one == "h" else one, "") for one in shape) for name, shape in _SHAPES.items()},
+}
+_PLAIN: Final = r"[^/\x00-\x1f\x7f]"
+_FREE: Final = rf"{_PLAIN}+{LAZY}"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _REMEMBERED: Final = 1024
 
@@ -67,10 +84,14 @@ class NamePatterns:
         Raises:
             ConfigError: See `PathPatterns`; or what is in braces is no name, is reserved, or stands there twice.
         """
-        self._patterns = [_compile(pattern, frozenset(reserved)) for pattern in patterns]
+        globs = [_tokens_of(pattern, frozenset(reserved)) for pattern in patterns]
+        expressions = [expression_of(tokens) for tokens in globs]
+        self._patterns = [re.compile(expression, re.DOTALL) for expression in expressions]
         self.variables = [tuple(pattern.groupindex) for pattern in self._patterns]
+        self._are_free = [any(name not in _FORMS for name in names) for names in self.variables]
+        self._many = many([[tokens] for tokens in globs])
         # One search for all: what does not fit is seen at its first characters.
-        self._any = re.compile("|".join(f"({_NAMED.sub('(?:', one.pattern)})" for one in self._patterns), re.DOTALL)
+        self._any = re.compile("|".join(f"({_NAMED.sub('(?:', one)})" for one in expressions), re.DOTALL)
         self._find = lru_cache(maxsize=_REMEMBERED)(self._search)
 
     def find(self, path: bytes) -> Captured | None:
@@ -79,14 +100,23 @@ class NamePatterns:
 
     def _search(self, path: bytes) -> Captured | None:
         text = path.decode("utf-8", "surrogateescape")
-        found = self._any.fullmatch(text)
-        if found is None or ".." in text.split("/") or found.lastindex is None:
+        candidates = self._candidates(text)
+        if not candidates or ".." in text.split("/"):
             return None
-        number = found.lastindex - 1
-        match = self._patterns[number].fullmatch(text)
-        assert match is not None, "the same expression, but for the names of its groups"
-        plain = {name: _plain(value) for name, value in match.groupdict().items()}
-        return Captured(number, plain)
+        has_control = _CONTROL.search(text) is not None
+        for number in candidates:
+            if has_control and self._are_free[number]:
+                continue
+            if (match := self._patterns[number].fullmatch(text)) is not None:
+                return Captured(number, {name: _plain(value) for name, value in match.groupdict().items()})
+        return None
+
+    def _candidates(self, text: str) -> Sequence[int]:
+        """Return the patterns that may match, in their order."""
+        if self._many is not None:
+            return list(self._many.of(text))
+        found = self._any.fullmatch(text)
+        return () if found is None else range((found.lastindex or 1) - 1, len(self._patterns))
 
 
 _NAMED: Final = re.compile(r"\(\?P<\w+>")
@@ -96,10 +126,10 @@ def _plain(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _compile(pattern: str, reserved: frozenset[str]) -> re.Pattern[str]:
+def _tokens_of(pattern: str, reserved: frozenset[str]) -> list[Token]:
     seen: set[str] = set()
 
-    def translate(name: str) -> tuple[bool, str]:
+    def translate(name: str) -> Token:
         if not _IDENTIFIER.fullmatch(name):
             raise ConfigError(
                 f'"{pattern}": {{{name}}} is no variable; write it in small letters, such as {{mac_dashes}}'
@@ -109,7 +139,8 @@ def _compile(pattern: str, reserved: frozenset[str]) -> re.Pattern[str]:
         if name in seen:
             raise ConfigError(f'"{pattern}": {{{name}}} stands there twice; give each its own name')
         seen.add(name)
-        form = _FORMS.get(name)
-        return form is None, f"(?P<{name}>{form or _FREE})"
+        if name in _FORMS:
+            return Token("text", f"(?P<{name}>{_FORMS[name]})", _STEPS[name])
+        return Token("gap", f"(?P<{name}>{_FREE})", ((_PLAIN, _PLAIN),))
 
-    return re.compile(expression_of(pattern, translate), re.DOTALL)
+    return tokens_of(pattern, translate)

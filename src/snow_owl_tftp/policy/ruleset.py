@@ -15,8 +15,10 @@ from typing import Final, TypeVar
 
 from snow_owl_tftp.config.rules import Network, Rule, parse_network
 from snow_owl_tftp.policy.asker import Asker
+from snow_owl_tftp.policy.automaton import Automaton, many
 from snow_owl_tftp.policy.classes import ClassedPrefix, classes_of
 from snow_owl_tftp.policy.clients import PrefixTable
+from snow_owl_tftp.policy.globs import tokens_of
 from snow_owl_tftp.policy.machines import Machine
 from snow_owl_tftp.policy.rule import CompiledRule, Question
 from snow_owl_tftp.protocol.options import OptionLimits
@@ -63,6 +65,8 @@ class RuleSet:
                 self._anyone.add(rule)
             for network in {parse_network(text) for text in rule.rule.clients}:
                 by_prefix.setdefault(network, _Bucket()).add(rule)
+        for bucket in (self._anyone, *by_prefix.values()):
+            bucket.settle()
         self._by_prefix = by_prefix
         self._prefixes = PrefixTable(by_prefix.items())
         self._personal = _FirstOf()
@@ -149,12 +153,12 @@ class _Bucket:
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self.singles = _FirstOf()
-        self._rest: list[CompiledRule] = []
+        self._rest = _Rules()
         self._of_machines = _FirstOf()  # those of the next two tables
-        self._by_mac: dict[str, list[CompiledRule]] = {}
-        self._by_group: dict[str, list[CompiledRule]] = {}
-        self._by_first: dict[bytes, list[CompiledRule]] = {}
-        self._by_last: dict[bytes, list[CompiledRule]] = {}
+        self._by_mac: dict[str, _Rules] = {}
+        self._by_group: dict[str, _Rules] = {}
+        self._by_first: dict[bytes, _Rules] = {}
+        self._by_last: dict[bytes, _Rules] = {}
 
     def add(self, rule: CompiledRule) -> None:
         """Take one more, behind those that are here."""
@@ -175,25 +179,62 @@ class _Bucket:
         else:
             self._rest.append(rule)
 
+    def settle(self) -> None:
+        """Be ready to be asked: there are no more."""
+        self._rest.settle()
+        for listed in (self._by_mac, self._by_group, self._by_first, self._by_last):
+            for rules in listed.values():
+                rules.settle()
+
     def first(self, question: Question, path: bytes, before: int) -> CompiledRule | None:
         """Return the first that fits and stands before a number."""
-        found = _first(self._rest, question, path, before) if self._rest else None
+        found = self._rest.first(question, path, before) if self._rest else None
         # To find out which machine asks costs as much as all this: not where no rule that looks at it can fit.
         if self._of_machines.before(path) < before:
             for rules in self._of(question.machine):
-                found = _first(rules, question, path, found.number if found else before) or found
+                found = rules.first(question, path, found.number if found else before) or found
         if self._by_first and (listed := self._by_first.get(path.partition(b"/")[0])):
-            found = _first(listed, question, path, found.number if found else before) or found
+            found = listed.first(question, path, found.number if found else before) or found
         if self._by_last and (listed := self._by_last.get(path.rpartition(b"/")[2])):
-            found = _first(listed, question, path, found.number if found else before) or found
+            found = listed.first(question, path, found.number if found else before) or found
         return found
 
-    def _of(self, machine: Machine | None) -> Iterator[list[CompiledRule]]:
+    def _of(self, machine: Machine | None) -> Iterator["_Rules"]:
         if machine is not None and machine.mac is not None:
-            yield self._by_mac.get(machine.mac, [])
-            yield self._by_mac.get(machine.mac[:_OUI_TEXT], [])
+            yield self._by_mac.get(machine.mac, _NO_RULES)
+            yield self._by_mac.get(machine.mac[:_OUI_TEXT], _NO_RULES)
         if machine is not None and machine.group is not None:
-            yield self._by_group.get(machine.group, [])
+            yield self._by_group.get(machine.group, _NO_RULES)
+
+
+class _Rules(list[CompiledRule]):
+    """Some rules in their order, of which the first is looked for that fits."""
+
+    __slots__ = ("_by_path",)
+
+    _by_path: Automaton | None
+
+    def settle(self) -> None:
+        """Find out what their paths have in common, where there are many: there are no more rules."""
+        # A rule without paths stands in the automaton as one that every path matches.
+        self._by_path = many([[tokens_of(glob) for glob in rule.rule.paths] for rule in self])
+
+    def first(self, question: Question, path: bytes, before: int) -> CompiledRule | None:
+        """Return the first that fits and stands before a number."""
+        if not self or self[0].number >= before:
+            return None
+        rules: Iterable[CompiledRule] = self
+        if self._by_path is not None:
+            rules = map(self.__getitem__, self._by_path.of(path.decode("utf-8", "surrogateescape")))
+        for rule in rules:
+            if rule.number >= before:
+                return None
+            if not rule.unmet(question, path):
+                return rule
+        return None
+
+
+_NO_RULES: Final = _Rules()
 
 
 class _FirstOf:
@@ -220,18 +261,9 @@ class _FirstOf:
         return number if number < self._anywhere else self._anywhere
 
 
-def _add(lists: dict[_K, list[CompiledRule]], keys: Iterable[_K], rule: CompiledRule) -> None:
+def _add(lists: dict[_K, _Rules], keys: Iterable[_K], rule: CompiledRule) -> None:
     for key in frozenset(keys):
-        lists.setdefault(key, []).append(rule)
-
-
-def _first(rules: list[CompiledRule], question: Question, path: bytes, before: int) -> CompiledRule | None:
-    for rule in rules:
-        if rule.number >= before:
-            return None
-        if not rule.unmet(question, path):
-            return rule
-    return None
+        lists.setdefault(key, _Rules()).append(rule)
 
 
 def _is_plain(mac: str) -> bool:

@@ -26,6 +26,9 @@ MAX_NAME_BYTES: Final = 1024
 """Of what rules make of a name: twice what a request holds. It bounds what a rule costs that makes its name longer."""
 MAX_CANDIDATES: Final = 64
 """Each may be looked for on a disk."""
+_NEAR: Final = 2
+"""Where rules change a name one after the other, the next is found at once: a pass for each of 200 that all match takes
+20 ms for a name of 490 bytes."""
 FAILURE: Final = "Remap table failure"
 """What tftpd-hpa says when its rules do not come to an end."""
 _MAX_DENIAL_CHARS: Final = 200
@@ -84,6 +87,10 @@ class Program:
         """
         return _Run(self, client, note).run(name)
 
+    def fires(self, at: int, name: bytes) -> bool:
+        """Whether the rule at a place would do something with a name."""
+        return (self._rules[at].matcher.search(name) is None) is (at in self._inverse)
+
     def firing(self, name: bytes) -> list[int]:
         """Return the places of all rules that would do something with a name, in their order."""
         found = self._matches.of(name)
@@ -106,6 +113,7 @@ class _Run:
         self._left = program._max_steps
         self._candidates: list[bytes] = []
         self._depends = False
+        self._firing: list[int] | None = None  # None: nobody has looked yet, of the name as it is now
         self.at = 0
 
     def run(self, name: bytes) -> Outcome:
@@ -122,12 +130,12 @@ class _Run:
         rules = self._program._rules
         if not rules:
             return name, None, ""
-        firing = self._program.firing(name)
+        self._firing = self._program.firing(name)
         while True:
-            next_ = bisect_left(firing, self.at)
-            until = firing[next_] if next_ < len(firing) else len(rules) - 1
+            next_ = self._next(name)
+            until = len(rules) - 1 if next_ is None else next_
             self._spend(until + 1 - self.at, rules[min(until, len(rules) - 1)])
-            if next_ == len(firing):
+            if next_ is None:
                 return name, None, ""
             self.at = until + 1
             rule = rules[until]
@@ -141,11 +149,22 @@ class _Run:
                 self._propose(rule, made)
                 continue
             if made != name:
-                name, firing = made, self._program.firing(made)
+                name, self._firing = made, None
             if rule.rule.ends:
                 self._tell(rule, "ends here")
                 return name, None, ""
             self._go(rule, found)
+
+    def _next(self, name: bytes) -> int | None:
+        """Return the place of the next rule that would do something; None: none would."""
+        firing = self._firing
+        if firing is None:
+            for at in range(self.at, min(self.at + _NEAR, len(self._program._rules))):
+                if self._program.fires(at, name):
+                    return at
+            firing = self._firing = self._program.firing(name)
+        next_ = bisect_left(firing, self.at)
+        return firing[next_] if next_ < len(firing) else None
 
     def _go(self, rule: CompiledRule, found: "tuple[int, int, list[bytes]] | None") -> None:
         if rule.rule.restarts:
