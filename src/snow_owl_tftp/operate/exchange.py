@@ -119,19 +119,18 @@ class Exchange:
             OSError: The kernel gives no descriptor, or watches none.
             MemoryError: There is none.
         """
-        old_machines, replaced = self.machines.in_force, None
-        with ExitStack() as undo:
+        old_machines = self.machines.in_force
+        with ExitStack() as always, ExitStack() as undo:
             undo.callback(coming.close)
-            generation = self._exchange(coming, before, log, undo)
-            if self.uploads is not None:  # last, since this cannot fail
-                replaced = self.uploads.reload(generation, coming.area)
+            self._exchange(coming, before, log, undo)
+            if self.uploads is not None:
+                self._exchange_uploads(self.uploads, coming, undo, always)
             undo.pop_all()
         self.machines.discard(old_machines)
-        if self.uploads is not None and replaced is not None:
-            self.uploads.let_go(replaced)
+        if self.uploads is not None and coming.area is not None:
             self.uploads.tidy()
 
-    def _exchange(self, coming: Coming, before: Settings, log: "FilteringBoundLogger", undo: ExitStack) -> Generation:
+    def _exchange(self, coming: Coming, before: Settings, log: "FilteringBoundLogger", undo: ExitStack) -> None:
         """Each part says how it is put back before it changes."""
         (old, old_sources), old_machines = self.decider.in_force, self.machines.in_force
         undo.callback(self._decide_by, old, old_sources)
@@ -142,7 +141,12 @@ class Exchange:
         self._tell(coming.settings, generation, log, coming.machines)
         undo.callback(self.server.reload, before)
         self.server.reload(coming.settings)
-        return generation
+
+    def _exchange_uploads(self, uploads: "UploadAnswerer", coming: Coming, undo: ExitStack, always: ExitStack) -> None:
+        area = uploads.hold()
+        always.callback(uploads.let_go, area)
+        undo.callback(uploads.reload, uploads.in_force, area)
+        uploads.reload(self.decider.in_force[0], coming.area)
 
     def _decide_by(self, generation: Generation, sources: Sources) -> Generation:
         # Classes first: by these rules nothing may be repeated for those of the old ones.

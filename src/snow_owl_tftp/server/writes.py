@@ -135,6 +135,11 @@ class UploadAnswerer:
         except TimeoutError:
             return Survey(0, 0, False)
 
+    @property
+    def in_force(self) -> Generation:
+        """The configuration that requests are answered by now."""
+        return self._generation
+
     def area_for(self, generation: Generation) -> UploadArea | None:
         """Return what `reload` wants beside a configuration; None: root_dir is the same. May wait.
 
@@ -144,31 +149,34 @@ class UploadAnswerer:
         is_same = self._area.root == _path_of(generation)
         return None if is_same else self._make_area(generation.root_dir, None)
 
-    def reload(self, generation: Generation, area: UploadArea | None = None) -> UploadArea | None:
+    def reload(self, generation: Generation, area: UploadArea | None = None) -> None:
         """Answer requests that come from now on by another configuration, and store what they send in its root.
 
         Args:
             generation: It.
-            area: Of `area_for` it; taken over.
-
-        Returns:
-            The area that was replaced; None: none was. Once it is sure whether it is to be put back, `let_go` of it.
+            area: Of `area_for` it, taken over; the one that it replaces closes after the last who uses it. None: the
+                same as before.
         """
         with self._areas:
-            replaced = None
             self._generation = generation
-            if area is not None:
+            if area is not None and area is not self._area:
                 replaced, self._area = self._area, area
-                self._users[replaced] += 1
+                if not self._users[replaced]:
+                    replaced.close()
             areas = [self._area, *self._roots.areas]
         for one in areas:
             one.max_file_size_bytes = generation.max_file_size_bytes
             one.space.forget_count()  # other files may count now
-        return replaced
 
-    def let_go(self, replaced: UploadArea) -> None:
-        """Close an area that `reload` has returned, after the last of its uploads, unless it is in force again."""
-        self._leave_area(replaced)
+    def hold(self) -> UploadArea:
+        """Return the area in force, for whoever may put it back: it stays open until he lets go of it."""
+        with self._areas:
+            self._users[self._area] += 1
+            return self._area
+
+    def let_go(self, area: UploadArea) -> None:
+        """Need an area no more, of `hold`."""
+        self._leave_area(area)
 
     def tidy(self) -> None:
         """Have a thread remove what a crash left in the area in force, which may be another one now."""
