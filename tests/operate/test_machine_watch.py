@@ -216,10 +216,11 @@ async def test_other_settings_are_prepared_in_a_thread_and_taken_at_once(tmp_pat
     second.write_text(LEASE.format(MAC, 7))
     async with Running(settings(first)) as running:
         await until(lambda: running.knows(6), "the first")
-        await asyncio.to_thread(running.watch.prepare, settings(second))
+        old, prepared = running.watch.in_force, await asyncio.to_thread(running.watch.prepare, settings(second))
         assert running.knows(6)
-        assert running.watch.coming is not running.watch.machines
-        running.watch.take()
+        assert prepared.machines is not running.watch.machines
+        running.watch.take(prepared)
+        running.watch.discard(old)
         assert running.knows(7)
         assert running.knows(6) is None
         second.write_text(LEASE.format(MAC, 8))
@@ -232,8 +233,7 @@ async def test_settings_that_are_refused_change_nothing(tmp_path: Path) -> None:
     async with Running(settings(first)) as running:
         with pytest.raises(ConfigError, match=r"^machines\.inventory: .*: No such file"):
             running.watch.prepare(settings(first, inventory=str(tmp_path / "none.toml")))
-        assert running.watch.coming is running.watch.machines
-        running.watch.take()
+        running.watch.take(running.watch.prepare(settings(first)))
         assert running.knows(6)
 
 
@@ -247,9 +247,13 @@ async def test_reloads_leave_no_descriptor_behind(tmp_path: Path) -> None:
     for turn in range(3):
         async with Running(MachinesSettings(leases=(str(paths[0]),))) as running:
             for number in range(10):
-                running.watch.prepare(MachinesSettings(leases=(str(paths[number % 2]),), sources=usual[number % 3 :]))
+                old = running.watch.in_force
+                other = MachinesSettings(leases=(str(paths[number % 2]),), sources=usual[number % 3 :])
+                prepared = running.watch.prepare(other)
                 if number % 4:
-                    running.watch.take()
+                    running.watch.take(prepared)
+                running.watch.discard(prepared)
+                running.watch.discard(old)
                 await asyncio.sleep(0.01)
         if turn == 0:
             kept = settled_descriptors()  # what a first loop opens for good

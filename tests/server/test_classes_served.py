@@ -16,12 +16,13 @@ from tests.support.server import Address, ServerThread, serve_command, serve_in_
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.operate.run import with_its_classes
+from snow_owl_tftp.operate.exchange import with_its_classes
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.machines import Machine
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.loop import Server
 from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.sources import Sources
 
 FLOWS = {"performance.platform.batch.enable_flows": True}
 Rules = Sequence[Mapping[str, Any]]
@@ -84,11 +85,11 @@ class Served:
         self.thread.call(self._swap(generation))
 
     def _swap(self, generation: Generation) -> Callable[[], Any]:
-        overlay = self.decider.overlay_for(generation)
+        sources = Sources.open(generation, self.decider.in_force[1])
 
         async def swap() -> None:
             self.generation = with_its_classes(self.thread.server, generation)
-            self.decider.reload(self.generation, overlay)
+            self.decider.reload(self.generation, sources)
             self.thread.server.forget_decisions()
 
         return swap

@@ -178,15 +178,81 @@ def test_changes_without_end_cost_a_tenth_of_a_core(root: Path, monkeypatch: pyt
     assert all(later - sooner >= 0.2 for sooner, later in pairwise(looks))
 
 
-def test_threads_that_hang_are_left_behind_up_to_a_bound(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    comes_back = threading.Event()
-    monkeypatch.setattr(Inotify, "watch", lambda self, fd: comes_back.wait() and 1)
+@pytest.mark.parametrize(("hung_s", "most"), [(0.0, 6), (1000.0, name_index._MAX_ENDING + 2)])
+def test_threads_that_hang_are_left_behind_up_to_a_bound(
+    root: Path, monkeypatch: pytest.MonkeyPatch, hung_s: float, most: int
+) -> None:
+    comes_back, hanging = threading.Event(), []
+
+    def hang(self: Inotify, fd: int) -> int:
+        hanging.append(fd)
+        comes_back.wait()
+        return 1
+
+    monkeypatch.setattr(name_index, "_HUNG_S", hung_s)
+    monkeypatch.setattr(Inotify, "watch", hang)
     with indexing(where(root)) as (index, told):
-        for _ in range(10):
+        while not told.reasons and len(hanging) <= 2 * most:
+            wait_for(lambda: len(hanging) == len(threads()), "the last of them")
             index.follow(where(root))
-        assert len(threads()) <= 6
-        assert any("hang" in reason for reason in told.reasons)
+        begun = len(threads())
         comes_back.set()
+        assert begun <= most
+        assert any("hang" in reason for reason in told.reasons)
+
+
+def test_reloads_while_names_are_read_cost_no_index_and_no_thread(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(200):
+        (root / str(number)).mkdir()
+    watch = Inotify.watch
+
+    def slow(self: Inotify, fd: int) -> int:
+        time.sleep(0.002)
+        return watch(self, fd)
+
+    monkeypatch.setattr(Inotify, "watch", slow)
+    with indexing(where(root, 1000)) as (index, told):
+        for _ in range(60):
+            index.follow(where(root, 1000))
+            time.sleep(0.01)  # far less than the reading takes
+            assert len(threads()) < name_index._MAX_ENDING
+        wait_for(lambda: index.find(b"boot/bcd"), "the last look")
+        wait_for(lambda: len(threads()) == 1, "the end of the others")
+        assert told.reasons == []
+
+
+def test_two_who_follow_at_once_leave_one_thread(root: Path) -> None:
+    """The event loop reloads while a thread finds that the root has moved."""
+    with indexing(where(root)) as (index, told):
+
+        def follow() -> None:
+            for _ in range(300):
+                index.follow(where(root))
+                wait_for(lambda: len(threads()) < 8, "the end of some")
+
+        both = [threading.Thread(target=follow) for _ in range(2)]
+        for one in both:
+            one.start()
+        for one in both:
+            one.join()
+        wait_for(lambda: len(threads()) == 1, "the end of the others")
+        assert told.reasons == []
+
+
+def test_no_descriptor_for_a_thread_costs_the_index_and_nothing_else(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(flags: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with indexing(where(root)) as (index, told):
+        wait_for(lambda: index.find(b"boot/bcd"), "the first look")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pipe2", none_left)
+            index.follow(where(root))
+        assert told.reasons == ["Too many open files"]
+        index.follow(where(root))
+        wait_for(lambda: index.find(b"boot/bcd"), "another look")
 
 
 def test_close_leaves_no_descriptor_and_no_thread(root: Path) -> None:

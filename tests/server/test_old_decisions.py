@@ -18,10 +18,12 @@ import pytest
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.content.files import FileTree
 from snow_owl_tftp.content.overlay import Overlay
 from snow_owl_tftp.content.source import LATER
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.reads import FileDecider
+from snow_owl_tftp.server.sources import Sources
 from snow_owl_tftp.server.verdict import Accepted, Verdict
 
 
@@ -75,7 +77,7 @@ async def asked_before(decider: FileDecider, device: int, name: bytes, then: Set
         verdict = decider.decide(Asked(b"\0\1" + name + b"\0octet\0"))
         assert isinstance(verdict, Awaitable), "nothing waits, so nothing is raced"
         generation = Generation.of(then)
-        decider.reload(generation, decider.overlay_for(generation))
+        decider.reload(generation, Sources.open(generation, decider.in_force[1]))
     return await verdict
 
 
@@ -111,15 +113,50 @@ def test_roots_of_an_old_rule_are_looked_through_although_others_hold_now(
     try:
         for _ in range(3):
             generation = Generation.of(settings(root, RULES))
-            decider.reload(generation, decider.overlay_for(generation))
+            decider.reload(generation, Sources.open(generation, decider.in_force[1]))
             verdict = asyncio.run(asked_before(decider, root.stat().st_dev, b"file", settings(root, rules)))
             assert content(verdict) == b"public"
             generation = Generation.of(settings(root, RULES))
-            decider.reload(generation, decider.overlay_for(generation))
+            decider.reload(generation, Sources.open(generation, decider.in_force[1]))
             missing = asyncio.run(asked_before(decider, root.stat().st_dev, b"secret", settings(root, rules)))
             assert not isinstance(missing, Accepted), "of a root that no rule granted"
     finally:
         decider.close()
+
+
+@pytest.mark.usefixtures("slow")
+def test_old_rules_open_nothing_in_a_new_root_nor_new_ones_in_the_old(root: Path) -> None:
+    old = settings(root / "public", [{"paths": ["secret"], "roots": ["."]}, {"paths": ["x"], "allow": []}])
+    new = settings(root, [{"paths": ["secret"], "allow": []}])
+    decider = FileDecider(old)
+    try:
+        missing = asyncio.run(asked_before(decider, root.stat().st_dev, b"secret", new))
+        assert not isinstance(missing, Accepted), "allowed by the old rules, where only the new root has it"
+        verdict = decider.decide(Asked(b"\0\1public/file\0octet\0"))
+        if isinstance(verdict, Awaitable):
+            verdict = asyncio.run(_result_of(verdict))
+        assert content(verdict) == b"public", "the new root is served as soon as the new rules hold"
+        assert not decider.look_again(), "nothing is left to follow"
+    finally:
+        decider.close()
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_old_rules_allowed_in_root_dir_is_looked_for_in_the_old_one(root: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(FileTree, "open_now", lambda *_: LATER)
+    decider = FileDecider(settings(root / "public", []))
+    try:
+        new = settings(root, [{"paths": ["secret"], "allow": []}])
+        missing = asyncio.run(asked_before(decider, root.stat().st_dev, b"secret", new))
+        assert not isinstance(missing, Accepted), "allowed by the old rules, where only the new root has it"
+        verdict = asyncio.run(asked_before(decider, root.stat().st_dev, b"file", settings(root / "public", [])))
+        assert content(verdict) == b"ROOT", "of the root in force when it was asked"
+    finally:
+        decider.close()
+
+
+async def _result_of(verdict: Awaitable[Verdict]) -> Verdict:
+    return await verdict
 
 
 @pytest.mark.usefixtures("slow")
@@ -133,7 +170,7 @@ def test_old_roots_are_open_as_long_as_somebody_looks_through_them(root: Path) -
             assert isinstance(verdict, Awaitable)
             for number in range(20):
                 generation = Generation.of(settings(root, RULES if number % 2 else OTHERS["other roots"]))
-                decider.reload(generation, decider.overlay_for(generation))
+                decider.reload(generation, Sources.open(generation, decider.in_force[1]))
         return await verdict
 
     try:

@@ -302,10 +302,12 @@ def test_each_candidate_is_waited_for_in_a_thread_of_its_device(tmp_path: Path) 
     settings = Settings(root_dir=str(tmp_path))
     source: Any = OfTwoDevices()
     decider = FileDecider(settings)
-    decider._tree.close()
-    decider._tree = source
+    sources = decider.in_force[1]
+    sources.tree.close()
+    sources.tree = source
     request = parse_request_untrusted(rrq("any"))
     asked = Meanings(Asked(rrq("any")), request, replace(Generation.of(settings), rewrites=ToThree()))
+    asked.sources = sources
     assert asked.first(decider.other_names) is None
     assert decider._open_now(asked) is LATER
     with pytest.raises(Elsewhere) as caught:

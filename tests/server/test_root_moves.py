@@ -234,7 +234,7 @@ def test_missing_root_is_a_config_error_and_changes_nothing(base: Path, desk: Up
     for look in (decider.look_again, desk.look_again):
         with pytest.raises(ConfigError, match="root_dir"):
             look()
-    decider._tree.open_for_reading("boot").close()
+    decider.in_force[1].tree.open_for_reading("boot").close()
     decider.close()
 
 

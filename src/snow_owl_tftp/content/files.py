@@ -198,14 +198,10 @@ class FileTree:
         self._link_targets = tuple(link_targets)
         self._make_resolver = make_resolver
         self._key = key
-        self._take(self._open_places(root, self._link_targets))
+        self._take(self._open_places())
 
-    def look_again(self, root: str | os.PathLike[str] | None = None, link_targets: Sequence[str] | None = None) -> bool:
+    def look_again(self) -> bool:
         """Look up the paths of the root and of what links may lead to, and go on there if they lead elsewhere now.
-
-        Args:
-            root: Its path from now on; None: as before.
-            link_targets: Likewise.
 
         Returns:
             Whether anything changed: what was decided before may not be repeated.
@@ -213,10 +209,7 @@ class FileTree:
         Raises:
             ConfigError: One is no directory that can be opened; everything stays as it was.
         """
-        root = self._root if root is None else root
-        link_targets = self._link_targets if link_targets is None else tuple(link_targets)
-        places = self._open_places(root, link_targets)
-        self._root, self._link_targets = root, link_targets
+        places = self._open_places()
         if [(place.identity, place.paths) for place in places] == [
             (place.identity, place.paths) for place in self._places
         ]:
@@ -238,8 +231,13 @@ class FileTree:
         """The root, and where links may lead; they stay open while somebody holds them, or this."""
         return self._places
 
-    def _open_places(self, root: str | os.PathLike[str], link_targets: Sequence[str]) -> tuple[Place, ...]:
-        return (Place(root, self._key), *(Place(path, "link_targets") for path in link_targets))
+    @property
+    def asked_for(self) -> tuple[str | os.PathLike[str], tuple[str, ...]]:
+        """The path of the root and those of what links may lead to, as they were given."""
+        return self._root, self._link_targets
+
+    def _open_places(self) -> tuple[Place, ...]:
+        return (Place(self._root, self._key), *(Place(path, "link_targets") for path in self._link_targets))
 
     def _take(self, places: tuple[Place, ...]) -> None:
         # Threads that still open below the old places hold them by their resolver, until they are done.

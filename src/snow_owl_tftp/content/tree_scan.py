@@ -27,7 +27,7 @@ from snow_owl_tftp.content.confine import Resolver
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.linux.inotify import Change, Inotify
 
-__all__ = ["TooManyNamesError", "TreeScan"]
+__all__ = ["ScanEndedError", "TooManyNamesError", "TreeScan"]
 
 _MAX_PATH_BYTES: Final = 512
 """A request has no more (RFC 2347)."""
@@ -35,6 +35,10 @@ _MAX_PATH_BYTES: Final = 512
 
 class TooManyNamesError(Exception):
     """There are more names than were to be kept."""
+
+
+class ScanEndedError(Exception):
+    """Nobody wants the tree any more."""
 
 
 class TreeScan:
@@ -48,6 +52,7 @@ class TreeScan:
         max_names: int,
         with_hidden: bool,
         is_local: Callable[[int], bool],
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare; nothing is read before `scan`.
 
@@ -57,12 +62,14 @@ class TreeScan:
             max_names: Files and directories that a tree may have.
             with_hidden: Whether names that begin with a dot are among them.
             is_local: Asked of an open directory: whether nobody changes it but by this kernel.
+            is_wanted: Asked before each directory: whether anybody still waits for the tree.
         """
         self._resolver = resolver
         self._inotify = inotify
         self._max_names = max_names
         self._with_hidden = with_hidden
         self._is_local = is_local
+        self._is_wanted = is_wanted
         self._locals: dict[int, bool] = {}
 
     def scan(self, before: CaseTree | None = None) -> CaseTree:
@@ -74,12 +81,15 @@ class TreeScan:
         Raises:
             OSError: The root cannot be read, or the system has no watch left.
             TooManyNamesError: See max_names.
+            ScanEndedError: See is_wanted.
         """
         self._locals.clear()
         known: dict[tuple[int, int], Directory] = {}
         waiting: deque[tuple[Directory | None, bytes, bytes]] = deque([(None, b"", b".")])
         total = 0
         while waiting:
+            if not self._is_wanted():
+                raise ScanEndedError
             parent, name, path = waiting.popleft()
             fd = self._open(path)
             if fd < 0:

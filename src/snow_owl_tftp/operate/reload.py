@@ -1,13 +1,15 @@
 """SIGHUP: read the configuration again, apply what can change while the server runs, name what cannot.
 
-    file, flags ──read──► Settings ──compare with those in force──► live keys: applied
+    file, flags ──read──► Settings ──compare with those in force──► live keys: prepared, exchanged (see `exchange`)
                                                                     others: "restart needed for: …"
 
 May know: settings by key path, and who must be told of a change. Must not know signals, the engine or
 what a key does.
 
 Invariants:
-- A file that cannot be read or is refused changes nothing, and costs one line at `error`.
+- One reload at a time; what is asked for meanwhile makes one more.
+- A file that cannot be read or is refused changes nothing, and costs one line at `error`. What was made of it is
+  closed, also where it is ready only after nobody waits for it any more.
 - What is in force is known: a key that needs a restart keeps its old value here, so that the next
   reload names it again, as long as the file says something else.
 - The event loop never waits for the disk that holds the file.
@@ -15,8 +17,9 @@ Invariants:
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -24,6 +27,7 @@ from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.paths import by_path
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.linux.remedies import with_remedy
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -31,8 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Reloader", "merge"]
 
 _LIVE_TABLES: Final = ("performance.platform.batch.", "options.", "names.", "machines.")
-_ROOT_PATIENCE_S: Final = 10.0
-"""Then another root is refused: a mount that hangs must not hold up every later reload."""
+_PATIENCE_S: Final = 15.0
+"""Then what is read, or made of it, is refused: a mount that hangs must not hold up every later reload. Somewhat more
+than an inventory has, which says so itself."""
 _UPLOAD_RULES: Final = (
     "allowed_patterns",
     "allow_overwrite",
@@ -69,7 +74,17 @@ _LIVE_KEYS: Final = frozenset(
 )
 
 
-class Reloader:
+class _Closes(Protocol):
+    @property
+    def close(self) -> Callable[[], None]:
+        """Give up what is open."""
+
+
+_T = TypeVar("_T")
+_Coming = TypeVar("_Coming", bound=_Closes)
+
+
+class Reloader(Generic[_Coming]):
     """Reloads when it is asked to, one after another.
 
     Attributes:
@@ -79,27 +94,29 @@ class Reloader:
     def __init__(
         self,
         settings: Settings,
+        threads: Executor,
         read: Callable[[], Settings] | None,
-        apply: Callable[[Settings], "FilteringBoundLogger"],
-        prepare: Callable[[Settings], None] = lambda settings: None,
-        threads: Executor | None = None,
+        prepare: Callable[[Settings], _Coming],
+        exchange: Callable[[_Coming, Settings], "FilteringBoundLogger"],
+        tell: Callable[["FilteringBoundLogger"], None] = lambda log: None,
     ) -> None:
         """Prepare; nothing is read before somebody asks.
 
         Args:
             settings: Those that the server was started with.
-            read: Reads the file and lays the flags over it; runs in a thread. None: there is no file.
-            apply: Puts live keys in force, in the event loop, and returns the log to use from then on; or raises
-                ConfigError, and has changed nothing.
-            prepare: Makes ready what `apply` puts in force, as far as that takes long; raises ConfigError where another
-                root, or what links may lead to, cannot be served; runs in a thread.
-            threads: Where `read` and `prepare` run; None: in the loop's own, which the end waits for.
+            threads: Where `read` and `prepare` run.
+            read: Reads the file and lays the flags over it. None: there is no file.
+            prepare: Makes ready what settings say; raises ConfigError where that cannot be served.
+            exchange: Puts in force what is ready, in place of what these settings said, in the event loop; returns the
+                log to use from then on. Where it raises, it has changed nothing and closed what was ready.
+            tell: Says what is to be said about what is in force now.
         """
         self.settings = settings
+        self._threads = threads
         self._read = read
         self._make_ready = prepare
-        self._threads = threads
-        self._apply = apply
+        self._exchange = exchange
+        self._tell = tell
         self._is_asked = asyncio.Event()
 
     def ask(self) -> None:
@@ -121,28 +138,53 @@ class Reloader:
             log.warning("nothing to reload: the server was started without --config")
             return log
         try:
-            asked = await asyncio.get_running_loop().run_in_executor(self._threads, self._read)
+            asked = await self._in_thread(self._read, "the configuration file does not answer")
             merged, changed, needs_restart = merge(self.settings, asked)
-            await self._prepare(merged)
-            log = self._apply(merged)
+            log = self._exchange(await self._prepare(merged), self.settings)
         except ConfigError as error:
-            log.error("reload refused, the old settings stay", reason="; ".join(str(error).splitlines()))
-            return log
+            return _refuse(log, "; ".join(str(error).splitlines()))
+        except (OSError, MemoryError) as error:  # no descriptor, no memory: an operator's affair, too
+            return _refuse(log, with_remedy("it cannot be put in force", error))
         self.settings = merged
+        self._tell(log)
         log.info("settings reloaded", changed=",".join(changed) or "nothing")
         if needs_restart:
             log.warning("restart needed for: %s", ", ".join(needs_restart))
         return log
 
-    async def _prepare(self, merged: Settings) -> None:
+    async def _prepare(self, merged: Settings) -> _Coming:
         """Raises: ConfigError."""
-        asking = asyncio.get_running_loop().run_in_executor(self._threads, self._make_ready, merged)
+        what = "it, a link target, a root of a rule or a template does not answer"
+        call = partial(self._make_ready, merged)
+        return await self._in_thread(call, f"root_dir: {merged.root_dir}: {what}", _close_late)
+
+    async def _in_thread(
+        self, call: Callable[[], _T], unanswered: str, discard: "Callable[[Future[_T]], None] | None" = None
+    ) -> _T:
+        """Raises: ConfigError: It does not answer; what comes of it all the same is discarded."""
         try:
-            await asyncio.wait_for(asking, _ROOT_PATIENCE_S)
-        except TimeoutError:
-            raise ConfigError(
-                f"root_dir: {merged.root_dir}: it, a link target, a root of a rule or a template does not answer"
-            ) from None
+            work = self._threads.submit(call)
+        except RuntimeError as error:  # no thread is to be had
+            raise ConfigError(str(error)) from error
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(work), _PATIENCE_S)
+        except BaseException as error:
+            if discard is not None:
+                work.add_done_callback(discard)
+            if isinstance(error, TimeoutError):
+                raise ConfigError(unanswered) from None
+            raise
+
+
+def _close_late(work: "Future[_Coming]") -> None:
+    """Of what nobody waits for any more."""
+    if not work.cancelled() and work.exception() is None:
+        work.result().close()
+
+
+def _refuse(log: "FilteringBoundLogger", reason: str) -> "FilteringBoundLogger":
+    log.error("reload refused, the old settings stay", reason=reason)
+    return log
 
 
 def merge(running: Settings, asked: Settings) -> tuple[Settings, list[str], list[str]]:

@@ -30,11 +30,7 @@ _LOOK_S: Final = 1.0
 
 
 class RootWatch:
-    """Has the root looked up when it is asked to, and when it may have moved.
-
-    Attributes:
-        root: Its path; ask for a look after changing it.
-    """
+    """Has the root looked up when it is asked to, and when it may have moved."""
 
     def __init__(
         self,
@@ -56,7 +52,7 @@ class RootWatch:
             report: Told.
             what: That may lead elsewhere, for the report.
         """
-        self.root = root
+        self._root = root
         self._looks = looks
         self._threads = threads
         self._on_moved = on_moved
@@ -68,6 +64,12 @@ class RootWatch:
         self._failed = ""
         self._has_moved = False
         self._real_path = root
+
+    def follow(self, root: str) -> None:
+        """Say where another root leads from now on, if it is another one: the server has gone there."""
+        if root != self._root:
+            self._root = root
+            self.ask()
 
     def ask(self) -> None:
         """Look soon."""
@@ -100,15 +102,15 @@ class RootWatch:
             if self._has_moved:
                 self._has_moved = False
                 self._on_moved()
-                self._report.log.info(self._moved_line, root=self.root, to=self._real_path)
+                self._report.log.info(self._moved_line, root=self._root, to=self._real_path)
 
     def _look(self) -> bool:
         """Return whether links lead to the root; runs in a thread."""
-        self._real_path = real_path(self.root)
+        self._real_path = real_path(self._root)
         for look in self._looks:
             # Kept although the next one may fail: those that moved must be followed.
             self._has_moved = look() or self._has_moved
-        return self._real_path != os.path.abspath(self.root)  # noqa: PTH100 - with its links
+        return self._real_path != os.path.abspath(self._root)  # noqa: PTH100 - with its links
 
     def _tell_failure(self, reason: str) -> None:
         """Once, not once a second: a link that is removed and made anew is away for a moment only."""

@@ -26,21 +26,20 @@ from typing import TYPE_CHECKING, Final
 
 from snow_owl_tftp import __version__
 from snow_owl_tftp._engine.disk import apart
-from snow_owl_tftp.config.check import without_effect
 from snow_owl_tftp.config.schema import LoggingSettings, Settings
-from snow_owl_tftp.content.files import FileTree
-from snow_owl_tftp.content.overlay import Overlay
-from snow_owl_tftp.errors import ConfigError, EngineError
+from snow_owl_tftp.errors import EngineError
 from snow_owl_tftp.linux.activation import take_given_sockets
 from snow_owl_tftp.linux.remedies import with_remedy
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
+from snow_owl_tftp.operate.exchange import Coming, Exchange
 from snow_owl_tftp.operate.hooks import UploadHook
 from snow_owl_tftp.operate.last_resort import LastResort
 from snow_owl_tftp.operate.log_places import refuse_inventory_below_root, refuse_logs_below_root
 from snow_owl_tftp.operate.machines import MachineWatch, wanted_machines
 from snow_owl_tftp.operate.reload import Reloader
 from snow_owl_tftp.operate.root_watch import RootWatch
+from snow_owl_tftp.operate.told import tell_of_configuration, warn_of_dropped_keys
 from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.server.answer import refuse_write
 from snow_owl_tftp.server.generation import Generation
@@ -127,7 +126,6 @@ def _live(
         closing.callback(log_file.close)
         log = make_logger(settings.logging, log_file)
         warn_of_dropped_keys(log, dropped_keys)
-        warn_of_idle_settings(log, settings)
         audit = AuditLog(settings.logging.audit_path, into=log_file if _is_one_file(settings.logging) else None)
         closing.callback(audit.close)
         report = Report(settings, log, audit, log_file)
@@ -148,15 +146,13 @@ def _live(
             closing.callback(uploads.close)
         decider = FileDecider(settings, refuse_write if uploads is None else uploads.answer, generation)
         closing.callback(decider.close)
-        check_may_enter(settings)
         plugged = _plug_handlers(settings, generation) if settings.handlers else None
         decider.plugged = plugged
         if given:
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
-        warn_of_missing_roots(log, decider)
+        tell_of_configuration(log, settings, decider)
         server = Server(settings, decider, report, given)
         server.set_classes(generation.classes)
-        warn_of_no_classes(log, generation)
         server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
         decider.texts.abort = server.abort
         if plugged is not None:
@@ -165,48 +161,25 @@ def _live(
         decider.other_names.index.listen(partial(_tell_of_names, report))
         report.turned_away = lambda: _turned_away(decider, uploads, server)
 
-        prepared: list[tuple[Settings, Generation, Overlay | None]] = []
+        exchange = Exchange(server, report, hook, listening, machines, decider, uploads, plugged)
 
-        def prepare(changed: Settings) -> None:
-            """In a thread: rules take a while to compile, and roots and templates may lie on a disk that is slow."""
-            if has_other_root(reloader.settings, changed):
-                check_root(changed)
-            refuse_inventory_below_root(changed)
-            machines.prepare(wanted_machines(changed))
-            generation = Generation.of(changed, listening, machines.coming, by_class=True)
-            prepared.append((changed, generation, decider.overlay_for(generation)))
-
-        def apply(changed: Settings) -> "FilteringBoundLogger":
-            # Of others, which nobody waited for any more, there may be some.
-            generation, overlay = next((one[1], one[2]) for one in prepared if one[0] is changed)
-            prepared.clear()
-            machines.take()
-            report.machines = machines.machines
-            log = make_logger(changed.logging, log_file)
-            warn_of_dropped_keys(log, dropped_keys)
-            warn_of_idle_settings(log, changed)
-            hook.log = log
-            # First: by these rules nothing may be repeated for the classes of the old ones.
-            generation = with_its_classes(server, generation)
-            decider.reload(generation, overlay)
-            warn_of_no_classes(log, generation)
-            warn_of_missing_roots(log, decider)
-            if plugged is not None:
-                plugged.reload(generation.limits)
-            if uploads is not None:
-                uploads.reload(generation)
-            report.reload(changed, log)
-            server.reload(changed)
-            if has_other_root(reloader.settings, changed):
-                watch.root = changed.root_dir
-                watch.ask()
+        def put_in_force(coming: Coming, before: Settings) -> "FilteringBoundLogger":
+            log = make_logger(coming.settings.logging, log_file)
+            exchange.exchange(coming, before, log)
             return log
+
+        def tell(log: "FilteringBoundLogger") -> None:
+            warn_of_dropped_keys(log, dropped_keys)
+            tell_of_configuration(log, reloader.settings, decider)
+            for watch in watches:
+                watch.follow(reloader.settings.root_dir)
 
         def reopen() -> None:
             log_file.reopen()
             audit.reopen()
 
-        reloader = Reloader(settings, read_again, apply, prepare, decider.threads.of(_CONFIGURATION))
+        threads = decider.threads.of(_CONFIGURATION)
+        reloader = Reloader(settings, threads, read_again, exchange.prepare, put_in_force, tell)
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         looks_at_roots = [decider.look_at_roots]
@@ -302,68 +275,6 @@ def _plug_handlers(settings: Settings, generation: Generation) -> "PluggedHandle
     return PluggedHandlers(settings, generation.limits)
 
 
-def warn_of_dropped_keys(log: "FilteringBoundLogger", keys: Sequence[str]) -> None:
-    """Name keys of the earlier Rust server that change nothing, on one line."""
-    if keys:
-        log.warning("settings without effect here", keys=", ".join(keys), remedy="remove them when it suits you")
-
-
-def check_may_enter(settings: Settings) -> None:
-    """Raise ConfigError where this user may not enter the root."""
-    if not os.access(settings.root_dir, os.X_OK):
-        raise ConfigError(f"root_dir: {settings.root_dir}: Permission denied; let this user enter it (chmod o+x)")
-
-
-def has_other_root(before: Settings, after: Settings) -> bool:
-    """Whether content lies elsewhere, or links may lead elsewhere."""
-    return (before.root_dir, before.link_targets) != (after.root_dir, after.link_targets)
-
-
-def check_root(settings: Settings) -> None:
-    """Find out whether the root of a changed configuration can be served; may wait, so call it in a thread.
-
-    Raises:
-        ConfigError: It, or what links may lead to, is no directory that can be entered, or a log lies below it.
-    """
-    refuse_logs_below_root(settings)
-    FileTree(settings.root_dir, link_targets=settings.link_targets).close()
-    check_may_enter(settings)
-
-
-def warn_of_missing_roots(log: "FilteringBoundLogger", decider: FileDecider) -> None:
-    """Name directories in which a variable chooses a root, and that are not there."""
-    for directory in decider.missing_roots:
-        log.warning("roots of rules are skipped", missing=directory or "root_dir", remedy="make the directory")
-
-
-def with_its_classes(server: Server, generation: Generation) -> Generation:
-    """Have a server go by the classes of what it is to decide by; where it cannot, decide for each client alone.
-
-    What was decided before must not be repeated any more: Server.reload sees to that in either case.
-    """
-    try:
-        server.set_classes(generation.classes)
-    except MemoryError:
-        return generation.unclassed("out of memory")
-    return generation
-
-
-def warn_of_no_classes(log: "FilteringBoundLogger", generation: Generation) -> None:
-    """Say why each request is decided anew where rules look at the client."""
-    if generation.unclassed_why:
-        log.warning(
-            "requests are decided one by one where rules have clients",
-            reason=generation.unclassed_why,
-            remedy="use fewer prefixes in rules.clients",
-        )
-
-
-def warn_of_idle_settings(log: "FilteringBoundLogger", settings: Settings) -> None:
-    """Name what other settings switch off, a line each."""
-    for key, remedy in without_effect(settings).items():
-        log.warning("setting without effect", setting=key, remedy=remedy)
-
-
 def occupy_standard_descriptors() -> None:
     """Put /dev/null where whoever started us closed 0, 1 or 2: what is opened next would be taken for one of them."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -383,7 +294,7 @@ class _Parts:
     counts what nobody was told line by line, or ran in vain.
     """
 
-    reloader: Reloader
+    reloader: Reloader[Coming]
     watches: tuple[RootWatch, ...]
     machines: MachineWatch
     server: Server

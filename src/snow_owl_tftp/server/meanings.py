@@ -19,7 +19,6 @@ from typing import Final
 
 import msgspec
 
-from snow_owl_tftp.content.overlay import Overlay
 from snow_owl_tftp.errors import OptionalMissingError, RefusedError
 from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -28,6 +27,7 @@ from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.other_names import OtherNames, Way
 from snow_owl_tftp.server.rewriting import tell_rewritten
 from snow_owl_tftp.server.roots import places_of, plain_paths
+from snow_owl_tftp.server.sources import Sources
 from snow_owl_tftp.server.verdict import IncomingRequest
 
 __all__ = ["Meanings"]
@@ -45,8 +45,9 @@ class Meanings:
         generation: Of the configuration.
         decision: What the rules allow, of the meaning that it has got to.
         way: How that was come by; None: it was sent, or rewritten, so. Where none is left, that of the last.
-        overlay: The roots of that configuration's rules, for whoever opens them; None: no rule has any.
         holds_for_all: It is the first meaning, and would be for every client at every time.
+        sources: The directories of that configuration: what its rules allow is opened in no others. Set by whoever
+            opens it.
     """
 
     __slots__ = (
@@ -59,19 +60,19 @@ class Meanings:
         "generation",
         "holds_for_all",
         "incoming",
-        "overlay",
         "request",
+        "sources",
         "way",
     )
 
     decision: ReadDecision
+    sources: Sources
     _refusal: RefusedError
 
     def __init__(self, incoming: IncomingRequest, request: Request, generation: Generation) -> None:
         self.incoming = incoming
         self.request = request
         self.generation = generation
-        self.overlay: Overlay | None = None
         self.way: Way | None = None
         self._at = 0
         self._others: Iterator[tuple[bytes, Way]] | None = None

@@ -10,7 +10,8 @@ Invariants:
 - `find` never waits and never asks the file system. Where there is no tree (not yet, or not any more) it finds nothing.
 - A thread rests for nine times as long as it worked, so changes without end cost a tenth of a core.
 - A place is given up once, with one line, and stays so until the configuration is read again, or the root moves.
-- Threads that hang with a file system are left behind, `_MAX_HUNG` at most; then there is no tree.
+- Threads that hang with a file system are left behind, `_MAX_HUNG` at most; then there is no tree. One that is told to
+  end while it reads ends at the next directory.
 """
 
 import errno
@@ -42,6 +43,10 @@ _REST: Final = 9
 _MAX_READS: Final = 64
 """Of what has changed, before it is looked at: more may come all the time."""
 _MAX_HUNG: Final = 4
+_HUNG_S: Final = 2.0
+"""Whoever has not ended so long after being told hangs."""
+_MAX_ENDING: Final = 16
+"""That do not hang: of reloads, one behind the other on a machine without a core for us."""
 _REMEDIES: Final = {
     errno.ENOSPC: "raise the sysctl fs.inotify.max_user_watches, one for each directory",
     errno.EMFILE: "raise the sysctl fs.inotify.max_user_instances",
@@ -80,6 +85,7 @@ class NameIndex:
         self._telling = threading.Lock()
         self._settled = threading.Event()
         self._settled.set()
+        self._following = threading.Lock()  # the loop reloads while a thread finds that the root has moved
         self.rescans_total = 0
 
     def listen(self, tell: Tell) -> None:
@@ -111,18 +117,29 @@ class NameIndex:
         }
 
     def follow(self, where: Where | None) -> None:
-        """Index another root, or the same anew; None: none. What was read of the old one serves until then."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.stop()
-            self._left = [left for left in (*self._left, keeper) if left.is_alive]
-        if where is None:
-            self._tree = None
-        elif len(self._left) > _MAX_HUNG:
-            self.give_up(None, "threads that read names hang with their file systems")
-        else:
-            self._settled.clear()
+        """Index another root, or the same anew; None: none. What was read of the old one serves until then.
+
+        Any thread may call it; it raises nothing.
+        """
+        with self._following:
+            keeper, self._keeper = self._keeper, None
+            if keeper is not None:
+                keeper.stop()
+                self._left = [left for left in (*self._left, keeper) if left.is_alive]
+            if where is None:
+                self._tree = None
+            elif len(self._left) > _MAX_ENDING or sum(left.hangs for left in self._left) > _MAX_HUNG:
+                self.give_up(None, "threads that read names hang with their file systems")
+            else:
+                self._settled.clear()
+                self._begin(where)
+
+    def _begin(self, where: Where) -> None:
+        try:
             self._keeper = _Keeper(self, where)
+        except OSError as error:
+            self.give_up(None, str(error.strerror))
+        else:
             self._keeper.start()
 
     def close(self) -> None:
@@ -168,7 +185,13 @@ class _Keeper:
         self._wakes, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._closing = threading.Lock()  # the pipe is closed by the thread, and written to by whoever stops it
         self._is_stopped = False
+        self._stopped_s = 0.0
         self.is_alive = True
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it was told to end long ago."""
+        return self.is_alive and self._is_stopped and time.monotonic() - self._stopped_s >= _HUNG_S
 
     def start(self) -> None:
         """Begin; the index knows this one now."""
@@ -181,7 +204,7 @@ class _Keeper:
     def stop(self) -> None:
         """Have the thread end soon; it may hang."""
         with self._closing:
-            self._is_stopped = True
+            self._is_stopped, self._stopped_s = True, time.monotonic()
             if self.is_alive:
                 with suppress(BlockingIOError):
                     os.write(self._waker, b"x")
@@ -194,13 +217,15 @@ class _Keeper:
 
     def _run(self) -> None:
         # Lazy, as in _keep: most servers have no index.
-        from snow_owl_tftp.content.tree_scan import TooManyNamesError
+        from snow_owl_tftp.content.tree_scan import ScanEndedError, TooManyNamesError
         from snow_owl_tftp.linux.inotify import Inotify
 
         inotify = None
         try:
             inotify = Inotify()
             self._keep(inotify)
+        except ScanEndedError:
+            pass  # another one reads on
         except TooManyNamesError:
             reason = f"there are more than names.max_indexed = {self._where.max_names}; raise it"
             self._index.give_up(self, reason)
@@ -227,6 +252,7 @@ class _Keeper:
             max_names=where.max_names,
             with_hidden=where.with_hidden,
             is_local=is_on_local_file_system,
+            is_wanted=lambda: not self._is_stopped,
         )
         began_s = time.monotonic()
         tree = scan.scan()

@@ -22,7 +22,6 @@ from snow_owl_tftp.content.files import FileTree, OpenFile
 from snow_owl_tftp.content.overlay import Overlay
 from snow_owl_tftp.content.source import LATER, Later, NotHere
 from snow_owl_tftp.content.text import Text
-from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -33,8 +32,8 @@ from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.meanings import Meanings
 from snow_owl_tftp.server.other_names import OtherNames
 from snow_owl_tftp.server.patient import PatientThreads
-from snow_owl_tftp.server.roots import open_overlay
 from snow_owl_tftp.server.slow_opens import Elsewhere, SlowOpens
+from snow_owl_tftp.server.sources import Sources
 from snow_owl_tftp.server.templates import Asked, Rendering
 from snow_owl_tftp.server.texts import Texts
 from snow_owl_tftp.server.upload_terms import decide_upload
@@ -78,17 +77,14 @@ class FileDecider:
         """
         self._generation = generation or Generation.of(settings)
         self._write = self._refuse_write if write is refuse_write else write
-        self._tree = FileTree(settings.root_dir, settings.max_file_size_bytes, link_targets=settings.link_targets)
-        self._overlay = open_overlay(self._generation)
-        self._old_overlays: deque[Overlay | None] = deque(maxlen=3)  # for the same reason as below
+        self._sources = Sources.open(self._generation)
+        # The last ones stay open, since workers forget the flows of directories that were exchanged at their next turn
+        # only (docs/engine-contract.md, "Who owns descriptors").
+        self._old_sources: deque[Sources] = deque(maxlen=3)
         self._texts = Texts()
         self._rendering = Rendering()
         self.plugged: Plugged | None = None
         self.meanings: Callable[[IncomingRequest, Request, Generation], Meanings] = Meanings
-        # A second look at the same path is safe: the engine keeps a flow only if the path leads, from
-        # here, to the very inode that was opened. The last ones stay open, since workers forget the flows of a
-        # root that moved at their next turn only (docs/engine-contract.md, "Who owns descriptors").
-        self._flow_roots = deque([Place(settings.root_dir, "root_dir")], maxlen=3)
         self._threads = PatientThreads(
             _SLOW_OPEN_THREADS,
             _SLOW_OPEN_THREADS_PER_KEY,
@@ -106,38 +102,30 @@ class FileDecider:
     def close(self) -> None:
         """Close the root; call it when no server uses this decider any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._tree.close()
-        for overlay in (self._overlay, *self._old_overlays):
-            if overlay is not None:
-                overlay.close()
+        for sources in (self._sources, *self._old_sources):
+            sources.close()
         self._texts.close()
         self.other_names.close()
         self._rendering.close()
-        for place in self._flow_roots:
-            place.close()
 
-    def overlay_for(self, generation: Generation) -> Overlay | None:
-        """Return what `reload` wants beside a configuration: the open directories, where these are the same; may wait.
+    @property
+    def in_force(self) -> tuple[Generation, Sources]:
+        """The configuration that requests are decided by now, and its open directories."""
+        return self._generation, self._sources
 
-        Raises:
-            ConfigError: A directory of a rule is missing.
-        """
-        return open_overlay(generation, self._overlay)
-
-    def reload(self, generation: Generation, overlay: Overlay | None = None) -> None:
-        """Decide about requests that come from now on by another configuration.
+    def reload(self, generation: Generation, sources: Sources | None = None) -> None:
+        """Decide about requests that come from now on by another configuration, and serve them from its directories.
 
         Args:
             generation: It.
-            overlay: Of `overlay_for` it, in a thread.
+            sources: Its directories; taken over. None: the same as before.
         """
-        self._generation = generation
-        self._tree.max_file_size_bytes = generation.max_file_size_bytes
-        if overlay is not None:
-            overlay.limit_files(generation.max_file_size_bytes)
-        if overlay is not self._overlay:
-            self._old_overlays.append(self._overlay)
-            self._overlay = overlay
+        if sources is None:
+            sources = self._sources
+        if sources is not self._sources:
+            self._old_sources.append(self._sources)
+        self._generation, self._sources = generation, sources
+        sources.limit_files(generation.max_file_size_bytes)
         self.other_names.index.follow(generation.indexed)
 
     @property
@@ -176,13 +164,10 @@ class FileDecider:
             Whether that is elsewhere; then flows must be forgotten.
 
         Raises:
-            ConfigError: See FileTree.look_again.
+            ConfigError: See Sources.look_again.
         """
-        root_dir, link_targets = self._generation.root_dir, self._generation.link_targets
-        place = Place(root_dir, "root_dir")
-        if not self._tree.look_again(root_dir, link_targets):
+        if not self._sources.look_again():
             return False
-        self._flow_roots.append(place)
         self.other_names.index.follow(self._generation.indexed)
         return True
 
@@ -192,13 +177,7 @@ class FileDecider:
         Raises:
             ConfigError: See Overlay.look_again.
         """
-        overlay = self._overlay
-        return overlay is not None and overlay.look_again()
-
-    @property
-    def missing_roots(self) -> list[str]:
-        """Directories that rules name and in which nothing can be found, since they are not there."""
-        return sorted(self._overlay.missing) if self._overlay is not None else []
+        return self._sources.look_at_roots()
 
     def decide(self, incoming: IncomingRequest) -> Verdict | Awaitable[Verdict]:
         """See Decider.decide."""
@@ -216,7 +195,7 @@ class FileDecider:
 
     def _find(self, incoming: IncomingRequest, request: Request) -> Verdict | Awaitable[Verdict]:
         asked = self.meanings(incoming, request, self._generation)
-        asked.overlay = self._overlay
+        asked.sources = self._sources
         refusal = asked.first(self.other_names)
         if refusal is None and self.plugged is not None:
 
@@ -255,16 +234,9 @@ class FileDecider:
             decide_upload(self._generation, incoming, request)
         return refuse_write(incoming, request)
 
-    def _source_of(self, asked: Meanings) -> FileTree | Overlay:
-        """What the rules allow in their own roots is opened in no others, although a reload has come between."""
-        if not asked.decision.roots:
-            return self._tree
-        assert asked.overlay is not None, "whoever has rules with roots has opened them"
-        return asked.overlay
-
     def _open_now(self, asked: Meanings) -> OpenFile | Text | NotHere | Later:
         """Raises: RefusedError: No descriptor is left."""
-        file = self._source_of(asked).open_now(asked.decision)
+        file = asked.sources.of(asked.decision).open_now(asked.decision)
         if not isinstance(file, OpenFile) or asked.request.mode == "octet":
             return file
         made = None
@@ -284,7 +256,9 @@ class FileDecider:
         else:
             path, flow = file.relative_path, None
             if self._holds_for_all(asked, file):
-                root_fd = file.root_fd if decision.roots else self._flow_roots[-1].fd
+                # Should it have moved since: the engine keeps a flow only if the path leads, from here, to the very
+                # inode that was opened.
+                root_fd = file.root_fd if decision.roots else asked.sources.tree.places[0].fd
                 flow = root_fd, path, incoming.datagram
             accepted = accept_file(incoming, request, file, limits, flow)
             if asked.generation.names.siblings is not None:
@@ -302,7 +276,7 @@ class FileDecider:
             asked.generation.offers_flows
             and asked.holds_for_all
             and not asked.decision.depends_on_asker
-            and (file.root_fd >= 0 if asked.decision.roots else self._tree.is_local)
+            and (file.root_fd >= 0 if asked.decision.roots else asked.sources.tree.is_local)
             and file.is_as_sent
             and asked.request.mode == "octet"
         )
@@ -317,7 +291,7 @@ class FileDecider:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         slow = self.slow_opens if request.mode == "octet" else self.slow_texts
-        return slow.decide(self._source_of(asked).device_of(asked.decision), find, refuse_busy)
+        return slow.decide(asked.sources.of(asked.decision).device_of(asked.decision), find, refuse_busy)
 
     def _decide_slowly(self, asked: Meanings, may_wait_on: int | None) -> Verdict:
         """Runs in a thread of the pool; each meaning may lie on another device."""
@@ -329,7 +303,7 @@ class FileDecider:
                 and (made := self._rendering.answer_now(templates, _of_templates(asked))) is not None
             ):
                 return made
-            file = self._open_on(self._source_of(asked), asked.decision, may_wait_on)
+            file = self._open_on(asked.sources.of(asked.decision), asked.decision, may_wait_on)
             if not isinstance(file, NotHere):
                 return self._accept_slowly(asked, file)
             refusal = asked.next(file.refusal, self.other_names)

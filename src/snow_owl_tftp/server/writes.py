@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.store.leftovers import Survey
 from snow_owl_tftp.content.store.uploads import Upload, UploadArea, UploadError
 from snow_owl_tftp.content.walk import Place
-from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.plan.freeze import freeze_upload
 from snow_owl_tftp.policy.decision import WriteDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
@@ -88,7 +88,7 @@ class UploadAnswerer:
         self._generation = generation or Generation.of(settings)
         self._on_stored = on_stored
         self._max_total_bytes = settings.write_config.max_total_bytes
-        self._area = self._open_area(self._generation)
+        self._area = self._make_area(self._generation.root_dir, None)
         self._users = Counter[UploadArea]()  # uploads that need an area; guarded by the lock
         self._roots = UploadRoots(self._make_area, self._users)  # of rules; guarded by the lock
         self._areas = threading.Lock()
@@ -135,14 +135,63 @@ class UploadAnswerer:
         except TimeoutError:
             return Survey(0, 0, False)
 
-    def reload(self, generation: Generation) -> None:
-        """Answer requests that come from now on by another configuration."""
-        self._generation = generation
+    @property
+    def in_force(self) -> Generation:
+        """The configuration that requests are answered by now."""
+        return self._generation
+
+    def area_for(self, generation: Generation) -> UploadArea | None:
+        """Return what `reload` wants beside a configuration; None: root_dir is the same. May wait.
+
+        Raises:
+            ConfigError: The root is no directory that may be entered.
+        """
+        is_same = self._area.root == _path_of(generation)
+        return None if is_same else self._make_area(generation.root_dir, None)
+
+    def reload(self, generation: Generation, area: UploadArea | None = None) -> None:
+        """Answer requests that come from now on by another configuration, and store what they send in its root.
+
+        Args:
+            generation: It.
+            area: Of `area_for` it, taken over; the one that it replaces closes after the last who uses it. None: the
+                same as before.
+        """
         with self._areas:
+            self._generation = generation
+            if area is not None and area is not self._area:
+                replaced, self._area = self._area, area
+                if not self._users[replaced]:
+                    replaced.close()
             areas = [self._area, *self._roots.areas]
-        for area in areas:
-            area.max_file_size_bytes = generation.max_file_size_bytes
-            area.space.forget_count()  # other files may count now
+        for one in areas:
+            one.max_file_size_bytes = generation.max_file_size_bytes
+            one.space.forget_count()  # other files may count now
+
+    def hold(self) -> UploadArea:
+        """Return the area in force, for whoever may put it back: it stays open until he lets go of it."""
+        with self._areas:
+            self._users[self._area] += 1
+            return self._area
+
+    def let_go(self, area: UploadArea) -> None:
+        """Need an area no more, of `hold`."""
+        self._leave_area(area)
+
+    def tidy(self) -> None:
+        """Have a thread remove what a crash left in the area in force, which may be another one now."""
+        with suppress(RuntimeError):  # no thread is to be had; the next start tidies up
+            self._sweeping.submit(self._tidy)
+
+    def _tidy(self) -> None:
+        """Runs in a thread."""
+        with self._areas:
+            area = self._area
+            self._users[area] += 1
+        try:
+            area.remove_leftovers()
+        finally:
+            self._leave_area(area)
 
     def look_again(self) -> bool:
         """Take uploads that begin from now on to where `root_dir` leads now; call it in a thread.
@@ -155,20 +204,21 @@ class UploadAnswerer:
         Raises:
             ConfigError: It leads to no directory that may be entered; everything stays as it was.
         """
-        generation = self._generation
-        if self._area.root == Path(generation.root_dir).absolute() and self._area.is_current():
+        with self._areas:
+            generation, seen = self._generation, self._area
+        if seen.is_current():
             return False
-        area = self._open_area(generation)
+        area = self._make_area(generation.root_dir, None)
         area.sweep()
         with self._areas:
-            area.max_file_size_bytes = self._area.max_file_size_bytes  # a reload may have come between
-            old, self._area = self._area, area
-            if not self._users[old]:
-                old.close()
-        return True
-
-    def _open_area(self, generation: Generation) -> UploadArea:
-        return self._make_area(generation.root_dir, None)
+            is_same = self._area is seen  # else a reload has come between
+            if is_same:
+                area.max_file_size_bytes = seen.max_file_size_bytes
+                self._area = area
+            unwanted = seen if is_same else area
+            self._users[unwanted] += 1
+        self._leave_area(unwanted)
+        return is_same
 
     def _make_area(self, root: str, place: Place | None) -> UploadArea:
         return UploadArea(
@@ -183,9 +233,7 @@ class UploadAnswerer:
         """Raises: RefusedError: The root of a rule is not there, or too many are in use. Elsewhere: As _begin."""
         root = terms.root
         if root is None:
-            with self._areas:
-                self._users[self._area] += 1
-                return self._area
+            return self._use_root(generation)
         device = self._roots.device_of(generation.root_dir, root, terms.path, may_wait_on)
         if may_wait_on not in (None, device):
             raise Elsewhere(device)
@@ -199,6 +247,22 @@ class UploadAnswerer:
             except BaseException:
                 self._leave_area(area)
                 raise
+        return area
+
+    def _use_root(self, generation: Generation) -> UploadArea:
+        """What old rules allowed is stored in the root that they were for, although a reload has come between."""
+        path = _path_of(generation)
+        with self._areas:
+            found = next((area for area in (self._area, *self._users) if area.root == path), None)
+            if found is not None:
+                self._users[found] += 1
+                return found
+        try:
+            area = self._make_area(generation.root_dir, None)
+        except ConfigError as error:
+            raise RefusedError(ErrorCode.FILE_NOT_FOUND, "File not found", why=str(error)) from error
+        with self._areas:
+            self._users[area] += 1
         return area
 
     def _leave_area(self, area: UploadArea) -> None:
@@ -225,7 +289,8 @@ class UploadAnswerer:
             return refuse(request, RefusedError(ErrorCode.NOT_DEFINED, "Server busy, try again"))
 
         if terms.root is None:
-            device = self._area.device_of(terms.path)
+            with self._areas:  # or a thread may close it, where the root has moved
+                device = self._area.device_of(terms.path)
         else:
             device = self._roots.device_of(generation.root_dir, terms.root, terms.path, None)
         self._waiting += 1
@@ -374,6 +439,10 @@ class _Receiving(UploadContext):
 
 def _threads(of_one_device: int, name: str) -> PatientThreads:
     return PatientThreads(_DEVICES * (of_one_device + _SPARES), of_one_device, name, max_spares=_SPARES)
+
+
+def _path_of(generation: Generation) -> Path:
+    return Path(generation.root_dir).absolute()
 
 
 def _refusal_of(error: RefusedError) -> CommitRefusal:

@@ -136,9 +136,13 @@ class UploadArea:
 
     def sweep(self) -> Survey:
         """Remove what a crash left, and count what lies in the area; call it before the first upload."""
-        found = self._survey(removes_leftovers=True)
+        found = self.remove_leftovers()
         self.space.set_counted(found.counted_bytes)
         return found
+
+    def remove_leftovers(self) -> Survey:
+        """Remove what a crash left; uploads may be under way. See `sweep`."""
+        return self._survey(removes_leftovers=True)
 
     def device_of(self, path: bytes, may_wait_on: int | None = None) -> int:
         """Return on which device a path has to be waited for next; see devices.device_of."""

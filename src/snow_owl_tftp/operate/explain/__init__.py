@@ -26,14 +26,14 @@ from snow_owl_tftp.operate.explain.reads import decide_read, tell_accepted, tell
 from snow_owl_tftp.operate.explain.rules_told import said_of
 from snow_owl_tftp.operate.explain.who import known_machines
 from snow_owl_tftp.operate.explain.writes import begin_and_leave, tell_names
-from snow_owl_tftp.operate.log_places import refuse_inventory_below_root
-from snow_owl_tftp.operate.run import check_root
+from snow_owl_tftp.operate.log_places import refuse_inventory_below_root, refuse_logs_below_root
 from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request, build_request, parse_request_untrusted
 from snow_owl_tftp.server.generation import Generation
+from snow_owl_tftp.server.sources import open_root
 from snow_owl_tftp.server.verdict import Accepted
 
 __all__ = ["Asked", "Explanation", "MeaningTried", "explain"]
@@ -67,7 +67,8 @@ def explain(settings: Settings, asked: Asked) -> Explanation:
         request = parse_request_untrusted(datagram)
     except (ValueError, BadPacket) as error:
         raise ConfigError(f"no client can send this: {error}") from error
-    check_root(settings)
+    refuse_logs_below_root(settings)
+    open_root(settings.root_dir, settings.link_targets).close()
     refuse_inventory_below_root(settings)
     told = Explanation()
     with known_machines(settings, asked.mac, told.notes) as machines:

@@ -15,6 +15,6 @@ Invariant: the event loop waits for no file; a file system that hangs costs one 
 """
 
 from snow_owl_tftp.operate.machines.wanted import wanted_machines
-from snow_owl_tftp.operate.machines.watch import MachineWatch
+from snow_owl_tftp.operate.machines.watch import MachineWatch, Prepared
 
-__all__ = ["MachineWatch", "wanted_machines"]
+__all__ = ["MachineWatch", "Prepared", "wanted_machines"]

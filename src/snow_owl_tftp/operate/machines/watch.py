@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from snow_owl_tftp.operate.machines.gathered import Gathered
     from snow_owl_tftp.operate.machines.hearing import Hearing
 
-__all__ = ["MachineWatch"]
+__all__ = ["MachineWatch", "Prepared"]
 
 _THREADS: Final = 8
 _SOON_S: Final = 0.02
@@ -44,6 +44,31 @@ _SHARE: Final = 9
 """A look is followed by so many times its own length without one, ..."""
 _MOST_REST_S: Final = 2.0
 """... but no longer than this: one that hung for an hour must not cost nine more."""
+
+
+class Prepared:
+    """What is known by one [machines] table.
+
+    Attributes:
+        settings: The table; None: nobody asks for any machine.
+        gathered: What it names, open; None: nothing.
+    """
+
+    __slots__ = ("gathered", "settings")
+
+    def __init__(self, settings: MachinesSettings | None, gathered: "Gathered | None") -> None:
+        self.settings = settings
+        self.gathered = gathered
+
+    @property
+    def machines(self) -> Machines:
+        """What requests are asked of."""
+        return NO_MACHINES if self.gathered is None else self.gathered.machines
+
+    def close(self) -> None:
+        """Give up what is open, without waiting; a second call does nothing."""
+        if self.gathered is not None:
+            self.gathered.close()
 
 
 class MachineWatch:
@@ -60,8 +85,6 @@ class MachineWatch:
         """
         self._threads = PatientThreads(_THREADS, 1, "tftp-machines")
         self._wakes: asyncio.Event | None = None
-        self._settings = settings
-        self._prepared: tuple[MachinesSettings | None, Gathered | None] | None = None
         self._log: Callable[[], FilteringBoundLogger] | None = None  # returns the one in force
         self._news: FolderNews | None = None
         self._refresh_s = 0.0
@@ -69,7 +92,7 @@ class MachineWatch:
         self._to_tell: list[Told] = []
         self._is_watch_refused = False
         try:
-            self._gathered = self._gather(settings)
+            self._known = Prepared(settings, self._gather(settings))
         except BaseException:
             self._threads.shutdown(cancel_futures=True)
             raise
@@ -78,12 +101,12 @@ class MachineWatch:
     @property
     def machines(self) -> Machines:
         """What requests are asked of now."""
-        return _machines_of(self._gathered)
+        return self._known.machines
 
     @property
-    def coming(self) -> Machines:
-        """What requests will be asked of once `take` was called."""
-        return _machines_of(self._gathered if self._prepared is None else self._prepared[1])
+    def in_force(self) -> "Prepared":
+        """What is known now; to be put back where a reload comes to nothing."""
+        return self._known
 
     @property
     def busy_total(self) -> int:
@@ -92,41 +115,48 @@ class MachineWatch:
 
     def figures(self) -> dict[str, int]:
         """See Gathered.figures; empty where nobody is to be known."""
-        return {} if self._gathered is None else self._gathered.figures()
+        return {} if self._known.gathered is None else self._known.gathered.figures()
 
-    def prepare(self, settings: MachinesSettings | None) -> None:
-        """Read what other settings name, for `take`; runs in a thread.
+    def prepare(self, settings: MachinesSettings | None) -> "Prepared":
+        """Read what settings name, for `take`; runs in a thread, several at once if need be.
+
+        Returns:
+            What is known by them: where they are those in force, the same.
 
         Raises:
-            ConfigError: See Gathered; nothing has changed.
+            ConfigError: See Gathered; nothing stays open.
         """
-        prepared, self._prepared = self._prepared, None
-        if prepared is not None:  # of a reload that was refused afterwards
-            _close(prepared[1])
-        if settings != self._settings:
-            self._prepared = settings, self._gather(settings)
+        known = self._known
+        return known if settings == known.settings else Prepared(settings, self._gather(settings))
 
-    def take(self) -> None:
-        """Go on with what was prepared, if anything was; else look at all files again. Called by the event loop."""
-        prepared, self._prepared = self._prepared, None
-        if prepared is None:
+    def take(self, prepared: "Prepared") -> None:
+        """Go on with what was prepared; where that is what is known already, look at all files again.
+
+        Called by the event loop. What was known before stays open: `discard` it once it is not to come back.
+
+        Raises:
+            OSError: The kernel takes no more descriptors to watch.
+        """
+        if prepared is self._known:
             for turn in self._turns:
                 self._make_due(turn, 0.0)
             return
         self._let_go()
-        _close(self._gathered)
-        self._settings, self._gathered = prepared
+        self._known = prepared
         self._adopt()
         if self._wakes is not None:
             self._attach()
             self._wakes.set()
 
+    def discard(self, prepared: "Prepared") -> None:
+        """Give up what was prepared, or known before, unless it is what is known now."""
+        if prepared is not self._known:
+            prepared.close()
+
     def close(self) -> None:
         """Give everything up; what hangs is left behind."""
         self._threads.shutdown(cancel_futures=True)
-        _close(self._gathered)
-        if self._prepared is not None:
-            _close(self._prepared[1])
+        self._known.close()
         self._news = None
 
     async def run(self, log: "Callable[[], FilteringBoundLogger]") -> None:
@@ -161,14 +191,15 @@ class MachineWatch:
 
     @property
     def _hearing(self) -> "Hearing | None":
-        return None if self._gathered is None else self._gathered.hearing
+        return None if self._known.gathered is None else self._known.gathered.hearing
 
     def _adopt(self) -> None:
         """Begin with what was gathered."""
-        self._turns = [] if self._gathered is None else [Turn(file) for file in self._gathered.files]
+        gathered = self._known.gathered
+        self._turns = [] if gathered is None else [Turn(file) for file in gathered.files]
         self._refresh_s = time.monotonic() + _USUAL_S
         self._news = None
-        self._to_tell = [] if self._gathered is None else list(self._gathered.told)
+        self._to_tell = [] if gathered is None else list(gathered.told)
         if self._turns:
             try:
                 self._news = FolderNews()
@@ -277,12 +308,3 @@ class MachineWatch:
         if self._log is not None:
             for level, event, fields in told:
                 getattr(self._log(), level)(event, **fields)
-
-
-def _machines_of(gathered: "Gathered | None") -> Machines:
-    return NO_MACHINES if gathered is None else gathered.machines
-
-
-def _close(gathered: "Gathered | None") -> None:
-    if gathered is not None:
-        gathered.close()
