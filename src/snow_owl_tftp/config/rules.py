@@ -19,7 +19,16 @@ from snow_owl_tftp.config.binds import parse_bind
 from snow_owl_tftp.config.tables import Table
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["MAX_RULES", "Network", "Rule", "RuleOptions", "parse_listen", "parse_network", "problems_of_rules"]
+__all__ = [
+    "MAX_RULES",
+    "Network",
+    "Rule",
+    "RuleLimits",
+    "RuleOptions",
+    "parse_listen",
+    "parse_network",
+    "problems_of_rules",
+]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -45,6 +54,16 @@ class RuleOptions(Table, frozen=True):
     """Nothing is repeated sooner, to a client that asked for no timeout."""
 
 
+class RuleLimits(Table, frozen=True):
+    """limits = { … } of a rule: what each of its clients may have in the place of what [limits] says of each client."""
+
+    requests_per_s: Annotated[int, Meta(ge=1, le=10_000_000_000)] | None = None
+    bytes_per_s: Annotated[int, Meta(ge=1, le=10_000_000_000)] | None = None
+    """As `max_bytes_per_s_per_client`: who has had them waits."""
+    transfers: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    """At a time."""
+
+
 class Rule(Table, frozen=True):
     """One of [[rules]]."""
 
@@ -67,6 +86,7 @@ class Rule(Table, frozen=True):
     require: Literal["nothing", "world_readable", "owned"] = "nothing"
     """Of a file that is read: o+r, or that it belongs to the user whom the server runs as."""
     options: RuleOptions = RuleOptions()
+    limits: RuleLimits = RuleLimits()
 
 
 def parse_network(text: str) -> Network:
@@ -132,3 +152,5 @@ def _problems_of(rule: Rule) -> Iterator[tuple[str, str]]:
         yield "roots", f"{len(rule.roots)} of them; {_MAX_ROOTS} is the most"
     if isinstance(rule.allow, tuple) and "overwrite" in rule.allow and "write" not in rule.allow:
         yield "allow", '"overwrite" is about files that are written; add "write"'
+    if rule.allow in ((), "ignore") and rule.limits != RuleLimits():
+        yield "limits", "the rule allows nothing that they could limit; remove them, or allow something"

@@ -555,7 +555,7 @@ class Server:
 
     def _start(self, engine: Engine, incoming: Request, accepted: Accepted) -> None:
         try:
-            engine.start(accepted.plan, accepted.flow, wake=False)
+            engine.start(accepted.plan, accepted.flow, wake=False, limits=incoming.limits)
         except OSError as error:
             # The file shrank or grew since it was opened, or memory for its mapping is short, or so much hangs on its
             # device that nobody would read it. Its descriptor is the engine's all the same; what else the context
