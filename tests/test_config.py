@@ -150,6 +150,11 @@ max_windowsize_blocks = 32
 refuse = ["tsize"]
 rollover = 1
 patience_ms = 2000
+
+[rules.limits]
+requests_per_s = 20
+bytes_per_s = 50_000_000
+transfers = 4
 """
 
 
@@ -629,6 +634,13 @@ def test_every_key_of_a_rule_can_be_set_and_none_keeps_its_default(tmp_path: Pat
         ("options = { rollover = 2 }", "rules[1].options.rollover: expected 0..1"),
         ("options = { patience_ms = 5 }", "rules[1].options.patience_ms: expected 10..255000"),
         ('options = { refuse = ["foo"] }', "rules[1].options.refuse: expected a list of texts, each one of"),
+        ("limits = { requests_per_s = 0 }", "rules[1].limits.requests_per_s: expected 1..10000000000, got 0"),
+        ("limits = { bytes_per_s = -5 }", "rules[1].limits.bytes_per_s: expected 1..10000000000, got -5"),
+        ('limits = { transfers = "4" }', 'rules[1].limits.transfers: expected 1..10000000, got "4"'),
+        ("limits = { transfer = 4 }", "rules[1].limits.transfer: unknown key; did you mean rules[].limits.transfers?"),
+        ("limits = 20", "rules[1].limits: expected a table, got 20"),
+        ("allow = []\nlimits = { transfers = 4 }", "rules[1].limits: the rule allows nothing that they could limit"),
+        ('allow = "ignore"\nlimits.transfers = 4', "rules[1].limits: the rule allows nothing that they could limit"),
         ("roots = [" + '"r",' * 17 + "]", "rules[1].roots: 17 of them; 16 is the most"),
     ],
 )

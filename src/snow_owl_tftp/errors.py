@@ -89,10 +89,12 @@ class RefusedError(TftpError):
         why: What the operator needs to know beside it, paths and errno included; never sent.
         rule: By which of [[rules]], from 1; 0: by none of them.
         is_silent: Nothing is sent at all: a rule says so.
+        limit: Of a rule, which was reached; empty: it is for another reason.
     """
 
     rule = 0
     is_silent = False
+    limit = ""
 
     def __init__(self, code: int, text: str, *, why: str = "") -> None:
         super().__init__(code, text)

@@ -7,9 +7,17 @@ the worker does, but for sockets, files and queues.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from snow_owl_tftp._engine.base.accounts cimport (
+    ACCOUNT_WAYS, Account, AccountTable, account_ask, account_close, account_open, account_prove, accounts_free,
+    accounts_init)
+from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
+from snow_owl_tftp._engine.base.quotas cimport ClientLimits
 from snow_owl_tftp._engine.base.transfer cimport Transfer, may_follow as state_may_follow
+from snow_owl_tftp._engine.memory.buckets cimport (
+    BUCKET_WAYS, Bucket, BucketTable, bucket_of, buckets_free, buckets_init)
 from snow_owl_tftp._engine.memory.networks cimport (
     NETWORK_SETS, NETWORK_WAYS, Network, answer_is_usual, answer_slack_ns, learn_answer, network_fill, network_find,
     network_of, network_on_doubt, network_on_evidence, network_on_forgery, trial_bits, trial_step_ns)
@@ -18,8 +26,6 @@ from snow_owl_tftp._engine.memory.timers cimport (
     Wheel, wheel_init, wheel_next_ns, wheel_remove, wheel_take_due, wheel_update)
 from snow_owl_tftp._engine.net.adaptive cimport linger_law_ns, smooth_rate
 from snow_owl_tftp._engine.net.batch cimport Tuning
-from snow_owl_tftp._engine.memory.buckets cimport (
-    BUCKET_WAYS, Bucket, BucketTable, bucket_of, buckets_free, buckets_init)
 from snow_owl_tftp._engine.protocol.bucket cimport (
     owl_bucket_look_shared, owl_bucket_take, owl_bucket_take_shared, owl_bucket_wait_ns, owl_bucket_cost_ns)
 from snow_owl_tftp._engine.protocol.exchange cimport (
@@ -99,6 +105,60 @@ cdef class BucketTableProbe:
         """Whether it may ask once more."""
         cdef Bucket *b = bucket_of(&self._table, client, now_ns, &self.replaced)
         return owl_bucket_take(&b.requests_ns, 1, rate, now_ns, True) == 0
+
+
+# --- accounts --------------------------------------------------------------------------------------------
+
+cdef Peer numbered_peer(uint32_t client):
+    cdef Peer peer
+    memset(&peer, 0, sizeof(peer))
+    peer.address.family = 2                      # AF_INET
+    memcpy(peer.address.raw + 4, &client, 4)
+    return peer
+
+
+cdef class AccountTableProbe:
+    """A table of `sets` times `ways` clients, whose addresses are numbers."""
+    cdef AccountTable _table
+    ways = ACCOUNT_WAYS
+
+    def __cinit__(self, uint32_t sets):
+        if accounts_init(&self._table, sets, 7) < 0:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        accounts_free(&self._table)
+
+    def ask(self, uint32_t client, uint32_t rule, uint64_t requests_per_s, uint32_t transfers, uint64_t now_ns):
+        cdef Peer peer = numbered_peer(client)
+        cdef ClientLimits limits = ClientLimits(requests_per_s, 0, transfers, rule)
+        return account_ask(&self._table, &peer, &limits, now_ns)
+
+    def open(self, uint32_t client, uint32_t rule, uint32_t transfers, uint64_t now_ns):
+        """What is answered, and a number for it; -1: it was not opened."""
+        cdef Peer peer = numbered_peer(client)
+        cdef ClientLimits limits = ClientLimits(0, 0, transfers, rule)
+        cdef Account *account
+        cdef int answer = account_open(&self._table, &peer, &limits, now_ns, &account)
+        return answer, -1 if account == NULL else account - self._table.entries
+
+    def prove(self, uint32_t account):
+        account_prove(&self._table, &self._table.entries[account])
+
+    def close(self, uint32_t account):
+        account_close(&self._table, &self._table.entries[account])
+
+    @property
+    def held(self):
+        return self._table.held
+
+    @property
+    def replaced(self):
+        return self._table.replaced
+
+    @property
+    def missed(self):
+        return self._table.missed
 
 
 # --- rtt -------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def _served(told: Explanation) -> Iterator[_Line]:
 
 def _limits(limits: dict[str, int]) -> Iterator[_Line]:
     """A line for whom they hold for."""
-    of_client = {key: value for key, value in limits.items() if key.endswith("_per_client")}
+    of_client = {key: value for key, value in limits.items() if key.endswith("_per_client") or key.startswith("rules[")}
     of_network = {key: value for key, value in limits.items() if key.endswith("_per_network")}
     of_all = {key: value for key, value in limits.items() if key not in of_client and key not in of_network}
     for few in (of_client, of_network, of_all):

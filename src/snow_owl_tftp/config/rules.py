@@ -19,7 +19,16 @@ from snow_owl_tftp.config.binds import parse_bind
 from snow_owl_tftp.config.tables import Table
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["MAX_RULES", "Network", "Rule", "RuleOptions", "parse_listen", "parse_network", "problems_of_rules"]
+__all__ = [
+    "MAX_RULES",
+    "Network",
+    "Rule",
+    "RuleLimits",
+    "RuleOptions",
+    "parse_listen",
+    "parse_network",
+    "problems_of_rules",
+]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -43,6 +52,16 @@ class RuleOptions(Table, frozen=True):
     """What follows block 65535 where the client did not ask for either."""
     patience_ms: Annotated[int, Meta(ge=10, le=255_000)] | None = None
     """Nothing is repeated sooner, to a client that asked for no timeout."""
+
+
+class RuleLimits(Table, frozen=True):
+    """limits = { … } of a rule: what each of its clients may have in the place of what [limits] says of each client."""
+
+    requests_per_s: Annotated[int, Meta(ge=1, le=10_000_000_000)] | None = None
+    bytes_per_s: Annotated[int, Meta(ge=1, le=10_000_000_000)] | None = None
+    """As `max_bytes_per_s_per_client`: who has had them waits."""
+    transfers: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    """At a time."""
 
 
 class Rule(Table, frozen=True):
@@ -69,6 +88,7 @@ class Rule(Table, frozen=True):
     hidden: bool | None = None
     """Whether names of which a part begins with a dot are there; missing: what holds without rules."""
     options: RuleOptions = RuleOptions()
+    limits: RuleLimits = RuleLimits()
 
 
 def parse_network(text: str) -> Network:
@@ -134,3 +154,5 @@ def _problems_of(rule: Rule) -> Iterator[tuple[str, str]]:
         yield "roots", f"{len(rule.roots)} of them; {_MAX_ROOTS} is the most"
     if isinstance(rule.allow, tuple) and "overwrite" in rule.allow and "write" not in rule.allow:
         yield "allow", '"overwrite" is about files that are written; add "write"'
+    if rule.allow in ((), "ignore") and rule.limits != RuleLimits():
+        yield "limits", "the rule allows nothing that they could limit; remove them, or allow something"

@@ -26,7 +26,7 @@ class Tally:
         refusals: Requests that were answered with an ERROR, by its code; "optional_missing" are those that nobody
             misses, "malformed" those that are no packets, "internal" our own defects, "ignored" those that a rule
             leaves without an answer.
-        limits: What the engine refused by itself, or held back, by the limit's name.
+        limits: What the engine refused by itself, or held back, by the limit's name; what a rule's limit refused too.
         by_rule: Those that a rule refused, or left without an answer, by its number; a reload may give another rule
             that number.
         found: Transfers of files that nobody asked for by their path, by the way in which they were found.
@@ -60,6 +60,8 @@ class Tally:
             self.refusals["ignored" if cause.is_silent else _NAMES[cause.code]] += 1
             if cause.rule:
                 self.by_rule[cause.rule] += 1
+            if cause.limit:
+                self.limits[cause.limit] += 1
         else:
             self.refusals["malformed" if isinstance(cause, BadPacket) else "internal"] += 1
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from snow_owl_tftp.config.rules import Network
 
-__all__ = ["ClassedPrefix", "classes_of"]
+__all__ = ["ClassedPrefix", "classes_of", "divide"]
 
 ClassedPrefix: TypeAlias = tuple[bytes, int, int]
 """Network (4 or 16 bytes), length in bits, class from 1: as ClientClasses of the engine takes it."""
@@ -26,6 +26,11 @@ def classes_of(said: Mapping[Network, int]) -> list[ClassedPrefix]:
     Args:
         said: Prefixes, each with a number; those with the same number mean the same to whoever they hold.
     """
+    return divide(said)[0]
+
+
+def divide(said: Mapping[Network, int]) -> tuple[list[ClassedPrefix], list[frozenset[int]]]:
+    """The same, and by class what is said of its clients: of those of class 0 nothing is."""
     classes: dict[frozenset[int], int] = {frozenset(): 0}
     listed: list[ClassedPrefix] = []
     # Where each prefix around this one ends, and what is said of it and of those around it; the innermost last.
@@ -38,4 +43,4 @@ def classes_of(said: Mapping[Network, int]) -> list[ClassedPrefix]:
         around.append(((network.version, first + network.num_addresses), chain))
         number = classes.setdefault(chain, len(classes))
         listed.append((network.network_address.packed, network.prefixlen, number))
-    return listed
+    return listed, list(classes)

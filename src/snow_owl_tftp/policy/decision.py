@@ -3,16 +3,24 @@
 May know: text, and what may be negotiated. Must not know rules, files or who asked.
 """
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
 from snow_owl_tftp.errors import RefusedError
+from snow_owl_tftp.policy.client_limits import ClientLimits
+from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.options import OptionLimits
 
-__all__ = ["DeniedError", "ReadDecision", "Require", "RootPath", "WriteDecision"]
+__all__ = ["BeyondLimitError", "DeniedError", "ReadDecision", "Require", "RootPath", "WriteDecision"]
 
 Require = Literal["nothing", "world_readable", "owned"]
+
+_ERROR_BYTES: Final = 5
+"""Opcode, code and the zero behind the text."""
+_TOO_MANY_REQUESTS: Final = ("Too many requests, try again later", "Too many requests", "Busy")
+_TOO_MANY_TRANSFERS: Final = ("too many transfers from your address, try again later",)
+"""As the engine says both."""
 
 
 class RootPath(NamedTuple):
@@ -39,6 +47,7 @@ class ReadDecision(Struct, frozen=True, gc=False):
         limits: What may be negotiated; None: what the settings say for all.
         require: Of the file.
         rule: By which rule, from 1; 0: by none.
+        client_limits: How much its client may have; None: no rule has a say.
     """
 
     paths: tuple[bytes, ...]
@@ -47,6 +56,7 @@ class ReadDecision(Struct, frozen=True, gc=False):
     limits: OptionLimits | None = None
     require: Require = "nothing"
     rule: int = 0
+    client_limits: ClientLimits | None = None
 
 
 class WriteDecision(Struct, frozen=True, gc=False):
@@ -61,6 +71,7 @@ class WriteDecision(Struct, frozen=True, gc=False):
         root: Where it goes; None: to root_dir.
         limits: As of ReadDecision.
         rule: Likewise.
+        client_limits: Likewise.
     """
 
     path: bytes
@@ -71,6 +82,7 @@ class WriteDecision(Struct, frozen=True, gc=False):
     root: RootPath | None = None
     limits: OptionLimits | None = None
     rule: int = 0
+    client_limits: ClientLimits | None = None
 
 
 class DeniedError(RefusedError):
@@ -84,3 +96,21 @@ class DeniedError(RefusedError):
         super().__init__(code, text, why=f"rule {rule}{': ' if why else ''}{why}")
         self.rule = rule
         self.is_silent = is_silent
+
+
+class BeyondLimitError(DeniedError):
+    """A client has all that a rule lets it have.
+
+    Args:
+        limits: Of the rule.
+        limit: Which of them, as the engine calls it.
+        request_bytes: How long its request was: what may be forged is answered with no more.
+    """
+
+    def __init__(self, limits: ClientLimits, limit: str, request_bytes: int) -> None:
+        texts = _TOO_MANY_TRANSFERS if "transfers" in limit else _TOO_MANY_REQUESTS
+        text = next((one for one in texts if len(one) + _ERROR_BYTES <= request_bytes), texts[-1])
+        super().__init__(ErrorCode.NOT_DEFINED, text, limits.rule, why=limit)
+        self.limit = limit
+        if not limits.rule:  # what holds for every client
+            self.why = f"limits.{limit}"

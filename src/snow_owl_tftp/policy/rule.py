@@ -17,6 +17,7 @@ from typing import Final
 from snow_owl_tftp.config.rules import Rule, parse_listen
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.policy.asker import Asker, Listening
+from snow_owl_tftp.policy.client_limits import ClientLimits
 from snow_owl_tftp.policy.decision import RootPath
 from snow_owl_tftp.policy.machines import Machine, Machines
 from snow_owl_tftp.policy.patterns import PathPatterns
@@ -78,10 +79,12 @@ class CompiledRule:
         is_personal: Likewise any other client.
         needs_machine: Whether it looks at the machine.
         limits: What may be negotiated; None: as for all.
+        client_limits: How much each of its clients may have; None: nothing is to be counted for its sake.
+        is_of_addresses: Whether it fits every request of the clients whom its prefixes hold.
     """
 
-    def __init__(self, number: int, rule: Rule, limits: OptionLimits) -> None:
-        """Compile; `limits` are those of all.
+    def __init__(self, number: int, rule: Rule, limits: OptionLimits, client_limits: ClientLimits | None) -> None:
+        """Compile; `limits` are those of all, `client_limits` its own.
 
         Raises:
             ConfigError: It names the rule and the key.
@@ -112,6 +115,8 @@ class CompiledRule:
         self.is_personal = bool(rule.clients or self.is_single)
         self.looks_at_our_host = "server_address" in names or any(host is not None for host, _ in self._listen)
         self.limits = _limits_of(rule, limits)
+        self.client_limits = client_limits
+        self.is_of_addresses = not (self._asks_for_machine or rule.listen or rule.paths)
 
     def unmet(self, question: Question, path: bytes) -> str:
         """Return the key of the first condition that does not hold; empty: it fits, as far as `clients` allow."""

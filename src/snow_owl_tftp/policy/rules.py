@@ -12,7 +12,7 @@ from copy import copy
 from typing import Final, Literal, Self
 
 from snow_owl_tftp.config.rules import Rule
-from snow_owl_tftp.config.schema import WriteSettings
+from snow_owl_tftp.config.schema import LimitsSettings, WriteSettings
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.policy.asker import Asker, Listening
 from snow_owl_tftp.policy.decision import DeniedError, ReadDecision, RootPath, WriteDecision
@@ -49,6 +49,7 @@ class Policy:
         *,
         rules: Sequence[Rule] = (),
         limits: OptionLimits | None = None,
+        per_client: LimitsSettings | None = None,
         listening: Listening | None = None,
     ) -> None:
         """Compile the rules.
@@ -59,12 +60,13 @@ class Policy:
             machines: Who is known.
             rules: Who gets what.
             limits: What may be negotiated where no rule says anything of it; None: what the RFCs permit.
+            per_client: How much each client may have, likewise; None: what is usual.
             listening: Where the server listens, for rules that ask.
 
         Raises:
             ConfigError: A pattern is none.
         """
-        self.rules = RuleSet(rules, limits or OptionLimits()) if rules else None
+        self.rules = RuleSet(rules, limits or OptionLimits(), per_client) if rules else None
         self._listening = listening or Listening()
         try:
             self._writable = PathPatterns(write.allowed_patterns)
@@ -108,11 +110,11 @@ class Policy:
         if hides:
             self._check_hidden(rule, ErrorCode.FILE_NOT_FOUND, "File not found")
         if rule is None:
-            return ReadDecision(paths, depends)
+            return ReadDecision(paths, depends, client_limits=self.rules.usual)
         roots = rule.roots_for(question) if rule.roots else ()
         if rule.roots and not roots:
             raise DeniedError(ErrorCode.FILE_NOT_FOUND, "File not found", rule.number, why=_WHY_NO_ROOT)
-        return ReadDecision(paths, depends, roots, rule.limits, rule.rule.require, rule.number)
+        return ReadDecision(paths, depends, roots, rule.limits, rule.rule.require, rule.number, rule.client_limits)
 
     def unclassed(self) -> Self:
         """Return the same rules for a server that repeats answers for all alike, and not for a class."""
@@ -190,7 +192,8 @@ class Policy:
     def _write_decision(
         self, path: bytes, on_existing: _OnExisting, root: RootPath | None = None, rule: CompiledRule | None = None
     ) -> WriteDecision:
-        write = self._write
+        write, rules = self._write, self.rules
+        client_limits = rule.client_limits if rule is not None else rules.usual if rules is not None else None
         return WriteDecision(
             path,
             on_existing,
@@ -200,6 +203,7 @@ class Policy:
             root,
             None if rule is None else rule.limits,
             0 if rule is None else rule.number,
+            client_limits,
         )
 
     def is_writable(self, path: bytes) -> bool:

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from snow_owl_tftp.config.rules import Network, Rule, parse_network
+from snow_owl_tftp.config.schema import LimitsSettings
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.automaton import Automaton, many
-from snow_owl_tftp.policy.classes import ClassedPrefix, classes_of
+from snow_owl_tftp.policy.classes import ClassedPrefix, divide
+from snow_owl_tftp.policy.client_limits import ClientLimits, limits_by_rule
 from snow_owl_tftp.policy.clients import PrefixTable
 from snow_owl_tftp.policy.globs import tokens_of
 from snow_owl_tftp.policy.machines import Machine
@@ -40,20 +42,28 @@ class RuleSet:
         needs_machine: Whether any looks at the machine.
         has_roots: Whether any has roots of its own.
         shows_hidden: The first by which hidden names are there; None: by no rule.
+        usual: How much each client may have whom no rule fits; None: nothing is to be counted for its sake.
+        limits_clients: Whether any decision says how much its client may have.
         is_classed: Whether whoever repeats an answer keeps to `client_classes`; else he repeats it for everybody.
     """
 
-    def __init__(self, rules: Sequence[Rule], limits: OptionLimits) -> None:
+    def __init__(self, rules: Sequence[Rule], limits: OptionLimits, per_client: LimitsSettings | None = None) -> None:
         """Compile.
 
         Args:
             rules: In the order of the file.
             limits: What may be negotiated where a rule says nothing of it.
+            per_client: How much each client may have, likewise; None: what is usual.
 
         Raises:
             ConfigError: It names the rule and the key.
         """
-        self.rules = tuple(CompiledRule(number, rule, limits) for number, rule in enumerate(rules, 1))
+        self.usual, *of_clients = limits_by_rule(rules, per_client or LimitsSettings())
+        self.limits_clients = any(one is not None for one in (self.usual, *of_clients))
+        self.rules = tuple(
+            CompiledRule(number, rule, limits, own)
+            for number, (rule, own) in enumerate(zip(rules, of_clients, strict=True), 1)
+        )
         self.needs_machine = any(rule.needs_machine for rule in self.rules)
         self.has_roots = any(rule.roots for rule in self.rules)
         self.shows_hidden = next((rule for rule in self.rules if rule.rule.hidden), None)
@@ -135,23 +145,69 @@ class RuleSet:
         All clients of a class are told the same for the same name, but for what is looked up of the single one: its
         machine, and {address}. Class 0 are those whom no prefix holds.
         """
+        return self._divided()[0]
+
+    def limits_by_class(self) -> dict[int, ClientLimits]:
+        """Return how much each client of a class may have, where that is the same whatever it asks for."""
+        if not self.limits_clients:
+            return {}
+        buckets = {tuple(bucket.numbers): bucket for bucket in self._by_prefix.values()}
+        by_content = list(buckets.values())
+        found = {}
+        for number, said in enumerate(self._divided()[1]):
+            limits = self._limits_of([self._anyone, *(by_content[one] for one in said)])
+            if limits is not None:
+                found[number] = limits
+        return found
+
+    def _divided(self) -> tuple[list[ClassedPrefix], list[frozenset[int]]]:
+        """Prefixes with their classes; and by class which contents of prefixes hold for its clients, in their order."""
         # Named by what they hold: of two prefixes of the same rules, clients are told the same.
         contents: dict[tuple[int, ...], int] = {}
-        return classes_of(
+        return divide(
             {
                 network: contents.setdefault(tuple(bucket.numbers), len(contents))
                 for network, bucket in self._by_prefix.items()
             }
         )
 
+    def _limits_of(self, buckets: "Sequence[_Bucket]") -> ClientLimits | None:
+        """What holds for clients whom just these rules may fit, whatever they ask for; None: nothing, or it depends."""
+        last = min(bucket.first_of_addresses for bucket in buckets)
+        found = {limits for bucket in buckets for number, limits in bucket.limits if number <= last}
+        if last == _NEVER:
+            found.add(self.usual)
+        return found.pop() if len(found) == 1 else None
+
 
 class _Bucket:
-    """Rules of one prefix, found by what each asks for in the first place."""
+    """Rules of one prefix, found by what each asks for in the first place.
 
-    __slots__ = ("_by_first", "_by_group", "_by_last", "_by_mac", "_of_machines", "_rest", "numbers", "singles")
+    Attributes:
+        numbers: Of all, in their order.
+        singles: Those that look at the single machine.
+        first_of_addresses: The number of the first that fits whatever is asked for.
+        limits: The first, and the first that has others, with what their clients may have: whether those of a few
+            buckets agree needs no more.
+    """
+
+    __slots__ = (
+        "_by_first",
+        "_by_group",
+        "_by_last",
+        "_by_mac",
+        "_of_machines",
+        "_rest",
+        "first_of_addresses",
+        "limits",
+        "numbers",
+        "singles",
+    )
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.first_of_addresses = _NEVER
+        self.limits: list[tuple[int, ClientLimits | None]] = []
         self.singles = _FirstOf()
         self._rest = _Rules()
         self._of_machines = _FirstOf()  # those of the next two tables
@@ -163,6 +219,10 @@ class _Bucket:
     def add(self, rule: CompiledRule) -> None:
         """Take one more, behind those that are here."""
         self.numbers.append(rule.number)
+        if rule.is_of_addresses:
+            self.first_of_addresses = min(self.first_of_addresses, rule.number)
+        if not self.limits or (len(self.limits) < 2 and self.limits[0][1] != rule.client_limits):
+            self.limits.append((rule.number, rule.client_limits))
         if rule.is_single:
             self.singles.add(rule)
         macs = {mac if _is_plain(mac) else mac[:_OUI_TEXT] for mac in rule.macs}

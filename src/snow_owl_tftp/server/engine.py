@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from snow_owl_tftp._engine.engine import Engine
 from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.policy.client_limits import let_through
 from snow_owl_tftp.server.sockets import BoundAddress
 
 __all__ = ["hand_over", "live_limits", "make_engine", "tuning"]
@@ -97,13 +98,16 @@ def _limits(settings: Settings) -> dict[str, Any]:
     }
 
 
-def live_limits(settings: Settings) -> dict[str, int]:
+def live_limits(settings: Settings) -> dict[str, Any]:
     """Return what an engine takes by `set_limits`, before its start and while it runs."""
     limits = settings.limits
+    requests_per_s, transfers = let_through(settings.rules, limits)
     return {
+        "max_transfers_per_client": transfers if transfers > limits.max_transfers_per_client else 0,
+        "rules_pace": any(rule.limits.bytes_per_s for rule in settings.rules),
         "max_transfers_per_network": limits.max_transfers_per_network,
         "max_half_open_per_network": limits.max_half_open_per_network,
-        "max_requests_per_s_per_client": limits.max_requests_per_s_per_client,
+        "max_requests_per_s_per_client": requests_per_s,
         "max_requests_per_s_per_network": limits.max_requests_per_s_per_network,
         "max_requests_per_s": limits.max_requests_per_s,
         "max_bytes_per_s_per_client": limits.max_bytes_per_s_per_client,

@@ -90,6 +90,7 @@ class Generation:
             machines,
             rules=settings.rules,
             limits=limits,
+            per_client=settings.limits,
             listening=listening,
         )
         offers_flows = settings.performance.platform.batch.enable_flows
@@ -118,11 +119,13 @@ class Generation:
 def _classes_of(policy: Policy) -> tuple[ClientClasses | None, str]:
     """Have the rules decide class by class, if that many can be told apart; else return why they do not."""
     rules = policy.rules
-    prefixes = rules.client_classes() if rules is not None else []
-    if rules is None or not prefixes:
+    if rules is None:
+        return None, ""
+    prefixes, limits = rules.client_classes(), rules.limits_by_class()
+    if not (prefixes or limits):
         return None, ""
     try:
-        classes = ClientClasses(prefixes)
+        classes = ClientClasses(prefixes, limits)
     except (ValueError, MemoryError) as error:
         return None, str(error) or "out of memory"
     rules.is_classed = True

@@ -23,6 +23,7 @@ from snow_owl_tftp.errors import OptionalMissingError, RefusedError
 from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.charging import charge
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.other_names import OtherNames, Way
 from snow_owl_tftp.server.rewriting import tell_rewritten
@@ -161,6 +162,8 @@ class Meanings:
             if policy.rules is not None:
                 paths = plain_paths(paths)
             self.decision = policy.decide_read(self.incoming, self.request, paths)
+            if policy.rules is not None and policy.rules.limits_clients:
+                charge(self.incoming, self.decision.client_limits)
         except RefusedError as refusal:
             return refusal.with_traceback(None)  # that leads here, and to what will hold it
         return None

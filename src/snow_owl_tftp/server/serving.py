@@ -265,7 +265,7 @@ class Serving:
     def _start(self, incoming: Request, accepted: Accepted) -> None:
         context = accepted.plan.context
         try:
-            self.engine.start(accepted.plan, accepted.flow, wake=False)
+            self.engine.start(accepted.plan, accepted.flow, wake=False, limits=incoming.limits)
         except OSError as error:
             # The file shrank or grew since it was opened, or memory for its mapping is short, or so much hangs on its
             # device that nobody would read it. Its descriptor is the engine's all the same; what else the context

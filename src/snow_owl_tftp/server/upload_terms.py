@@ -10,21 +10,31 @@ from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.decision import WriteDecision
 from snow_owl_tftp.protocol.options import Negotiated, negotiate
 from snow_owl_tftp.protocol.packets import Request
+from snow_owl_tftp.server.charging import charge
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.rewriting import decide_rewritten_write
+from snow_owl_tftp.server.verdict import IncomingRequest
 
 __all__ = ["begin_upload", "decide_upload"]
 
 
-def decide_upload(generation: Generation, asker: Asker, request: Request) -> tuple[str, WriteDecision]:
-    """Decide about a WRQ.
+def decide_upload(generation: Generation, incoming: IncomingRequest, request: Request) -> tuple[str, WriteDecision]:
+    """Decide about a WRQ, and charge its client for it.
 
     Returns:
         The name, rewritten, and the terms of it without what firmware hangs behind it.
 
     Raises:
-        RefusedError: The rules do not allow it.
+        RefusedError: The rules do not allow it, or not so often.
     """
+    name, terms = _decide(generation, incoming, request)
+    rules = generation.policy.rules
+    if rules is not None and rules.limits_clients:
+        charge(incoming, terms.client_limits)
+    return name, terms
+
+
+def _decide(generation: Generation, asker: Asker, request: Request) -> tuple[str, WriteDecision]:
     name, spelled = request.filename, generation.names.spelled
     if generation.rewrites is None:
         return name, generation.policy.decide_write(asker, request, spelled.normalise(name))

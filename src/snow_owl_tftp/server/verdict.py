@@ -20,6 +20,7 @@ from snow_owl_tftp.errors import InternalError, RefusedError, TftpError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.policy.asker import Asker
+from snow_owl_tftp.policy.client_limits import ClientLimits
 from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Request, build_error
 
@@ -55,6 +56,9 @@ class IncomingRequest(Asker, Protocol):
     @property
     def datagram(self) -> bytes:
         """The RRQ or WRQ, unparsed."""
+
+    def charge(self, limits: ClientLimits | None) -> str | None:
+        """Charge its client for it by the rule that decides; the limit that it is beyond, or None: it may."""
 
 
 class Ending(Protocol):

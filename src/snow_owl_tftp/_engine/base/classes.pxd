@@ -1,18 +1,20 @@
 # Client classes: which addresses are told the same, so that a decision made for one of them holds for the others.
 #
 #   prefixes ─ClientClasses (engine/classes.pyx)─► ranges in order ─class_of─► the number of the longest prefix
+#                                                        how much each client of it may have ◄─limits_of_class─┘
 #
 # One table for both families: IPv4 lies at ::ffff:0:0/96, which is also what it looks like on a dual-stack socket.
 # A table is never changed: Python and workers share it, and swap it whole.
 #
 # Invariants: the first range begins at 0, each begins behind the one before, so every address is in exactly one.
-# Must not: lock, allocate, or know what a class means.
+# Must not: lock, allocate, or know what else a class means.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
+from snow_owl_tftp._engine.base.quotas cimport ClientLimits
 from snow_owl_tftp._engine.includes.net cimport AF_INET, ntohl
 from snow_owl_tftp._engine.includes.threads cimport owl_add32
 
@@ -30,6 +32,8 @@ cdef struct Classes:
     uint32_t refs                 # atomic: Python's object, each worker, and messages under way
     uint32_t count                # of ranges, at least 1
     Range *ranges                 # behind the struct
+    uint32_t limit_count          # classes from 0 of which `limits` says something
+    ClientLimits *limits          # behind the ranges
 
 
 cdef inline uint32_t class_at(const Classes *classes, uint64_t high, uint64_t low) noexcept nogil:
@@ -58,6 +62,15 @@ cdef inline uint32_t class_of(const Classes *classes, const Peer *peer) noexcept
         return class_at(classes, 0, <uint64_t>0xFFFF00000000 | ntohl(four))
     memcpy(words, peer.address.raw + 8, 16)
     return class_at(classes, be64toh(words[0]), be64toh(words[1]))
+
+
+cdef inline const ClientLimits *limits_of_class(const Classes *classes, uint32_t client_class) noexcept nogil:
+    """What holds for every request of a client of this class; NULL: none does, or it depends on the request."""
+    cdef const ClientLimits *limits
+    if client_class >= classes.limit_count:
+        return NULL
+    limits = &classes.limits[client_class]
+    return limits if limits.requests_per_s or limits.transfers else NULL
 
 
 cdef inline void classes_keep(Classes *classes) noexcept nogil:

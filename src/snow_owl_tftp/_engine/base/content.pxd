@@ -11,6 +11,7 @@
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.quotas cimport ClientLimits
 
 cdef enum:
     CHUNK_BYTES = 524288          # what one I/O job makes resident; 366 blocks of 1428
@@ -69,6 +70,7 @@ cdef struct Recipe:
     uint8_t role
     uint8_t rollover              # what follows block 65535: ROLLOVER_TO_0 or ROLLOVER_TO_1
     uint32_t expected_bytes       # length of `expected`
+    ClientLimits limits           # of its client, by the rule that decided
     uint8_t *expected             # an OACK of these bytes needs no decision; behind `first`
     uint8_t *first                # ready-made OACK or request; lies behind the struct
 

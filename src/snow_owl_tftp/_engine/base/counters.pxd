@@ -23,13 +23,14 @@ cdef struct Counters:
     uint64_t refused_client_transfers, refused_client_half_open, refused_memory, refused_guesses
     uint64_t refused_network_transfers, refused_network_half_open
     uint64_t refused_requests, refused_client_requests, refused_network_requests, refused_unproven
+    uint64_t refused_rule_requests, refused_rule_transfers
     uint64_t flow_hits, flow_misses
     uint64_t strays, strays_answered, malformed, error_queue_calls, errors_heard, wrong_guesses, acks_too_early
     uint64_t sends_paced, answers_withheld, buckets_replaced
     uint64_t sends_tried, sends_capped, networks_proven, networks_replaced
     uint64_t memory_learned, memory_replaced, memory_used
     uint64_t retransmits, duplicate_acks, timeouts
-    uint64_t transfers_started, transfers_ended, transfers_gave_way, transfers_stalled
+    uint64_t transfers_started, transfers_ended, transfers_gave_way, transfers_stalled, transfers_too_many
     uint64_t lingers, linger_ns
     uint64_t file_checks
     uint64_t page_looks, chunks_lost, page_waits

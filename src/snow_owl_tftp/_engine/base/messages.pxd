@@ -56,6 +56,7 @@ cdef struct Requested:            # M_REQUEST; also a copy of one that its worke
     int32_t endpoint                 # whose listener it came to ...
     int32_t listener              # ... and which that is, in the worker
     uint64_t received_ns
+    uint8_t is_counted            # by the limits of its client's class: base/accounts.pxd
 
 cdef struct Figures:
     uint64_t srtt_ns

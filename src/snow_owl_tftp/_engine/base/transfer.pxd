@@ -1,6 +1,7 @@
 # A transfer, in the slab of its worker (memory/slab.pxd); only that worker touches it.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.accounts cimport Account
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.content cimport Recipe, Sink
 from snow_owl_tftp._engine.base.invariant cimport OWL_INVARIANT
@@ -77,6 +78,7 @@ cdef struct Transfer:
     int32_t endpoint                 # which address was asked, until it begins
     uint32_t before[3]            # by AMONG_...: who joined the list before us ...
     uint32_t after[3]             # ... and after us
+    Account *account              # which counts it; NULL: none
     Message *farewell             # put by for the Completion: that must not be missing for want of memory
     Message *ending               # T_ENDING: the Completion, kept until the I/O threads are done
     uint8_t state

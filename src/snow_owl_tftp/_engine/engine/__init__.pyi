@@ -1,6 +1,6 @@
 """The engine's Python face, for type checkers; docs/engine-contract.md says what it all means."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
 CONTRACT_VERSION: Final[int]
@@ -8,6 +8,9 @@ OUTCOMES: Final[tuple[str, ...]]
 COUNTERS: Final[tuple[str, ...]]
 LIMITS: Final[tuple[str, ...]]
 PACED: Final[tuple[str, ...]]
+
+ClientLimits: TypeAlias = tuple[int, int, int, int]
+"""Rule, requests a second, bytes a second, transfers; 0: no limit."""
 
 class Plan(Protocol):
     """What start, ask and resume read; `snow_owl_tftp.plan.transfer.TransferPlan` has this shape."""
@@ -50,6 +53,9 @@ class Request:
     def datagram(self) -> bytes: ...
     @property
     def received_ns(self) -> int: ...
+    @property
+    def limits(self) -> ClientLimits | None: ...
+    def charge(self, limits: ClientLimits | None) -> str | None: ...
     @property
     def host(self) -> bytes: ...
     @property
@@ -215,6 +221,8 @@ class Counters(TypedDict):
     refused_client_requests: int
     refused_network_requests: int
     refused_unproven: int
+    refused_rule_requests: int
+    refused_rule_transfers: int
     flow_hits: int
     flow_misses: int
     strays: int
@@ -241,6 +249,7 @@ class Counters(TypedDict):
     transfers_ended: int
     transfers_gave_way: int
     transfers_stalled: int
+    transfers_too_many: int
     lingers: int
     linger_ns: int
     file_checks: int
@@ -253,6 +262,8 @@ class Counters(TypedDict):
     receive_histogram: list[int]
     send_histogram: list[int]
     client_prefixes: int
+    accounts_replaced: int
+    accounts_missed: int
     file_loads: int
     file_writes: int
     file_copies: int
@@ -263,7 +274,9 @@ class Counters(TypedDict):
     file_threads_hung: int
 
 class ClientClasses:
-    def __init__(self, prefixes: Iterable[tuple[bytes, int, int]]) -> None: ...
+    def __init__(
+        self, prefixes: Iterable[tuple[bytes, int, int]], limits: Mapping[int, ClientLimits] | None = None
+    ) -> None: ...
     def find(self, address: bytes) -> int: ...
     @property
     def prefix_count(self) -> int: ...
@@ -336,10 +349,19 @@ class Engine:
         max_unproven_bytes_per_s: int = 0,
         max_transfers_per_network: int = 0,
         max_half_open_per_network: int = 0,
+        max_transfers_per_client: int = 0,
+        rules_pace: bool = False,
     ) -> None: ...
     def fileno(self) -> int: ...
     def poll(self) -> list[Event]: ...
-    def start(self, plan: Plan, flow: tuple[int, bytes, bytes] | None = None, *, wake: bool = True) -> None: ...
+    def start(
+        self,
+        plan: Plan,
+        flow: tuple[int, bytes, bytes] | None = None,
+        *,
+        wake: bool = True,
+        limits: ClientLimits | None = None,
+    ) -> None: ...
     def wake(self) -> None: ...
     def refuse(self, transfer_id: int, datagram: bytes) -> None: ...
     def refuse_all(self, answers: Iterable[tuple[int, bytes]]) -> None: ...

@@ -13,11 +13,13 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from snow_owl_tftp._engine.base.accounts cimport ACCOUNT_SETS, AccountTable, accounts_free, accounts_init
 from snow_owl_tftp._engine.base.classes cimport Classes, classes_keep
 from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
 from snow_owl_tftp._engine.base.messages cimport (
     M_ABORT, M_ABORT_ALL, M_ABORT_ASKED, M_ASK, M_ASK_PROGRESS, M_CLASSES, M_COMMIT, M_COMPLETION, M_DRAIN,
-    M_FORGET_FLOWS, M_REFUSE, M_RELEASED, M_RESUME, M_RETIRED, M_START, M_STOP, M_SUPPLY, Message, message_new)
+    M_FORGET_FLOWS, M_REFUSE, M_RELEASED, M_REQUEST, M_RESUME, M_RETIRED, M_START, M_STOP, M_SUPPLY, Message,
+    message_new)
 from snow_owl_tftp._engine.base.queue cimport (
     Queue, queue_append, queue_close, queue_init, queue_take_all, queue_wake)
 from snow_owl_tftp._engine.base.quotas cimport OF_ALL, OF_CLIENT, OF_NETWORK, Quotas, SharedBuckets
@@ -26,7 +28,7 @@ from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_give_up, store_stop, store_watch)
 from snow_owl_tftp._engine.engine.classes cimport ClientClasses
-from snow_owl_tftp._engine.engine.events cimport Completion, event_of
+from snow_owl_tftp._engine.engine.events cimport Completion, Request, client_limits, event_of
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
 from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
 from snow_owl_tftp._engine.includes.files cimport owl_file, owl_look
@@ -39,13 +41,11 @@ from snow_owl_tftp._engine.protocol.window cimport SENDER
 from snow_owl_tftp._engine.worker.loop cimport worker_free, worker_init, worker_run
 from snow_owl_tftp._engine.worker.state cimport Limits, Worker
 
+from snow_owl_tftp._engine.engine.events import MAX_RATE
 from snow_owl_tftp._engine.engine.names import COUNTERS
 
 if (len(COUNTERS) + 2 * HISTOGRAM) * sizeof(uint64_t) != sizeof(Counters):
     raise ImportError("the names of the counters do not match the engine's struct")
-
-
-MAX_RATE = 10_000_000_000                         # tokens a second: what one costs is more than a tenth of a ns
 
 
 cdef class Engine:
@@ -66,6 +66,7 @@ cdef class Engine:
     cdef Tuning _tuning
     cdef Quotas _quotas
     cdef SharedBuckets _shared
+    cdef AccountTable _accounts
     cdef uint32_t _count
     cdef bint _ready, _running, _stopped
     cdef list _threads
@@ -116,11 +117,13 @@ cdef class Engine:
         cdef uint32_t i
         entropy = os.urandom(8)
         memcpy(&secret, <const char *>entropy, 8)
+        if accounts_init(&self._accounts, ACCOUNT_SETS, secret) < 0:
+            raise MemoryError()
         for i in range(self._count):
             if (queue_init(&self._inboxes[i]) < 0
                     or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, self._stock.store,
-                                   &self._tuning, retransmit, limits, &self._quotas, &self._shared, 1024,
-                                   self._stock.slot_bytes, secret) < 0):
+                                   &self._tuning, retransmit, limits, &self._quotas, &self._shared,
+                                   &self._accounts, 1024, self._stock.slot_bytes, secret) < 0):
                 raise OSError(ENOMEM, "the engine could not get its memory or descriptors")
 
     def __dealloc__(self):
@@ -134,6 +137,8 @@ cdef class Engine:
         else:
             free(self._inboxes)
             free(self._stock.store)
+        if not self._running:
+            accounts_free(&self._accounts)
         spares_free(&self._spares)
         free(self._workers)
 
@@ -222,8 +227,11 @@ cdef class Engine:
                    uint64_t max_requests_per_s=0, uint64_t max_bytes_per_s_per_client=0,
                    uint64_t max_bytes_per_s_per_network=0, uint64_t max_bytes_per_s=0,
                    uint64_t max_unproven_bytes_per_s=0, uint32_t max_transfers_per_network=0,
-                   uint32_t max_half_open_per_network=0):
-        """Changes live limits, all of them; workers read them at their next turn.  0: no limit."""
+                   uint32_t max_half_open_per_network=0, uint32_t max_transfers_per_client=0, bint rules_pace=False):
+        """Changes live limits, all of them; workers read them at their next turn.  0: no limit.
+
+        max_transfers_per_client: 0: as Engine() was told.  rules_pace: start() is given limits with bytes_per_s.
+        """
         cdef Quotas q
         memset(&q, 0, sizeof(q))
         q.requests_per_s[OF_CLIENT] = max_requests_per_s_per_client
@@ -235,11 +243,12 @@ cdef class Engine:
         q.unproven_bytes_per_s = max_unproven_bytes_per_s or (max_bytes_per_s + 1) // 2
         q.transfers_per_network = max_transfers_per_network
         q.half_open_per_network = max_half_open_per_network
+        q.transfers_per_client = max_transfers_per_client
         rates = list(q.requests_per_s) + list(q.bytes_per_s) + [q.unproven_bytes_per_s]
         if max(rates) > MAX_RATE:
             raise ValueError("a rate must be 0..10,000,000,000 a second")
         q.least_bytes_per_s = min((rate for rate in rates[3:6] if rate), default=0)
-        q.paces = any(rates[3:6])
+        q.paces = rules_pace or any(rates[3:6])
         q.asks = any(rates[:3]) or q.unproven_bytes_per_s != 0
         q.bounds = q.paces or q.unproven_bytes_per_s != 0
         self._quotas = q
@@ -260,6 +269,9 @@ cdef class Engine:
         while m != NULL:
             following = m.next
             event = event_of(m)
+            if m.kind == M_REQUEST:
+                (<Request>event)._accounts = &self._accounts
+                (<Request>event)._engine = self
             if event is not None:
                 events.append(event)
             if m.kind == M_COMPLETION:
@@ -283,7 +295,7 @@ cdef class Engine:
 
     # --- answers
 
-    def start(self, plan, flow=None, *, bint wake=True):
+    def start(self, plan, flow=None, *, bint wake=True, limits=None):
         """Starts the transfer of a Request.
 
         Args:
@@ -293,6 +305,8 @@ cdef class Engine:
             flow: None, or (directory descriptor, path beneath it, the request's datagram): the engine may
                 repeat this decision by itself while the path leads to the same unchanged file.
             wake: False: several begin at once, with the next wake() at the latest.
+            limits: None, or what its client may have, (rule, requests_per_s, bytes_per_s, transfers), 0: no limit;
+                of a flow everybody's. Where it has all its transfers this one is over as it begins.
 
         Raises:
             OSError: the file has not the size that the plan says.
@@ -318,6 +332,8 @@ cdef class Engine:
             m.body.start.path_bytes = <uint32_t>PyBytes_GET_SIZE(path)
         try:
             plan_attach(&self._stock, m, plan)
+            if limits is not None:
+                client_limits(limits, &m.recipe.limits)
             self._append(m)
         except BaseException:
             plan_undo(&self._stock, m)
@@ -604,6 +620,8 @@ cdef class Engine:
         result["receive_histogram"] = totals[len(COUNTERS):len(COUNTERS) + HISTOGRAM]
         result["send_histogram"] = totals[len(COUNTERS) + HISTOGRAM:]
         result["client_prefixes"] = self._prefix_count
+        result["accounts_replaced"] = self._accounts.replaced
+        result["accounts_missed"] = self._accounts.missed
         result["file_loads"] = self._stock.store.loads_total
         result["file_writes"] = self._stock.store.writes_total
         result["file_copies"] = self._stock.store.copies_total
@@ -621,7 +639,7 @@ cdef class Engine:
         for i in range(self._count):
             transfers += self._workers[i].counters.live_transfers + self._workers[i].counters.dallying_transfers
         return {"transfers": transfers, "recipes": self._stock.live_recipes, "sinks": self._stock.live_sinks,
-                "sources": sources}
+                "sources": sources, "accounts": self._accounts.held}
 
 
 cdef uint32_t share(uint32_t total, uint32_t workers):

@@ -2,16 +2,19 @@
 """Client classes for set_classes(): a list of prefixes, compiled once into ranges that workers search without a lock.
 
     (network, length, class) … ─sorted─► a sweep with the prefixes that are open at each address ─► ranges
+    class ─► how much each of its clients may have, beside them
 
 Compiled once a configuration, so lists are looked at as in Python, with bounds and from their ends.
 
-May know: addresses as bytes. Must not know what a class means, or who uses the table.
+May know: addresses as bytes. Must not know what else a class means, or who uses the table.
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from snow_owl_tftp._engine.base.classes cimport Classes, MAX_PREFIXES, Range, class_at, classes_drop
+from snow_owl_tftp._engine.base.quotas cimport ClientLimits
+from snow_owl_tftp._engine.engine.events cimport client_limits
 
 V4_AT = 0xFFFF << 32              # ::ffff:0:0/96, where IPv4 lies
 WORD = (1 << 64) - 1
@@ -26,19 +29,28 @@ cdef class ClientClasses:
         prefixes: (network, length, class) each. network: 4 bytes, or 16; ::ffff:0:0/96 and what lies in it is IPv4.
             length: 0..32, or 0..128. class: 0..2^32 - 1. An IPv6 prefix around ::ffff:0:0/96, such as ::/0, holds no
             IPv4.
+        limits: By class, what each of its clients may have: (rule, requests_per_s, bytes_per_s, transfers), as for
+            Request.charge. Requests beyond are refused before anybody is asked; bytes_per_s is start()'s affair.
 
     Raises:
-        ValueError: a number is out of its range, a bit is set behind the prefix, a prefix has two classes, or there are
-            more than 65,536.
+        ValueError: a number is out of its range, a bit is set behind the prefix, a prefix has two classes, there are
+            more than 65,536, or limits are for a class that no prefix has.
     """
 
-    def __cinit__(self, prefixes):
+    def __cinit__(self, prefixes, limits=None):
         cdef uint32_t i
         cdef Range *range_
         entries = normalised(prefixes)
         ranges = ranges_of(entries)
+        limits = limits or {}
+        if not {0, *entries.values()}.issuperset(limits):
+            raise ValueError("limits are for classes of prefixes")
+        limited = max(limits) + 1 if limits else 0
+        if limited > MAX_PREFIXES + 1:
+            raise ValueError("a class with limits is 0..65536")
         self.prefix_count = <uint32_t>len(entries)
-        self.table = <Classes *>calloc(1, sizeof(Classes) + len(ranges) * sizeof(Range))
+        size = sizeof(Classes) + len(ranges) * sizeof(Range) + limited * sizeof(ClientLimits)
+        self.table = <Classes *>calloc(1, size)
         if self.table == NULL:
             raise MemoryError()
         self.table.refs = 1
@@ -50,6 +62,10 @@ cdef class ClientClasses:
             range_.high = start >> 64
             range_.low = start & WORD
             range_.client_class = client_class
+        self.table.limit_count = limited
+        self.table.limits = <ClientLimits *>(self.table.ranges + self.table.count)
+        for client_class, numbers in limits.items():
+            client_limits(numbers, &self.table.limits[<uint32_t>client_class])
 
     def __dealloc__(self):
         classes_drop(self.table)

@@ -1,15 +1,24 @@
 # The fields of events, and what makes them of messages.
 
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.accounts cimport AccountTable
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.messages cimport Message
+from snow_owl_tftp._engine.base.quotas cimport ClientLimits
 
 
+@cython.no_gc                     # what it refers to, the engine and numbers, never refers to it
 cdef class Request:
     cdef readonly uint64_t transfer_id
     cdef readonly int endpoint
     cdef readonly bytes datagram
     cdef readonly uint64_t received_ns
+    cdef readonly object limits
+    cdef AccountTable *_accounts  # of the engine, which is kept alive
+    cdef object _engine, _refusal
+    cdef bint _is_counted
+    cdef uint32_t _charged
     cdef Peer _peer
     cdef Local _local
 
@@ -74,4 +83,5 @@ cdef class ModeChange:
     cdef readonly uint64_t live_transfers, linger_ns, datagrams_per_s
 
 
+cdef int client_limits(limits, ClientLimits *made) except -1
 cdef object event_of(const Message *m)

@@ -7,13 +7,34 @@ import socket as _socket
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
+from snow_owl_tftp._engine.base.accounts cimport ACCOUNT_GRANTS, account_ask
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
+from snow_owl_tftp._engine.base.clock cimport clock_ns
 from snow_owl_tftp._engine.base.messages cimport (
     Completed, M_ANSWER, M_COMPLETION, M_FIRST_DATA, M_MODE, M_PROGRESS, M_RECEIVED, M_REFUSED, M_RELEASED, M_REQUEST,
     M_RETIRED, Message)
+from snow_owl_tftp._engine.base.quotas cimport ClientLimits
 from snow_owl_tftp._engine.includes.net cimport AF_INET, AF_INET6, ntohs, sockaddr_in6
 
+from snow_owl_tftp._engine.worker.rates cimport reason_by_rule
+
 from snow_owl_tftp._engine.engine.names import LIMITS
+
+
+MAX_RATE = 10_000_000_000                         # tokens a second: what one costs is more than a tenth of a ns
+
+
+cdef int client_limits(limits, ClientLimits *made) except -1:
+    """Of Python's (rule, requests_per_s, bytes_per_s, transfers)."""
+    rule, requests_per_s, bytes_per_s, transfers = limits
+    if not (0 <= rule < 0xFFFFFFFF and 0 <= transfers <= 0xFFFFFFFF and 0 <= requests_per_s <= MAX_RATE
+            and 0 <= bytes_per_s <= MAX_RATE):
+        raise ValueError("a rule has 32 bits, transfers too, and a rate is 0..10,000,000,000 a second")
+    made.rule = rule
+    made.requests_per_s = requests_per_s
+    made.bytes_per_s = bytes_per_s
+    made.transfers = transfers
+    return 0
 
 
 cdef tuple peer_tuple(const Peer *peer):
@@ -57,6 +78,28 @@ cdef class Request:
     def local_address(self):
         """The address that was asked, or None when the listener is bound to that one address."""
         return local_host(&self._local)
+
+    def charge(self, limits):
+        """Charges the client for this request by the rule that decides about it; start() goes by the last one.
+
+        Args:
+            limits: (rule, requests_per_s, bytes_per_s, transfers), of which 0 limits nothing; None: no rule limits it.
+
+        Returns:
+            None: it may; else the limit that it is beyond, of LIMITS.
+        """
+        cdef ClientLimits by
+        cdef int answer
+        self.limits = limits
+        if limits is None or self._is_counted or self._accounts == NULL:
+            return None
+        client_limits(limits, &by)
+        if self._charged == by.rule + 1:         # for another name that it may mean
+            return self._refusal
+        answer = account_ask(self._accounts, &self._peer, &by, clock_ns())
+        self._charged = by.rule + 1
+        self._refusal = None if answer == ACCOUNT_GRANTS else LIMITS[reason_by_rule(&by, answer)]
+        return self._refusal
 
 
 cdef class Completion:
@@ -172,6 +215,7 @@ cdef Request request_event(const Message *m):
     r.endpoint = m.body.request.endpoint
     r.datagram = PyBytes_FromStringAndSize(<char *>m.bytes, m.bytes_used)
     r.received_ns = m.body.request.received_ns
+    r._is_counted = m.body.request.is_counted
     r._peer = m.body.request.peer
     r._local = m.body.request.local
     return r

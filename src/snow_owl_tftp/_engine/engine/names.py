@@ -44,6 +44,8 @@ COUNTERS = (
     "refused_client_requests",
     "refused_network_requests",
     "refused_unproven",
+    "refused_rule_requests",
+    "refused_rule_transfers",
     "flow_hits",
     "flow_misses",
     "strays",
@@ -70,6 +72,7 @@ COUNTERS = (
     "transfers_ended",
     "transfers_gave_way",
     "transfers_stalled",
+    "transfers_too_many",
     "lingers",
     "linger_ns",
     "file_checks",
@@ -81,7 +84,7 @@ COUNTERS = (
     "dallying_transfers",
 )
 
-# In the order of REFUSED_... in worker/state.pxd: the limit, by its name in Engine().
+# In the order of REFUSED_... in worker/state.pxd: the limit, by its name in Engine(); those of a rule by their keys.
 LIMITS = (
     "max_transfers",
     "max_half_open",
@@ -96,9 +99,12 @@ LIMITS = (
     "max_requests_per_s_per_client",
     "max_requests_per_s_per_network",
     "max_unproven_bytes_per_s",
+    "rules.limits.requests_per_s",
+    "rules.limits.transfers",
     "max_bytes_per_s_per_client",
     "max_bytes_per_s_per_network",
     "max_bytes_per_s",
+    "rules.limits.bytes_per_s",
 )
-PACED = LIMITS[-3:]
+PACED = LIMITS[-4:]
 """What refuses nothing: transfers are held back until it is their turn."""

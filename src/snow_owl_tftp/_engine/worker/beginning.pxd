@@ -1,6 +1,8 @@
 # How a transfer begins to send, or goes on: with its first packet, or with what its options allow.
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport strlen
+from snow_owl_tftp._engine.base.accounts cimport ACCOUNT_CROWDED, ACCOUNT_TRANSFERS, account_open
 from snow_owl_tftp._engine.base.content cimport Recipe, Sink
 from snow_owl_tftp._engine.base.messages cimport OUT_ABORTED
 from snow_owl_tftp._engine.base.peers cimport peer_hash
@@ -17,12 +19,12 @@ from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker.completions cimport recall_memory
 from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, share_is_spent
 from snow_owl_tftp._engine.worker.life cimport end, let_give_way
-from snow_owl_tftp._engine.worker.limits cimport leave_descriptors
+from snow_owl_tftp._engine.worker.limits cimport give_way_by_rule, leave_descriptors, refusal_text
 from snow_owl_tftp._engine.worker.pacing cimport at_once, hold, in_turn, keep_held, pace
 from snow_owl_tftp._engine.worker.piping cimport pump_stream
-from snow_owl_tftp._engine.worker.rates cimport is_withheld
+from snow_owl_tftp._engine.worker.rates cimport is_withheld, note_reached, reason_by_rule
 from snow_owl_tftp._engine.worker.send cimport pump_file, quantum_blocks, send_ack, send_error, send_first
-from snow_owl_tftp._engine.worker.state cimport Q_NONE, Worker
+from snow_owl_tftp._engine.worker.state cimport Q_NONE, REFUSED_RULE_TRANSFERS, Worker
 from snow_owl_tftp._engine.worker.tids cimport choose_socket, reply_socket
 
 
@@ -88,6 +90,23 @@ cdef inline int64_t final_block(const Recipe *recipe, uint32_t blksize_bytes) no
     return <int64_t>(recipe.source.size_bytes // blksize_bytes) + 1
 
 
+cdef inline bint open_account(Worker *w, Transfer *t) noexcept nogil:
+    """Whether its client may have one transfer more by the rule that decided about it, which counts it then."""
+    cdef int answer = account_open(w.accounts, &t.peer, &t.recipe.limits, w.now_ns, &t.account)
+    if answer == ACCOUNT_CROWDED:
+        give_way_by_rule(w, t)
+    return answer != ACCOUNT_TRANSFERS
+
+
+cdef inline void begin_too_many(Worker *w, Transfer *t, int32_t endpoint) noexcept nogil:
+    """Others of its client have begun since it was looked whether it may: over at once, with its Completion."""
+    cdef const char *text = refusal_text(REFUSED_RULE_TRANSFERS)
+    w.counters.transfers_too_many += 1
+    note_reached(w, reason_by_rule(&t.recipe.limits, ACCOUNT_TRANSFERS), &t.peer)
+    send_error(w, reply_socket(w, endpoint), &t.peer, &t.local, 0, text)
+    end(w, t, OUT_ABORTED, 0, <const uint8_t *>text, <uint32_t>strlen(text))
+
+
 cdef inline void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexcept nogil:
     """The request was accepted: a TID, a window, the first packet.  Takes over the references."""
     cdef uint32_t of_peer = peer_hash(&t.peer, w.secret)
@@ -97,10 +116,13 @@ cdef inline void begin(Worker *w, Transfer *t, Recipe *recipe, Sink *sink) noexc
     t.sink = sink
     t.endpoint = 0
     move_to(t, T_ACTIVE)
+    w.counters.transfers_started += 1
+    if recipe.limits.transfers and not open_account(w, t):
+        begin_too_many(w, t, endpoint)
+        return
     if not t.flow_hit:
         leave_descriptors(w)
     let_give_way(w, t)
-    w.counters.transfers_started += 1
     recall_memory(w, &t.peer, &patience)
     flight_init(&t.flight, &w.retransmit, &patience, recipe.role, recipe.blksize_bytes, recipe.windowsize,
                 final_block(recipe, recipe.blksize_bytes), recipe.first_bytes > 0 or recipe.role == RECEIVER,

@@ -8,6 +8,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport strlen
+from snow_owl_tftp._engine.base.accounts cimport account_close, account_prove
 from snow_owl_tftp._engine.base.content cimport Recipe, Source
 from snow_owl_tftp._engine.base.messages cimport (
     M_RELEASED, Message, OUT_ABORTED, OUT_CHANGED, OUT_LOCAL_IO_ERROR, message_new)
@@ -48,6 +49,8 @@ cdef inline void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
         return
     t.counted_half_open = 0
     w.counters.half_open_transfers -= 1
+    if t.account != NULL:
+        account_prove(w.accounts, t.account)
     if t.client >= 0:
         w.clients.entries[t.client].half_open -= 1
     if t.network >= 0:
@@ -80,8 +83,19 @@ cdef inline void close_private(Worker *w, Transfer *t) noexcept nogil:
     t.socket = -1
 
 
+cdef inline void leave_account(Worker *w, Transfer *t) noexcept nogil:
+    """It is over, or its client has asked for something else instead: what a rule allows it may have anew."""
+    if t.account == NULL:
+        return
+    if t.counted_half_open:
+        account_prove(w.accounts, t.account)
+    account_close(w.accounts, t.account)
+    t.account = NULL
+
+
 cdef inline void leave_counts(Worker *w, Transfer *t) noexcept nogil:
     """It is its client's, and its network's, no longer."""
+    leave_account(w, t)
     client_leave(&w.clients, t.client)
     client_leave(&w.held_by, t.network)
     t.client = -1

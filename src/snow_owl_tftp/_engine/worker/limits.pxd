@@ -8,7 +8,7 @@ from libc.string cimport strlen
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.messages cimport M_REFUSED, Message, OUT_ABORTED, message_new
 from snow_owl_tftp._engine.base.queue cimport queue_push
-from snow_owl_tftp._engine.base.transfer cimport AMONG_ALL, Chain, Transfer
+from snow_owl_tftp._engine.base.transfer cimport AMONG_ALL, AMONG_CLIENTS, Chain, Transfer
 from snow_owl_tftp._engine.disk.sources cimport store_is_crowded
 from snow_owl_tftp._engine.includes.threads cimport owl_load32
 from snow_owl_tftp._engine.memory.chain cimport chain_oldest
@@ -21,7 +21,8 @@ from snow_owl_tftp._engine.worker.send cimport send_error
 from snow_owl_tftp._engine.worker.state cimport (
     PACED, REFUSED_CLIENT_HALF_OPEN, REFUSED_CLIENT_REQUESTS, REFUSED_CLIENT_TRANSFERS, REFUSED_GUESSES,
     REFUSED_HALF_OPEN, REFUSED_NETWORK_HALF_OPEN, REFUSED_NETWORK_REQUESTS, REFUSED_NETWORK_TRANSFERS,
-    REFUSED_PENDING, REFUSED_REQUESTS, REFUSED_TRANSFERS, REFUSED_UNPROVEN, Refusal, TOLD, Worker)
+    REFUSED_PENDING, REFUSED_REQUESTS, REFUSED_RULE_REQUESTS, REFUSED_RULE_TRANSFERS, REFUSED_TRANSFERS,
+    REFUSED_UNPROVEN, Refusal, TOLD, Worker)
 from snow_owl_tftp._engine.worker.tids cimport reply_socket
 
 cdef enum:
@@ -59,6 +60,23 @@ cdef inline bint gives_way(Worker *w, const Chain *unproven) noexcept nogil:
     return True
 
 
+cdef inline void give_way_by_rule(Worker *w, const Transfer *newcomer) noexcept nogil:
+    """The client has as many transfers as its rule allows, and has not answered each: the oldest of those ends.
+
+    Where that is another worker's the client has one too many, until it is given up.
+    """
+    cdef uint32_t link = w.clients.entries[newcomer.client].unproven.oldest if newcomer.client >= 0 else 0
+    cdef uint32_t looks = CROWD_LOOKS
+    cdef Transfer *t
+    while link and looks:
+        t = transfer_at(&w.slab, link - 1)
+        if t.account != NULL and t.account == newcomer.account:
+            give_way(w, t)
+            return
+        link = t.after[AMONG_CLIENTS]
+        looks -= 1
+
+
 cdef inline void leave_descriptors(Worker *w) noexcept nogil:
     """Another file is going to be in use: where that is more than may be, one who has answered nothing lets his go.
 
@@ -76,6 +94,10 @@ cdef inline void leave_descriptors(Worker *w) noexcept nogil:
         looks -= 1
 
 
+cdef inline uint32_t transfers_per_client(const Worker *w) noexcept nogil:
+    return w.quotas.transfers_per_client if w.quotas.transfers_per_client else w.limits.transfers_per_client
+
+
 cdef inline int over_limit(Worker *w, const Peer *peer, int32_t client, int32_t network) noexcept nogil:
     """Why no further transfer may begin now, REFUSED_...; -1: it may, with `client` and `network` counting it already.
 
@@ -86,7 +108,7 @@ cdef inline int over_limit(Worker *w, const Peer *peer, int32_t client, int32_t 
         return REFUSED_PENDING
     if has_guessed_often(w, peer):
         return REFUSED_GUESSES
-    if (client >= 0 and w.clients.entries[client].live > w.limits.transfers_per_client
+    if (client >= 0 and w.clients.entries[client].live > transfers_per_client(w)
             and not gives_way(w, &w.clients.entries[client].unproven)):
         return REFUSED_CLIENT_TRANSFERS
     if (client >= 0 and w.clients.entries[client].half_open >= w.limits.half_open_per_client
@@ -115,7 +137,7 @@ cdef inline const char *refusal_text(int reason) noexcept nogil:
         return b"server busy: too many unanswered requests, try again later"
     if reason == REFUSED_PENDING:
         return b"server busy: requests are queueing, try again later"
-    if reason == REFUSED_CLIENT_TRANSFERS:
+    if reason == REFUSED_CLIENT_TRANSFERS or reason == REFUSED_RULE_TRANSFERS:
         return b"too many transfers from your address, try again later"
     if reason == REFUSED_CLIENT_HALF_OPEN:
         return b"too many unanswered requests from your address, try again later"
@@ -123,7 +145,8 @@ cdef inline const char *refusal_text(int reason) noexcept nogil:
         return b"too many transfers from your network, try again later"
     if reason == REFUSED_NETWORK_HALF_OPEN:
         return b"too many unanswered requests from your network, try again later"
-    if reason == REFUSED_REQUESTS or reason == REFUSED_CLIENT_REQUESTS or reason == REFUSED_NETWORK_REQUESTS:
+    if (reason == REFUSED_REQUESTS or reason == REFUSED_CLIENT_REQUESTS or reason == REFUSED_NETWORK_REQUESTS
+            or reason == REFUSED_RULE_REQUESTS):
         return b"Too many requests, try again later"
     return b"server busy: out of memory"
 
@@ -149,7 +172,7 @@ cdef inline void refuse_busy(Worker *w, int32_t endpoint, const Peer *peer, cons
     note_reached(w, reason, peer)
     if reason == REFUSED_GUESSES or reason == REFUSED_UNPROVEN:
         return                                   # whoever has this address has hardly asked
-    if reason >= REFUSED_REQUESTS:
+    if reason >= REFUSED_REQUESTS and reason != REFUSED_RULE_TRANSFERS:
         text = text_that_fits(reason, size)
     if text == NULL:
         return

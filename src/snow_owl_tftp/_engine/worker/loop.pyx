@@ -172,7 +172,8 @@ cdef int tables_init(Worker *w) noexcept nogil:
 
 cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, Store *store,
                      const Tuning *tuning, const Retransmit *retransmit, const Limits *limits, const Quotas *quotas,
-                     SharedBuckets *shared, uint32_t max_batch, uint32_t slot_bytes, uint64_t secret) noexcept nogil:
+                     SharedBuckets *shared, AccountTable *accounts, uint32_t max_batch, uint32_t slot_bytes,
+                     uint64_t secret) noexcept nogil:
     """`w` is zeroed.  Returns -1 when memory or descriptors are missing (errno says which)."""
     cdef epoll_event event
     w.number = number
@@ -185,6 +186,7 @@ cdef int worker_init(Worker *w, uint32_t number, Queue *inbox, Queue *outbox, St
     w.live_quotas = quotas
     w.quotas = quotas[0]
     w.shared = shared
+    w.accounts = accounts
     w.secret = secret
     w.lingering.mode = MODE_UNKNOWN
     w.lingering.mode_told = MODE_UNKNOWN

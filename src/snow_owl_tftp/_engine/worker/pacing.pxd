@@ -17,7 +17,7 @@ from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.bucket cimport (
     owl_bucket_cost_ns, owl_bucket_look_shared, owl_bucket_take, owl_bucket_take_shared, owl_bucket_wait_ns)
 from snow_owl_tftp._engine.worker.rates cimport client_bucket, network_bucket, note_reached
-from snow_owl_tftp._engine.worker.state cimport PACED, Worker
+from snow_owl_tftp._engine.worker.state cimport PACED, PACED_BY_RULE, Worker
 
 
 cdef enum:
@@ -36,35 +36,51 @@ cdef inline void keep_held(Worker *w, Transfer *t) noexcept nogil:
     wheel_update(&w.wheel, t)
 
 
+cdef inline uint64_t rate_of(const Worker *w, const Transfer *t, int of) noexcept nogil:
+    """Bytes a second; 0: no limit.  What a rule says of a client counts in the place of what holds for every client."""
+    if of == OF_CLIENT and t.recipe.limits.bytes_per_s:
+        return t.recipe.limits.bytes_per_s
+    return w.quotas.bytes_per_s[of]
+
+
+cdef inline Bucket *bucket_for(Worker *w, const Transfer *t, int of) noexcept nogil:
+    if of != OF_CLIENT:
+        return network_bucket(w, &t.peer)
+    return client_bucket(w, &t.peer, t.recipe.limits.rule if t.recipe.limits.bytes_per_s else 0)
+
+
 cdef inline uint64_t reserve(Worker *w, const Transfer *t, int of, uint64_t bytes) noexcept nogil:
     """How long to wait for so many tokens of one bucket, which are taken."""
-    cdef uint64_t rate = w.quotas.bytes_per_s[of]
+    cdef uint64_t rate = rate_of(w, t, of)
     cdef Bucket *b
     if rate == 0:
         return 0
     if of == OF_ALL:
         return owl_bucket_take_shared(&w.shared.bytes_ns, bytes, rate, w.now_ns, False)
-    b = client_bucket(w, &t.peer) if of == OF_CLIENT else network_bucket(w, &t.peer)
+    b = bucket_for(w, t, of)
     return owl_bucket_take(&b.bytes_ns, bytes, rate, w.now_ns, False)
 
 
 cdef inline bint has_tokens(Worker *w, const Transfer *t, int of, uint64_t bytes) noexcept nogil:
-    cdef uint64_t rate = w.quotas.bytes_per_s[of]
+    cdef uint64_t rate = rate_of(w, t, of)
     cdef Bucket *b
     if rate == 0:
         return True
     if of == OF_ALL:
         return owl_bucket_look_shared(&w.shared.bytes_ns, bytes, rate, w.now_ns) == 0
-    b = client_bucket(w, &t.peer) if of == OF_CLIENT else network_bucket(w, &t.peer)
+    b = bucket_for(w, t, of)
     return owl_bucket_wait_ns(b.bytes_ns, owl_bucket_cost_ns(bytes, rate), w.now_ns) == 0
 
 
 cdef inline uint32_t at_once(const Worker *w, const Transfer *t, int64_t blocks, uint32_t most) noexcept nogil:
     """How many of these blocks are asked for: no more than a second's worth of any bucket."""
-    cdef uint64_t fit = w.quotas.least_bytes_per_s // (t.flight.blksize_bytes + 4)
+    cdef uint64_t least = w.quotas.least_bytes_per_s, by_rule = t.recipe.limits.bytes_per_s, fit
+    if by_rule and (least == 0 or by_rule < least):
+        least = by_rule
+    fit = least // (t.flight.blksize_bytes + 4)
     if blocks > most:
         blocks = most
-    if <uint64_t>blocks > fit:
+    if least and <uint64_t>blocks > fit:
         blocks = <int64_t>fit
     return <uint32_t>blocks if blocks > 0 else 1
 
@@ -85,6 +101,10 @@ cdef inline uint32_t in_turn(Worker *w, const Transfer *t, uint32_t blocks) noex
     return blocks if blocks <= few or have_tokens(w, t, <uint64_t>blocks * size) else few
 
 
+cdef inline int reason_of(const Transfer *t, int of) noexcept nogil:
+    return PACED_BY_RULE if of == OF_CLIENT and t.recipe.limits.bytes_per_s else PACED + of
+
+
 cdef inline bint pace(Worker *w, Transfer *t, uint32_t blocks) noexcept nogil:
     """Whether it may go on; else it is held.  Once asked for, the number of blocks stays until it is granted."""
     cdef uint64_t ns, bytes
@@ -98,7 +118,7 @@ cdef inline bint pace(Worker *w, Transfer *t, uint32_t blocks) noexcept nogil:
         t.paced_stage += 1
         if ns:
             w.counters.sends_paced += 1
-            note_reached(w, PACED + t.paced_stage - 1, &t.peer)
+            note_reached(w, reason_of(t, t.paced_stage - 1), &t.peer)
             hold_paced(w, t, ns)
             return False
     t.paced_stage = OF_CLIENT

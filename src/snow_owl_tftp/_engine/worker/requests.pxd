@@ -6,12 +6,13 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
-from snow_owl_tftp._engine.base.classes cimport class_of
+from snow_owl_tftp._engine.base.classes cimport class_of, limits_of_class
 from snow_owl_tftp._engine.base.content cimport Recipe
 from snow_owl_tftp._engine.base.index cimport hash_bytes
 from snow_owl_tftp._engine.base.messages cimport M_COMPLETION, M_REQUEST, Message, OUT_ABORTED, Requested, message_new
 from snow_owl_tftp._engine.base.peers cimport peer_hash
 from snow_owl_tftp._engine.base.queue cimport queue_append, queue_wake
+from snow_owl_tftp._engine.base.quotas cimport ClientLimits
 from snow_owl_tftp._engine.base.transfer cimport (
     SUPERSEDED, SUPERSEDED_NOT, SUPERSEDED_PERHAPS, T_ACTIVE, T_COMMITTING, T_DALLY, T_FLUSHING, T_REQUESTED, Transfer,
     move_to)
@@ -26,9 +27,9 @@ from snow_owl_tftp._engine.memory.timers cimport wheel_update
 from snow_owl_tftp._engine.protocol.opcodes cimport OP_DATA, OP_OACK
 from snow_owl_tftp._engine.protocol.window cimport SENDER
 from snow_owl_tftp._engine.worker.beginning cimport begin, repeat_first
-from snow_owl_tftp._engine.worker.life cimport count_half_open, end, release
+from snow_owl_tftp._engine.worker.life cimport count_half_open, end, leave_account, release
 from snow_owl_tftp._engine.worker.limits cimport over_limit, refuse_busy
-from snow_owl_tftp._engine.worker.rates cimport is_unknown, over_rate
+from snow_owl_tftp._engine.worker.rates cimport is_unknown, over_rate, over_rule
 from snow_owl_tftp._engine.worker.state cimport REFUSED_MEMORY, Worker
 
 cdef enum:
@@ -130,6 +131,7 @@ cdef inline void supersede(Worker *w, Transfer *t, int32_t listener, int how) no
         # old transfer may end well, but it never speaks again by itself: a boot ROM that waits for its
         # next file takes whatever comes first for the answer.
         remove_by_request(&w.slab, t)
+        leave_account(w, t)
         t.superseded = how
         if t.flight.deadline_ns > w.now_ns + w.retransmit.ceiling_ns:
             # A negotiated timeout may be 255 s, and who does not speak has nothing to wait for so long.
@@ -234,18 +236,27 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
                                    const Local *local, uint32_t of_peer, uint64_t hash) noexcept nogil:
     """Begun by a flow, or with Python; NULL when it was refused or dropped."""
     cdef int32_t endpoint = w.sockets.entries[listener].endpoint
+    cdef uint32_t client_class = 0
+    cdef const ClientLimits *limits = NULL       # of its client's class
     cdef Recipe *recipe = NULL
     cdef Transfer *t
     cdef Message *m
     cdef uint64_t id
-    cdef int reason
-    if w.quotas.asks:
+    cdef int reason = -1
+    if w.flows.classes != NULL:
+        client_class = class_of(w.flows.classes, peer)
+        limits = limits_of_class(w.flows.classes, client_class)
+        if limits != NULL:
+            reason = over_rule(w, peer, limits)
+    if reason < 0 and w.quotas.asks:
         reason = over_rate(w, peer)
-        if reason >= 0:
-            refuse_busy(w, endpoint, peer, local, reason, size)
-            return NULL
-    if w.tuning.flows:
-        recipe = flow_find(&w.flows, bytes, size, <uint32_t>hash, endpoint, class_of(w.flows.classes, peer))
+    if reason < 0 and w.tuning.flows:
+        recipe = flow_find(&w.flows, bytes, size, <uint32_t>hash, endpoint, client_class)
+        if recipe != NULL and limits == NULL and (recipe.limits.requests_per_s or recipe.limits.transfers):
+            reason = over_rule(w, peer, &recipe.limits)
+    if reason >= 0:
+        refuse_busy(w, endpoint, peer, local, reason, size)
+        return NULL
     t = admit(w, listener, size, peer, local, of_peer, hash)
     if t == NULL:
         return NULL
@@ -270,6 +281,7 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
     m.body.request.endpoint = endpoint
     m.body.request.listener = listener
     m.body.request.received_ns = w.now_ns
+    m.body.request.is_counted = limits != NULL
     w.pending += 1
     w.owes_wake |= queue_append(w.outbox, m, m)
     return t

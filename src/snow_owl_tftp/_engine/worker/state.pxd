@@ -6,6 +6,7 @@
 # called.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from snow_owl_tftp._engine.base.accounts cimport AccountTable
 from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.counters cimport Counters
 from snow_owl_tftp._engine.base.messages cimport Message
@@ -47,9 +48,12 @@ cdef enum:                        # why a request is refused without being asked
     REFUSED_CLIENT_REQUESTS = 10
     REFUSED_NETWORK_REQUESTS = 11
     REFUSED_UNPROVEN = 12
-    REFUSALS = 13
-    PACED = 13                    # + OF_...: nothing is refused, a transfer is held back
-    TOLD = 16
+    REFUSED_RULE_REQUESTS = 13
+    REFUSED_RULE_TRANSFERS = 14
+    REFUSALS = 15
+    PACED = 15                    # + OF_...: nothing is refused, a transfer is held back
+    PACED_BY_RULE = 18
+    TOLD = 19
 
 cdef enum:
     TID_HISTORY = 65536
@@ -74,7 +78,7 @@ cdef struct Refusal:
     Peer last                     # who was refused last
 
 cdef struct Refusals:
-    Refusal by_reason[16]         # by REFUSED_..., and PACED
+    Refusal by_reason[19]         # by REFUSED_..., and PACED
     uint32_t untold               # how many of them have a count
 
 cdef struct Final:
@@ -126,6 +130,7 @@ cdef struct Worker:
     const Quotas *live_quotas
     Quotas quotas                 # of this turn
     SharedBuckets *shared         # of the engine, which owns them (atomic)
+    AccountTable *accounts        # likewise (locked)
     Counters counters
     uint64_t now_ns
     uint64_t secret               # of the hashes

@@ -28,6 +28,7 @@ from snow_owl_tftp.operate.explain.who import known_machines
 from snow_owl_tftp.operate.explain.writes import begin_and_leave, tell_names
 from snow_owl_tftp.operate.log_places import refuse_inventory_below_root, refuse_logs_below_root
 from snow_owl_tftp.policy.asker import Listening
+from snow_owl_tftp.policy.client_limits import ClientLimits
 from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.options import Negotiated
@@ -49,6 +50,9 @@ class _Request(Struct, frozen=True):
     local_address: str | None = None
     transfer_id: int = 0
     endpoint: int = 0
+
+    def charge(self, limits: ClientLimits | None) -> None:
+        """See IncomingRequest.charge: as a client of whom nothing is known."""
 
 
 def explain(settings: Settings, asked: Asked) -> Explanation:
@@ -121,6 +125,7 @@ def _explain(
             _tell_served(negotiated, told)
         except RefusedError as error:
             _tell_refusal(error, told)
+        _tell_limits_of_rule(settings, told)
         return
     verdict, steps = asyncio.run(decide_read(settings, generation, incoming, asked, told))
     if not asked.is_write:
@@ -133,6 +138,7 @@ def _explain(
         _tell_refusal(verdict.cause, told)
     if told.handler:
         told.is_served = None
+    _tell_limits_of_rule(settings, told)
 
 
 def _tell_refusal(error: Exception, told: Explanation) -> None:
@@ -152,6 +158,16 @@ def _tell_served(negotiated: Negotiated, told: Explanation) -> None:
     told.options = dict(negotiated.accepted)
     if negotiated.patience_ns:
         told.limits["patience_ms"] = negotiated.patience_ns // 1_000_000
+
+
+def _tell_limits_of_rule(settings: Settings, told: Explanation) -> None:
+    """In the place of those of each client."""
+    if not told.rule:
+        return
+    for key, value in msgspec.structs.asdict(settings.rules[told.rule - 1].limits).items():
+        if value is not None:
+            told.limits.pop(f"limits.max_{key}_per_client", None)
+            told.limits[f"rules[{told.rule}].limits.{key}"] = value
 
 
 def _limits_of(settings: Settings, asked: Asked) -> dict[str, int]:
