@@ -21,7 +21,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from snow_owl_tftp.content.devices import device_of
-from snow_owl_tftp.content.files import FileTree, OpenFile, refusal_of_errno
+from snow_owl_tftp.content.files import FileTree, OpenFile
+from snow_owl_tftp.content.refusals import refusal_of_errno
 from snow_owl_tftp.content.source import LATER, Later, NamedInRoots, NamedRoot, NotHere
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import ConfigError

@@ -6,9 +6,9 @@
 May know: policy and content. Must not know the engine or what is answered.
 """
 
-from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.names import climbs_above_root, fold
 from snow_owl_tftp.content.overlay import Overlay, OverlayPlan
+from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.server.generation import Generation
 
 __all__ = ["open_overlay", "plain_paths"]
