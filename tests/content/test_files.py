@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from tests.support.descriptors import descriptors_at_rest
 
-from snow_owl_tftp.content import confine as beneath
-from snow_owl_tftp.content import files
+from snow_owl_tftp.content import confine
 from snow_owl_tftp.content.confine import KernelResolver, Resolver, choose_resolver
-from snow_owl_tftp.content.files import FileTooLargeError, FileTree, OpenFile, OutsideRootError
+from snow_owl_tftp.content.files import FileTree, OpenFile
 from snow_owl_tftp.content.names import spellings_of
+from snow_owl_tftp.content.refusals import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.source import LATER, NotHere
 from snow_owl_tftp.content.walk import Place, WalkResolver
 from snow_owl_tftp.errors import ConfigError, RefusedError
+from snow_owl_tftp.linux import file_systems
 from snow_owl_tftp.policy.decision import ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -455,7 +456,7 @@ def test_cached_name_is_opened_at_once(kernel_tree: FileTree) -> None:
 
 
 def test_name_known_to_be_missing_is_refused_at_once(kernel_tree: FileTree) -> None:
-    if files._file_system_type(kernel_tree._root_fd) == TMPFS_MAGIC:
+    if file_systems._file_system_type(kernel_tree._root_fd) == TMPFS_MAGIC:
         pytest.skip("tmpfs remembers no missing names")
     refused(kernel_tree, "missing")
     answer = kernel_tree.open_now(named("missing"))
@@ -471,7 +472,7 @@ def test_name_never_looked_up_would_block(kernel_tree: FileTree) -> None:
 @pytest.mark.parametrize("more", ["", "/more"])
 def test_name_longer_than_any_is_refused_at_once(kernel_tree: FileTree, root: Path, way: str, more: str) -> None:
     """No cache holds it, so each of a flood of such names would take a thread."""
-    if files._file_system_type(kernel_tree._root_fd) == TMPFS_MAGIC and way == "missing/":
+    if file_systems._file_system_type(kernel_tree._root_fd) == TMPFS_MAGIC and way == "missing/":
         pytest.skip("tmpfs remembers no missing names")
     (root / "inside").symlink_to("sub")
     refused(kernel_tree, way + "x")
@@ -516,7 +517,7 @@ def test_only_local_file_systems_answer_from_the_cache(
 ) -> None:
     if not kernel_has_openat2():
         pytest.skip("this kernel has no openat2, or a filter hides it")
-    monkeypatch.setattr(files, "_file_system_type", lambda _: f_type)
+    monkeypatch.setattr(file_systems, "_file_system_type", lambda _: f_type)
     tree = FileTree(root)
     tree.open_for_reading("file").close()
     file = tree.open_now(named("file"))
@@ -528,9 +529,9 @@ def test_only_local_file_systems_answer_from_the_cache(
 
 def test_type_of_a_file_system_is_read() -> None:
     tree = FileTree("/proc")
-    assert files._file_system_type(tree._root_fd) == 0x9FA0
+    assert file_systems._file_system_type(tree._root_fd) == 0x9FA0
     tree.close()
-    assert files._file_system_type(-1) == 0
+    assert file_systems._file_system_type(-1) == 0
 
 
 def test_walk_never_answers_from_the_cache(root: Path) -> None:
@@ -545,31 +546,31 @@ def test_walk_never_answers_from_the_cache(root: Path) -> None:
 
 @pytest.mark.parametrize("error_number", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
 def test_without_openat2_the_walk_is_chosen(error_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beneath, "openat2", lambda *_: -error_number)
+    monkeypatch.setattr(confine, "openat2", lambda *_: -error_number)
     assert isinstance(choose_resolver(0, ()), WalkResolver)
 
 
 def test_root_that_cannot_be_listed_does_not_hide_openat2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beneath, "openat2", lambda *_: -errno.EACCES)
+    monkeypatch.setattr(confine, "openat2", lambda *_: -errno.EACCES)
     assert isinstance(choose_resolver(0), KernelResolver)
 
 
 @pytest.mark.parametrize("error_number", [errno.EAGAIN, errno.EINTR])
 def test_lost_race_with_a_rename_is_tried_again(error_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([-error_number, -error_number, 77])
-    monkeypatch.setattr(beneath, "openat2", lambda *_: next(answers))
+    monkeypatch.setattr(confine, "openat2", lambda *_: next(answers))
     assert KernelResolver(0).open(b"x") == 77
 
 
 def test_race_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([-errno.EAGAIN] * 100)
-    monkeypatch.setattr(beneath, "openat2", lambda *_: next(answers))
+    monkeypatch.setattr(confine, "openat2", lambda *_: next(answers))
     assert KernelResolver(0).open(b"x") == -errno.EAGAIN
     assert len(list(answers)) == 92
 
 
 def test_kernel_without_resolve_cached_would_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beneath, "openat2_at_once", lambda *_: -errno.EINVAL)
+    monkeypatch.setattr(confine, "openat2_at_once", lambda *_: -errno.EINVAL)
     assert KernelResolver(0).open_cached(b"x") == -errno.EAGAIN
 
 

@@ -11,7 +11,8 @@ import pytest
 from tests.content.test_files import MakeResolver, descriptors_at_rest, kernel_has_openat2, read, refused
 
 from snow_owl_tftp.content.confine import KernelResolver
-from snow_owl_tftp.content.files import FileTree, OutsideRootError
+from snow_owl_tftp.content.files import FileTree
+from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.content.walk import WalkResolver
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.content.test_uploads import Terms, put, receive, refusal
 
-from snow_owl_tftp.content.store import permissions, uploads
+from snow_owl_tftp.content.store import permissions, publishing
 from snow_owl_tftp.content.store.uploads import UploadArea
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -207,7 +207,7 @@ def test_permissions_given_while_the_upload_is_synced_count(
     assert (old.read_bytes(), old.stat().st_mode & 0o777) == (b"new", 0o600)
 
 
-@pytest.mark.parametrize("changes", [1, uploads._MAX_LOOKS - 1, uploads._MAX_LOOKS])
+@pytest.mark.parametrize("changes", [1, publishing._MAX_LOOKS - 1, publishing._MAX_LOOKS])
 def test_file_that_does_not_come_to_rest_is_given_up(
     area: UploadArea, old: Path, monkeypatch: pytest.MonkeyPatch, changes: int
 ) -> None:
@@ -220,7 +220,7 @@ def test_file_that_does_not_come_to_rest_is_given_up(
         real_fsync(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    if changes < uploads._MAX_LOOKS:
+    if changes < publishing._MAX_LOOKS:
         put(area, REPLACE, b"new")
         assert (old.read_bytes(), old.stat().st_mode & 0o777) == (b"new", 0o600 + changes)
     else:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from tests.support.descriptors import descriptors_at_rest
 
 from snow_owl_tftp.content.confine import KernelResolver, choose_resolver
-from snow_owl_tftp.content.files import OutsideRootError
+from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.content.store import leftovers, places, reception, staging
 from snow_owl_tftp.content.store.uploads import StoredFile, Upload, UploadArea, UploadError
 from snow_owl_tftp.content.walk import WalkResolver
@@ -230,7 +230,7 @@ def test_name_taken_between_look_and_link_is_not_overwritten(
     upload = opened(area, Terms(b"name"))
     receive(upload, b"ours")
     (root / "name").write_bytes(b"theirs")
-    monkeypatch.setattr("snow_owl_tftp.content.store.uploads.look", lambda *_: None)
+    monkeypatch.setattr("snow_owl_tftp.content.store.publishing.look", lambda *_: None)
     assert refusal(lambda: upload.commit(4)).code == ErrorCode.FILE_EXISTS
     upload.close()
     assert (root / "name").read_bytes() == b"theirs"

@@ -10,7 +10,7 @@ from tests.support.relay import Relay, Weather
 
 from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.options import accept_oack_untrusted
+from snow_owl_tftp.protocol.oack import accept_oack_untrusted
 from snow_owl_tftp.protocol.packets import Ack, build_ack, build_data, build_error, build_oack, build_request
 
 CONTENT = random.Random(3).randbytes(200_001)

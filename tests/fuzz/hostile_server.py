@@ -24,7 +24,7 @@ from typing import Self
 
 from snow_owl_tftp.errors import BadPacket
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.options import accept_oack_untrusted
+from snow_owl_tftp.protocol.oack import accept_oack_untrusted
 from snow_owl_tftp.protocol.packets import (
     Request,
     build_ack,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.client import Client
 
 from snow_owl_tftp import AsyncClient, ReadRequest, Response, Server
-from snow_owl_tftp.content.files import OutsideRootError
+from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.errors import ConfigError, RefusedError, TransferRefused
 from snow_owl_tftp.library.confined import confine, path_of
 

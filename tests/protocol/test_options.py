@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from snow_owl_tftp.errors import BadPacket, ConfigError
 from snow_owl_tftp.protocol.constants import Opcode
+from snow_owl_tftp.protocol.oack import accept_oack_untrusted
 from snow_owl_tftp.protocol.options import (
     Negotiated,
     OptionLimits,
     _asks_for_fragments,
     _grant,
-    accept_oack_untrusted,
     asks_for_fragments,
     negotiate,
 )

@@ -10,8 +10,8 @@ from tests.support.boot import BOOT, SECRET
 from tests.support.client import Client, Refused, drop_nth, lose_randomly
 from tests.support.server import ServerThread, serve_in_thread, wait_for
 
-from snow_owl_tftp.content import files
 from snow_owl_tftp.content.translate import NetasciiCache
+from snow_owl_tftp.linux import file_systems
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import (
     Data,
@@ -283,7 +283,7 @@ def test_flows_answer_what_was_decided_before(root: Path) -> None:
 
 def test_a_root_on_a_file_server_gets_no_flows(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To see that the path leads to the same file could make a worker wait for another machine."""
-    monkeypatch.setattr(files, "_file_system_type", lambda _: 0x6969)  # NFS
+    monkeypatch.setattr(file_systems, "_file_system_type", lambda _: 0x6969)  # NFS
     with serve_in_thread(root) as server, Client(server.address) as client:
         for _ in range(3):
             assert client.get("small").payload == b"ten bytes."

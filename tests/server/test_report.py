@@ -7,7 +7,7 @@ import pytest
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
+from snow_owl_tftp.content.refusals import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.errors import BadPacket, InternalError, RefusedError, TftpError
 from snow_owl_tftp.events.event import BatchingChanged, RequestDropped, RequestRefused, TransferEnded, TransferStarted
 from snow_owl_tftp.events.sink import BATCHING, SUCCESSES

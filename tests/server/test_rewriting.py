@@ -15,7 +15,7 @@ from tests.support.server import run_command, serve_command, serve_in_thread, wa
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.content.files import refusal_of_errno
+from snow_owl_tftp.content.refusals import refusal_of_errno
 from snow_owl_tftp.content.source import LATER, Later, Named, NotHere
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.policy.rewrite.rewrites import Rewritten

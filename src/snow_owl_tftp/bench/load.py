@@ -33,7 +33,8 @@ from snow_owl_tftp.linux.memfd import memory_file
 from snow_owl_tftp.linux.sockopts import enlarge, join_datagrams, tell_local_address
 from snow_owl_tftp.plan.transfer import Outcome, Role, TransferPlan
 from snow_owl_tftp.protocol.constants import DEFAULT_BLKSIZE_BYTES, DEFAULT_WINDOWSIZE_BLOCKS, ErrorCode, Opcode
-from snow_owl_tftp.protocol.options import Negotiated, accept_oack_untrusted
+from snow_owl_tftp.protocol.oack import accept_oack_untrusted
+from snow_owl_tftp.protocol.options import Negotiated
 from snow_owl_tftp.protocol.packets import Option, build_request
 
 __all__ = ["Load", "main"]

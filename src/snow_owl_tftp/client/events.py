@@ -38,7 +38,7 @@ from snow_owl_tftp.errors import (
 )
 from snow_owl_tftp.plan.transfer import Outcome, Role
 from snow_owl_tftp.protocol.constants import ErrorCode
-from snow_owl_tftp.protocol.options import accept_oack_untrusted
+from snow_owl_tftp.protocol.oack import accept_oack_untrusted
 
 __all__ = ["ClientCore"]
 

@@ -7,14 +7,10 @@ Invariants:
   somebody calls `look_again`. What was opened below the old root stays open.
 - A descriptor that leaves here is of a regular file below the root, or below a directory that links
   may lead to, and no larger than allowed.
-- What is refused leaks nothing: the text of a RefusedError holds no path and no name.
+- What is refused leaks nothing (`refusals`).
 - Every method may be called by any thread.
-
-Refusals follow RFC 1350's codes as clients use them: boot loaders go on with the next candidate at
-ERROR 1 and stop at others, so only "there is no such file" may say 1; what a retry may cure says 0.
 """
 
-import ctypes
 import errno
 import os
 import stat
@@ -24,87 +20,28 @@ from typing import Final, Literal, TypeAlias
 from snow_owl_tftp.content.confine import CachedResolver, Resolver, choose_resolver, enter, enter_cached
 from snow_owl_tftp.content.devices import device_of
 from snow_owl_tftp.content.names import climbs_above_root, spellings_of
+from snow_owl_tftp.content.refusals import (
+    DENIED,
+    IO_ERROR,
+    NOT_REGULAR,
+    FileTooLargeError,
+    OutsideRootError,
+    refusal_of_errno,
+)
 from snow_owl_tftp.content.source import LATER, Identity, Later, Named, NotHere
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
-from snow_owl_tftp.protocol.constants import ErrorCode
+from snow_owl_tftp.linux.file_systems import is_on_local_file_system
 
-__all__ = [
-    "FileTooLargeError",
-    "FileTree",
-    "OpenFile",
-    "OutsideRootError",
-    "is_on_local_file_system",
-    "refusal_of_errno",
-]
-
-# statfs(2) f_type, include/uapi/linux/magic.h: what answers from the dentry cache without asking
-# another machine or a process. Anything else (NFS, CIFS, FUSE) may revalidate, so it may block.
-_LOCAL_FILE_SYSTEMS: Final = frozenset(
-    {
-        0x0000EF53,  # ext2, ext3, ext4
-        0x58465342,  # xfs
-        0x9123683E,  # btrfs
-        0x01021994,  # tmpfs
-        0x794C7630,  # overlayfs
-        0x73717368,  # squashfs
-        0xF2F52010,  # f2fs
-        0xE0F5E1E2,  # erofs
-    }
-)
-_STATFS_BYTES: Final = 256
-"""struct statfs has 120 bytes on 64-bit Linux, at most 88 on 32-bit; f_type is its first word."""
+__all__ = ["FileTree", "OpenFile"]
 
 _PATH_MAX: Final = 4096  # linux/limits.h
 
-_NOT_FOUND: Final = (ErrorCode.FILE_NOT_FOUND, "File not found")
-_BUSY: Final = (ErrorCode.NOT_DEFINED, "Server busy, try again")
-_IO_ERROR: Final = (ErrorCode.NOT_DEFINED, "I/O error")
-_DENIED: Final = (ErrorCode.ACCESS_VIOLATION, "Access violation")
-_NOT_REGULAR: Final = (ErrorCode.ACCESS_VIOLATION, "Not a regular file")
-
-_REFUSAL_OF_ERRNO: Final = {
-    errno.ENOENT: _NOT_FOUND,
-    errno.ENOTDIR: _NOT_FOUND,
-    errno.ENAMETOOLONG: _NOT_FOUND,
-    errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
-    errno.ENXIO: _NOT_REGULAR,  # a socket, or a device without a driver
-    errno.ENODEV: _NOT_REGULAR,
-    errno.EMFILE: _BUSY,
-    errno.ENFILE: _BUSY,
-    errno.ENOMEM: _BUSY,
-    errno.EAGAIN: _BUSY,  # a writer holds a lease, or renames would not end
-}
 _Require: TypeAlias = Literal["nothing", "world_readable", "owned"]
 _ASK_RESOLVER: Final = (-errno.EXDEV, -errno.ENOSYS, -errno.EPERM, -errno.EINVAL, -errno.EAGAIN, -errno.EINTR)
 """A link that is absolute, a kernel without openat2, a race with a rename: the resolver knows another way."""
 _ABSENT: Final = (-errno.ENOENT, -errno.ENOTDIR, -errno.ENAMETOOLONG)
-
-
-class OutsideRootError(RefusedError):
-    """The name leads out of the root, or nowhere along links.
-
-    Attributes:
-        by_link: A symbolic link does it; otherwise the `..` of the name itself.
-    """
-
-    def __init__(self, *, by_link: bool, why: str = "") -> None:
-        super().__init__(*_DENIED, why=why)
-        self.by_link = by_link
-
-
-class FileTooLargeError(RefusedError):
-    """The file is larger than `max_file_size_bytes` allows.
-
-    Attributes:
-        size_bytes: How large it is.
-    """
-
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__(ErrorCode.ACCESS_VIOLATION, "File too large to serve")
-        self.size_bytes = size_bytes
 
 
 class OpenFile:
@@ -386,18 +323,18 @@ class FileTree:
             status = os.fstat(fd)
         except OSError as error:
             close_descriptor(fd)
-            refusal = RefusedError(*_IO_ERROR)
+            refusal = RefusedError(*IO_ERROR)
             refusal.__cause__ = error
             return NotHere(refusal)
         if not stat.S_ISREG(status.st_mode):
             close_descriptor(fd)
-            return NotHere(RefusedError(*_NOT_REGULAR))
+            return NotHere(RefusedError(*NOT_REGULAR))
         if 0 < self.max_file_size_bytes < status.st_size:
             close_descriptor(fd)
             return NotHere(FileTooLargeError(status.st_size))
         if require != "nothing" and (why := _lacks(status, require)):
             close_descriptor(fd)
-            return NotHere(RefusedError(*_DENIED, why=why))
+            return NotHere(RefusedError(*DENIED, why=why))
         return OpenFile(fd, path, status, is_as_sent=is_as_sent)
 
 
@@ -429,11 +366,6 @@ def _refusal(error_number: int, path: bytes, resolver: Resolver) -> RefusedError
     return refusal_of_errno(error_number, why)
 
 
-def refusal_of_errno(error_number: int, why: str = "") -> RefusedError:
-    """Return what a client is told when a file cannot be opened for this reason, and the operator."""
-    return RefusedError(*_REFUSAL_OF_ERRNO.get(error_number, _IO_ERROR), why=why)
-
-
 def _name_max_bytes(fd: int) -> int:
     """Return how long a name may be in a directory, or more than any request holds where that is not known."""
     try:
@@ -441,16 +373,3 @@ def _name_max_bytes(fd: int) -> int:
         return os.fstatvfs(fd).f_namemax or _PATH_MAX
     except OSError:
         return _PATH_MAX
-
-
-def is_on_local_file_system(fd: int) -> bool:
-    """Tell whether what is open answers from the kernel's caches, and nobody changes it but by this kernel."""
-    return _file_system_type(fd) in _LOCAL_FILE_SYSTEMS
-
-
-def _file_system_type(fd: int) -> int:
-    """Return statfs f_type, or 0 where it cannot be told, which is no local file system."""
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    if ctypes.CDLL(None).fstatfs(fd, buffer) != 0:
-        return 0
-    return ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF

@@ -17,11 +17,12 @@ Invariants:
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from snow_owl_tftp.content.devices import device_of
-from snow_owl_tftp.content.files import FileTree, OpenFile, refusal_of_errno
+from snow_owl_tftp.content.files import FileTree, OpenFile
+from snow_owl_tftp.content.refusals import refusal_of_errno
 from snow_owl_tftp.content.source import LATER, Later, NamedInRoots, NamedRoot, NotHere
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import ConfigError
@@ -228,10 +229,10 @@ class _TreeBelow(FileTree):
         self._root_dir = root_dir
         super().__init__(directory, max_file_size_bytes, link_targets=link_targets, key=key)
 
-    def _open_places(self, root: str | os.PathLike[str], link_targets: Sequence[str]) -> tuple[Place, ...]:
-        top = FileTree(self._root_dir, link_targets=link_targets)
-        path = os.path.join(self._root_dir, root)  # noqa: PTH118 - "." too
-        if (fd := top.descriptor_of(os.fsencode(root))) < 0:
+    def _open_places(self) -> tuple[Place, ...]:
+        top = FileTree(self._root_dir, link_targets=self._link_targets)
+        path = os.path.join(self._root_dir, self._root)  # noqa: PTH118 - "." too
+        if (fd := top.descriptor_of(os.fsencode(self._root))) < 0:
             reason, remedy = os.strerror(-fd), "name a directory that this user may enter"
             if fd in (-errno.EXDEV, -errno.ELOOP):
                 reason = "a link leads out of root_dir"

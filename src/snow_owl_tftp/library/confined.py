@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from snow_owl_tftp.content.files import FileTree, OutsideRootError, refusal_of_errno
+from snow_owl_tftp.content.files import FileTree
 from snow_owl_tftp.content.names import climbs_above_root, fold, normalise_name
+from snow_owl_tftp.content.refusals import OutsideRootError, refusal_of_errno
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.linux.paths import real_path

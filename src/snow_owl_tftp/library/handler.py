@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snow_owl_tftp.content.files import OpenFile, OutsideRootError
+from snow_owl_tftp.content.files import OpenFile
+from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.content.text import PIECE_BYTES, Text
 from snow_owl_tftp.content.translate import MAX_COPIED_BYTES
 from snow_owl_tftp.errors import InternalError, RefusedError

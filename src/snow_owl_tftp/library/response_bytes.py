@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from snow_owl_tftp.content.files import OpenFile, OutsideRootError, refusal_of_errno
+from snow_owl_tftp.content.files import OpenFile
+from snow_owl_tftp.content.refusals import OutsideRootError, refusal_of_errno
 from snow_owl_tftp.content.text import Text
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.library.confined import ConfinedFile, confine

@@ -1,17 +1,15 @@
-"""What two sides agree on: blksize, timeout, tsize, windowsize; and blksize2, utimeout, rollover, cookie of tftpd-hpa.
+"""What a server grants: blksize, timeout, tsize, windowsize; and blksize2, utimeout, rollover, cookie of tftpd-hpa.
 
-    RRQ / WRQ ──negotiate──► Negotiated + OACK bytes        (server)
-    OACK ──accept_oack_untrusted──► Negotiated              (client)
+    RRQ / WRQ ──negotiate──► Negotiated + OACK bytes        (the client's side: `oack`)
 
 Invariants:
 - The server never answers an option that was not asked for, never raises blksize or windowsize,
   and never refuses a request for an option's sake: RFC 2347 has no ERROR for "I do not know this
   option" and a boot ROM has no second plan. What cannot be granted is left out of the OACK.
-- The client refuses an OACK that breaks these rules, since it cannot know what the server thinks.
 - An option counts once, at its first mention; its name is compared without regard to case and
   echoed as the client spelled it.
 
-Knows no packet but the request and the OACK, and no file but its size.
+May know: the request, and the size of a file. Must not know any other packet, or what a file is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from snow_owl_tftp.errors import BadPacket, ConfigError
+from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.protocol.burst import blocks_of_a_usual_buffer
 from snow_owl_tftp.protocol.constants import (
     DEFAULT_BLKSIZE_BYTES,
@@ -36,10 +34,18 @@ from snow_owl_tftp.protocol.constants import (
     MIN_WINDOWSIZE_BLOCKS,
     Opcode,
 )
-from snow_owl_tftp.protocol.packets import Option, Request, build_oack, parse_oack_untrusted
+from snow_owl_tftp.protocol.packets import Option, Request, build_oack
 from snow_owl_tftp.protocol.seq import MAX_WINDOWSIZE_TO_1_BLOCKS, Rollover
 
-__all__ = ["Negotiated", "OptionLimits", "accept_oack_untrusted", "asks_for_fragments", "negotiate"]
+__all__ = [
+    "Negotiated",
+    "OptionLimits",
+    "asks_for_fragments",
+    "key_of",
+    "negotiate",
+    "number_of",
+    "options_by_name",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,7 @@ def asks_for_fragments(request: Request) -> bool:
 
 @lru_cache(maxsize=1024)
 def _asks_for_fragments(options: tuple[Option, ...]) -> bool:
-    asked = _by_name(options)
+    asked = options_by_name(options)
     sizes = [_asked_number(asked, name) or 0 for name in ("blksize", "blksize2")]
     windowsize = _asked_number(asked, "windowsize") or 0
     return windowsize > 1 and max(sizes) > _USUAL_MTU_BYTES - _HEADERS_BYTES
@@ -191,7 +197,7 @@ def negotiate(
 def _grant(
     options: tuple[Option, ...], kind: Opcode, size_bytes: int | None, limits: OptionLimits, mtu_bytes: int | None
 ) -> Negotiated:
-    asked = _by_name(options)
+    asked = options_by_name(options)
     if limits.refused:
         asked = {name: option for name, option in asked.items() if name not in limits.refused}
     blksize_bytes = _grant_blksize(asked, limits)
@@ -241,48 +247,6 @@ def _unasked(limits: OptionLimits) -> Negotiated:
     if limits.usual_rollover is Rollover.TO_0 and not limits.patience_ns:
         return _NOTHING
     return Negotiated(rollover=limits.usual_rollover, patience_ns=limits.patience_ns)
-
-
-def accept_oack_untrusted(asked: Sequence[Option], oack_bytes: bytes) -> Negotiated:
-    """Read a server's OACK as the client that sent the request.
-
-    Args:
-        asked: The options of our request; one that this module does not know is accepted with
-            whatever value it is answered.
-        oack_bytes: The datagram.
-
-    Returns:
-        What holds for the transfer: the default for everything the server left out.
-
-    Raises:
-        BadPacket: It is no OACK, or it answers what was not asked, in two ways, or with a value
-            the RFCs forbid: a larger blksize or windowsize, another timeout, no number. The
-            client then sends ERROR 8 (ErrorCode.OPTION_REFUSED) and may ask without options.
-
-    Spec: as `negotiate`.
-    """
-    wanted = _by_name(asked)
-    oack = parse_oack_untrusted(oack_bytes)
-    answered = _by_name(oack.options)
-    if any(answered[_key(name)][1] != value for name, value in oack.options):
-        raise BadPacket("OACK answers an option in two ways")
-    if not answered.keys() <= wanted.keys():
-        raise BadPacket("OACK answers an option never asked for")
-    numbers = {
-        key: _check_answer_untrusted(key, wanted[key][1], value)
-        for key, (_, value) in answered.items()
-        if key in _ANSWER_LIMITS
-    }
-    return Negotiated(
-        blksize_bytes=numbers.get("blksize", numbers.get("blksize2", DEFAULT_BLKSIZE_BYTES)),
-        windowsize_blocks=numbers.get("windowsize", DEFAULT_WINDOWSIZE_BLOCKS),
-        timeout_s=numbers.get("timeout"),
-        tsize=numbers.get("tsize"),
-        accepted=oack.options,
-        oack=oack_bytes,
-        utimeout_us=numbers.get("utimeout"),
-        rollover=Rollover(numbers.get("rollover", Rollover.TO_0)),
-    )
 
 
 def _grant_blksize(asked: Mapping[str, Option], limits: OptionLimits) -> int | None:
@@ -348,53 +312,30 @@ def _grant_tsize(asked: Mapping[str, Option], limits: OptionLimits, kind: Opcode
 
 def _spell(number: int, asked_value: str) -> str:
     # RFC 2349: the timeout of the answer "must match", and a client may compare text.
-    return asked_value if _number(asked_value) == number else str(number)
+    return asked_value if number_of(asked_value) == number else str(number)
 
 
-# Option to (smallest, largest) value of a legal answer; None stands for what the client asked.
-_ANSWER_LIMITS: Final[Mapping[str, tuple[int | None, int | None]]] = {
-    "blksize": (MIN_BLKSIZE_BYTES, None),
-    "windowsize": (MIN_WINDOWSIZE_BLOCKS, None),
-    "timeout": (None, None),
-    "blksize2": (MIN_BLKSIZE_BYTES, None),
-    "utimeout": (None, None),
-    "rollover": (None, None),
-    "tsize": (0, MAX_TSIZE_BYTES),
-}
-
-
-def _check_answer_untrusted(key: str, asked_value: str, value: str) -> int:
-    number = _number(value)
-    # A client that asked for what is no number deserves no answer; 0 permits none.
-    asked = _number(asked_value) or 0
-    smallest, largest = _ANSWER_LIMITS[key]
-    low = asked if smallest is None else smallest
-    high = asked if largest is None else largest
-    if number is None or not low <= number <= high:
-        raise BadPacket(f"OACK answers {key} with a value never offered")
-    return number
-
-
-def _by_name(options: Sequence[Option]) -> dict[str, Option]:
+def options_by_name(options: Sequence[Option]) -> dict[str, Option]:
     """Index options by lower-case name, first mention first, later mentions dropped."""
     named: dict[str, Option] = {}
     for option in options:
-        named.setdefault(_key(option[0]), option)
+        named.setdefault(key_of(option[0]), option)
     return named
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Return an option's name in lower case."""
     # Only ASCII has a lower case here: the Kelvin sign would become the k of blksize.
     return name.lower() if name.isascii() else name
 
 
 def _asked_number(asked: Mapping[str, Option], key: str) -> int | None:
     option = asked.get(key)
-    return None if option is None else _number(option[1])
+    return None if option is None else number_of(option[1])
 
 
-def _number(value: str) -> int | None:
-    """Read an option's value, or None if it is not a plain run of ASCII digits.
+def number_of(value: str) -> int | None:
+    """Read an option's value; None: it is no plain run of ASCII digits.
 
     int() alone would also take signs, blanks, underscores and the digits of other scripts. A
     number beyond every limit is cut to 20 digits, which leaves it beyond every limit.

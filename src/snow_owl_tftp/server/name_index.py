@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from snow_owl_tftp._engine.disk import apart
 from snow_owl_tftp.content.confine import choose_resolver
-from snow_owl_tftp.content.files import is_on_local_file_system
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.linux.descriptors import close_descriptor
+from snow_owl_tftp.linux.file_systems import is_on_local_file_system
 
 if TYPE_CHECKING:
     from snow_owl_tftp.content.any_case import CaseTree

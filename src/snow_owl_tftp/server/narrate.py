@@ -25,8 +25,8 @@ from msgspec.structs import asdict
 
 from snow_owl_tftp._engine.engine import PACED
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.content.files import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.names import spellings_of
+from snow_owl_tftp.content.refusals import FileTooLargeError, OutsideRootError
 from snow_owl_tftp.content.store.refusals import UploadTooLargeError
 from snow_owl_tftp.errors import BadPacket, InternalError, OptionalMissingError, RefusedError
 from snow_owl_tftp.events.event import (

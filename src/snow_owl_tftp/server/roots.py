@@ -9,9 +9,9 @@ May know: policy and content. Must not know the engine or what is answered.
 
 import os
 
-from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.names import climbs_above_root, fold
 from snow_owl_tftp.content.overlay import Overlay, OverlayPlan
+from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.decision import RootPath

@@ -28,7 +28,8 @@ from contextlib import suppress
 from typing import Final
 
 from snow_owl_tftp._engine.protocol.netascii import encode
-from snow_owl_tftp.content.files import OpenFile, refusal_of_errno
+from snow_owl_tftp.content.files import OpenFile
+from snow_owl_tftp.content.refusals import refusal_of_errno
 from snow_owl_tftp.content.text import PIECE_BYTES, Text
 from snow_owl_tftp.content.translate import MAX_COPIED_BYTES, NetasciiCache
 from snow_owl_tftp.errors import RefusedError

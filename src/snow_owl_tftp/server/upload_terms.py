@@ -62,7 +62,7 @@ def begin_upload(
         RefusedError: What to answer instead.
     """
     sent = generation.names.spelled.spellings_of(name)[0]
-    if sent != terms.path and area.holds(sent):
+    if sent != terms.path and area.directories.holds(sent):
         of_sent = generation.policy.decide_write(asker, request, sent)
         terms = of_sent if of_sent.root == terms.root else terms
     negotiated = negotiate(request, size_bytes=None, limits=terms.limits or generation.limits)

@@ -17,13 +17,8 @@ from snow_owl_tftp.content.names import (
 )
 from snow_owl_tftp.errors import BadPacket, RefusedError
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.options import (
-    Negotiated,
-    OptionLimits,
-    accept_oack_untrusted,
-    asks_for_fragments,
-    negotiate,
-)
+from snow_owl_tftp.protocol.oack import accept_oack_untrusted
+from snow_owl_tftp.protocol.options import Negotiated, OptionLimits, asks_for_fragments, negotiate
 from snow_owl_tftp.protocol.packets import (
     Ack,
     Data,

@@ -7,9 +7,7 @@ May know the root, through a Resolver that confines, and the terms that the rule
 peers or packets, nor who may write what: `begin` takes a path that was allowed before.
 
 Invariants:
-- What has the name is whole: the old file until `commit` returns, then the new one; never a part. But a file
-  that cannot be replaced, only written, is written in place then (see `overwrite`).
-- A file that replaces another keeps its owner and permissions (see `permissions`).
+- What has the name is whole: the old file until `commit` returns, then the new one; never a part (`publishing`).
 - `commit` returns only when the file and its directory entry are on the disk (with `fsync`), so the
   last ACK may be sent.
 - An upload that has not begun to arrive holds no descriptor and no room: `open` comes with its first byte. What can be
@@ -27,31 +25,25 @@ could keep the same version twice and lose the other's.
 
 import errno
 import os
-import stat
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
 from msgspec import Struct
 
 from snow_owl_tftp.content.confine import Resolver, choose_resolver
 from snow_owl_tftp.content.devices import device_of, device_of_descriptor
-from snow_owl_tftp.content.files import OutsideRootError
+from snow_owl_tftp.content.refusals import OutsideRootError
+from snow_owl_tftp.content.store.directories import Directories
 from snow_owl_tftp.content.store.leftovers import Survey, survey
-from snow_owl_tftp.content.store.overwrite import overwrite
-from snow_owl_tftp.content.store.permissions import FileIdentity, identity_of, keep_or_give
 from snow_owl_tftp.content.store.places import (
     UploadTerms,
     check_disk,
-    check_present,
     fsync_directory,
-    keep_version,
-    look,
-    make_directory,
     may_make_files,
 )
-from snow_owl_tftp.content.store.reception import NOTHING_NEW, Reception, may_write_only
+from snow_owl_tftp.content.store.publishing import Publication
+from snow_owl_tftp.content.store.reception import Reception, may_write_only
 from snow_owl_tftp.content.store.refusals import UploadError, UploadTooLargeError, refuse_upload
 from snow_owl_tftp.content.store.space import Space
 from snow_owl_tftp.content.store.staging import StagedFile, is_staging_name
@@ -61,11 +53,6 @@ from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.protocol.constants import ErrorCode
 
 __all__ = ["StoredFile", "Upload", "UploadArea", "UploadError", "UploadTerms"]
-
-_NOT_REPLACED: Final = NOTHING_NEW | {errno.EBUSY}
-"""EBUSY: something is mounted on the name."""
-_MAX_LOOKS: Final = 8
-"""How often somebody else may change what has the name while an upload takes over its permissions."""
 
 
 class StoredFile(Struct, frozen=True):
@@ -113,7 +100,7 @@ class UploadArea:
         self._place = place or Place(root, "root_dir")
         self._root_fd = self._place.fd
         # Only the root: what links may lead to outside is there to be read.
-        self._resolver = make_resolver(self._root_fd, (self._place,))
+        self.directories = Directories(make_resolver(self._root_fd, (self._place,)))
         self._counts = counts
         self.max_file_size_bytes = max_file_size_bytes
         self.space = Space(max_total_bytes, lambda: self._survey(removes_leftovers=False).counted_bytes)
@@ -151,17 +138,9 @@ class UploadArea:
     def publishing(self, directory_fd: int) -> threading.RLock:
         """Return what to hold while a name of a directory changes hands, for a few metadata calls.
 
-        Otherwise two uploads that replace a file at the same time would keep it as a version twice, and one of
-        them not at all.
+        See Publication.
         """
         return self._publishing.setdefault(device_of_descriptor(directory_fd)[0], threading.RLock())
-
-    def holds(self, path: bytes) -> bool:
-        """Tell whether something has a path already."""
-        fd = self._resolver.open(path)
-        if fd >= 0:
-            close_descriptor(fd)
-        return fd not in (-errno.ENOENT, -errno.ENOTDIR, -errno.ENAMETOOLONG)
 
     def begin(self, terms: UploadTerms, announced_bytes: int | None = None, *, is_netascii: bool = False) -> "Upload":
         """Make ready to receive a file.
@@ -188,7 +167,7 @@ class UploadArea:
         limit_bytes = self.max_file_size_bytes
         if announced_bytes is not None and 0 < self.max_file_size_bytes < announced_bytes:
             raise UploadTooLargeError(announced_bytes)
-        directory_fd, present = self._open_place(terms)
+        directory_fd, present = self.directories.open_place(terms)
         try:
             if may_make_files(directory_fd):
                 check_disk(directory_fd, announced_bytes)
@@ -207,7 +186,7 @@ class UploadArea:
         Raises:
             RefusedError: What to tell the client instead; nothing is left.
         """
-        directory_fd, present = self._open_place(terms)
+        directory_fd, present = self.directories.open_place(terms)
         try:
             return Reception(terms, directory_fd, present)
         except BaseException as error:
@@ -216,82 +195,8 @@ class UploadArea:
                 raise refuse_upload(error, where=terms.path) from error
             raise
 
-    def _open_place(self, terms: UploadTerms) -> tuple[int, os.stat_result | None]:
-        """Return the deepest directory of a path that exists, for the caller to close, and what has the name now.
-
-        Raises:
-            RefusedError: The directory or the name is not what the terms ask for.
-        """
-        *parents, name = terms.path.split(b"/")
-        directory_fd, missing = self._open_deepest(parents)
-        try:
-            if missing and not terms.create_directories:
-                raise refuse_upload(OSError(errno.ENOENT, "no such directory"))
-            present = None if missing else look(name, directory_fd)
-            check_present(present, terms)
-        except BaseException as error:
-            close_descriptor(directory_fd)
-            if isinstance(error, OSError):
-                raise refuse_upload(error, where=terms.path) from error
-            raise
-        return directory_fd, present
-
-    def open_directory(self, terms: UploadTerms) -> int:
-        """Open the directory of a path, making what is missing if the terms allow.
-
-        Returns:
-            A descriptor that the caller closes.
-
-        Raises:
-            OSError: It cannot be opened, or made.
-            RefusedError: It is not below the root.
-        """
-        parents = terms.path.split(b"/")[:-1]
-        directory_fd, missing = self._open_deepest(parents)
-        if missing and not terms.create_directories:
-            close_descriptor(directory_fd)
-            raise FileNotFoundError(errno.ENOENT, "no such directory")
-        for depth in range(len(parents) - len(missing), len(parents)):
-            try:
-                make_directory(parents[depth], directory_fd, terms)
-            finally:
-                close_descriptor(directory_fd)
-            directory_fd = self._open_at(parents[: depth + 1])
-            if directory_fd < 0:
-                raise OSError(-directory_fd, os.strerror(-directory_fd))
-        return directory_fd
-
     def _survey(self, *, removes_leftovers: bool) -> Survey:
         return survey(self._root_fd, counts=self._counts, removes_leftovers=removes_leftovers)
-
-    def _open_deepest(self, parents: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
-        """Return a descriptor of the deepest directory that exists, and the parts below that do not."""
-        for depth in range(len(parents), -1, -1):
-            fd = self._open_at(parents[:depth])
-            if fd >= 0:
-                return fd, parents[depth:]
-            if fd != -errno.ENOENT:
-                break
-        where = b"/".join(parents[:depth])
-        why = self._resolver.explain(where or b".")
-        if fd in (-errno.EXDEV, -errno.ELOOP):
-            raise OutsideRootError(by_link=True, why=why)
-        raise refuse_upload(OSError(-fd, os.strerror(-fd)), where=where, why=why)
-
-    def _open_at(self, parts: Sequence[bytes]) -> int:
-        """Return a descriptor of a directory below the root, or a negative errno."""
-        fd = self._resolver.open(b"/".join(parts) or b".")
-        if fd < 0:
-            return fd
-        try:
-            is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
-        except OSError as error:
-            close_descriptor(fd)
-            return -(error.errno or errno.EIO)
-        if not is_directory:
-            close_descriptor(fd)
-            return -errno.ENOTDIR
-        return fd
 
 
 class Upload:
@@ -413,9 +318,9 @@ class Upload:
         staged = reception.decode() if self._is_netascii else reception.received
         size_bytes = os.fstat(staged.fd).st_size
         self._area.space.claim(reservation, size_bytes)
-        directory_fd = self._area.open_directory(self._terms)
+        directory_fd = self._area.directories.open_directory(self._terms)
         try:
-            kept_as, replaced_bytes = self._dress_and_publish(staged, directory_fd)
+            kept_as, replaced_bytes = self._publish(staged, directory_fd)
             self._area.space.settle(reservation, size_bytes, replaced_bytes)
             if self._terms.fsync:
                 fsync_directory(directory_fd)
@@ -430,54 +335,12 @@ class Upload:
             # A block that is cut short ends a transfer (RFC 1350 section 6), so this is all we can tell it by.
             raise UploadError(ErrorCode.NOT_DEFINED, "Fewer or more bytes than announced by tsize")
 
-    def _dress_and_publish(self, staged: StagedFile, directory_fd: int) -> tuple[bytes, int]:
-        """Give the file its permissions, then its name; return what `_publish` does."""
-        name = self._terms.path.rpartition(b"/")[2]
-
-        def try_it() -> tuple[bytes, int] | None:
-            seen = keep_or_give(staged.fd, name, directory_fd, self._terms.file_mode_bits)
-            if self._terms.fsync:
-                os.fsync(staged.fd)
-            return self._publish(staged, directory_fd, name, seen)
-
-        published = try_it()  # not under the lock: an fsync takes its time
-        looks = 1
-        while published is None:
-            if looks == _MAX_LOOKS:
-                raise BlockingIOError(errno.EAGAIN, "what has the name does not come to rest")
-            looks += 1
-            with self._area.publishing(directory_fd):  # now other uploads of this name wait
-                published = try_it()
-        return published
-
-    def _publish(
-        self, staged: StagedFile, directory_fd: int, name: bytes, seen: FileIdentity | None
-    ) -> tuple[bytes, int] | None:
-        """Return the name under which an older version was kept, b"" for none, and how many bytes went with the old
-        file; None: the name has changed hands.
-        """
-        with self._area.publishing(directory_fd):
-            self._check_wanted()
-            old = look(name, directory_fd)
-            check_present(old, self._terms)
-            if old is not None and identity_of(old) != seen:
-                return None
-            kept_as = b""
-            if old is None:
-                staged.publish_new(directory_fd, name)
-            else:
-                kept_as = keep_version(name, directory_fd) if self._terms.on_existing == "version" else b""
-                self._publish_over(staged, directory_fd, name)
-            self._is_committed = True
-        return kept_as, 0 if old is None or kept_as else old.st_size
-
-    def _publish_over(self, staged: StagedFile, directory_fd: int, name: bytes) -> None:
+    def _publish(self, staged: StagedFile, directory_fd: int) -> tuple[bytes, int]:
+        publication = Publication(staged, directory_fd, self._terms, self._area.publishing(directory_fd))
         try:
-            staged.publish_over(directory_fd, name)
-        except OSError as error:
-            if error.errno not in _NOT_REPLACED:
-                raise
-            overwrite(name, directory_fd, staged.fd, fsync=self._terms.fsync)
+            return publication.publish(self._check_wanted)
+        finally:
+            self._is_committed = publication.is_done
 
     def _real_path(self, directory_fd: int) -> Path:
         path = Path(os.fsdecode(self._terms.path))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from snow_owl_tftp.content.files import OutsideRootError
 from snow_owl_tftp.content.overlay import Overlay
+from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.content.source import NotHere
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.operate.explain.explanation import MeaningTried, RootTried, RulePassed
