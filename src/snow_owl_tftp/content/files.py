@@ -35,6 +35,7 @@ __all__ = [
     "FileTree",
     "OpenFile",
     "OutsideRootError",
+    "RequirementError",
     "is_on_local_file_system",
     "refusal_of_errno",
 ]
@@ -105,6 +106,13 @@ class FileTooLargeError(RefusedError):
     def __init__(self, size_bytes: int) -> None:
         super().__init__(ErrorCode.ACCESS_VIOLATION, "File too large to serve")
         self.size_bytes = size_bytes
+
+
+class RequirementError(RefusedError):
+    """It is there, and not as whoever decides about it requires."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(*_DENIED, why=why)
 
 
 class OpenFile:
@@ -390,7 +398,7 @@ class FileTree:
             return NotHere(FileTooLargeError(status.st_size))
         if require != "nothing" and (why := _lacks(status, require)):
             close_descriptor(fd)
-            return NotHere(RefusedError(*_DENIED, why=why))
+            return NotHere(RequirementError(why))
         return OpenFile(fd, path, status, is_as_sent=is_as_sent)
 
 
