@@ -101,6 +101,30 @@ def test_lines_and_events_name_the_machine(tmp_path: Path) -> None:
     assert (ended["machines"], ended["leases"], ended["machines_left_out"]) == (1, 0, 0)
 
 
+def test_machine_that_nobody_has_named_is_told_by_what_it_is_known_by(tmp_path: Path) -> None:
+    """Of a lease or a neighbour there is no more than the MAC."""
+    leases, audit = tmp_path / "dnsmasq.leases", tmp_path / "audit.json"
+    leases.write_text(f"{FAR_S} {MAC} {CLIENT} * *\n")
+    toml = f'[logging]\naudit_enabled = true\naudit_file = "{audit}"\n[names]\noptional = ["*.lst"]\n[machines]\n'
+    with serve(tmp_path, f'{toml}leases = ["{leases}"]\n', flags=("--log-level", "debug")) as served:
+        assert served.ask()["machine"] == MAC
+        served.ask("missing")
+        with Client(served.server.address) as client, pytest.raises(Refused):
+            client.get("a.lst")
+        (line,) = wait_for(lambda: served.lines("optional_missing"), "the line")
+        assert line["machine"] == MAC
+    events = {event["event_type"]: event for event in map(json.loads, audit.read_text().splitlines())}
+    for kind in ("transfer_started", "transfer_completed", "read_denied", "optional_missing"):
+        assert events[kind]["machine"] == MAC
+
+
+def test_claim_of_an_unknown_machine_is_told_as_a_claim(tmp_path: Path) -> None:
+    with serve(tmp_path, '[machines]\nsources = ["name"]\n') as served:
+        line = served.ask(PXE)
+        assert line["claims_machine"] == MAC
+        assert "machine" not in line
+
+
 def test_request_that_the_engine_answers_by_itself_names_its_machine_too(tmp_path: Path) -> None:
     (tmp_path / "machines.toml").write_text(BY_ADDRESS % "lathe")
     toml = f'[machines]\ninventory = "{tmp_path}/machines.toml"\n'
@@ -243,7 +267,7 @@ def test_lease_file_is_followed(tmp_path: Path) -> None:
         leases.write_text(f"{FAR_S} {MAC} {CLIENT} * *\n")
         wait_for(lambda: served.ask().get("machine") == "lathe", "the lease")
         leases.write_text(f"{FAR_S} 52:54:00:65:43:21 {CLIENT} * *\n")
-        wait_for(lambda: "machine" not in served.ask(), "another machine's lease")
+        wait_for(lambda: served.ask().get("machine") == "52:54:00:65:43:21", "another machine's lease")
 
 
 def test_lease_that_was_just_written_is_known_in_a_moment(tmp_path: Path) -> None:
@@ -286,7 +310,7 @@ def test_neighbour_whose_address_another_card_has_now_is_known_no_more(tmp_path:
         assert served.ask(within=client_host)["machine"] == "lathe"
         mac_of(client_host, "l0", "52:54:00:65:43:21")
         server_host.ip("neigh", "flush", "all")
-        assert "machine" not in served.ask(within=client_host)
+        assert served.ask(within=client_host)["machine"] == "52:54:00:65:43:21"
 
 
 def test_client_of_a_dhcp_server_is_known(tmp_path: Path) -> None:

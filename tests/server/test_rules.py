@@ -1,5 +1,7 @@
 """Rules over the wire: who gets what, from which directory, under which options, and what nobody gets."""
 
+import json
+import os
 import random
 import signal
 import threading
@@ -221,6 +223,26 @@ def test_machine_has_a_root_of_its_own_by_each_variable(root: Path) -> None:
             assert get(server, "file") == name
 
 
+# Whose file it is counts where the server is not root (tests/content/test_overlay.py).
+@pytest.mark.parametrize("require", ["world_readable", *(["owned"] if os.geteuid() == 0 else [])])
+@pytest.mark.parametrize("roots", [[], ["site", "common"]])
+def test_file_that_is_not_as_a_rule_requires_names_the_rule(root: Path, require: str, roots: list[str]) -> None:
+    for path in (root / "common/both", root / "both"):
+        path.write_text("not for all")
+        path.chmod(0o600)
+    (root / "site/both").unlink()
+    audit = root.parent / "audit.json"
+    rules = [{"clients": ["127.0.0.2"], "require": require, "roots": roots}, {"roots": roots}]
+    told = {"logging.audit_enabled": True, "logging.audit_file": str(audit), "rules": rules}
+    with serve_in_thread(root, told) as server:
+        assert refusal(server, "both", "127.0.0.2") == 2
+        assert get(server, "both", "127.0.0.3") == "not for all"
+        assert refusal(server, "both", "127.0.0.2") == 2
+        wait_for(lambda: server.server.tally.by_rule == {1: 2}, "the count")
+        wait_for(lambda: audit.read_text().count('"rule":1') == 2, "the events")
+    assert server.log.count('why="rule 1: not everybody may read the file (require)"') == 2
+
+
 # ---- hidden names
 
 
@@ -385,6 +407,24 @@ def test_uploads_obey_the_same_rules(root: Path) -> None:
         assert get(server, "up/a", "127.0.0.3") == "second"
         assert refused_put(server, "up/a", "127.0.0.4") == 2
         assert refused_put(server, "up/a", "127.0.0.5") == 2
+
+
+@pytest.mark.parametrize("on_existing", ["refuse", "replace"])
+def test_file_that_may_not_be_replaced_names_the_rule(root: Path, on_existing: str) -> None:
+    audit = root.parent / "audit.json"
+    told = {"logging.audit_enabled": True, "logging.audit_file": str(audit), "logging.level": "info"}
+    rules = ({"clients": ["127.0.0.2"], "allow": ["write"]}, {"clients": ["127.0.0.3"]})
+    with uploads(root, *rules, on_existing=on_existing, **{f".{key}": value for key, value in told.items()}) as server:
+        assert refused_put(server, "plain", "127.0.0.2") == 6
+        wait_for(lambda: server.server.tally.by_rule == {1: 1}, "the count")
+        if on_existing == "refuse":
+            assert refused_put(server, "plain", "127.0.0.3") == 6  # by the settings
+        wait_for(lambda: "write_request_denied" in audit.read_text(), "the event")
+        assert server.server.tally.by_rule == {1: 1}
+    assert 'rule 1: it has no \\"overwrite\\"' in server.log
+    (event, *others) = [json.loads(line) for line in audit.read_text().splitlines() if "write_request_denied" in line]
+    assert (event["error_code"], event["rule"]) == (6, 1)
+    assert not any("rule" in other for other in others)
 
 
 def test_upload_goes_to_the_first_root(root: Path) -> None:

@@ -21,11 +21,11 @@ from snow_owl_tftp.content.confine import CachedResolver, Resolver, choose_resol
 from snow_owl_tftp.content.devices import device_of
 from snow_owl_tftp.content.names import climbs_above_root, spellings_of
 from snow_owl_tftp.content.refusals import (
-    DENIED,
     IO_ERROR,
     NOT_REGULAR,
     FileTooLargeError,
     OutsideRootError,
+    RequirementError,
     refusal_of_errno,
 )
 from snow_owl_tftp.content.source import LATER, Identity, Later, Named, NotHere
@@ -334,7 +334,7 @@ class FileTree:
             return NotHere(FileTooLargeError(status.st_size))
         if require != "nothing" and (why := _lacks(status, require)):
             close_descriptor(fd)
-            return NotHere(RefusedError(*DENIED, why=why))
+            return NotHere(RequirementError(why))
         return OpenFile(fd, path, status, is_as_sent=is_as_sent)
 
 

@@ -13,7 +13,15 @@ from typing import Final
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["DENIED", "IO_ERROR", "NOT_REGULAR", "FileTooLargeError", "OutsideRootError", "refusal_of_errno"]
+__all__ = [
+    "DENIED",
+    "IO_ERROR",
+    "NOT_REGULAR",
+    "FileTooLargeError",
+    "OutsideRootError",
+    "RequirementError",
+    "refusal_of_errno",
+]
 
 _NOT_FOUND: Final = (ErrorCode.FILE_NOT_FOUND, "File not found")
 _BUSY: Final = (ErrorCode.NOT_DEFINED, "Server busy, try again")
@@ -58,6 +66,13 @@ class FileTooLargeError(RefusedError):
     def __init__(self, size_bytes: int) -> None:
         super().__init__(ErrorCode.ACCESS_VIOLATION, "File too large to serve")
         self.size_bytes = size_bytes
+
+
+class RequirementError(RefusedError):
+    """It is there, and not as whoever decides about it requires."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(*DENIED, why=why)
 
 
 def refusal_of_errno(error_number: int, why: str = "") -> RefusedError:

@@ -191,9 +191,11 @@ class AuditLog:
             answer["rule"] = rule
         self._record(event, "warning", correlation_id, {"peer": peer, "filename": filename, **answer, **whose})
 
-    def optional_missing(self, correlation_id: str, peer: str, filename: str) -> None:
+    def optional_missing(
+        self, correlation_id: str, peer: str, filename: str, whose: Mapping[str, str] = _NOBODYS
+    ) -> None:
         """Record that a file was asked for which the client can do without, and there is none."""
-        self._record("optional_missing", "info", correlation_id, {"peer": peer, "filename": filename})
+        self._record("optional_missing", "info", correlation_id, {"peer": peer, "filename": filename, **whose})
 
     def path_traversal_attempt(self, correlation_id: str, peer: str, filename: str) -> None:
         """Record a name whose own `..` lead out of the root."""

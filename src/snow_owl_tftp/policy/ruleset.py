@@ -100,6 +100,13 @@ class RuleSet:
         """Directories in which variables choose a root; "" is root_dir."""
         return frozenset(root.directory for rule in self.rules for root in rule.roots if root.names)
 
+    def denies_overwrite(self, number: int) -> bool:
+        """Tell whether it is this rule's doing (0: none's) that a file which is there is not written again."""
+        if not number:
+            return False
+        rule = self.rules[number - 1]
+        return rule.rule.allow is not None and not rule.allows("overwrite")
+
     def first_that_fits(self, question: Question, path: bytes) -> CompiledRule | None:
         """Return the rule that decides about a path; None: none does."""
         found = self._anyone.first(question, path, _NEVER) if self._anyone.numbers else None

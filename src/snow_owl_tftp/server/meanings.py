@@ -19,8 +19,9 @@ from typing import Final
 
 import msgspec
 
+from snow_owl_tftp.content.refusals import RequirementError
 from snow_owl_tftp.errors import OptionalMissingError, RefusedError
-from snow_owl_tftp.policy.decision import ReadDecision
+from snow_owl_tftp.policy.decision import DeniedError, ReadDecision
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.charging import charge
@@ -106,6 +107,8 @@ class Meanings:
             None: `decision` is about another meaning now. Otherwise what to answer.
         """
         self.holds_for_all = False  # the one before may appear
+        if isinstance(refusal, RequirementError):
+            refusal = DeniedError(refusal.code, refusal.text, self.decision.rule, why=refusal.why)
         return self._next(refusal, other_names)
 
     def _next(self, refusal: RefusedError, other_names: OtherNames) -> RefusedError | None:

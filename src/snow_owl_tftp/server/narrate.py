@@ -224,8 +224,8 @@ class Report:
         whose = self._whose(incoming, request)
         filename, is_write = request.filename, request.kind == Opcode.WRQ
         if isinstance(cause, OptionalMissingError):
-            self.log.debug("optional_missing", peer=peer, file=filename)
-            self._audit.optional_missing(_correlation_id(incoming.transfer_id), peer, filename)
+            self.log.debug("optional_missing", peer=peer, file=filename, **whose)
+            self._audit.optional_missing(_correlation_id(incoming.transfer_id), peer, filename, whose=whose)
             return
         kind = "WRQ" if is_write else "RRQ"
         # Boot loaders probe for dozens of files that are not there: nothing to warn of.
@@ -348,13 +348,14 @@ class Report:
     # ---- machines
 
     def _whose(self, client: Client, request: Request) -> dict[str, str]:
-        """The field that names a machine which has a name; one of its own where that is no more than a claim."""
+        """The field that names a machine, by what is known of it; one of its own where that is no more than a claim."""
         if self.machines is NO_MACHINES:
             return {}
         machine = self.machines.find(client, spellings_of(request.filename))
-        if machine is None or machine.name is None:
+        called = None if machine is None else machine.name or machine.mac or machine.uuid or machine.serial
+        if machine is None or called is None:
             return {}
-        return {"machine" if machine.known_by == "address" else "claims_machine": machine.name}
+        return {"machine" if machine.known_by == "address" else "claims_machine": called}
 
     # ---- the engine
 

@@ -6,8 +6,10 @@ May know: policy, areas, what is negotiated. Must not know threads, or what beco
 """
 
 from snow_owl_tftp.content.store.uploads import Upload, UploadArea
+from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.policy.asker import Asker
-from snow_owl_tftp.policy.decision import WriteDecision
+from snow_owl_tftp.policy.decision import DeniedError, WriteDecision
+from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.options import Negotiated, negotiate
 from snow_owl_tftp.protocol.packets import Request
 from snow_owl_tftp.server.charging import charge
@@ -66,4 +68,11 @@ def begin_upload(
         of_sent = generation.policy.decide_write(asker, request, sent)
         terms = of_sent if of_sent.root == terms.root else terms
     negotiated = negotiate(request, size_bytes=None, limits=terms.limits or generation.limits)
-    return area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet"), negotiated, terms
+    try:
+        upload = area.begin(terms, negotiated.tsize, is_netascii=request.mode != "octet")
+    except RefusedError as error:
+        rules = generation.policy.rules
+        if error.code == ErrorCode.FILE_EXISTS and rules is not None and rules.denies_overwrite(terms.rule):
+            raise DeniedError(error.code, error.text, terms.rule, why='it has no "overwrite"') from error
+        raise
+    return upload, negotiated, terms
