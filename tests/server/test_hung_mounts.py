@@ -13,7 +13,7 @@ import pytest
 from tests.support.client import Client, Refused
 from tests.support.fuse import Fuse, own_mounts
 from tests.support.server import DEADLINE_S, ServerThread, serve_command, serve_in_thread, wait_for
-from tests.support.uploads import WRITABLE
+from tests.support.uploads import WRITABLE, serve_uploads_command
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
@@ -183,6 +183,48 @@ def test_writes_that_hang_cost_no_other_upload(root: Path, impatient: None) -> N
         bad.go_on()
         wait_for(lambda: server.counters()["file_threads_hung"] == 0, "writes to come back")
         check_that_all_is_well(server, 10)
+
+
+@own_mounts
+def test_directory_that_hangs_costs_no_upload_beside_it_where_all_are_counted(root: Path) -> None:
+    """A count walks what lies below the root; whoever waited for it was refused, and its device a thread short."""
+    with Fuse(root / "bad", {}) as bad, serve_uploads_command(root, "max_total_bytes = 100000000") as server:
+        bad.hang("opendir")
+        for number in range(20):  # more than a device has threads
+            server.signal(signal.SIGHUP)
+            wait_for(
+                lambda number=number: server.log.count("settings reloaded") > number, "a reload: all is counted anew"
+            )
+            with Client(server.address) as client:
+                client.put(f"up/counted-{number}", b"content")
+        assert bad.stuck == 1, "one walk at a time"
+        bad.go_on()
+
+
+@own_mounts
+def test_directory_that_hangs_keeps_no_switch_of_the_root_from_being_seen(root: Path, tmp_path: Path) -> None:
+    current = tmp_path / "current"
+    current.symlink_to(root)
+    for name in ("second", "third"):
+        (tmp_path / name / "up").mkdir(parents=True)
+        (tmp_path / name / "release").write_text(name)
+    with Fuse(tmp_path / "second" / "bad", {}) as bad, serve_uploads_command(current) as server:
+        bad.hang("opendir")
+        for name in ("second", "third"):
+            current.unlink()
+            current.symlink_to(tmp_path / name)
+            server.signal(signal.SIGHUP)
+
+            def is_followed(name: str = name) -> bool:
+                with Client(server.address) as client:
+                    client.put(f"up/to-{name}", b"content")
+                with contextlib.suppress(Refused), Client(server.address) as client:
+                    is_read = client.get("release").payload == name.encode()
+                    return is_read and (tmp_path / name / "up" / f"to-{name}").exists()
+                return False
+
+            wait_for(is_followed, f"reads and uploads of the {name} root")
+        bad.go_on()
 
 
 @own_mounts

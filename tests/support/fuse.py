@@ -38,6 +38,7 @@ _FSYNC, _FLUSH, _INIT, _OPENDIR, _RELEASEDIR, _CREATE, _INTERRUPT, _DESTROY, _BA
 )  # fmt: skip
 _NAMES: Final = {
     _LOOKUP: "lookup", _OPEN: "open", _READ: "read", _WRITE: "write", _FLUSH: "flush", _CREATE: "create",
+    _OPENDIR: "opendir",
 }  # fmt: skip
 _READERS: Final = 24
 """Threads that take questions; one that hangs holds one. Beyond them a question hangs where SIGKILL still reaches."""
@@ -112,7 +113,7 @@ class Fuse:
         _libc.umount2(os.fsencode(self.where), _MNT_DETACH)  # when nobody uses it any more the readers end
 
     def hang(self, *questions: str) -> None:
-        """Answers no such question from now on: lookup, open, read, write, flush, create."""
+        """Answers no such question from now on: lookup, open, read, write, flush, create, opendir."""
         self._flows.clear()
         self._hanging = frozenset(questions)
 

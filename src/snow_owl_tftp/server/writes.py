@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -54,6 +55,8 @@ _DEVICES: Final = 4
 """So many may have all their threads at work; beyond that each has one."""
 _SWEEP_PATIENCE_S: Final = 5.0
 """A start waits no longer until the tree is looked through, in which a mount may hang; the walk goes on."""
+_COUNT_PATIENCE_S: Final = 1.0
+"""An upload that would be refused waits no longer until the files are counted anew."""
 _END_PATIENCE_S: Final = 1.0
 """The end waits no longer for what is being stored."""
 _MAX_WAITING: Final = 1024
@@ -88,12 +91,13 @@ class UploadAnswerer:
         self._generation = generation or Generation.of(settings)
         self._on_stored = on_stored
         self._max_total_bytes = settings.write_config.max_total_bytes
+        # Of one area a walk at a time: below any of them something may hang that has nothing to do with who uploads.
+        self._walking = PatientThreads(_DEVICES, 1, "tftp-sweep")
         self._area = self._make_area(self._generation.root_dir, None)
         self._users = Counter[UploadArea]()  # uploads that need an area; guarded by the lock
         self._roots = UploadRoots(self._make_area, self._users)  # of rules; guarded by the lock
         self._areas = threading.Lock()
-        self._sweeping = PatientThreads(1, 1, "tftp-sweep")
-        self.swept: Survey = self._sweep()
+        self.swept: Survey = self._sweep(self._area)
         self._beginning = _threads(_BEGIN_THREADS, "tftp-begin")
         self._committing = _threads(_COMMIT_THREADS, "tftp-commit")
         self.slow_opens = SlowOpens(self._beginning, _MAX_WAITING)
@@ -109,7 +113,7 @@ class UploadAnswerer:
         self._looks_for_room = False
         if self._look is not None:
             self._look.cancel()
-        for threads in (self._sweeping, self._looking, self._beginning):
+        for threads in (self._walking, self._looking, self._beginning):
             threads.shutdown(cancel_futures=True)
         for upload in list(self._open):
             self._committing.submit(self._close, upload)
@@ -126,14 +130,25 @@ class UploadAnswerer:
     @property
     def busy_total(self) -> int:
         """Threads that are at work now; after `close` those that hang."""
-        return sum(threads.busy_total for threads in (self._beginning, self._committing, self._looking, self._sweeping))
+        return sum(threads.busy_total for threads in (self._beginning, self._committing, self._looking, self._walking))
 
-    def _sweep(self) -> Survey:
+    def _sweep(self, area: UploadArea) -> Survey:
         """What a crash left; of a tree that takes long, or hangs, the rest is told to nobody."""
         try:
-            return self._sweeping.submit(self._area.sweep).result(_SWEEP_PATIENCE_S)
-        except TimeoutError:
+            return self._walking.submit_for(area, area.sweep).result(_SWEEP_PATIENCE_S)
+        except (TimeoutError, CancelledError):
             return Survey(0, 0, False)
+        except RuntimeError:  # no thread is to be had
+            return area.sweep()
+
+    def _count(self, area: UploadArea, count: Callable[[], None]) -> None:
+        """See Space. Not by the thread of an upload: its device would lose one for each that hangs."""
+        try:
+            self._walking.submit_for(area, count).result(_COUNT_PATIENCE_S)
+        except (TimeoutError, CancelledError):
+            return
+        except RuntimeError:
+            count()
 
     @property
     def in_force(self) -> Generation:
@@ -181,7 +196,7 @@ class UploadAnswerer:
     def tidy(self) -> None:
         """Have a thread remove what a crash left in the area in force, which may be another one now."""
         with suppress(RuntimeError):  # no thread is to be had; the next start tidies up
-            self._sweeping.submit(self._tidy)
+            self._walking.submit_for(self._area, self._tidy)
 
     def _tidy(self) -> None:
         """Runs in a thread."""
@@ -209,7 +224,7 @@ class UploadAnswerer:
         if seen.is_current():
             return False
         area = self._make_area(generation.root_dir, None)
-        area.sweep()
+        self._sweep(area)
         with self._areas:
             is_same = self._area is seen  # else a reload has come between
             if is_same:
@@ -227,6 +242,7 @@ class UploadAnswerer:
             max_total_bytes=self._max_total_bytes,
             counts=lambda path: self._generation.policy.is_writable(path),
             place=place,
+            run_count=self._count,
         )
 
     def _use_area(self, generation: Generation, terms: WriteDecision, may_wait_on: int | None) -> UploadArea:
@@ -243,7 +259,7 @@ class UploadAnswerer:
             self._users[area] += 1
         if is_new:
             try:
-                area.sweep()
+                self._sweep(area)
             except BaseException:
                 self._leave_area(area)
                 raise

@@ -14,7 +14,8 @@ Invariants:
 - Who arrives first is stored: what others hold without a grant keeps newcomers out, but never one that is complete.
   Otherwise many that end together would each be refused for the others' sake, and none be stored.
 - Before anything is refused the area is counted anew (not more often than `RECOUNT_S`), as somebody
-  may have tidied up behind our back.
+  may have tidied up behind our back. Where that takes long, since something below the area hangs, the account goes on
+  with what it knows until the count is over; there is one at a time.
 - A reservation that another upload needs is never waited for: the client is told, and may retry.
 """
 
@@ -55,7 +56,11 @@ class Space:
     """The account of one upload area. Every method may be called by any thread."""
 
     def __init__(
-        self, max_total_bytes: int, count_bytes: Callable[[], int], clock: Callable[[], float] = time.monotonic
+        self,
+        max_total_bytes: int,
+        count_bytes: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+        run: Callable[[Callable[[], None]], None] = lambda count: count(),
     ) -> None:
         """Open the account; nothing is counted yet.
 
@@ -64,14 +69,17 @@ class Space:
             count_bytes: Counts what lies in the area; may take long, and runs at the first upload at
                 the latest (`set_counted` spares that).
             clock: Seconds.
+            run: Has a count made, and returns when it is over or takes too long; raises nothing.
         """
         self._max_bytes = max_total_bytes
+        self._run = run
         self._count_bytes = count_bytes
         self._clock = clock
         self._lock = threading.Lock()  # guards all below, but for forget_count; not held during a count
         self._used_bytes = 0
         self._added_since_count = 0
         self._counted_at: float | None = None
+        self._is_counting = False
         self._running: set[Reservation] = set()
 
     @property
@@ -224,11 +232,20 @@ class Space:
 
     def _recount(self) -> None:
         with self._lock:
+            if self._is_counting:
+                return
+            self._is_counting = True
             self._counted_at = self._clock()
             self._added_since_count = 0
-        counted_bytes = self._count_bytes()
-        with self._lock:
-            self._used_bytes = counted_bytes + self._added_since_count
+        self._run(self._count)
+
+    def _count(self) -> None:
+        try:
+            counted_bytes = self._count_bytes()
+            with self._lock:
+                self._used_bytes = counted_bytes + self._added_since_count
+        finally:
+            self._is_counting = False
 
 
 def _least_bytes(announced_bytes: int | None) -> int:

@@ -81,6 +81,7 @@ class UploadArea:
         counts: Callable[[bytes], bool] = lambda _: True,
         make_resolver: Callable[[int, Sequence[Place]], Resolver] = choose_resolver,
         place: Place | None = None,
+        run_count: Callable[["UploadArea", Callable[[], None]], None] = lambda area, count: count(),
     ) -> None:
         """Open the root.
 
@@ -92,6 +93,7 @@ class UploadArea:
                 that boot images beside them do not. Older versions count as the file itself.
             make_resolver: How to confine; by default, as this kernel can do best.
             place: The root, if it is open already; taken over.
+            run_count: See Space; the area comes with it.
 
         Raises:
             ConfigError: The root is no directory that can be opened.
@@ -103,7 +105,11 @@ class UploadArea:
         self.directories = Directories(make_resolver(self._root_fd, (self._place,)))
         self._counts = counts
         self.max_file_size_bytes = max_file_size_bytes
-        self.space = Space(max_total_bytes, lambda: self._survey(removes_leftovers=False).counted_bytes)
+        self.space = Space(
+            max_total_bytes,
+            lambda: self._survey(removes_leftovers=False).counted_bytes,
+            run=lambda count: run_count(self, count),
+        )
         self._publishing: dict[int, threading.RLock] = {}  # by device: one that hangs holds up its own names only
 
     def close(self) -> None:
