@@ -26,7 +26,18 @@ SECRET = b"Of this nobody may be sent a byte: 7f3a91c4-OUTSIDE." * 9
 FORBIDDEN = (b"7f3a91c4", b"HIDDEN", b"root:x:0", b"%d" % len(SECRET))
 """No datagram of the server may hold these, the size of a secret (tsize) included."""
 HOSTILE = (
-    *("..", ".", "../outside", "../../outside", "/etc", "{base}/outside", "..\\outside", "..\\..\\outside", "Out", "up"),
+    *(
+        "..",
+        ".",
+        "../outside",
+        "../../outside",
+        "/etc",
+        "{base}/outside",
+        "..\\outside",
+        "..\\..\\outside",
+        "Out",
+        "up",
+    ),
     *("good/../../../outside", "good/..", ".hidden", ".git", " ", "\x01..", "..\n", "%2e%2e", "\u2025", "\uff0e\uff0e"),
     *("A" * 300, "\u00e9" * 200, "~root", "..;", "*", "{mac}", "$(id)", "leak", "climb", "\x85..", "\u202e.."),
 )
@@ -265,7 +276,10 @@ def _write_leases(own: Path, base: Path) -> Mapping[str, str]:
             clients[f"127.0.6.{number + 60}"] = f"leased by Kea to {ascii(mac)} as {ascii(name)[:40]}"
     dnsmasq += ["\xb2 52:54:00:00:00:01 127.0.6.250 x x", "9" * 5000 + " .. 127.0.6.251 .. ..", "../../x"]
     block = 'lease 127.0.6.252 {\n  ends never;\n  binding state active;\n  hardware ethernet %s;\n  client-hostname "%s";\n}\n'
-    isc = "".join(block % (mac, name) for mac in macs for name in names) + "lease ../../outside {\n}\nlease 127.0.6.253 {\n"
+    isc = (
+        "".join(block % (mac, name) for mac in macs for name in names)
+        + "lease ../../outside {\n}\nlease 127.0.6.253 {\n"
+    )
     for name, text in (("dnsmasq.leases", dnsmasq), ("kea.csv", kea), ("dhcpd.leases", [isc])):
         (own / name).write_bytes("\n".join([*text, ""]).encode("latin-1"))
     return clients

@@ -1,6 +1,7 @@
 """Who touches what lies outside: inotify on every directory and file of it, and what it is like before and after.
 
-    with untouched(base / "outside", base / "secret"): ...      fails if anything there was opened, changed or made
+    with untouched(base / "outside", base / "secret") as touches:     fails if anything there was opened, changed or made
+        assert not touches()                                          what was since the last look
 
 May know: Linux. Must not: know what is tested.
 Invariant: an O_PATH descriptor is a look at a name, as stat is, and no touch; everything else is.
@@ -9,7 +10,7 @@ Invariant: an O_PATH descriptor is a look at a name, as stat is, and no touch; e
 import ctypes
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +21,7 @@ HEADER = struct.Struct("=iIII")
 
 
 @contextmanager
-def untouched(*places: Path) -> Iterator[None]:
+def untouched(*places: Path) -> Iterator[Callable[[], list[str]]]:
     everything = [path for place in places for path in (place, *place.rglob("*")) if not path.is_symlink()]
     before = _state(places)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -29,8 +30,9 @@ def untouched(*places: Path) -> Iterator[None]:
     try:
         watches = {libc.inotify_add_watch(fd, bytes(path), IN_TOUCHED): path for path in everything}
         assert -1 not in watches, os.strerror(ctypes.get_errno())
-        yield
-        assert _events(fd, watches) == []
+        yield lambda: _events(fd, watches)
+        touched = _events(fd, watches)
+        assert not touched, touched[:20]
     finally:
         os.close(fd)
     assert _state(places) == before

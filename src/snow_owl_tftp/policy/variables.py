@@ -35,7 +35,8 @@ NAMES: Final = (
 """Every other name is looked for among the machine's `vars`."""
 
 _VARIABLE: Final = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
-_UNSAFE: Final = re.compile("[/\\\\\x00-\x1f\x7f-\x9f]")
+_UNSAFE: Final = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
+"""The surrogates that stand for no byte are in no path either."""
 _MAX_VALUE_BYTES: Final = 255
 """NAME_MAX: no part of a path is longer."""
 
