@@ -152,8 +152,10 @@ class _Run:
             self._work(_WORK_OF_A_LOOK, rule)
             if not self._is_for_client(rule):
                 continue
-            if found is None and not rule.rule.is_inverse and _needs_match(rule):
-                found = rule.matcher.search(name)
+            if not rule.rule.is_inverse and _needs_match(rule):
+                found = found or rule.matcher.search(name)
+                if not rule.rule.rewrites:
+                    self._work(rule.matcher.work(len(name)) + rule.replacement.work, rule)
             if rule.rule.denies:
                 return name, _denial(self._expand(rule, found)), f"the rule at {rule.rule.where} denies it"
             made = self._rewrite(rule, name, found) if rule.rule.rewrites and found is not None else name
