@@ -142,12 +142,13 @@ def test_exists_makes_candidates_and_is_undone_otherwise() -> None:
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ("rs ^ x\n", "more than 1024 bytes"),
-        ("rg a a", "more than 4096 steps"),
-        ("s ^", "more than 4096 steps"),
-        (":l\nj ^ l", "more than 4096 steps"),
-        ("rg ^ x", "more than 1024 bytes"),
-        ("rgg x* y", "more than 1024 bytes"),
+        (f"rs ^ {'x' * 100}\n", "more than 1024 bytes"),
+        (f"rg ^ {'x' * 100}", "more than 1024 bytes"),
+        (f"rgg x* {'y' * 100}", "more than 1024 bytes"),
+        ("rg a a", "too much work for one name"),
+        ("s ^", "too much work for one name"),
+        (":l\nj ^ l", "too much work for one name"),
+        ("rs ^ x\n", "too much work for one name"),
         ("j ^(.*) \\1", 'no label "a"'),
     ],
 )
@@ -157,6 +158,13 @@ def test_what_has_no_end_is_refused_as_by_hpa(rules: str, said: str) -> None:
     assert rewritten.names == ()
     assert said in rewritten.why
     assert "line " in rewritten.why
+
+
+@pytest.mark.parametrize("rules", ["rg a a", "s ^", ":l\nj ^ l", "rs a a"])
+def test_what_takes_more_steps_than_are_set_is_refused(rules: str) -> None:
+    rewritten = compiled(rules, 100).apply("a", V4, is_write=False)
+    assert rewritten.denial == "Remap table failure"
+    assert "more than 100 steps" in rewritten.why
 
 
 def test_candidates_are_bounded_and_each_is_looked_for_once() -> None:

@@ -20,6 +20,8 @@ from typing import Final
 
 __all__ = ["Client", "Replacement"]
 
+_WORK_OF_A_MACRO: Final = 8
+"""An address is spelled anew, which takes longer than to put it in its place."""
 _CASES: Final[dict[bytes, Callable[[bytes], bytes]]] = {b"L": bytes.lower, b"U": bytes.upper, b"E": bytes}
 
 
@@ -63,6 +65,7 @@ class Replacement:
         groups: Numbers of the groups that it names, 0 left out.
         asks_for_client: What it gives differs from client to client.
         is_plain: It gives the same whatever matched.
+        work: What it takes to fill it in, in half a microsecond.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -75,6 +78,7 @@ class Replacement:
         self.groups = frozenset(numbers - {0})
         self.asks_for_client = bool(self._macros)
         self.is_plain = not numbers and not self._macros
+        self.work = 1 + len(self._parts) // 2 + _WORK_OF_A_MACRO * len(self._macros)
 
     def _parse(self) -> None:
         case, at, text = b"E", 0, self.text
@@ -90,7 +94,15 @@ class Replacement:
                 self._macros.append((len(self._parts), escaped))
                 self._parts.append((case, b""))
             else:
-                self._parts.append((case, _CASES[case](escaped or char)))
+                self._append(case, _CASES[case](escaped or char))
+
+    def _append(self, case: bytes, text: bytes) -> None:
+        """Add a text, to one that stands before it if that is none of a macro."""
+        before = self._parts[-1][1] if self._parts else None
+        if isinstance(before, bytes) and before:
+            self._parts[-1] = case, before + text
+        else:
+            self._parts.append((case, text))
 
     def expand(self, groups: Sequence[bytes], client: Client) -> bytes:
         """Fill it in.

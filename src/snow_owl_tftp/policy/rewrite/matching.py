@@ -1,5 +1,7 @@
 """RE2, for the one purpose it has here: linear time, whatever the expression and whatever the name.
 
+A few bytes in a row, each out of a set, are looked for by `re`, which is as sure to end there and five times as quick.
+
     nodes ─Matcher─► search(name, from) ─► what matched          patterns ─Matches─► which of many match a name
 
 May know: google-re2, which is imported by the first Matcher, so that a server without rewrites does not pay for it.
@@ -11,14 +13,17 @@ Invariants:
 - A set that cannot tell says so, never "no match".
 """
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.policy.rewrite.effort import is_large, is_short_row, work_of, work_of_triggers
 from snow_owl_tftp.policy.rewrite.grouping import groups_of
 from snow_owl_tftp.policy.rewrite.nodes import Node, Sequence
 from snow_owl_tftp.policy.rewrite.translate import translate
+from snow_owl_tftp.policy.rewrite.triggers import triggers_of
 
 __all__ = ["Matcher", "Matches"]
 
@@ -46,9 +51,16 @@ def _options(max_bytes: int) -> tuple[Any, Any]:
 
 
 class Matcher:
-    """One expression."""
+    """One expression.
 
-    __slots__ = ("_has_begin", "_numbers", "_search")
+    Attributes:
+        work: Returns what a match takes, of so many bytes and those before it, in half a microsecond.
+        is_slow: Some names make it so: it is looked for alone, when it is its turn.
+        triggers: Bytes that do (see `triggers`).
+        work_of_triggers: Returns what a search takes at most, of so many of these in a name of so many bytes.
+    """
+
+    __slots__ = ("_has_begin", "_numbers", "_search", "is_slow", "triggers", "work", "work_of_triggers")
 
     def __init__(self, node: Node, wanted: Collection[int]) -> None:
         """Compile it.
@@ -66,6 +78,12 @@ class Matcher:
             self._search = re2.compile(text, options).search
         except re2.error as error:
             raise ConfigError(f"{_reason(error)}; write it with smaller counts, or as several rules") from error
+        if is_short_row(node):
+            self._search = re.compile(text, re.DOTALL).search
+        self.work = work_of(node, len(self._numbers))
+        self.triggers = b"" if is_short_row(node) else triggers_of(node, is_large=is_large(node))
+        self.is_slow = bool(self.triggers) or is_large(node)
+        self.work_of_triggers = work_of_triggers(node)
         self._has_begin = rb"\A" in text
 
     def search(self, name: bytes, start: int = 0) -> tuple[int, int, list[bytes]] | None:
@@ -93,15 +111,15 @@ class Matcher:
 class Matches:
     """Many expressions, looked for in as few passes as keep each of them quick (see `grouping`)."""
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        """Compile them, which were compiled one by one before."""
-        nodes = tuple(nodes)
-        groups = groups_of(nodes)
+    def __init__(self, nodes: Mapping[int, Node]) -> None:
+        """Compile them, by their numbers, which were compiled one by one before."""
+        numbers, listed = list(nodes), list(nodes.values())
+        groups = groups_of(listed)
         max_bytes = max(_SETS_BYTES // max(1, len(groups)), _SET_BYTES)
-        self._sets = [_Set([nodes[at] for at in group], group, max_bytes) for group in groups]
+        self._sets = [_Set([listed[at] for at in group], [numbers[at] for at in group], max_bytes) for group in groups]
 
     def of(self, name: bytes) -> set[int] | None:
-        """Return the indices of those that match; None: RE2 could not tell."""
+        """Return the numbers of those that match; None: RE2 could not tell."""
         matching: set[int] = set()
         for one in self._sets:
             found = one.of(name)
