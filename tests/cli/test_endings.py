@@ -223,6 +223,7 @@ def on_a_terminal(*arguments, stdout=subprocess.DEVNULL, rows=24):
     out = follower if stdout is None else stdout
     # Readline puts a LINES into the environment behind Python's back; a worker of pytest-xdist has inherited it.
     env = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+    env["TERM"] = "xterm"  # without one, as under cron, a bar does not move
     command = [*COMMAND, *map(str, arguments)]
     process = subprocess.Popen(command, stderr=follower, stdout=out, stdin=subprocess.DEVNULL, env=env)
     os.close(follower)

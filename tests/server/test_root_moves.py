@@ -127,14 +127,15 @@ def test_file_system_that_is_mounted_over_the_root_is_served_and_so_is_what_lay_
     if os.geteuid() != 0 or not shutil.which("nsenter"):
         pytest.skip("mounting in a namespace takes root and nsenter")
     with serve_command(root, preexec_fn=leave_mounts) as server, Client(server.address) as client:
-        mounts = f"--mount=/proc/{server.process.pid}/ns/mnt"
+        process = f"/proc/{server.process.pid}"
+        enter = ["nsenter", f"--mount={process}/ns/mnt", f"--root={process}/root"]  # paths are as the server sees them
         assert client.get("boot").payload == OLD
-        subprocess.run(["nsenter", mounts, "mount", "-t", "tmpfs", "none", root], check=True)
+        subprocess.run([*enter, "mount", "-t", "tmpfs", "none", root], check=True)
         inside = Path(f"/proc/{server.process.pid}/root{root}/boot")
         inside.write_bytes(NEW)
         wait_for(lambda: get_or_code(client) == NEW, "what is mounted")
         # Who serves from a file system holds it: without --lazy it stays, and is served on.
-        done = subprocess.run(["nsenter", mounts, "umount", *(["--lazy"] if is_lazy else []), root], check=False)
+        done = subprocess.run([*enter, "umount", *(["--lazy"] if is_lazy else []), root], check=False)
         assert (done.returncode == 0) == is_lazy
         wait_for(lambda: get_or_code(client) == (OLD if is_lazy else NEW), "what is there now")
 

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, NamedTuple
 
-from snow_owl_tftp.content.files import FileTree, OutsideRootError
+from snow_owl_tftp.content.files import FileTree
+from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.content.source import NotHere
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.linux.paths import real_path
