@@ -10,7 +10,8 @@ Invariants:
   server that does not start.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -31,12 +32,12 @@ from snow_owl_tftp.errors import ConfigError
 __all__ = ["check", "unknown_key", "without_effect"]
 
 
-def check(tree: dict[str, Any], source: str) -> Settings:
+def check(tree: dict[str, Any], where: str | Callable[[str], str]) -> Settings:
     """Check a tree of tables, whole.
 
     Args:
         tree: As TOML has it; keys that are missing have their defaults.
-        source: Whom to name in an error.
+        where: Whom to name in an error; or says of a key path where it stands.
 
     Raises:
         ConfigError: A key is unknown, a value out of range, or two contradict each other; every problem is named.
@@ -46,8 +47,12 @@ def check(tree: dict[str, Any], source: str) -> Settings:
         settings = msgspec.convert(tree, Settings)
         problems = list(_contradictions(settings))
     if problems:
-        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
+        raise ConfigError("\n".join(f"{_place(where, problem)}: {problem}" for problem in problems))
     return settings
+
+
+def _place(where: str | Callable[[str], str], problem: str) -> str:
+    return where if isinstance(where, str) else where(problem.partition(": ")[0])
 
 
 def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> Iterator[str]:
@@ -136,8 +141,10 @@ def unknown_key(path: str) -> str:
         return f"{path}: {remedy}"
     import difflib  # lazy: only for a file that is refused
 
-    # By the last part of the path: a key in the wrong table is found as well as a misspelt one.
-    known = {other.rpartition(".")[2]: other for other in key_paths(Settings)}
+    # By the last part of the path: a key in the wrong table is found as well as a misspelt one, which goes first.
+    table = re.sub(r"\[\d+\]", "[]", path).rpartition(".")[0]
+    paths = sorted(key_paths(Settings), key=lambda other: other.rpartition(".")[0] == table)
+    known = {other.rpartition(".")[2]: other for other in paths}
     near = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
     return f"{path}: unknown key; " + (f"did you mean {known[near[0]]}?" if near else "remove it")
 
