@@ -29,7 +29,7 @@ from snow_owl_tftp.config.rules import problems_of_rules
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["check", "unknown_key", "without_effect"]
+__all__ = ["check", "expected", "unknown_key", "without_effect"]
 
 
 def check(tree: dict[str, Any], where: str | Callable[[str], str]) -> Settings:
@@ -60,7 +60,7 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
     fields = _fields_of(table_type)
     for name, field in fields.items():
         if field.required and name not in tree:
-            yield f"{prefix}{name}: missing; expected {_expected(field.type, name)}"
+            yield f"{prefix}{name}: missing; expected {expected(field.type, name)}"
     for key, value in tree.items():
         path = prefix + key
         if key not in fields:
@@ -78,7 +78,7 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
-            yield f"{path}: expected {_expected(kind, key)}, got {_shown(value)}"
+            yield f"{path}: expected {expected(kind, key)}, got {_shown(value)}"
 
 
 @cache
@@ -149,8 +149,8 @@ def unknown_key(path: str) -> str:
     return f"{path}: unknown key; " + (f"did you mean {known[near[0]]}?" if near else "remove it")
 
 
-def _expected(kind: Any, key: str) -> str:
-    """Put a declared type in words, with its range."""
+def expected(kind: Any, key: str) -> str:
+    """Put a declared type in words, with its range; some keys are told apart by their name."""
     if key == "file_mode":
         return 'permissions 0o000..0o777, such as 0o644 or "0644"'
     metas = [arg for arg in get_args(kind) if isinstance(arg, Meta)]
@@ -161,7 +161,7 @@ def _expected(kind: Any, key: str) -> str:
     if get_origin(kind) is Literal:
         return ("one of " if len(get_args(kind)) > 1 else "") + ", ".join(f'"{value}"' for value in get_args(kind))
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_expected(part, key) for part in get_args(kind) if part is not NoneType)
+        return " or ".join(expected(part, key) for part in get_args(kind) if part is not NoneType)
     if get_origin(kind) is tuple:
         return _expected_list(get_args(kind)[0], key)
     return {bool: "true or false", str: "a text"}.get(kind, "a table")
@@ -170,7 +170,7 @@ def _expected(kind: Any, key: str) -> str:
 def _expected_list(kind: Any, key: str) -> str:
     if is_table(kind):
         return f"tables, each [[{key}]]"
-    return f"a list of texts, each {_expected(kind, key)}" if get_origin(kind) is Literal else "a list of texts"
+    return f"a list of texts, each {expected(kind, key)}" if get_origin(kind) is Literal else "a list of texts"
 
 
 def _shown(value: object) -> str:

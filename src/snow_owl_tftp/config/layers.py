@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from snow_owl_tftp.config.lines import Parts, depth_of, parts_of
 
-__all__ = ["Layer", "located", "merged", "nested"]
+__all__ = ["Layer", "located", "merged", "nested", "sets"]
 
 
 class Layer(NamedTuple):
@@ -50,6 +50,13 @@ def located(layers: Sequence[Layer], path: str) -> str:
         if depth and depth >= deepest:
             place, deepest = layer.where(own[:depth]), depth
     return place
+
+
+def sets(layers: Sequence[Layer], path: str) -> bool:
+    """Tell whether any layer says something about a key, or about something in it."""
+    parts = parts_of(path)
+    owns = (_own_parts(layers[:number], parts) for number in range(len(layers)))
+    return any(depth_of(layer.tree, own) == len(parts) for layer, own in zip(layers, owns, strict=True))
 
 
 def nested(values: Mapping[str, object], unknown: Callable[[str], Exception]) -> dict[str, Any]:
