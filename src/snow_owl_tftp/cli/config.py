@@ -112,6 +112,32 @@ def _diff(before: Path, after: Path | None) -> int:
     return _DIFFERENT if different else 0
 
 
+@command.command("import")
+@click.argument("file", type=_FILE)
+@click.option("--from", "form", metavar="FORM", help="Which file it is; default: find out. pcre: one of atftpd's.")
+def _import(file: Path, form: str | None) -> None:
+    """Print the configuration of another TFTP server as ours, with where each key comes from.
+
+    FILE is /etc/default/tftpd-hpa or atftpd, a unit with ExecStart, a service of xinetd, or what dnsmasq reads. What
+    stays behind is told at the beginning and on standard error: why, and what to do instead. A PCRE file of atftpd
+    becomes a map file, for rewrite_file.
+    """
+    from snow_owl_tftp.config.importing.forms import FORMS, carry, read
+    from snow_owl_tftp.config.importing.pcre import map_lines
+    from snow_owl_tftp.errors import ConfigError
+
+    if form == "pcre":
+        click.echo("\n".join(map_lines(read(file), str(file))))
+        return
+    if form is not None and form not in FORMS:
+        raise ConfigError(f'--from: expected one of {", ".join(FORMS)}, pcre, got "{form}"')
+    carried = carry(file, form)
+    for line in carried.lines():
+        click.echo(line)
+    for remark in carried.remarks:
+        click.echo(f"not carried over: {remark.place}: {remark.text}", err=True)
+
+
 _BEGINNING = (
     "# Configuration of snow-owl-tftp. Every key is here with its default; take the # away from what you change.",
     "# `snow-owl-tftp config check FILE` finds every mistake.",
