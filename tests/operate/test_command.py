@@ -212,7 +212,7 @@ def test_what_the_operator_got_wrong_is_told_on_one_line(arguments: list[str], c
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("workers = 0", r'snow-owl\.toml: workers: expected 1\.\.64 or "auto", got 0'),
+        ("workers = 0", r'snow-owl\.toml:1: workers: expected 1\.\.64 or "auto", got 0'),
         ("wrokers = 1", r"wrokers: unknown key; did you mean workers\?"),
         ("workers = ", r"not TOML"),
         ("[logging]\nfile = '/no/such/dir/log'", r"logging\.file: /no/such/dir/log: No such file or directory"),

@@ -31,6 +31,7 @@ _USAGE_ERROR: Final = 2
 
 _COMMANDS: Final = {
     "bench": "snow_owl_tftp.cli.bench",
+    "config": "snow_owl_tftp.cli.config",
     "explain": "snow_owl_tftp.cli.explain",
     "get": "snow_owl_tftp.cli.get",
     "put": "snow_owl_tftp.cli.put",

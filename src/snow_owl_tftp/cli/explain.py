@@ -4,6 +4,7 @@ May know: flags and how to print. Must not decide anything.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,11 +51,10 @@ def command(
     """
     from snow_owl_tftp.cli.explain_lines import lines_of, tree_of
     from snow_owl_tftp.config.binds import parse_bind
-    from snow_owl_tftp.config.load import load, override
-    from snow_owl_tftp.config.schema import Settings
+    from snow_owl_tftp.config.load import load
     from snow_owl_tftp.operate.explain import Asked, explain
 
-    settings = override(load(config_path) if config_path else Settings(), {"root_dir": root})
+    settings = load(config_path, environ=os.environ, flags={"root_dir": root})
     asked = Asked(
         client=_address(client),
         listen=parse_bind(listen) if listen else settings.bind_addresses[0],

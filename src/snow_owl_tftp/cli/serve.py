@@ -35,10 +35,11 @@ def command(
 ) -> None:
     """Serve the files below ROOT until SIGTERM or SIGINT.
 
-    Flags override the configuration file, which SIGHUP rereads. Once requests are answered, a line "listening on
+    Flags override environment variables (SNOW_OWL_TFTP__WORKERS=2), and these the configuration file, which SIGHUP
+    rereads. Once requests are answered, a line "listening on
     ADDR:PORT" for each bound address goes to standard output; port 0 lets the kernel choose.
     """
-    from snow_owl_tftp.config.load import load, override
+    from snow_owl_tftp.config.load import load
     from snow_owl_tftp.config.schema import Settings
     from snow_owl_tftp.operate.run import serve
 
@@ -58,7 +59,7 @@ def command(
         dropped[:] = keys
 
     def read() -> Settings:
-        return override(load(config_path, note_dropped) if config_path else Settings(), flags)
+        return load(config_path, note_dropped, environ=os.environ, flags=flags)
 
     serve(read(), _announce, read if config_path else None, dropped)
 

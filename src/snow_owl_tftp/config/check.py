@@ -11,7 +11,8 @@ Invariants:
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
@@ -29,18 +30,18 @@ from snow_owl_tftp.config.rules import problems_of_rules
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["check", "unknown_key", "without_effect"]
+__all__ = ["check", "expected", "unknown_key", "without_effect"]
 
 _MAX_SHOWN: Final = 4
 """Rules in one line; there may be thousands."""
 
 
-def check(tree: dict[str, Any], source: str) -> Settings:
+def check(tree: dict[str, Any], where: str | Callable[[str], str]) -> Settings:
     """Check a tree of tables, whole.
 
     Args:
         tree: As TOML has it; keys that are missing have their defaults.
-        source: Whom to name in an error.
+        where: Whom to name in an error; or says of a key path where it stands.
 
     Raises:
         ConfigError: A key is unknown, a value out of range, or two contradict each other; every problem is named.
@@ -50,8 +51,12 @@ def check(tree: dict[str, Any], source: str) -> Settings:
         settings = msgspec.convert(tree, Settings)
         problems = list(_contradictions(settings))
     if problems:
-        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
+        raise ConfigError("\n".join(f"{_place(where, problem)}: {problem}" for problem in problems))
     return settings
+
+
+def _place(where: str | Callable[[str], str], problem: str) -> str:
+    return where if isinstance(where, str) else where(problem.partition(": ")[0])
 
 
 def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> Iterator[str]:
@@ -59,7 +64,7 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
     fields = _fields_of(table_type)
     for name, field in fields.items():
         if field.required and name not in tree:
-            yield f"{prefix}{name}: missing; expected {_expected(field.type, name)}"
+            yield f"{prefix}{name}: missing; expected {expected(field.type, name)}"
     for key, value in tree.items():
         path = prefix + key
         if key not in fields:
@@ -77,7 +82,7 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
-            yield f"{path}: expected {_expected(kind, key)}, got {_shown(value)}"
+            yield f"{path}: expected {expected(kind, key)}, got {_shown(value)}"
 
 
 @cache
@@ -160,14 +165,16 @@ def unknown_key(path: str) -> str:
         return f"{path}: {remedy}"
     import difflib  # lazy: only for a file that is refused
 
-    # By the last part of the path: a key in the wrong table is found as well as a misspelt one.
-    known = {other.rpartition(".")[2]: other for other in key_paths(Settings)}
+    # By the last part of the path: a key in the wrong table is found as well as a misspelt one, which goes first.
+    table = re.sub(r"\[\d+\]", "[]", path).rpartition(".")[0]
+    paths = sorted(key_paths(Settings), key=lambda other: other.rpartition(".")[0] == table)
+    known = {other.rpartition(".")[2]: other for other in paths}
     near = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
     return f"{path}: unknown key; " + (f"did you mean {known[near[0]]}?" if near else "remove it")
 
 
-def _expected(kind: Any, key: str) -> str:
-    """Put a declared type in words, with its range."""
+def expected(kind: Any, key: str) -> str:
+    """Put a declared type in words, with its range; some keys are told apart by their name."""
     if key == "file_mode":
         return 'permissions 0o000..0o777, such as 0o644 or "0644"'
     metas = [arg for arg in get_args(kind) if isinstance(arg, Meta)]
@@ -178,7 +185,7 @@ def _expected(kind: Any, key: str) -> str:
     if get_origin(kind) is Literal:
         return ("one of " if len(get_args(kind)) > 1 else "") + ", ".join(f'"{value}"' for value in get_args(kind))
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_expected(part, key) for part in get_args(kind) if part is not NoneType)
+        return " or ".join(expected(part, key) for part in get_args(kind) if part is not NoneType)
     if get_origin(kind) is tuple:
         return _expected_list(get_args(kind)[0], key)
     return {bool: "true or false", str: "a text"}.get(kind, "a table")
@@ -187,7 +194,7 @@ def _expected(kind: Any, key: str) -> str:
 def _expected_list(kind: Any, key: str) -> str:
     if is_table(kind):
         return f"tables, each [[{key}]]"
-    return f"a list of texts, each {_expected(kind, key)}" if get_origin(kind) is Literal else "a list of texts"
+    return f"a list of texts, each {expected(kind, key)}" if get_origin(kind) is Literal else "a list of texts"
 
 
 def _shown(value: object) -> str:

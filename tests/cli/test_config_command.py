@@ -1,0 +1,93 @@
+"""`snow-owl-tftp config`: the steps, their words and exit statuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from snow_owl_tftp.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    status = main(["config", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_file_to_begin_with_is_good_and_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "snow-owl.toml"
+
+    assert run(capsys, "init", file)[0] == 0
+    assert run(capsys, "check", file) == (0, "no problems found\n", "")
+    assert run(capsys, "init")[1] == file.read_text()
+    status, _, err = run(capsys, "init", file)
+    assert status == 2
+    assert err == f"snow-owl-tftp: {file}: File exists; name another file, or remove this one\n"
+
+
+def test_every_problem_is_a_line_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "snow-owl.toml"
+    file.write_text("workers = 0\n\n[limits]\nmax_transfer = 1\n")
+
+    assert run(capsys, "check", file) == (
+        2,
+        "",
+        (
+            f'snow-owl-tftp: {file}:1: workers: expected 1..64 or "auto", got 0\n'
+            f"snow-owl-tftp: {file}:4: limits.max_transfer: unknown key; did you mean limits.max_transfers?\n"
+        ),
+    )
+
+
+def test_what_has_no_effect_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "snow-owl.toml"
+    file.write_text('[logging]\naudit_file = "/a"\n[performance]\nbuffer_pool_size = 3\n')
+
+    assert run(capsys, "check", file) == (
+        0,
+        (
+            "no effect: performance.buffer_pool_size\n"
+            f"no effect: {file}:2: logging.audit_file; set logging.audit_enabled = true, or remove it\n"
+            "no problems found\n"
+        ),
+        "",
+    )
+
+
+def test_where_each_value_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNOW_OWL_TFTP__LOGGING__LEVEL", "debug")
+    file = tmp_path / "snow-owl.toml"
+    file.write_text("\nworkers = 2\n")
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "site.toml").write_text("single_port = true\n")
+
+    lines = run(capsys, "show", "--origin", file)[1].splitlines()
+
+    assert f"workers = 2  # {file}:2" in lines
+    assert f"single_port = true  # {tmp_path}/conf.d/site.toml:1" in lines
+    assert 'level = "debug"  # SNOW_OWL_TFTP__LOGGING__LEVEL' in lines
+    assert 'format = "text"  # default' in lines
+    assert "workers = 2" in run(capsys, "show", file)[1].splitlines()
+
+
+def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "schema")
+
+    assert status == 0
+    assert "root_dir" in json.loads(out)["$defs"]["Settings"]["properties"]
+
+
+def test_differences_are_named_with_both_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+    old.write_text("workers = 2\n[limits]\nmax_transfers = 7\n")
+    new.write_text('workers = "auto"\n[limits]\nmax_transfers = 7\n')
+
+    assert run(capsys, "diff", old, new) == (
+        1,
+        'workers: 2 -> "auto"\n',
+        "",
+    )
+    assert run(capsys, "diff", new) == (1, 'limits.max_transfers: 200000 -> 7\nworkers: 1 -> "auto"\n', "")
+    assert run(capsys, "diff", old, old) == (0, "", "")
