@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support.server import run_command
 
 from snow_owl_tftp.cli import main
 
@@ -18,7 +19,9 @@ def test_file_to_begin_with_is_good_and_never_overwritten(tmp_path: Path, capsys
     file = tmp_path / "snow-owl.toml"
 
     assert run(capsys, "init", file)[0] == 0
+    file.write_text(f'root_dir = "{tmp_path}"\n' + (text := file.read_text()))
     assert run(capsys, "check", file) == (0, "no problems found\n", "")
+    file.write_text(text)
     assert run(capsys, "init")[1] == file.read_text()
     status, _, err = run(capsys, "init", file)
     assert status == 2
@@ -41,17 +44,46 @@ def test_every_problem_is_a_line_with_its_place(tmp_path: Path, capsys: pytest.C
 
 def test_what_has_no_effect_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "snow-owl.toml"
-    file.write_text('[logging]\naudit_file = "/a"\n[performance]\nbuffer_pool_size = 3\n')
+    file.write_text(f'root_dir = "{tmp_path}"\n[logging]\naudit_file = "/a"\n[performance]\nbuffer_pool_size = 3\n')
 
     assert run(capsys, "check", file) == (
         0,
         (
             "no effect: performance.buffer_pool_size\n"
-            f"no effect: {file}:2: logging.audit_file; set logging.audit_enabled = true, or remove it\n"
+            f"no effect: {file}:3: logging.audit_file; set logging.audit_enabled = true, or remove it\n"
             "no problems found\n"
         ),
         "",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('root_dir = "/no/such"\n', ":1: root_dir: /no/such: No such file or directory; name a directory"),
+        ('[[rules]]\n\npaths = ["a["]\n', ":4: rules[1].paths: "),
+        ('[[rewrite]]\npattern = "("\n', ":2: rewrite[1]: "),
+        ('[machines]\ninventory = "/no/such.toml"\n', ":3: machines.inventory: /no/such.toml: "),
+        ('[logging]\nfile = "FOLDER/log"\n', ":3: logging.file: "),
+        ('[[templates]]\nmatch = "x"\ntemplate = "no.j2"\n', ":2: templates: "),
+        ('[write_config]\nallowed_patterns = ["a//b"]\n', ":3: write_config.allowed_patterns: "),
+    ],
+)
+def test_what_only_a_start_finds_out_has_its_place_too(
+    text: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "root").mkdir()
+    file = tmp_path / "snow-owl.toml"
+    root = "" if text.startswith("root_dir") else f'root_dir = "{tmp_path}/root"\n'
+    file.write_text(root + text.replace("FOLDER", f"{tmp_path}/root"))
+
+    status, out, err = run(capsys, "check", file)
+
+    assert (status, out) == (2, "")
+    assert err.startswith(f"snow-owl-tftp: {file}{problem}")
+    assert len(err.splitlines()) == 1
+    ended = run_command("--config", str(file), "--bind", "127.0.0.1:0")
+    assert (ended.returncode, ended.stderr) == (2, err)
 
 
 def test_where_each_value_comes_from(

@@ -46,18 +46,26 @@ def _init(file: Path | None) -> None:
 @command.command("check")
 @click.argument("file", required=False, type=_FILE)
 def _check(file: Path | None) -> None:
-    """Check FILE, its drop-ins (conf.d/*.toml beside it) and the environment as `serve` would.
+    """Check FILE, its drop-ins (conf.d/*.toml beside it) and the environment as `serve` would, up to the first request.
+
+    Files and directories are looked at as this user; nothing is bound, written or imported.
 
     Each problem is a line on standard error with file, line, key and remedy; the exit status is then 2.
     What is allowed and has no effect is a line on standard output.
     """
     from snow_owl_tftp.config.check import without_effect
     from snow_owl_tftp.config.layers import located
-    from snow_owl_tftp.config.load import gather, settle
+    from snow_owl_tftp.config.load import gather, placed, settle
+    from snow_owl_tftp.errors import ConfigError
+    from snow_owl_tftp.operate.rehearsal import rehearse
 
     dropped: list[str] = []
     layers = gather(file, dropped.extend, environ=os.environ)
     settings = settle(layers)
+    try:
+        rehearse(settings)
+    except ConfigError as error:
+        raise placed(error, layers) from error
     for key in dropped:
         click.echo(f"no effect: {key}")
     for key, remedy in without_effect(settings).items():

@@ -39,8 +39,10 @@ def command(
     rereads. Once requests are answered, a line "listening on
     ADDR:PORT" for each bound address goes to standard output; port 0 lets the kernel choose.
     """
-    from snow_owl_tftp.config.load import load
+    from snow_owl_tftp.config.layers import Layer
+    from snow_owl_tftp.config.load import gather, placed, settle
     from snow_owl_tftp.config.schema import Settings
+    from snow_owl_tftp.errors import ConfigError
     from snow_owl_tftp.operate.run import serve
 
     flags = {
@@ -58,10 +60,16 @@ def command(
     def note_dropped(keys: list[str]) -> None:
         dropped[:] = keys
 
-    def read() -> Settings:
-        return load(config_path, note_dropped, environ=os.environ, flags=flags)
+    layers: list[Layer] = []  # likewise
 
-    serve(read(), _announce, read if config_path else None, dropped)
+    def read() -> Settings:
+        layers[:] = gather(config_path, note_dropped, environ=os.environ, flags=flags)
+        return settle(layers)
+
+    try:
+        serve(read(), _announce, read if config_path else None, dropped)
+    except ConfigError as error:
+        raise placed(error, layers) from error
 
 
 def _number_or_text(given: str | None) -> int | str | None:

@@ -16,16 +16,17 @@ import msgspec
 
 from snow_owl_tftp.config.check import check, unknown_key
 from snow_owl_tftp.config.environment import layers_of_environment
-from snow_owl_tftp.config.layers import Layer, located, merged, nested
+from snow_owl_tftp.config.layers import Layer, located, merged, nested, sets
 from snow_owl_tftp.config.legacy import drop_hints
 from snow_owl_tftp.config.made import beside
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["gather", "load", "override", "settle"]
+__all__ = ["gather", "load", "override", "placed", "settle"]
 
 _LINE: Final = re.compile(r"at line (\d+)")
 """As the parser of the standard library says it."""
+_KEY_PATH: Final = re.compile(r"\w+(\[\d+\])?(\.\w+(\[\d+\])?)*")
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -85,6 +86,21 @@ def settle(layers: Sequence[Layer]) -> Settings:
         ConfigError: As `load` does.
     """
     return check(merged(layers), lambda key: located(layers, key))
+
+
+def placed(error: ConfigError, layers: Sequence[Layer]) -> ConfigError:
+    """Say where the keys stand that an error of the start names.
+
+    Args:
+        error: Each of its lines begins with a key path; any other line stays as it is.
+        layers: Of the settings.
+    """
+    return ConfigError("\n".join(_placed(line, layers) for line in str(error).splitlines()))
+
+
+def _placed(line: str, layers: Sequence[Layer]) -> str:
+    path = line.partition(": ")[0]
+    return f"{located(layers, path)}: {line}" if _KEY_PATH.fullmatch(path) and sets(layers, path) else line
 
 
 def override(settings: Settings, overrides: Mapping[str, object], *, source: str = "command line") -> Settings:
