@@ -11,7 +11,7 @@ from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, build_ack, build_data
 
-pytestmark = pytest.mark.alone("measures how fast a transfer goes")
+pytestmark = pytest.mark.quiet("measures how fast a transfer goes")
 SLACK_S = 0.5
 """What a busy machine and the sanitizers add; tests/server/test_pacing_served.py has the bars of a quiet one."""
 SIZES = {"lock-step": {}, "windows": {"blksize": 1428, "windowsize": 16}}
