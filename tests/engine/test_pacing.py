@@ -61,6 +61,7 @@ def test_a_transfer_goes_as_fast_as_its_bucket_fills_and_loses_nothing(serve, tm
     assert served.counter("requests_refused_busy") == 0
 
 
+@pytest.mark.alone("twenty clients are no quiet test")
 @pytest.mark.parametrize("options", SIZES.values(), ids=SIZES)
 def test_who_share_a_bucket_take_turns(serve, tmp_path, options):
     rate, clients = 500_000, 20
