@@ -6,38 +6,55 @@ May know: pytest's own test kit. Must not: import the package.
 import os
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from itertools import product
+from math import prod
 from pathlib import Path
 
 import pytest
 from tests.support.descriptors import descriptors_at_rest
+from tests.support.pairs import covering, met, pairs
 from tests.support.required import PACKAGES, why_let_pass
 
 pytest_plugins = ["pytester"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Each test writes when it began and ended; what overlaps with the test that is alone is seen in the file.
+# Each test writes when it began and ended; what overlaps is seen in the file. In a run of several processes the first
+# of a kind waits for one of another process, since those begin at different times.
 OVERLAPPING = """
 import os, time
 from pathlib import Path
 import pytest
 
-def note(what):
-    with open({log!r}, "a") as log:
-        log.write(what + "\\n")
+LOG = Path({log!r})
+ME = os.environ.get("PYTEST_XDIST_WORKER")
+
+def company(kind):
+    return {{line.split()[2] for line in LOG.read_text().splitlines() if line.startswith(kind)}} - {{ME}}
+
+def play(kind):
+    with LOG.open("a") as log:
+        print(kind, 1, ME, file=log, flush=True)
+        until = time.monotonic() + (10 if ME and kind != "alone" else 0.03)
+        while time.monotonic() < until and not company(kind):
+            time.sleep(0.005)
+        time.sleep(0.03)
+        print(kind, -1, ME, file=log)
 
 @pytest.mark.parametrize("number", range(12))
 def test_beside_others(number):
-    note("in")
-    time.sleep(0.03)
-    note("out")
+    play("loud")
+
+@pytest.mark.quiet("for the test of it")
+@pytest.mark.parametrize("number", range(12))
+def test_quiet(number):
+    play("quiet")
 
 @pytest.mark.alone("for the test of it")
 @pytest.mark.parametrize("number", range(4))
 def test_alone(number):
-    note("alone")
-    time.sleep(0.03)
-    note("no longer")
+    play("alone")
 """
 
 
@@ -48,7 +65,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
         monkeypatch.delenv(name, raising=False)
     # The kit of the suite itself is all that is needed, and half the time of a start.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makeini("[pytest]\nmarkers = alone")
+    pytester.makeini("[pytest]\nmarkers =\n    alone\n    quiet")
     return pytester
 
 
@@ -61,14 +78,18 @@ def run(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 def test_a_test_that_is_alone_has_no_other_beside_it(suite, tmp_path, processes):
     log = tmp_path / "log"
     suite.makepyfile(OVERLAPPING.format(log=str(log)))
-    run(suite, *processes).assert_outcomes(passed=16)
-    inside, most = 0, 0
+    run(suite, *processes).assert_outcomes(passed=28)
+    inside, most = Counter(), Counter()
     for line in log.read_text(encoding="ascii").splitlines():
-        inside += {"in": 1, "out": -1}.get(line, 0)
-        most = max(most, inside)
-        assert inside == 0 or line in ("in", "out"), "another test runs beside the one that is alone"
-    assert most == (1 if not processes else most), "without -n nothing runs beside anything"
-    assert not processes or most > 1, "nothing ran at the same time: this test has shown nothing"
+        kind, step, _ = line.split()
+        inside[kind] += int(step)
+        most[kind] = max(most[kind], inside[kind])
+        assert sum(inside.values()) == inside[kind], "another kind runs beside one that is quiet or alone"
+    assert most["alone"] == 1
+    if not processes:
+        assert (most["loud"], most["quiet"]) == (1, 1), "without -n nothing runs beside anything"
+    else:
+        assert min(most["loud"], most["quiet"]) > 1, "nothing ran at the same time: this test has shown nothing"
 
 
 @pytest.mark.parametrize(
@@ -202,3 +223,18 @@ def test_a_descriptor_that_is_closed_a_little_later_was_not_left():
     before = descriptors_at_rest()
     threading.Timer(0.1, os.close, [os.open("/", os.O_RDONLY)]).start()
     assert descriptors_at_rest() == before
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 2), (4, 2, 2), (3, 2), (2, 2, 2, 2)])
+def test_each_value_meets_each_of_another_axis_by_default(sizes):
+    chosen = covering(sizes)
+    assert set().union(*map(met, chosen)) == set().union(*map(met, product(*map(range, sizes))))
+    assert len(chosen) < prod(sizes) or len(sizes) == 2, "all of the product is no choice"
+
+
+def test_the_rest_of_the_product_is_played_by_soak():
+    cases = pairs("ab", [0, 1], [False, True])
+    assert [case.values for case in cases] == list(product("ab", [0, 1], [False, True]))
+    by_default = [case.values for case in cases if not case.marks]
+    assert len(by_default) == len(covering([2, 2, 2])) < len(cases)
+    assert {mark.name for case in cases for mark in case.marks} == {"soak"}

@@ -1,19 +1,22 @@
 """Pictures out of runs that were never made: which are drawn, and that a run without figures is a gap."""
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.bench.test_report import WORKLOAD, load, timed, traced
 
+from snow_owl_tftp.bench import pictures
 from snow_owl_tftp.bench.runs import Run
 from snow_owl_tftp.bench.settings import Target
 from snow_owl_tftp.bench.sweeps import NO_BATCHING, Result, linger_targets
 
-pytest.importorskip("matplotlib", reason="the pictures need matplotlib (pip install '.[bench]')")
-
-from snow_owl_tftp.bench import pictures
+# Looked for and not imported: that takes a third of a second in each process of a run.
+pytestmark = pytest.mark.skipif(
+    find_spec("matplotlib") is None, reason="the pictures need matplotlib (pip install '.[bench]')"
+)
 
 BROKEN = Run("x", WORKLOAD, problem="it did not become ready")
 

@@ -11,7 +11,7 @@ from snow_owl_tftp.plan.transfer import Outcome
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Ack, Data, build_ack, build_data
 
-pytestmark = pytest.mark.alone("measures how fast a transfer goes")
+pytestmark = pytest.mark.quiet("measures how fast a transfer goes")
 SLACK_S = 0.5
 """What a busy machine and the sanitizers add; tests/server/test_pacing_served.py has the bars of a quiet one."""
 SIZES = {"lock-step": {}, "windows": {"blksize": 1428, "windowsize": 16}}
@@ -61,6 +61,7 @@ def test_a_transfer_goes_as_fast_as_its_bucket_fills_and_loses_nothing(serve, tm
     assert served.counter("requests_refused_busy") == 0
 
 
+@pytest.mark.alone("twenty clients are no quiet test")
 @pytest.mark.parametrize("options", SIZES.values(), ids=SIZES)
 def test_who_share_a_bucket_take_turns(serve, tmp_path, options):
     rate, clients = 500_000, 20

@@ -154,7 +154,7 @@ def play_all(rng) -> None:
     differential.test_senders_agree_on_losses_that_only_a_timeout_brought_to_light(16, rng)
     differential.test_senders_agree_on_a_client_that_acknowledges_more_often_than_it_agreed_to(3)
     differential.test_senders_agree_on_a_client_that_is_silent_behind_ack_0(16)
-    differential.test_receivers_agree_to_follow_a_lock_step_sender_that_goes_on_with_1()
+    differential.test_receivers_agree_to_follow_a_sender_that_goes_on_with_1_in_lock_step_alone(1)
     differential.test_receivers_agree_on_a_sender_that_had_only_paused()
 
 

@@ -1,19 +1,22 @@
 """Tests that need the machine to themselves, in a run that plays several tests at once (`pytest -n 2`).
 
     @pytest.mark.alone("counts what the whole machine sends")
+    @pytest.mark.quiet("measures how fast a transfer goes, and only waits itself")
 
 May know: pytest, and what pytest-xdist tells its workers. Must not: know any test; they say it of themselves.
-Invariants: while a test that is marked so runs, no other test of the same run does; those tests come last. A run
-without -n keeps its order and takes no lock. Waiting for one's turn is no part of a test's time-out.
+Invariants: while a test runs that is marked `alone`, no other test of the same run does; beside one that is `quiet` run
+other quiet ones only. Quiet tests come behind all others, and those that are alone at the end. A run without -n keeps
+its order and takes no lock. Waiting for one's turn is no part of a test's time-out.
 """
 
 import fcntl
 import shutil
 import tempfile
+import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import pytest
 
@@ -21,27 +24,54 @@ FOLDER = pytest.StashKey[Path]()
 INPUT = "snow_owl_turns"  # what the controller tells its workers: the folder of the locks
 
 
-@contextmanager
-def turn(folder: Path, *, alone: bool) -> Iterator[None]:
-    """One test's time: together with others, or alone.
+Way = Literal["together", "quiet", "alone"]
+POLITE_S = 0.02
 
-    Who wants to be alone keeps the gate while the others end what they have begun: else they could take turns for ever.
-    Locks are given back explicitly, since a child that a test left behind may have inherited them.
+
+@contextmanager
+def turn(folder: Path, way: Way) -> Iterator[None]:
+    """One test's time: together with others, with those that are quiet, or alone.
+
+    `loud` is held by who may load the machine, `quiet` by who must not be disturbed; nobody passes while the other kind
+    is inside. Locks are given back explicitly, since a child that a test left behind may have inherited them.
     """
-    with (folder / "gate").open("wb") as gate, (folder / "room").open("wb") as room:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        try:
-            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        finally:
-            fcntl.flock(gate, fcntl.LOCK_UN)
+    with ExitStack() as files:
+        gate, loud, quiet = (files.enter_context((folder / name).open("wb")) for name in ("gate", "loud", "quiet"))
+        mine, others = (loud, quiet) if way == "together" else (quiet, loud)
+        while not _entered(way, gate, mine, others):
+            time.sleep(POLITE_S)
         try:
             yield
         finally:
-            fcntl.flock(room, fcntl.LOCK_UN)
+            fcntl.flock(mine, fcntl.LOCK_UN)
+            fcntl.flock(others, fcntl.LOCK_UN)
 
 
-def is_alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None
+def _entered(way: Way, gate: IO[bytes], mine: IO[bytes], others: IO[bytes]) -> bool:
+    """Who plays together with others waits at the gate for its turn; who wants quiet comes again until it is there.
+
+    So the tests of many processes go on beside one that has come to its quiet tests; they end, and then it is quiet.
+    """
+    at_once = 0 if way == "together" else fcntl.LOCK_NB
+    fcntl.flock(gate, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(others, fcntl.LOCK_EX | at_once)
+        fcntl.flock(mine, (fcntl.LOCK_EX if way == "alone" else fcntl.LOCK_SH) | at_once)
+    except BlockingIOError:
+        fcntl.flock(others, fcntl.LOCK_UN)
+        return False
+    else:
+        if way != "alone":
+            fcntl.flock(others, fcntl.LOCK_UN)
+        return True
+    finally:
+        fcntl.flock(gate, fcntl.LOCK_UN)
+
+
+def way_of(item: pytest.Item) -> Way:
+    if item.get_closest_marker("alone"):
+        return "alone"
+    return "quiet" if item.get_closest_marker("quiet") else "together"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,7 +91,7 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if FOLDER in config.stash:
-        items.sort(key=is_alone)
+        items.sort(key=lambda item: ["together", "quiet", "alone"].index(way_of(item)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -69,5 +99,5 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     folder = item.config.stash.get(FOLDER, None)
     if folder is None:
         return (yield)
-    with turn(folder, alone=is_alone(item)):
+    with turn(folder, way_of(item)):
         return (yield)

@@ -7,6 +7,7 @@ May know: the model, and what a FlightProbe shows. Must not: name what is compar
 """
 
 from dataclasses import fields
+from functools import cache
 from typing import Final
 
 from snow_owl_tftp.protocol.receiver import Receiver
@@ -37,11 +38,11 @@ HOLDERS: Final = {"terms", "terms.policy", "rtt", "patience", "burst"}
 
 def of_model(model: Sender | Receiver) -> dict[str, object]:
     """Everything that the model holds, by the names there: `terms.policy.floor_ns` for what is further inside."""
-    held = {name: value for name, value in all_of(model).items() if name not in NOT_COMPARED}
-    trial = held["_trial"]
-    held["_trial"] = trial and (trial.late_ns, trial.answer_ns, trial.repeats)
+    held = {plain(name): value for name, value in all_of(model).items() if name not in NOT_COMPARED}
+    trial = held["trial"]
+    held["trial"] = trial and (trial.late_ns, trial.answer_ns, trial.repeats)
     held["role"] = int(isinstance(model, Receiver))
-    return {plain(name): value for name, value in held.items()}
+    return held
 
 
 def all_of(holder: object, path: str = "") -> dict[str, object]:
@@ -54,9 +55,15 @@ def all_of(holder: object, path: str = "") -> dict[str, object]:
 
 
 def names_of(holder: object) -> list[str]:
-    return list(vars(holder)) if hasattr(holder, "__dict__") else [field.name for field in fields(holder)]
+    return list(vars(holder)) if hasattr(holder, "__dict__") else fields_of(type(holder))
 
 
+@cache
+def fields_of(kind: type) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+@cache
 def plain(name: str) -> str:
     """Without the underscore of what is private in the model."""
     path, _, last = name.rpartition(".")
@@ -82,6 +89,7 @@ def of_engine(probe) -> dict[str, object]:
     return held | {f"terms.policy.{name}": value for name, value in probe.policy().items()}
 
 
+@cache
 def of_role(role: type[Sender] | type[Receiver]) -> set[str]:
     """The names of all that one role remembers."""
     return set(of_model(a_model(role)))
