@@ -33,7 +33,7 @@ from snow_owl_tftp.server.writes import UploadAnswerer
 
 VALUE_OF_ADDRESS = {"address": CLIENT, "address_hex": "7F000101"}
 FEW = 200
-MANY = many(5_000, full=100_000)  # SNOW_OWL_SOAK=full
+MANY = many(2_000, full=100_000)  # SNOW_OWL_SOAK=full
 
 
 @dataclass
@@ -225,5 +225,5 @@ def test_what_is_opened_lies_where_it_may(range_: Range, setting: Setting, name:
 )
 @given(setting=SETTINGS, name=NAMES)
 def test_what_is_opened_lies_where_it_may_whatever_chance_makes(range_: Range, setting: Setting, name: str) -> None:
-    """5 000; with SNOW_OWL_SOAK=full, 100 000."""
+    """2 000; with SNOW_OWL_SOAK=full, 100 000."""
     play(range_, setting, name)
