@@ -71,7 +71,7 @@ IDENTITIES: Mapping[str, tuple[str, ...]] = {
     ),
     "127.0.2": ("{dir}",),
     "127.0.3": ("{base}/absolute/{dir}",),
-    "127.0.4": ("by/x{dir}", "by/{dir}.d", "by/{dir}{other}", "{dir}/{other}", "{base}/{dir}"),
+    "127.0.4": ("by/x{dir}", "by/{dir}.d", "by/{dir}{other}", "{dir}/{other}", "{base}/absolute/x{dir}"),
     "127.0.5": ("common", "."),
     "127.0.6": ("machines/{mac}", "names/{name}", "common"),
     "127.0.7": (),  # no rule: the root itself
