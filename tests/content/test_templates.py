@@ -236,11 +236,12 @@ def race_templates(folder: Path, count: int) -> Counter[str]:
             try:
                 found = read_templates(str(folder / "t"), ["a.j2"])
             except ConfigError as error:
+                said = str(error)
                 outcomes["refused"] += 1
-                assert "SECRET" not in str(error)
             else:
-                assert set(found.values()) == {"inside"}, found
+                said = "".join(found.values())
                 outcomes["read"] += 1
+            assert "SECRET" not in said
     print(f"{count} times templates were read, {swaps[0]} swaps: {dict(outcomes)}")
     return outcomes
 

@@ -222,10 +222,24 @@ def test_inventory_below_the_root_is_refused_at_the_start_and_at_a_reload(tmp_pa
         link.symlink_to(inside)
         (line,) = served.reload(f'root_dir = "{tmp_path}/root"\n[machines]\ninventory = "{link}"\n')
         assert line["event"].startswith("reload refused")
-        assert line["reason"].endswith("lies below root_dir, where every client can read it; name a file outside")
+        assert ": lies below root_dir, or a root of a rule, where clients can read it; name " in line["reason"]
     done = run_command("--config", str(tmp_path / "owl.toml"), "--bind", "127.0.0.1:0")
     assert done.returncode == 2
     assert f"machines.inventory: {link}: lies below root_dir" in done.stderr
+
+
+def test_inventory_below_a_root_of_a_rule_is_refused(tmp_path: Path) -> None:
+    inventory = tmp_path / "site/lists/machines.toml"
+    inventory.parent.mkdir(parents=True)
+    inventory.write_text(BY_ADDRESS % "lathe")
+    (tmp_path / "root").mkdir()
+    config = tmp_path / "owl.toml"
+    for roots in (f"{tmp_path}/site", f"{tmp_path}/site/{{name}}", f"{tmp_path}/si{{name}}"):
+        rule = f'[[rules]]\nroots = ["{roots}"]\n'
+        config.write_text(f'root_dir = "{tmp_path}/root"\n[machines]\ninventory = "{inventory}"\n{rule}')
+        done = run_command("--config", str(config), "--bind", "127.0.0.1:0")
+        assert done.returncode == 2
+        assert f"machines.inventory: {inventory}: lies below root_dir, or a root of a rule, where" in done.stderr
 
 
 def test_pattern_that_is_none_is_an_operators_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ See tests/server/test_races_served.py for root_dir without rules. Invariant: wha
 that nobody may ever be sent, in directories that nobody may change.
 """
 
+import json
 import random
 import threading
 from collections import Counter
@@ -105,9 +106,8 @@ def base(tmp_path: Path, rng: random.Random) -> Path:
         _set_baits(tmp_path / room / "up", tmp_path)
     for name in ("root", "root/machines", "root/groups", "root/way", "root/go", "absolute", "root/go/Deep"):
         _set_baits(tmp_path / name, tmp_path)
-    (tmp_path / "machines.json").write_text(
-        '[{"address": ["%s"], "group": "shop", "vars": {"place": "p"}}]' % '", "'.join(CLIENTS[1:])
-    )
+    machine = {"address": CLIENTS[1:], "group": "shop", "vars": {"place": "p"}}
+    (tmp_path / "machines.json").write_text(json.dumps([machine]))
     (tmp_path / "racing_handler.py").write_text(HANDLER.format(common=str(tmp_path / "root/common")))
     return tmp_path
 

@@ -22,7 +22,8 @@ MAX_NAME_BYTES = 480  # of a request of 512 bytes, with mode and options
 TSIZE = b"tsize\x000\0"
 UPLOADED = b"inside, since somebody has sent it"
 FULL_CLIENTS = ("127.0.1.2", "127.0.5.1", "127.0.7.1")
-"""Who asks for everything: one whose variables choose a root, one of an overlay that ends with root_dir, one of no rule."""
+"""Who asks for everything: one whose variables choose a root, one of an overlay that ends with root_dir, one
+of no rule."""
 
 
 class Stage:

@@ -71,7 +71,7 @@ IDENTITIES: Mapping[str, tuple[str, ...]] = {
     ),
     "127.0.2": ("{dir}",),
     "127.0.3": ("{base}/absolute/{dir}",),
-    "127.0.4": ("by/x{dir}", "by/{dir}.d", "by/{dir}{other}", "{dir}/{other}", "{base}/{dir}"),
+    "127.0.4": ("by/x{dir}", "by/{dir}.d", "by/{dir}{other}", "{dir}/{other}", "{base}/absolute/x{dir}"),
     "127.0.5": ("common", "."),
     "127.0.6": ("machines/{mac}", "names/{name}", "common"),
     "127.0.7": (),  # no rule: the root itself
@@ -251,7 +251,8 @@ def _write_own(base: Path, **chosen: object) -> Mapping[str, str]:
     clients |= _write_leases(own, base)
     (own / "machines.json").write_text(json.dumps({"machine": machines}))
     rules = [
-        f'[[rules]]\nclients = ["{network}.0/24"]\nallow = ["read", "write", "overwrite"]\nroots = {json.dumps(roots)}\n'
+        f'[[rules]]\nclients = ["{network}.0/24"]\nallow = ["read", "write", "overwrite"]\n'
+        f"roots = {json.dumps(roots)}\n"
         for network, roots in IDENTITIES.items()
         if roots
     ]
@@ -270,12 +271,15 @@ def _write_leases(own: Path, base: Path) -> Mapping[str, str]:
     for mac in macs:
         for name in names:
             number += 1
-            clients[f"127.0.6.{number}"] = f"leased to {ascii(mac)} as {ascii(name)[:40]}"
+            clients[f"127.0.6.{number}"] = f"leased to {mac!a} as {ascii(name)[:40]}"
             dnsmasq.append(f"0 {mac} 127.0.6.{number} {name} {name}")
             kea.append(f"127.0.6.{number + 60},{mac},,3600,4000000000,1,0,0,{name},0")
-            clients[f"127.0.6.{number + 60}"] = f"leased by Kea to {ascii(mac)} as {ascii(name)[:40]}"
+            clients[f"127.0.6.{number + 60}"] = f"leased by Kea to {mac!a} as {ascii(name)[:40]}"
     dnsmasq += ["\xb2 52:54:00:00:00:01 127.0.6.250 x x", "9" * 5000 + " .. 127.0.6.251 .. ..", "../../x"]
-    block = 'lease 127.0.6.252 {\n  ends never;\n  binding state active;\n  hardware ethernet %s;\n  client-hostname "%s";\n}\n'
+    block = (
+        "lease 127.0.6.252 {\n  ends never;\n  binding state active;\n"
+        '  hardware ethernet %s;\n  client-hostname "%s";\n}\n'
+    )
     isc = (
         "".join(block % (mac, name) for mac in macs for name in names)
         + "lease ../../outside {\n}\nlease 127.0.6.253 {\n"

@@ -1,7 +1,7 @@
 """Who touches what lies outside: inotify on every directory and file of it, and what it is like before and after.
 
-    with untouched(base / "outside", base / "secret") as touches:     fails if anything there was opened, changed or made
-        assert not touches()                                          what was since the last look
+    with untouched(base / "outside", base / "secret") as touches:      fails if anything there was opened or changed
+        assert not touches()                                           what was since the last look
 
 May know: Linux. Must not: know what is tested.
 Invariant: an O_PATH descriptor is a look at a name, as stat is, and no touch; everything else is.

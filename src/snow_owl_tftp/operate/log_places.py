@@ -42,12 +42,13 @@ def refuse_inventory_below_root(settings: Settings) -> None:
     """Look where the inventory is, which may hold what is meant for one machine only.
 
     Raises:
-        ConfigError: It lies below the root, by whatever path.
+        ConfigError: It lies below the root, or one of a rule, by whatever path.
     """
     file = settings.machines.inventory
-    if file and _lies_below(file, settings.root_dir):
+    if file and any(_lies_below(file, directory) for directory in (settings.root_dir, *_roots_of_rules(settings))):
         raise ConfigError(
-            f"machines.inventory: {file}: lies below root_dir, where every client can read it; name a file outside"
+            f"machines.inventory: {file}: lies below root_dir, or a root of a rule, where clients can read it; "
+            "name a file outside"
         )
 
 
