@@ -102,6 +102,8 @@ def let_server_stop(root: Path, seconds: float) -> None:
             if index == 50:
                 stopped_s = time.monotonic()
                 server.signal(signal.SIGSTOP)
+                # Threads stop one by one: the worker may have ended the transfer before its turn comes.
+                os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)
                 threading.Timer(seconds, server.signal, [signal.SIGCONT]).start()
                 with Client(server.address) as others:
                     for number in range(300):
