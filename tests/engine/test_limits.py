@@ -56,6 +56,7 @@ def test_a_limit_is_divided_among_workers(serve, limit, told, workers, total, pa
         ("max_half_open", "refused_half_open"),
         ("max_transfers_per_client", "refused_client_transfers"),
         ("max_half_open_per_client", "refused_client_half_open"),
+        ("max_pending_requests", "refused_pending"),
     ],
 )
 def test_a_reached_limit_is_counted_and_told_by_its_name(serve, limit, counter):
