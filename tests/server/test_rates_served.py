@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support.client import Address, Client, Refused, Silence
+from tests.support.namespaces import Host
 from tests.support.server import serve_command, serve_in_thread, wait_for
 
 SMALL = bytes(400)
@@ -58,6 +59,33 @@ def test_beyond_a_rate_a_client_is_told_to_come_later(root: Path, key: str, reac
     assert any(BUSY in outcome for outcome in asked)
     assert any(BUSY in outcome for outcome in others) == reaches_others
     assert served.server.tally.limits[key] == sum(BUSY in outcome for outcome in asked + others)
+
+
+@pytest.mark.parametrize(
+    ("bind", "same", "other"),
+    [
+        ("127.0.0.1", ["127.5.5.0", "127.5.5.255"], "127.5.4.255"),
+        ("::1", ["fd00:0:0:100::1", "fd00:0:0:1ff:ffff::1"], "fd00:0:0:0ff::1"),
+        ("::1", ["fd00:0:0:100::2", "fd00:0:0:1ff:ffff::2"], "fd00:0:0:200::1"),
+    ],
+)
+def test_a_network_is_a_24_and_of_ipv6_a_56(root: Path, bind: str, same: list[str], other: str) -> None:
+    host = Host()
+    host.ip("link", "set", "lo", "up")
+    for address in (*same, other) if ":" in other else ():
+        host.ip("addr", "add", f"{address}/128", "dev", "lo", "nodad")
+
+    def ask() -> list[list[str]]:
+        bound = f"[{bind}]:0" if ":" in bind else f"{bind}:0"
+        settings = {"bind_addr": bound, "limits.max_requests_per_s_per_network": 8, "logging.level": "error"}
+        with serve_in_thread(root, settings) as served:
+            (address,) = served.server.addresses
+            return [outcomes(address[:2], 24 if source == same[1] else 4, source) for source in (*same, other)]
+
+    first, second, apart = host.run(ask)
+    refused = [any(BUSY in outcome for outcome in asked) for asked in (first, second, apart)]
+    assert refused == [False, True, False]
+    assert "ok" in apart
 
 
 @pytest.mark.parametrize("key", ["max_bytes_per_s_per_client", "max_bytes_per_s_per_network", "max_bytes_per_s"])
