@@ -162,6 +162,27 @@ def test_refusals_and_pacing_are_logged_audited_and_counted_once_each(root: Path
     assert f"max_bytes_per_s:{sum(event['count'] for event in paced)}" in figures
 
 
+HELD = ["max_transfers", "max_half_open"]
+HELD_BY = [f"{limit}{holder}" for limit in HELD for holder in ("", "_per_client", "_per_network")]
+
+
+@pytest.mark.parametrize("limit", HELD_BY)
+def test_who_gives_way_is_told_by_the_limit(root: Path, tmp_path: Path, limit: str) -> None:
+    """No request is refused, so nothing else says that the limit was reached."""
+    audit = tmp_path / "audit"
+    told = {"logging.audit_enabled": True, "logging.audit_file": str(audit), "logging.level": "warning"}
+    with serve_in_thread(root, {f"limits.{limit}": 2, **told}) as served, ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(Client(served.address))
+            client.request("large")
+            client.receive_packet()
+        wait_for(lambda: served.server.counters()["transfers_gave_way"] == 2, "two give way")
+        wait_for(lambda: len(events_of(audit, "transfer_failed")) == 2, "the events")
+    reason = f"gave way to another ({limit}): its client had answered nothing"
+    assert [event["reason"] for event in events_of(audit, "transfer_failed")[:2]] == [reason] * 2
+    assert served.log.count(f'reason="{reason}"') == 2
+
+
 def test_the_last_line_names_the_limits_that_were_reached(root: Path, tmp_path: Path) -> None:
     (tmp_path / "owl.toml").write_text("limits.max_requests_per_s_per_client = 2\n")
     with serve_command(root, "--config", str(tmp_path / "owl.toml")) as server:
