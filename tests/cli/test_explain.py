@@ -193,7 +193,7 @@ def test_lines_are_for_people(config: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (["--client", "host", "x"], "--client: expected an address"),
         (["--client", "127.0.0.1", "--option", "blksize", "x"], "--option: expected"),
-        (["--client", "127.0.0.1", "--listen", "nowhere", "x"], "expected"),
+        (["--client", "127.0.0.1", "--listen", "nowhere", "x"], "--listen: expected"),
         (["--client", "127.0.0.1", "--root", "/usr", "--mac", "5254", "x"], "--mac: expected a MAC"),
         (["--client", "127.0.0.1", "x" * 600], "no client can send this"),
         (["--client", "127.0.0.1", "--config", "/nonexistent.toml", "x"], "/nonexistent.toml: No such file"),

@@ -72,7 +72,8 @@ def test_template_makes(source: str, expected: str) -> None:
         ("a\n\n{{ machine.mac }}", "/t/a.j2:3: prints what is none for this client"),
         ("none\n{% set m = machine.mac %}\n{{ m }}", "/t/a.j2:3: prints what is none"),
         ("\n{% include 'b.j2' %}", "/t/b.j2:2: prints what is none"),
-        ("{% include 'c.j2' %}", "/t/c.j2:4: "),
+        ("{% include 'c.j2' %}", '/t/c.j2:4: undefined value in "x {{ machine.nope }}"'),
+        ("{% include 'd.j2' %}", '/t/d.j2:1: undefined value in "{{ nope }}aaaa'),
         ("\n{{ 1 / 0 }}", "/t/a.j2:2: unable to calculate 1 / 0"),
         ("{{ machine.name.upper() }}", "/t/a.j2:1: string has no method named upper"),
         ("{{ machine.pop('x') }}", "/t/a.j2: KeyError: 'x'"),
@@ -81,9 +82,10 @@ def test_template_makes(source: str, expected: str) -> None:
     ],
 )
 def test_failure_names_file_line_and_what(source: str, expected: str) -> None:
-    text = failure(source, b="\n{{ machine.mac }}", c="\n\n\n{{ machine.nope }}")
+    text = failure(source, b="\n{{ machine.mac }}", c="\n\n\n  x {{ machine.nope }}", d="{{ nope }}" + "a" * 500)
     assert text.startswith(expected)
     assert "\n" not in text
+    assert len(text) < 200
 
 
 def test_template_cannot_change_what_others_see() -> None:

@@ -157,6 +157,36 @@ def test_second_stage_in_another_case_lies_in_the_roots_of_the_rule(root: Path) 
         assert answer(server, "grub.efi") == b"common/Shim/Grub.EFI"
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("lower.CFG", b"common/lower.cfg"),
+        ("Sub/Own", b"machines/127.0.0.1/sub/own"),
+        (os.fsdecode(b"caf\xe9"), "common/caf\u00e9".encode()),
+        ("{root}/lower.cfg", b"common/lower.cfg"),
+        ("boot.cfg", 1),  # of root_dir, which is none of the roots
+        ("second.efi", b"machines/127.0.0.1/efi/second.efi"),
+        ("third.efi", b"common/efi/third.efi"),  # beside it in another root
+        ("nobody.lst", 1),
+    ],
+)
+def test_what_else_a_name_may_mean_lies_in_the_roots_of_the_rule(root: Path, name: str, found: bytes | int) -> None:
+    for path in ("common/lower.cfg", "common/caf\u00e9", "common/efi/third.efi", "machines/127.0.0.1/sub/own"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+    (root / "machines/127.0.0.1/efi").mkdir()
+    for path in ("machines/127.0.0.1/efi/first.efi", "machines/127.0.0.1/efi/second.efi"):
+        (root / path).write_text(path)
+    names = {"case": "lower", "encodings": ["latin-1"], "siblings": ["*.efi"], "optional": ["*.lst"]}
+    rules = [{"roots": ["machines/{address}", "common"]}]
+    with serve_in_thread(root, {"rules": rules, **{f"names.{key}": value for key, value in names.items()}}) as server:
+        assert answer(server, "efi/first.efi") == b"machines/127.0.0.1/efi/first.efi"
+        wait_for(lambda: server.server.tally.transfers_total == 1, "its end")
+        assert answer(server, name.format(root=root)) == found
+        if name.endswith(".lst"):
+            assert server.server.tally.refusals == {"optional_missing": 1}
+
+
 def test_root_that_is_a_link_to_link_targets_is_read_too(root: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/Vmlinuz").write_bytes(b"of the images")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support.client import Address, Client, Refused, Silence
+from tests.support.namespaces import Host
 from tests.support.server import serve_command, serve_in_thread, wait_for
 
 SMALL = bytes(400)
@@ -58,6 +59,33 @@ def test_beyond_a_rate_a_client_is_told_to_come_later(root: Path, key: str, reac
     assert any(BUSY in outcome for outcome in asked)
     assert any(BUSY in outcome for outcome in others) == reaches_others
     assert served.server.tally.limits[key] == sum(BUSY in outcome for outcome in asked + others)
+
+
+@pytest.mark.parametrize(
+    ("bind", "same", "other"),
+    [
+        ("127.0.0.1", ["127.5.5.0", "127.5.5.255"], "127.5.4.255"),
+        ("::1", ["fd00:0:0:100::1", "fd00:0:0:1ff:ffff::1"], "fd00:0:0:0ff::1"),
+        ("::1", ["fd00:0:0:100::2", "fd00:0:0:1ff:ffff::2"], "fd00:0:0:200::1"),
+    ],
+)
+def test_a_network_is_a_24_and_of_ipv6_a_56(root: Path, bind: str, same: list[str], other: str) -> None:
+    host = Host()
+    host.ip("link", "set", "lo", "up")
+    for address in (*same, other) if ":" in other else ():
+        host.ip("addr", "add", f"{address}/128", "dev", "lo", "nodad")
+
+    def ask() -> list[list[str]]:
+        bound = f"[{bind}]:0" if ":" in bind else f"{bind}:0"
+        settings = {"bind_addr": bound, "limits.max_requests_per_s_per_network": 8, "logging.level": "error"}
+        with serve_in_thread(root, settings) as served:
+            (address,) = served.server.addresses
+            return [outcomes(address[:2], 24 if source == same[1] else 4, source) for source in (*same, other)]
+
+    first, second, apart = host.run(ask)
+    refused = [any(BUSY in outcome for outcome in asked) for asked in (first, second, apart)]
+    assert refused == [False, True, False]
+    assert "ok" in apart
 
 
 @pytest.mark.parametrize("key", ["max_bytes_per_s_per_client", "max_bytes_per_s_per_network", "max_bytes_per_s"])
@@ -132,6 +160,27 @@ def test_refusals_and_pacing_are_logged_audited_and_counted_once_each(root: Path
     figures = served.server.tally.figures()["limits"]
     assert f"max_requests_per_s_per_client:{refused}" in figures
     assert f"max_bytes_per_s:{sum(event['count'] for event in paced)}" in figures
+
+
+HELD = ["max_transfers", "max_half_open"]
+HELD_BY = [f"{limit}{holder}" for limit in HELD for holder in ("", "_per_client", "_per_network")]
+
+
+@pytest.mark.parametrize("limit", HELD_BY)
+def test_who_gives_way_is_told_by_the_limit(root: Path, tmp_path: Path, limit: str) -> None:
+    """No request is refused, so nothing else says that the limit was reached."""
+    audit = tmp_path / "audit"
+    told = {"logging.audit_enabled": True, "logging.audit_file": str(audit), "logging.level": "warning"}
+    with serve_in_thread(root, {f"limits.{limit}": 2, **told}) as served, ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(Client(served.address))
+            client.request("large")
+            client.receive_packet()
+        wait_for(lambda: served.server.counters()["transfers_gave_way"] == 2, "two give way")
+        wait_for(lambda: len(events_of(audit, "transfer_failed")) == 2, "the events")
+    reason = f"gave way to another ({limit}): its client had answered nothing"
+    assert [event["reason"] for event in events_of(audit, "transfer_failed")[:2]] == [reason] * 2
+    assert served.log.count(f'reason="{reason}"') == 2
 
 
 def test_the_last_line_names_the_limits_that_were_reached(root: Path, tmp_path: Path) -> None:

@@ -22,8 +22,6 @@ from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.machines import Machine
 from snow_owl_tftp.policy.rules import Policy
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.packets import Data, Oack, build_ack
-from snow_owl_tftp.protocol.seq import Rollover, block_of
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.reads import FileDecider
 
@@ -329,47 +327,6 @@ def test_options_are_those_of_the_rule(serve: ServeRules, root: Path) -> None:
     with Client(serve({"options": refuse_all}).address) as client:
         got = client.get("big", options=asked)
         assert (got.oack, got.blksize_bytes, len(got.payload)) == ({}, 512, 5000)
-
-
-def test_block_numbers_roll_over_to_1_where_a_rule_says_so_and_nobody_asked(serve: ServeRules, root: Path) -> None:
-    (root / "big").write_bytes(bytes(8 * 65_540))
-    server = serve({"options": {"rollover": 1}})
-    with Client(server.address) as client:
-        client.request("big", options={"blksize": 8, "windowsize": 5})
-        packet, tid = client.receive_packet()
-        assert isinstance(packet, Oack)
-        assert [name for name, _ in packet.options] == ["blksize", "windowsize"]
-        seen, index = [0], 0
-        client.send(build_ack(0), tid)
-        while index <= 65_540:
-            packet, _ = client.receive_packet()
-            if isinstance(packet, Data) and packet.block == block_of(index + 1, Rollover.TO_1):
-                index += 1
-                seen.append(packet.block)
-                if index % 5 == 0 or len(packet.payload) < 8:
-                    client.send(build_ack(packet.block), tid)
-    assert seen[65_534:65_538] == [65_534, 65_535, 1, 2]
-
-
-def test_patience_of_a_rule_is_the_timer_of_who_asks_for_none(serve: ServeRules) -> None:
-    server = serve({"clients": ["127.0.0.2"], "options": {"patience_ms": 100}})
-
-    def repetitions(source: str, **options: Any) -> int:
-        """Of the first packet, within 0.6 s."""
-        with Client(server.address, source=source) as client:
-            client.request("plain", options=options)
-            client.receive(1)
-            count = 0
-            try:
-                while True:
-                    client.receive(0.6)
-                    count += 1
-            except Silence:
-                return count
-
-    assert repetitions("127.0.0.2") >= 1
-    assert repetitions("127.0.0.2", timeout=5) == 0
-    assert repetitions("127.0.0.3") == 0
 
 
 # ---- uploads

@@ -50,14 +50,13 @@ def command(
     The exit status is 0 where it would be served, 1 where not, 3 where a handler says, since handlers are not called.
     """
     from snow_owl_tftp.cli.explain_lines import lines_of, tree_of
-    from snow_owl_tftp.config.binds import parse_bind
     from snow_owl_tftp.config.load import load
     from snow_owl_tftp.operate.explain import Asked, explain
 
     settings = load(config_path, environ=os.environ, flags={"root_dir": root})
     asked = Asked(
         client=_address(client),
-        listen=parse_bind(listen) if listen else settings.bind_addresses[0],
+        listen=_listening(listen) if listen else settings.bind_addresses[0],
         name=name,
         is_write=write,
         options=tuple(_option(text) for text in options),
@@ -87,6 +86,16 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise click.UsageError(f'--client: expected an address such as 192.0.2.7, got "{text}"') from None
+
+
+def _listening(text: str) -> tuple[str, int]:
+    from snow_owl_tftp.config.binds import parse_bind
+    from snow_owl_tftp.errors import ConfigError
+
+    try:
+        return parse_bind(text)
+    except ConfigError as error:
+        raise click.UsageError(f"--listen: {error}") from None
 
 
 def _option(text: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 # Whoever comes may be a client; who has answered nothing is less likely to be one with every moment, and gives way.
 # Each refusal is answered at once, counted by its reason, and told upwards once a second.
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport strlen
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.messages cimport M_REFUSED, Message, OUT_ABORTED, message_new
@@ -47,16 +47,33 @@ cdef inline void give_way(Worker *w, Transfer *t) noexcept nogil:
     end(w, t, OUT_ABORTED, 0, b"gave way to another: its client had answered nothing", 52)
 
 
-cdef inline bint gives_way(Worker *w, const Chain *unproven) noexcept nogil:
+cdef inline const char *gave_way_text(int reason) noexcept nogil:
+    """Names the limit to whoever runs the server: nothing else says that it was reached."""
+    if reason == REFUSED_HALF_OPEN:
+        return b"gave way to another (max_half_open): its client had answered nothing"
+    if reason == REFUSED_CLIENT_TRANSFERS:
+        return b"gave way to another (max_transfers_per_client): its client had answered nothing"
+    if reason == REFUSED_CLIENT_HALF_OPEN:
+        return b"gave way to another (max_half_open_per_client): its client had answered nothing"
+    if reason == REFUSED_NETWORK_TRANSFERS:
+        return b"gave way to another (max_transfers_per_network): its client had answered nothing"
+    if reason == REFUSED_NETWORK_HALF_OPEN:
+        return b"gave way to another (max_half_open_per_network): its client had answered nothing"
+    return b"gave way to another (max_transfers): its client had answered nothing"
+
+
+cdef inline bint gives_way(Worker *w, const Chain *unproven, int reason) noexcept nogil:
     """Whether one of these could make room: the oldest, which has had the most time to answer.
 
     One that Python is deciding never gives way: its answer is on its way, and `max_pending_requests` bounds how many
     there are.
     """
     cdef Transfer *t = chain_oldest(&w.slab, unproven)
+    cdef const char *text = gave_way_text(reason)
     if t == NULL:
         return False
-    give_way(w, t)
+    w.counters.transfers_gave_way += 1
+    end(w, t, OUT_ABORTED, 0, <const uint8_t *>text, <uint32_t>strlen(text))
     return True
 
 
@@ -109,23 +126,24 @@ cdef inline int over_limit(Worker *w, const Peer *peer, int32_t client, int32_t 
     if has_guessed_often(w, peer):
         return REFUSED_GUESSES
     if (client >= 0 and w.clients.entries[client].live > transfers_per_client(w)
-            and not gives_way(w, &w.clients.entries[client].unproven)):
+            and not gives_way(w, &w.clients.entries[client].unproven, REFUSED_CLIENT_TRANSFERS)):
         return REFUSED_CLIENT_TRANSFERS
     if (client >= 0 and w.clients.entries[client].half_open >= w.limits.half_open_per_client
-            and not gives_way(w, &w.clients.entries[client].unproven)):
+            and not gives_way(w, &w.clients.entries[client].unproven, REFUSED_CLIENT_HALF_OPEN)):
         return REFUSED_CLIENT_HALF_OPEN
     if (network >= 0 and w.quotas.transfers_per_network
             and w.held_by.entries[network].live > w.quotas.transfers_per_network
-            and not gives_way(w, &w.held_by.entries[network].unproven)):
+            and not gives_way(w, &w.held_by.entries[network].unproven, REFUSED_NETWORK_TRANSFERS)):
         return REFUSED_NETWORK_TRANSFERS
     if (network >= 0 and w.quotas.half_open_per_network
             and w.held_by.entries[network].half_open >= w.quotas.half_open_per_network
-            and not gives_way(w, &w.held_by.entries[network].unproven)):
+            and not gives_way(w, &w.held_by.entries[network].unproven, REFUSED_NETWORK_HALF_OPEN)):
         return REFUSED_NETWORK_HALF_OPEN
     # The Completion of one that gives way is undelivered then: COMPLETIONS_BEHIND bounds how many there are.
-    if w.counters.live_transfers + undelivered >= w.limits.transfers and not gives_way(w, &w.unproven):
+    if (w.counters.live_transfers + undelivered >= w.limits.transfers
+            and not gives_way(w, &w.unproven, REFUSED_TRANSFERS)):
         return REFUSED_TRANSFERS
-    if w.counters.half_open_transfers >= w.limits.half_open and not gives_way(w, &w.unproven):
+    if w.counters.half_open_transfers >= w.limits.half_open and not gives_way(w, &w.unproven, REFUSED_HALF_OPEN):
         return REFUSED_HALF_OPEN
     return -1
 

@@ -29,6 +29,9 @@ _FUEL: Final = 100_000
 MAX_TEXT_BYTES: Final = 1 << 20
 """A boot configuration has some kilobytes; an autoinstall file with every package and key tens of them."""
 _PRINTS_NONE: Final = "prints what is none for this client; test it with {% if … %}, or write {{ … or … }}"
+_UNDEFINED: Final = "undefined value"
+_MAX_SHOWN: Final = 80
+"""Characters of a line of a template in a line of the log."""
 _NONE_WORD: Final = "none"
 _NONE_MARK: Final = "\ue000none\ue001"
 _PLACE: Final = re.compile("\ue000([^\ue000\ue001]*)\ue002([0-9]+)\ue001")
@@ -110,6 +113,8 @@ class Template:
         causes = _CAUSE.findall(str(error))
         if causes:  # of an include that failed: where, and why
             what, name, line = causes[-1]
+            if what == _UNDEFINED:  # of an include minijinja says no more than where
+                what = f'{what} in "{_line_of(self._sources.get(name, ""), int(line))}"'
         else:
             what, name, line = error.detail or error.message, error.name or self.name, str(error.line or "")
             if error.kind == "UndefinedError" and error.range is not None:
@@ -171,6 +176,11 @@ def _expression_at(source: str, begin: int, end: int) -> str:
     text = source.encode()
     before = _DOTTED.search(text[:begin].decode("utf-8", "replace"))
     return (before[0] if before else "") + text[begin:end].decode("utf-8", "replace")
+
+
+def _line_of(source: str, number: int) -> str:
+    lines = source.split("\n")
+    return lines[number - 1].strip()[:_MAX_SHOWN] if 0 < number <= len(lines) else ""
 
 
 def _one_line(text: str) -> str:
