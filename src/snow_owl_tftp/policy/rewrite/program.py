@@ -27,7 +27,7 @@ MAX_NAME_BYTES: Final = 1024
 """Of what rules make of a name: twice what a request holds. It bounds what a rule costs that makes its name longer."""
 MAX_CANDIDATES: Final = 64
 """Each may be looked for on a disk."""
-MAX_WORK: Final = 3600
+MAX_WORK: Final = 3_500
 """Of half a microsecond each (see `effort`): 200 rules that all replace a name of 500 bytes take less."""
 _NEAR: Final = 2
 """Where rules change a name one after the other, the next is found at once."""
@@ -154,8 +154,8 @@ class _Run:
                 continue
             if not rule.rule.is_inverse and _needs_match(rule):
                 found = found or rule.matcher.search(name)
-                if not rule.rule.rewrites:
-                    self._work(rule.matcher.work(len(name)) + rule.replacement.work, rule)
+                if not rule.rule.rewrites:  # those that do pay for each replacement
+                    self._work(rule.matcher.work(len(name)), rule)
             if rule.rule.denies:
                 return name, _denial(self._expand(rule, found)), f"the rule at {rule.rule.where} denies it"
             made = self._rewrite(rule, name, found) if rule.rule.rewrites and found is not None else name
@@ -208,6 +208,7 @@ class _Run:
             self.at, self._has_gone_back = self._program._begin_of[rule.source], True
             self._tell(rule, "starts over")
         elif rule.rule.jumps:
+            self._work(rule.replacement.work, rule)
             label = self._expand(rule, found)
             at = self._program._labels.get((rule.source, label))
             if at is None:
