@@ -62,7 +62,7 @@ def is_valid(glob: str) -> bool:
     return True
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.lists(st.lists(GLOBS, max_size=3), max_size=6), st.lists(PATHS, min_size=1, max_size=8))
 @example([["**/**"], ["**/**/a"], ["a/**/a"], ["a/**/**/a"]], ["a", "a/a", "a/b/a", "aa/a", "a/ba"])
 @example([["**/*?b*"], ["a**/a"], ["**a/b*b"]], ["ab/ab", "a/a", "ba/bb", "aab/b/b"])
@@ -92,7 +92,7 @@ CLAIMS = st.lists(
 
 @pytest.mark.parametrize("are_many", [False, True])
 @given(patterns=st.lists(VARIABLES.map("".join), max_size=4), path=CLAIMS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_first_template_is_found_with_what_a_plain_search_captures(
     are_many: bool, patterns: list[str], path: str
 ) -> None:
@@ -197,7 +197,7 @@ MOST_S = 0.002
 def least_s(call: Callable[[], object]) -> float:
     """CPU, of the best of a few: what a busy machine adds is no cost of the name."""
     used = []
-    for _ in range(5):
+    for _ in range(3):
         began_s = time.thread_time()
         call()
         used.append(time.thread_time() - began_s)
@@ -210,7 +210,8 @@ def test_no_name_is_long_compared_with_a_thousand_globs(glob: str) -> None:
     listed = [{"paths": [text], "allow": []} for text in globs]
     rules = RuleSet(override(Settings(), {"rules": listed}).rules, OptionLimits())
     allowed = PathPatterns(globs)
-    for name in (text.encode("utf-8", "surrogateescape") for text in NAMES):
+    names = NAMES if glob in RULE_GLOBS[:2] else NAMES[::4]
+    for name in (text.encode("utf-8", "surrogateescape") for text in names):
         question = Question(Asked(), Listening(), NO_MACHINES, (name,))
         assert least_s(lambda name=name, question=question: rules.first_that_fits(question, name)) < MOST_S, name
         assert least_s(lambda name=name: allowed.match(name)) < MOST_S, name

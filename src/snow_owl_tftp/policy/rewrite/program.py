@@ -84,7 +84,8 @@ class Program:
         self._inverse = {at for at, rule in enumerate(self._rules) if rule.rule.is_inverse}
         # Those that some names make slow are not looked for together with others, but when it is their turn.
         self._slow = {at for at, rule in enumerate(self._rules) if rule.matcher.is_slow}
-        self._matches = Matches({at: rule.node for at, rule in enumerate(self._rules) if at not in self._slow})
+        usual = [at for at in range(len(self._rules)) if at not in self._slow]
+        self._matches = Matches((self._rules[at].node for at in usual), usual)
         self._max_steps = max_steps
 
     def run(self, name: bytes, client: Client, note: Note | None = None) -> Outcome:
