@@ -23,7 +23,7 @@ from snow_owl_tftp.policy.rule import Question
 from snow_owl_tftp.policy.ruleset import RuleSet
 from snow_owl_tftp.protocol.options import OptionLimits
 
-LONGEST = 505
+LONGEST = 503
 """A request of 512 bytes is an opcode, a name, a mode and two NUL."""
 
 

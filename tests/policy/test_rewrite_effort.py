@@ -20,7 +20,7 @@ from snow_owl_tftp.policy.rewrite.rewrites import Rewrites
 from snow_owl_tftp.policy.rewrite.triggers import triggers_of
 
 CLIENT = Client("192.0.2.1")
-LONGEST = 505
+LONGEST = 503
 """A request of 512 bytes is an opcode, a name, a mode and two NUL."""
 
 
