@@ -23,7 +23,7 @@ from snow_owl_tftp.policy.rule import Question
 from snow_owl_tftp.policy.ruleset import RuleSet
 from snow_owl_tftp.protocol.options import OptionLimits
 
-LONGEST = 505
+LONGEST = 503
 """A request of 512 bytes is an opcode, a name, a mode and two NUL."""
 
 
@@ -41,7 +41,8 @@ def plainly(pattern: str) -> re.Pattern[str]:
     """A glob in the simplest words, which search for ever in the worst case; a variable is in the group of its name."""
     words = {"**/": "(?:.*?/)??", "**": ".*?", "*": "[^/]*?", "?": "[^/]", "[!a]": "[^a/]", "[a-c]": "[a-c]"}
     hexadecimal = "[0-9A-Fa-f]"
-    words |= {"{mac_plain}": f"(?P<mac_plain>{hexadecimal}{{12}})", "{address_hex}": f"(?P<address_hex>{hexadecimal}{{8}})"}
+    words["{mac_plain}"] = f"(?P<mac_plain>{hexadecimal}{{12}})"
+    words["{address_hex}"] = f"(?P<address_hex>{hexadecimal}{{8}})"
     words |= {f"{{{name}}}": rf"(?P<{name}>[^/\x00-\x1f\x7f]+?)" for name in "xyz"}
     tokens = re.compile(r"(?:(?<=/)|^)\*\*/|\*\*|\*|\?|\[!a\]|\[a-c\]|\{\w+\}|.", re.DOTALL).findall(pattern)
     return re.compile("".join(words.get(token) or re.escape(token) for token in tokens), re.DOTALL)
@@ -61,7 +62,7 @@ def is_valid(glob: str) -> bool:
     return True
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.lists(st.lists(GLOBS, max_size=3), max_size=6), st.lists(PATHS, min_size=1, max_size=8))
 @example([["**/**"], ["**/**/a"], ["a/**/a"], ["a/**/**/a"]], ["a", "a/a", "a/b/a", "aa/a", "a/ba"])
 @example([["**/*?b*"], ["a**/a"], ["**a/b*b"]], ["ab/ab", "a/a", "ba/bb", "aab/b/b"])
@@ -77,7 +78,8 @@ def test_automaton_finds_exactly_the_lists_of_which_a_glob_matches(lists: list[l
         assert list(automaton.of(path)) == expected, path
         assert automaton.matches(path) is bool(expected)
         data = path.encode("utf-8", "surrogateescape")
-        assert [number for number, globs in enumerate(valid) if not globs or PathPatterns(globs).match(data)] == expected
+        tried = [number for number, globs in enumerate(valid) if not globs or PathPatterns(globs).match(data)]
+        assert tried == expected
 
 
 VARIABLES = st.lists(
@@ -90,7 +92,7 @@ CLAIMS = st.lists(
 
 @pytest.mark.parametrize("are_many", [False, True])
 @given(patterns=st.lists(VARIABLES.map("".join), max_size=4), path=CLAIMS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_first_template_is_found_with_what_a_plain_search_captures(
     are_many: bool, patterns: list[str], path: str
 ) -> None:
@@ -124,10 +126,8 @@ def test_path_with_a_control_character_has_no_variable_of_any_name(path: str) ->
 
 # ---- the cost of a name, in steps
 
-NAMES = [
-    (piece * LONGEST)[:LONGEST]
-    for piece in ["a", "a/", "\udcff", "sw-", "sw-/", "sw-a-b.cf/", "-7", "0123456789", "é", "ab", "1.1.1.1.", "a-b/", "a\x01"]
-]
+REPEATED = ["a", "a/", "\udcff", "sw-", "sw-/", "sw-a-b.cf/", "-7", "012345678", "é", "ab", "1.1.1.1.", "a-b/", "\x01"]
+NAMES = [(piece * LONGEST)[:LONGEST] for piece in REPEATED]
 NAMES += ["-" * 500 + "/b", "a" * 250 + "/" + "a" * 254, "".join(f"-{n}-" for n in range(130))[:LONGEST]]
 RULE_GLOBS = [
     "**/sw-*-{n}*.cfg",
@@ -191,13 +191,13 @@ def test_of_fifty_templates_one_at_most_is_tried_by_itself(template: str) -> Non
 # ---- the cost of a name, in time
 
 MOST_S = 0.002
-"""CPU of whatever is decided about one name; measured: 0.6 ms at most (a thousand rules), where it was 15 ms and more."""
+"""CPU of whatever is decided about one name; measured: 0.6 ms at most, for a thousand rules."""
 
 
 def least_s(call: Callable[[], object]) -> float:
     """CPU, of the best of a few: what a busy machine adds is no cost of the name."""
     used = []
-    for _ in range(5):
+    for _ in range(3):
         began_s = time.thread_time()
         call()
         used.append(time.thread_time() - began_s)
@@ -210,7 +210,8 @@ def test_no_name_is_long_compared_with_a_thousand_globs(glob: str) -> None:
     listed = [{"paths": [text], "allow": []} for text in globs]
     rules = RuleSet(override(Settings(), {"rules": listed}).rules, OptionLimits())
     allowed = PathPatterns(globs)
-    for name in (text.encode("utf-8", "surrogateescape") for text in NAMES):
+    names = NAMES if glob in RULE_GLOBS[:2] else NAMES[::4]
+    for name in (text.encode("utf-8", "surrogateescape") for text in names):
         question = Question(Asked(), Listening(), NO_MACHINES, (name,))
         assert least_s(lambda name=name, question=question: rules.first_that_fits(question, name)) < MOST_S, name
         assert least_s(lambda name=name: allowed.match(name)) < MOST_S, name

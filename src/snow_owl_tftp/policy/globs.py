@@ -21,7 +21,7 @@ place where what follows it matches too. Nothing is missed by that:
   same "/" are met, and less lies before each. So a part is looked at once, not once a character of it.
 - What is behind the last `**` ends with the path, so its "/" tell in which part it begins.
 
-So a glob of m characters takes for a name of n a time that grows as m * n (tests/policy/test_globs.py).
+So a glob of m characters takes for a name of n a time that grows as m * n (tests/policy/test_automaton.py).
 """
 
 import re

@@ -11,10 +11,12 @@ like many things (a serial number, eight hexadecimal digits) counts only where t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from snow_owl_tftp.errors import ConfigError
+from snow_owl_tftp.policy.automaton import many
+from snow_owl_tftp.policy.globs import expression_of, tokens_of
 from snow_owl_tftp.policy.machines.inventory import Inventory
 from snow_owl_tftp.policy.machines.sighting import Sighting
 from snow_owl_tftp.policy.machines.spellings import address_of_hex, is_station, parse_mac, parse_uuid
@@ -33,6 +35,7 @@ _TOKEN = re.compile(r"\{([^{}]*)\}|(\*)|([^{}*\\]+)|(.)", re.DOTALL)
 _HAS_DIGITS = re.compile("(?:[0-9a-f]{2}[:-]?){4}").search
 """Four octets in a row, without which a name holds no MAC, UUID or address: asked first, since most names hold none."""
 _SERIAL: Final = "serial"
+_ANY_SERIAL: Final = re.compile(r"\*?\{serial\}\*?|([?\[])")
 
 
 class NameClaims:
@@ -65,7 +68,11 @@ class NameClaims:
             )
             for floating in (True, False)
         ]
-        self._serials = [_joined([pattern.expression], pattern.is_floating) for pattern in compiled if pattern.is_vague]
+        vague = [(pattern, text) for pattern, text in zip(compiled, patterns, strict=True) if pattern.is_vague]
+        self._serials = [_joined([pattern.expression], pattern.is_floating) for pattern, _ in vague]
+        globs = [tokens_of(_as_glob(text)) for _, text in vague]
+        self._many = many([[tokens] for tokens in globs])
+        self._fits = [re.compile(expression_of(tokens), re.DOTALL).fullmatch for tokens in globs]
 
     def sight(self, host: str, paths: tuple[bytes, ...]) -> Sighting | None:
         """See Source.sight."""
@@ -78,12 +85,18 @@ class NameClaims:
         return None
 
     def _by_serial(self, text: str) -> Sighting | None:
-        for expression in self._serials:
-            for match in expression.finditer(text):
+        for number in self._fitting(text):
+            for match in self._serials[number].finditer(text):
                 entry = self._inventory.of_serial(match[match.lastgroup or 0])
                 if entry is not None:
                     return Sighting(entry=entry)
         return None
+
+    def _fitting(self, text: str) -> Iterable[int]:
+        """Say which patterns a name fits but for the length of the number: to search it with one takes 0.2 ms."""
+        if self._many is not None:
+            return self._many.of(text)
+        return (number for number, fits in enumerate(self._fits) if fits(text) is not None)
 
     def _by_pattern(self, text: str) -> Sighting | None:
         for expression in self._searches:
@@ -141,6 +154,11 @@ def _compile(number: int, pattern: str) -> _Pattern:
     if len(kinds) != 1 or any(part in ("", ".", "..") for part in body.split("/")):
         raise _refused(pattern)
     return _Pattern(kinds[0], is_floating, expression + ("(?=/)" if is_directory else r"\Z"))
+
+
+def _as_glob(pattern: str) -> str:
+    """Return a glob, of `patterns`, of all names that a pattern with a serial number may match."""
+    return _ANY_SERIAL.sub(lambda found: f"[{found[1]}]" if found[1] else "?*", pattern.lower())
 
 
 def _refused(pattern: str) -> ConfigError:

@@ -6,7 +6,7 @@
 
 May know: nodes. Must not know who matches them.
 
-Invariant: a unit is half a microsecond of a core of 2024 (tests/policy/test_rewrite_effort.py holds it).
+Invariant: a unit is about half a microsecond (tests/policy/test_rewrite_effort.py holds what a name may take).
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from typing import Any, Final
 
@@ -111,9 +111,10 @@ class Matcher:
 class Matches:
     """Many expressions, looked for in as few passes as keep each of them quick (see `grouping`)."""
 
-    def __init__(self, nodes: Mapping[int, Node]) -> None:
-        """Compile them, by their numbers, which were compiled one by one before."""
-        numbers, listed = list(nodes), list(nodes.values())
+    def __init__(self, nodes: Iterable[Node], numbers: Iterable[int] | None = None) -> None:
+        """Compile them, which were compiled one by one before; their numbers are their places where none are given."""
+        listed = list(nodes)
+        numbers = list(range(len(listed)) if numbers is None else numbers)
         groups = groups_of(listed)
         max_bytes = max(_SETS_BYTES // max(1, len(groups)), _SET_BYTES)
         self._sets = [_Set([listed[at] for at in group], [numbers[at] for at in group], max_bytes) for group in groups]

@@ -27,7 +27,7 @@ MAX_NAME_BYTES: Final = 1024
 """Of what rules make of a name: twice what a request holds. It bounds what a rule costs that makes its name longer."""
 MAX_CANDIDATES: Final = 64
 """Each may be looked for on a disk."""
-MAX_WORK: Final = 3600
+MAX_WORK: Final = 3_500
 """Of half a microsecond each (see `effort`): 200 rules that all replace a name of 500 bytes take less."""
 _NEAR: Final = 2
 """Where rules change a name one after the other, the next is found at once."""
@@ -84,7 +84,8 @@ class Program:
         self._inverse = {at for at, rule in enumerate(self._rules) if rule.rule.is_inverse}
         # Those that some names make slow are not looked for together with others, but when it is their turn.
         self._slow = {at for at, rule in enumerate(self._rules) if rule.matcher.is_slow}
-        self._matches = Matches({at: rule.node for at, rule in enumerate(self._rules) if at not in self._slow})
+        usual = [at for at in range(len(self._rules)) if at not in self._slow]
+        self._matches = Matches((self._rules[at].node for at in usual), usual)
         self._max_steps = max_steps
 
     def run(self, name: bytes, client: Client, note: Note | None = None) -> Outcome:
@@ -154,8 +155,8 @@ class _Run:
                 continue
             if not rule.rule.is_inverse and _needs_match(rule):
                 found = found or rule.matcher.search(name)
-                if not rule.rule.rewrites:
-                    self._work(rule.matcher.work(len(name)) + rule.replacement.work, rule)
+                if not rule.rule.rewrites:  # those that do pay for each replacement
+                    self._work(rule.matcher.work(len(name)), rule)
             if rule.rule.denies:
                 return name, _denial(self._expand(rule, found)), f"the rule at {rule.rule.where} denies it"
             made = self._rewrite(rule, name, found) if rule.rule.rewrites and found is not None else name
@@ -208,6 +209,7 @@ class _Run:
             self.at, self._has_gone_back = self._program._begin_of[rule.source], True
             self._tell(rule, "starts over")
         elif rule.rule.jumps:
+            self._work(rule.replacement.work, rule)
             label = self._expand(rule, found)
             at = self._program._labels.get((rule.source, label))
             if at is None:
