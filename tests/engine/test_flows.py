@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,3 +210,24 @@ def test_a_flow_that_is_forgotten_under_a_transfer_leaves_the_end_to_it(serve, f
         served.completion(total=2)
     assert [c.is_last for c in served.completions if c.blocks == 0] == [True]
     assert served.retired == []
+
+
+@pytest.mark.parametrize("forget", ["forget_flows", "set_classes"])
+def test_who_asks_after_a_flow_is_to_be_forgotten_is_decided_about_in_the_same_turn_too(serve, file, forget):
+    """A worker that gathers requests hears of it in its next turn only."""
+    served = serve(flows=True, linger_us=10_000)
+    asked_afterwards = set()
+    for number in range(12):
+        assert get(served) == get(served) == CONTENT
+        with Client(served.address) as first, Client(served.address) as second:
+            first.request("file")
+            time.sleep(0.003)  # now it gathers, most probably
+            getattr(served.engine, forget)(*([None] if forget == "set_classes" else []))
+            assert second.get("file").payload == CONTENT
+            asked_afterwards.add(second.port)
+            first.send(build_error(0, "enough"), first.receive()[1])
+        served.completion(total=4 * number + 4)
+    assert served.counter("flow_hits") > 0
+    of_them = [completion for completion in served.completions if completion.peer[1] in asked_afterwards]
+    assert len(of_them) >= 12
+    assert not any(completion.flow_hit for completion in of_them)

@@ -292,6 +292,120 @@ def test_another_root_that_does_not_answer_is_refused_in_time(monkeypatch: pytes
     assert lines.told == [("error", f"root_dir: /hung: {what}")]
 
 
+async def test_one_reload_at_a_time_and_one_more_for_all_that_was_asked_meanwhile() -> None:
+    lines, running, done = Recorder(), threading.Semaphore(1), 0
+    goes_on = threading.Event()
+
+    def prepare(_: Settings) -> Ready:
+        assert running.acquire(blocking=False), "two at once"
+        goes_on.wait(10)
+        return Ready()
+
+    def exchange(_: Ready, before: Settings) -> Any:
+        nonlocal done
+        running.release()
+        done += 1
+        return lines
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(10):
+            while done < count:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+
+    with ThreadPoolExecutor(4) as threads:
+        reloader = Reloader(Settings(), threads, Settings, prepare, exchange)
+        task = asyncio.create_task(reloader.run(cast(Any, lines)))
+        reloader.ask()
+        await asyncio.sleep(0.05)
+        for _ in range(300):
+            reloader.ask()
+            await asyncio.sleep(0)
+        assert done == 0
+        goes_on.set()
+        await until(2)
+        await asyncio.sleep(0.1)
+        assert done == 2
+        reloader.ask()
+        await until(3)
+        task.cancel()
+
+
+async def test_reload_that_the_end_of_the_server_overtakes_is_closed() -> None:
+    ready, goes_on, begun = Ready(), threading.Event(), threading.Event()
+
+    def prepare(_: Settings) -> Ready:
+        begun.set()
+        goes_on.wait(10)
+        return ready
+
+    with ThreadPoolExecutor(1) as threads:
+        reloader = Reloader(Settings(), threads, Settings, prepare, lambda ready, before: cast(Any, None))
+        task = asyncio.create_task(reloader.run(cast(Any, Recorder())))
+        reloader.ask()
+        assert await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        goes_on.set()
+    assert ready.is_closed.is_set()
+
+
+async def test_file_that_does_not_answer_is_told_and_holds_up_no_later_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "_PATIENCE_S", 0.05)
+    answers, lines, exchanged = threading.Event(), Recorder(), asyncio.Event()
+
+    def read() -> Settings:
+        if not lines.told:
+            answers.wait(10)
+        return Settings()
+
+    def exchange(_: Ready, before: Settings) -> Any:
+        exchanged.set()
+        return lines
+
+    with ThreadPoolExecutor(2) as threads:
+        reloader = Reloader(Settings(), threads, read, lambda _: Ready(), exchange)
+        task = asyncio.create_task(reloader.run(cast(Any, lines)))
+        reloader.ask()
+        await asyncio.wait_for(lines.is_told.wait(), 10)
+        assert lines.told == [("error", "the configuration file does not answer")]
+        monkeypatch.setattr(reload, "_PATIENCE_S", 10.0)
+        reloader.ask()
+        await asyncio.wait_for(exchanged.wait(), 10)
+        answers.set()
+        task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(24, "Too many open files"), "Too many open files; raise the limit of open files"),
+        (MemoryError(), "Cannot allocate memory; free memory"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+    ],
+)
+async def test_what_the_system_has_no_more_of_is_one_line_and_no_traceback(error: Exception, reason: str) -> None:
+    lines = Recorder()
+
+    def exchange(_: Ready, before: Settings) -> Any:
+        raise error
+
+    class NoThreads(ThreadPoolExecutor):
+        def submit(self, *arguments: Any) -> Any:
+            if isinstance(error, RuntimeError):
+                raise error
+            return super().submit(*arguments)
+
+    with NoThreads(1) as threads:
+        reloader = Reloader(Settings(), threads, Settings, lambda _: Ready(), exchange)
+        task = asyncio.create_task(reloader.run(cast(Any, lines)))
+        reloader.ask()
+        await asyncio.wait_for(lines.is_told.wait(), 10)
+        task.cancel()
+    ((level, told),) = lines.told
+    assert level == "error"
+    assert reason in told
+
+
 class Ready:
     """What is prepared."""
 
@@ -310,6 +424,9 @@ class Recorder:
     def error(self, _: str, *, reason: str) -> None:
         self.told.append(("error", reason))
         self.is_told.set()
+
+    def info(self, _: str, *, changed: str) -> None:
+        """Of a reload that went well."""
 
 
 def test_pattern_that_is_none_is_refused_at_a_reload_and_changes_nothing(root: Path, tmp_path: Path) -> None:

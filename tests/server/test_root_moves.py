@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +19,15 @@ from tests.support.uploads import WRITABLE
 
 from snow_owl_tftp.config.load import override
 from snow_owl_tftp.config.schema import Settings
+from snow_owl_tftp.content.store import staging
+from snow_owl_tftp.content.store.uploads import UploadArea
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.operate import root_watch
 from snow_owl_tftp.operate.root_watch import RootWatch
 from snow_owl_tftp.plan.transfer import Role
 from snow_owl_tftp.protocol.constants import ErrorCode
 from snow_owl_tftp.protocol.packets import parse_request_untrusted
+from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.reads import FileDecider
 from snow_owl_tftp.server.writes import UploadAnswerer
 
@@ -208,6 +212,65 @@ async def test_upload_keeps_to_the_limit_although_the_root_has_moved(base: Path,
     assert refusal is not None
     assert refusal.code == ErrorCode.DISK_FULL
     plan.context.retired()
+
+
+def generation_of(base: Path, name: str) -> Generation:
+    return Generation.of(override(Settings(), {"root_dir": str(base / name), **WRITABLE}, source="test"))
+
+
+async def test_upload_that_waits_while_another_root_comes_is_stored_in_the_one_it_was_allowed_in(
+    base: Path, desk: UploadAnswerer
+) -> None:
+    """By rules of the old configuration nothing is written in the root of the new one, nor the other way round."""
+    goes_on = threading.Event()
+    device = (base / "current").stat().st_dev
+    for _ in range(4):
+        desk._beginning.submit_for(device, goes_on.wait, 10)
+    waiting = asyncio.ensure_future(begin(desk, "old"))
+    await asyncio.sleep(0.01)
+    generation = generation_of(base, "releases/8")
+    desk.reload(generation, desk.area_for(generation))
+    goes_on.set()
+    before, _ = await waiting
+    after, _ = await begin(desk, "new")
+    for plan in (before, after):
+        assert await plan.context.commit(3) is None
+        plan.context.retired()
+    assert (base / "releases/7/up/old").read_bytes() == b"old"
+    assert (base / "releases/8/up/new").read_bytes() == b"new"
+    assert not (base / "releases/8/up/old").exists()
+
+
+async def test_reload_that_comes_while_the_root_is_looked_up_is_not_undone_by_that(
+    base: Path, desk: UploadAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch(base)
+    sweep, generation = UploadArea.sweep, generation_of(base, "releases/7")
+
+    def reload_meanwhile(area: UploadArea) -> Any:
+        desk.reload(generation, desk.area_for(generation))
+        return sweep(area)
+
+    monkeypatch.setattr(UploadArea, "sweep", reload_meanwhile)
+    descriptors = count_descriptors()
+    assert not desk.look_again()
+    assert count_descriptors() == descriptors
+    plan, _ = await begin(desk, "new")
+    assert await plan.context.commit(3) is None
+    plan.context.retired()
+    assert (base / "releases/7/up/new").read_bytes() == b"new"
+
+
+async def test_leftovers_of_a_crash_are_removed_from_another_root_too(base: Path, desk: UploadAnswerer) -> None:
+    leftover = base / "releases/8/up" / os.fsdecode(staging._new_staging_name())
+    leftover.write_bytes(b"half")
+    generation = generation_of(base, "releases/8")
+    area = desk.area_for(generation)
+    assert leftover.exists(), "who only prepares changes nothing"
+    desk.reload(generation, area)
+    desk.tidy()
+    assert desk._sweeping.finish(10)
+    assert not leftover.exists()
 
 
 # ---- the parts

@@ -119,7 +119,7 @@ class TwoConfigurations:
         (root / "link").symlink_to(place / "linked/far")
         (place / "templates").mkdir()
         (place / "templates/pxe.j2").write_text(which + " {{ mac_dashes }}\n")
-        (place / "names.map").write_text(f"r ^mapped$ plain\nE ^first/(.*)$ {which}/\\1\n")
+        (place / "names.map").write_text(f"r ^mapped$ plain\nrE ^first/(.*)$ {which}/\\1\n")
         (place / "machines.toml").write_text(f'[[machine]]\nmac = "{MAC}"\nname = "{which.lower()}"\n')
         leases = [f"{int(time.time()) + 86400} {MAC} 127.{net}.0.{host} * *\n" for net in (1, 2, 3) for host in (1, 2)]
         (place / "leases").write_text("".join(leases))

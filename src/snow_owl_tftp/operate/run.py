@@ -14,12 +14,11 @@ of its own, since signals and the limit of descriptors belong to the process.
 import asyncio
 import gc
 import os
-import resource
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -37,6 +36,7 @@ from snow_owl_tftp.operate.hooks import UploadHook
 from snow_owl_tftp.operate.last_resort import LastResort
 from snow_owl_tftp.operate.log_places import refuse_inventory_below_root, refuse_logs_below_root
 from snow_owl_tftp.operate.machines import MachineWatch, wanted_machines
+from snow_owl_tftp.operate.process import begin_host, occupy_standard_descriptors, raise_descriptor_limit, watch_host
 from snow_owl_tftp.operate.reload import Reloader
 from snow_owl_tftp.operate.root_watch import RootWatch
 from snow_owl_tftp.operate.told import tell_of_configuration, warn_of_dropped_keys
@@ -62,8 +62,6 @@ _INDEX_S: Final = 2.0
 """How long the start waits for the names below the root to be read; 200,000 of them took a second on a busy machine."""
 _CONFIGURATION: Final = "configuration"
 """Key of the thread that reads it: it may lie on a mount of its own."""
-_HOST_ENDED: Final = 70
-"""EX_SOFTWARE of sysexits.h."""
 
 
 def serve(
@@ -132,7 +130,7 @@ def _live(
         log_file.on_trouble = lambda reason: _tell_of_file(report, "logging.file", reason)
         audit.on_trouble = lambda reason: _tell_of_file(report, "logging.audit_file", reason)
         hook = UploadHook(settings.write_config, log)
-        host = _begin_host(log)
+        host = begin_host(log)
         for lines in (log_file, audit):
             lines.begin(apart.start)
         listening = Listening()
@@ -205,15 +203,6 @@ def _live(
     last_resort.leave()
 
 
-def _begin_host(log: "FilteringBoundLogger") -> int:
-    """Have what may hang in a process of its own, which lets this one end; returns its id, 0: there is none."""
-    try:
-        return apart.begin()
-    except OSError as error:
-        log.info("threads for files are in this process: it does not end while one of them hangs", reason=str(error))
-        return 0
-
-
 def _count_hung(
     server: Server,
     decider: FileDecider,
@@ -275,19 +264,6 @@ def _plug_handlers(settings: Settings, generation: Generation) -> "PluggedHandle
     return PluggedHandlers(settings, generation.limits)
 
 
-def occupy_standard_descriptors() -> None:
-    """Put /dev/null where whoever started us closed 0, 1 or 2: what is opened next would be taken for one of them."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
-
-
-def raise_descriptor_limit() -> None:
-    """Let the process open as many files as the system permits it: every file being sent takes one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # cannot fail: the hard limit is always allowed
-
-
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """What the process is made of; `reopen` opens the log files by their names again, `host` is a process id, `losses`
@@ -319,7 +295,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
 
     ended_by = _catch_signals(on_hangup, parts.reopen)
     if parts.host:
-        _watch_host(parts.host, report)
+        watch_host(parts.host, report)
     async with server:
         texts = [format_address(host, port) for host, port in server.addresses]
         # What start-up made lives as long as the process: not worth a look at every collection.
@@ -355,17 +331,6 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
     audit.server_shutdown(reason=reason, transfers_total=tally.transfers_total, aborted_transfers=aborted)
     if lost := {name: count for name, count in parts.losses().items() if count}:
         report.log.warning("lost since the start", **lost)
-
-
-def _watch_host(host: int, report: Report) -> None:
-    """Without it no file is read any more; whoever started us starts us again."""
-
-    def on_ended() -> None:
-        report.log.error("the process of the threads for files was killed, so this one ends too", pid=host)
-        os._exit(_HOST_ENDED)
-
-    with suppress(OSError):  # before Linux 5.3
-        asyncio.get_running_loop().add_reader(os.pidfd_open(host), on_ended)
 
 
 def _catch_signals(on_hangup: Callable[[], None], reopen: Callable[[], None]) -> asyncio.Future[str]:

@@ -33,7 +33,7 @@ class Generation:
     """What a request is answered by.
 
     Attributes:
-        root_dir: Where content lies; whoever opens it goes there at the next look.
+        root_dir: Where content lies; exchanged together with what is open of it (see `sources`).
         link_targets: Where links may lead to outside of it.
         names: How names are spelled, and what else they may mean.
         rewrites: What becomes of names before the rules see them; None: nothing.

@@ -7,6 +7,8 @@
 # least doubt the flow is forgotten and Python decides again.
 # A flow does not use the file: that lingers, and is closed, as if there were no flow, which then holds no more.
 # Only decisions that do not depend on the client become flows: the server says so in the plan.
+# What Python has told a worker to forget is not repeated from that moment on, although the worker may be in the middle
+# of a turn, and hear of it in the next one only: whoever asks afterwards may have been told of the change.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -21,7 +23,7 @@ from snow_owl_tftp._engine.disk.recipe cimport recipe_forget
 from snow_owl_tftp._engine.disk.sources cimport source_is_changed, source_is_fresh, store_unuse, store_use
 from snow_owl_tftp._engine.includes.files cimport owl_file, owl_look, owl_open_cached_path
 from snow_owl_tftp._engine.includes.net cimport close
-from snow_owl_tftp._engine.includes.threads cimport owl_add32
+from snow_owl_tftp._engine.includes.threads cimport owl_add32, owl_load32
 
 cdef struct Flow:
     # A decision of Python's that the worker repeats by itself for the same request.
@@ -41,6 +43,7 @@ cdef struct FlowTable:
     Flow *entries
     uint32_t most                 # so many entries; 0: no flows
     uint32_t hand                 # the entry that makes room next
+    uint32_t outdated             # times that Python has said to forget, and that we have not yet; any thread's
     uint64_t round                # batches taken from sockets: what was checked is checked anew for each
     Index by_request
     Classes *classes              # of clients; NULL: all are of class 0
@@ -83,6 +86,17 @@ cdef inline void flow_forget(FlowTable *flows, Flow *flow) noexcept nogil:
     flow.farewell = NULL
     free(flow.request)
     flow.request = NULL
+
+
+cdef inline void flows_outdate(FlowTable *flows) noexcept nogil:
+    """Before a message that ends in flows_forget_told() is sent; any thread may."""
+    owl_add32(&flows.outdated, 1)
+
+
+cdef inline void flows_forget_told(FlowTable *flows) noexcept nogil:
+    """After flows_outdate()."""
+    flows_forget(flows)
+    owl_add32(&flows.outdated, -1)
 
 
 cdef inline void flows_forget(FlowTable *flows) noexcept nogil:
@@ -132,6 +146,8 @@ cdef inline Recipe *flow_find(FlowTable *flows, const uint8_t *request, uint32_t
     cdef uint32_t at = hash
     cdef int64_t found
     cdef Flow *flow
+    if owl_load32(&flows.outdated):
+        return NULL
     while True:
         found = index_find(&flows.by_request, hash, &at)
         if found < 0:
@@ -158,7 +174,7 @@ cdef inline void flow_keep(FlowTable *flows, Recipe *recipe, const Start *start,
     cdef uint32_t request_bytes = bytes_used - start.path_bytes
     cdef Flow *flow
     cdef owl_file file
-    if (flows.most == 0 or source == NULL
+    if (flows.most == 0 or source == NULL or owl_load32(&flows.outdated)
             or flow_find(flows, request, request_bytes, request_hash, endpoint, client_class) != NULL):
         return
     if flow_look(start.directory, <const char *>bytes, &file) < 0:

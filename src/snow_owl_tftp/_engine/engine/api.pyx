@@ -23,7 +23,7 @@ from snow_owl_tftp._engine.base.messages cimport (
 from snow_owl_tftp._engine.base.queue cimport (
     Queue, queue_append, queue_close, queue_init, queue_take_all, queue_wake)
 from snow_owl_tftp._engine.base.quotas cimport OF_ALL, OF_CLIENT, OF_NETWORK, Quotas, SharedBuckets
-from snow_owl_tftp._engine.disk.flows cimport flows_reclass
+from snow_owl_tftp._engine.disk.flows cimport flows_outdate, flows_reclass
 from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_give_up, store_stop, store_watch)
@@ -510,6 +510,8 @@ cdef class Engine:
         cdef Message *m
         for i in range(self._count):
             m = self._message(kind, <uint64_t>i << 56, b"")
+            if kind == M_FORGET_FLOWS:
+                flows_outdate(&self._workers[i].flows)
             self._owed[i] |= queue_append(&self._inboxes[i], m, m)
         self.wake()
 
@@ -574,6 +576,7 @@ cdef class Engine:
             i = <uint32_t>(m.id >> 56)
             classes_keep(table)
             m.body.reclassed.classes = table
+            flows_outdate(&self._workers[i].flows)
             self._owed[i] |= queue_append(&self._inboxes[i], m, m)
         self.wake()
 

@@ -14,7 +14,7 @@ from snow_owl_tftp._engine.base.messages cimport (
 from snow_owl_tftp._engine.base.queue cimport queue_push, queue_take_all
 from snow_owl_tftp._engine.base.transfer cimport (
     T_ANSWERED, T_ASKING, T_COMMITTING, T_DALLY, T_ENDING, T_FREE, T_REQUESTED, T_STUCK, Transfer, move_to)
-from snow_owl_tftp._engine.disk.flows cimport flow_keep, flows_forget, flows_reclass
+from snow_owl_tftp._engine.disk.flows cimport flow_keep, flows_forget, flows_forget_told, flows_reclass
 from snow_owl_tftp._engine.disk.recipe cimport recipe_release
 from snow_owl_tftp._engine.disk.sink cimport sink_free
 from snow_owl_tftp._engine.includes.net cimport EFBIG, ENOMEM, close
@@ -285,9 +285,10 @@ cdef inline void on_small_message(Worker *w, Message *m) noexcept nogil:
         w.draining = 1
         abort_all(w)
     elif m.kind == M_FORGET_FLOWS:
-        flows_forget(&w.flows)
+        flows_forget_told(&w.flows)
     elif m.kind == M_CLASSES:
         flows_reclass(&w.flows, m.body.reclassed.classes)
+        flows_forget_told(&w.flows)
     elif m.kind == M_STOP:
         flows_forget(&w.flows)
         end_all(w)

@@ -2,8 +2,8 @@
 #
 # What is below the worker takes the part that it needs, by address, and knows nothing of the rest.
 # Everything in Worker belongs to the worker's thread, except: inbox and outbox (queues), counters (read
-# by anybody), live_tuning and live_quotas (written by Python, copied here once a turn), and what stands before `run` is
-# called.
+# by anybody), live_tuning and live_quotas (written by Python, copied here once a turn), flows.outdated (raised by
+# Python), and what stands before `run` is called.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.accounts cimport AccountTable
