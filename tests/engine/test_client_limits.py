@@ -1,6 +1,7 @@
 """What a rule lets one client have, requests and bytes a second and transfers at a time; by class, by plan, by flow."""
 
 import contextlib
+import gc
 import time
 
 import pytest
@@ -368,6 +369,14 @@ def test_numbers_out_of_their_range_are_refused_and_the_descriptor_is_closed(lim
             client.receive_packet(0.5)
     assert len(failed) == 1
     assert served.engine.live_objects()["recipes"] == 0
+
+
+def test_the_collector_looks_at_no_request(limited):
+    """It would be woken by a flood, and look at all that waits."""
+    served = limited(rule=(1, 5, 0, 0))
+    ask(served, HERE)
+    assert served.event.limits
+    assert not gc.is_tracked(served.event)
 
 
 def test_limits_are_for_classes_that_there_are():

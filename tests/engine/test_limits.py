@@ -90,7 +90,7 @@ def test_what_was_not_told_yet_comes_when_the_engine_stops(serve):
 
 
 def test_every_limit_has_a_counter():
-    assert len(LIMITS) == len(set(LIMITS)) == 16
+    assert len(LIMITS) == len(set(LIMITS)) == 19
 
 
 def upload(client, filename):

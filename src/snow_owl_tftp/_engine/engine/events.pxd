@@ -1,6 +1,5 @@
 # The fields of events, and what makes them of messages.
 
-cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from snow_owl_tftp._engine.base.accounts cimport AccountTable
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
@@ -8,7 +7,6 @@ from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.base.quotas cimport ClientLimits
 
 
-@cython.no_gc                     # what it refers to, the engine and numbers, never refers to it
 cdef class Request:
     cdef readonly uint64_t transfer_id
     cdef readonly int endpoint
