@@ -52,10 +52,10 @@ def command(
     from snow_owl_tftp.config.binds import parse_bind
     from snow_owl_tftp.config.load import load, override
     from snow_owl_tftp.config.schema import Settings
-    from snow_owl_tftp.operate.explain import Asked, explain
+    from snow_owl_tftp.operate.explain import Question, explain
 
     settings = override(load(config_path) if config_path else Settings(), {"root_dir": root})
-    asked = Asked(
+    asked = Question(
         client=_address(client),
         listen=parse_bind(listen) if listen else settings.bind_addresses[0],
         name=name,

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import BadPacket, ConfigError, OptionalMissingError, RefusedError
-from snow_owl_tftp.operate.explain.explanation import Asked, Explanation, MeaningTried, Rewriting
+from snow_owl_tftp.operate.explain.explanation import Explanation, MeaningTried, Question, Rewriting
 from snow_owl_tftp.operate.explain.reads import decide_read, tell_accepted, tell_meanings
 from snow_owl_tftp.operate.explain.rules_told import said_of
 from snow_owl_tftp.operate.explain.who import known_machines
@@ -36,7 +36,7 @@ from snow_owl_tftp.protocol.packets import Request, build_request, parse_request
 from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.verdict import Accepted
 
-__all__ = ["Asked", "Explanation", "MeaningTried", "explain"]
+__all__ = ["Explanation", "MeaningTried", "Question", "explain"]
 
 _EVERY = ("0.0.0.0", "::")
 
@@ -51,7 +51,7 @@ class _Request(Struct, frozen=True):
     endpoint: int = 0
 
 
-def explain(settings: Settings, asked: Asked) -> Explanation:
+def explain(settings: Settings, asked: Question) -> Explanation:
     """Decide about a request as the server would.
 
     Args:
@@ -82,7 +82,7 @@ def explain(settings: Settings, asked: Asked) -> Explanation:
     return told
 
 
-def _local_address(settings: Settings, asked: Asked) -> str | None:
+def _local_address(settings: Settings, asked: Question) -> str | None:
     """Ours, where the server has to be told by each request."""
     host, port = asked.listen
     binds = settings.bind_addresses
@@ -96,7 +96,7 @@ def _asks_where(settings: Settings) -> bool:
 
 
 def _explain(
-    settings: Settings, asked: Asked, incoming: _Request, request: Request, machines: Machines, told: Explanation
+    settings: Settings, asked: Question, incoming: _Request, request: Request, machines: Machines, told: Explanation
 ) -> None:
     host, port = asked.listen
     if host in _EVERY:
@@ -153,7 +153,7 @@ def _tell_served(negotiated: Negotiated, told: Explanation) -> None:
         told.limits["patience_ms"] = negotiated.patience_ns // 1_000_000
 
 
-def _limits_of(settings: Settings, asked: Asked) -> dict[str, int]:
+def _limits_of(settings: Settings, asked: Question) -> dict[str, int]:
     of_files = {"max_file_size_bytes": settings.max_file_size_bytes}
     if asked.is_write:
         of_files["write_config.max_total_bytes"] = settings.write_config.max_total_bytes
