@@ -16,7 +16,7 @@ from tests.support.server import ServerProcess, serve_command, wait_for
 from snow_owl_tftp.cli import main
 from snow_owl_tftp.config.load import load
 from snow_owl_tftp.config.schema import Settings
-from snow_owl_tftp.operate.explain import Asked, Explanation, explain
+from snow_owl_tftp.operate.explain import Explanation, Question, explain
 from snow_owl_tftp.protocol.constants import Opcode
 from snow_owl_tftp.protocol.packets import Data, Error, Oack, build_error, build_request
 
@@ -103,7 +103,7 @@ class Both:
     config: Path
 
     def explain(self, client: str, name: str, **more: Any) -> Explanation:
-        return explain(self.settings, Asked(client, self.server.address, name, **more))
+        return explain(self.settings, Question(client, self.server.address, name, **more))
 
     def ask(self, client: str, name: str, *, is_write: bool = False, options: tuple[tuple[str, str], ...] = ()) -> Any:
         """The first answer of the server: an error code, None for silence, or what was granted and the first bytes."""
@@ -337,7 +337,10 @@ def test_lines_show_what_a_template_makes(both: Both, capsys: pytest.CaptureFixt
 def test_lines_say_that_nobody_misses_a_file(both: Both, capsys: pytest.CaptureFixture[str]) -> None:
     status, told = lines(capsys, both, "--client", NOBODY, "x.lst")
     assert status == 1
-    assert told[-2:] == ["answer    ERROR 1: File not found", "          a file that nobody misses (names.optional)"]
+    assert told[-2:] == [
+        "answer    ERROR 1: File not found",
+        "          an optional file, which is missing (names.optional)",
+    ]
 
 
 def test_handlers_are_named_and_not_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ from snow_owl_tftp._engine.protocol.bucket cimport (
     owl_bucket_look_shared, owl_bucket_take, owl_bucket_take_shared, owl_bucket_wait_ns, owl_bucket_cost_ns)
 from snow_owl_tftp._engine.protocol.exchange cimport (
     flight_init, flight_offset, flight_remember, flight_restart_clocks, flight_rto_ns, flight_wait_ns)
+from snow_owl_tftp._engine.protocol.opcodes cimport OP_ACK, OP_DATA, OP_ERROR, OP_OACK
 from snow_owl_tftp._engine.protocol.patience cimport Patience, patience_on_loss, patience_on_pause, patience_rto_ns
 from snow_owl_tftp._engine.protocol.receiver cimport flight_dally_ns, receiver_on_data
 from snow_owl_tftp._engine.protocol.rtt cimport Retransmit, Rtt, rtt_rto_ns, rtt_sample
@@ -372,13 +373,14 @@ cdef class FlightProbe:
         if self.done or len(datagram) < 4 or datagram[0] != 0:
             return []
         block = <uint16_t>(datagram[2] << 8 | datagram[3])
-        if datagram[1] == 4:
+        if datagram[1] == OP_ACK:
             return self._on_ack(block, now_ns)
-        if datagram[1] == 3:
+        if datagram[1] == OP_DATA:
             return self._on_data(block, datagram[4:], now_ns)
-        if datagram[1] == 5:
+        if datagram[1] == OP_ERROR:
             return self._end("PEER_ERROR")
-        if datagram[1] == 6 and self._flight.role == RECEIVER and not self._flight.opening and self._flight.next == 1:
+        if (datagram[1] == OP_OACK and self._flight.role == RECEIVER and not self._flight.opening
+                and self._flight.next == 1):
             return [self._ack(0)]
         return []
 

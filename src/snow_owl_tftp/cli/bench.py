@@ -18,7 +18,7 @@ from snow_owl_tftp.bench.report import write
 from snow_owl_tftp.bench.runs import Bench
 from snow_owl_tftp.bench.servers import KINDS, installed_peers
 from snow_owl_tftp.bench.sweeps import SECTIONS, Result, Step, perform
-from snow_owl_tftp.cli.bench_steps import Asked, spelled, steps_of_flags, steps_of_profile
+from snow_owl_tftp.cli.bench_steps import BenchFlags, spelled, steps_of_flags, steps_of_profile
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace.counter import why_not_after_trying
 
@@ -84,7 +84,7 @@ def command(context: click.Context, /, **flags: Any) -> int:
     speed. System calls per block are counted by eBPF in runs of their own; that needs root and bpftrace. Where they
     cannot be counted it says why, and measures the rest. Exit status 1: a run has no figure.
     """
-    asked = Asked(**flags)
+    asked = BenchFlags(**flags)
     given = [name for name in flags if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
     steps = steps_of_profile(asked, given, _typed()) if asked.profile else steps_of_flags(asked)
     _make_folder(asked.output)
@@ -144,7 +144,7 @@ def _typed() -> dict[str, str]:
     return {str(option.name): option.opts[0] for option in command.params}
 
 
-def _write(asked: Asked, given: Sequence[str], bench: Bench, results: list[Result], notes: list[str]) -> None:
+def _write(asked: BenchFlags, given: Sequence[str], bench: Bench, results: list[Result], notes: list[str]) -> None:
     how = next((result.run.cpu_counted_by for result in results if result.run.cpu_counted_by), "")
     setting = machine(
         bench.server_core,

@@ -13,14 +13,14 @@ from snow_owl_tftp.bench.settings import Network, Target, Workload
 from snow_owl_tftp.bench.sweeps import PROFILE_SIZES_BYTES, RUN_S, SECTIONS, Step, profile_steps, standard_steps
 from snow_owl_tftp.errors import ConfigError
 
-__all__ = ["Asked", "spelled", "steps_of_flags", "steps_of_profile"]
+__all__ = ["BenchFlags", "spelled", "steps_of_flags", "steps_of_profile"]
 
 _OF_PROFILE = ("file_bytes", "rounds", "output", "profile")
 """What may be said beside --profile; the rest is the profile's own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BenchFlags:
     """The flags of `bench`, by their names there."""
 
     clients: int
@@ -39,7 +39,7 @@ class Asked:
     output: Path
 
 
-def steps_of_profile(asked: Asked, given: Sequence[str], typed: Mapping[str, str]) -> list[Step]:
+def steps_of_profile(asked: BenchFlags, given: Sequence[str], typed: Mapping[str, str]) -> list[Step]:
     """The runs of `--profile`.
 
     Args:
@@ -58,7 +58,7 @@ def steps_of_profile(asked: Asked, given: Sequence[str], typed: Mapping[str, str
     return profile_steps(asked.rounds, has_classical=has_classical(), sizes_bytes=sizes_bytes)
 
 
-def steps_of_flags(asked: Asked) -> list[Step]:
+def steps_of_flags(asked: BenchFlags) -> list[Step]:
     """The runs that the other flags ask for.
 
     Raises:
@@ -83,7 +83,7 @@ def steps_of_flags(asked: Asked) -> list[Step]:
     return standard_steps(targets, workload, asked.rounds, chosen=chosen)
 
 
-def spelled(asked: Asked, given: Sequence[str], typed: Mapping[str, str]) -> list[str]:
+def spelled(asked: BenchFlags, given: Sequence[str], typed: Mapping[str, str]) -> list[str]:
     """The flags that were given, for the report; not the folder, which is this machine's."""
     words = []
     for name in given:

@@ -51,10 +51,10 @@ def command(
     """
     from snow_owl_tftp.cli.explain_lines import lines_of, tree_of
     from snow_owl_tftp.config.load import load
-    from snow_owl_tftp.operate.explain import Asked, explain
+    from snow_owl_tftp.operate.explain import Question, explain
 
     settings = load(config_path, environ=os.environ, flags={"root_dir": root})
-    asked = Asked(
+    asked = Question(
         client=_address(client),
         listen=_listening(listen) if listen else settings.bind_addresses[0],
         name=name,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from snow_owl_tftp.operate.explain import Asked, Explanation, MeaningTried
+from snow_owl_tftp.operate.explain import Explanation, MeaningTried, Question
 from snow_owl_tftp.policy.machines import Machine
 
 __all__ = ["lines_of", "tree_of"]
@@ -30,7 +30,7 @@ def tree_of(told: Explanation) -> dict[str, Any]:
     return tree
 
 
-def lines_of(asked: Asked, told: Explanation) -> Iterator[_Line]:
+def lines_of(asked: Question, told: Explanation) -> Iterator[_Line]:
     """Yield labels and texts, without anything that could confuse a terminal."""
     what = "write" if asked.is_write else "read"
     host, port = asked.listen
@@ -56,7 +56,7 @@ def lines_of(asked: Asked, told: Explanation) -> Iterator[_Line]:
         yield "note", _shown(note)
     yield "answer", _answer(told)
     if told.is_optional:
-        yield "", "a file that nobody misses (names.optional)"
+        yield "", "an optional file, which is missing (names.optional)"
     if told.why:
         yield "why", _shown(told.why)
     if told.template is not None and told.template.output is not None:

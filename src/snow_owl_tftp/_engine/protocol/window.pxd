@@ -1,4 +1,4 @@
-# The one struct of the two state machines of a transfer, sender and receiver: what they remember, and what they may say.
+# The one struct of the two state machines of a transfer, sender and receiver: what they remember, what they say.
 #
 # Pure: no socket, no clock, no memory.  Time comes in as an argument, decisions go out as ACT_ flags; the worker turns
 # them into datagrams.  The rules lie in files that are called like those of the model in Python (protocol/*.py), which

@@ -17,13 +17,14 @@ from snow_owl_tftp._engine.protocol.rtt cimport Rtt
 from snow_owl_tftp._engine.protocol.sender cimport flight_rest, flight_send_end
 from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker.completions cimport recall_memory
+from snow_owl_tftp._engine.worker.control cimport send_ack, send_error, send_first
 from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, doubt, share_is_spent
 from snow_owl_tftp._engine.worker.life cimport end, let_give_way
 from snow_owl_tftp._engine.worker.limits cimport give_way_by_rule, leave_descriptors, refusal_text
 from snow_owl_tftp._engine.worker.pacing cimport at_once, hold, in_turn, keep_held, pace
 from snow_owl_tftp._engine.worker.piping cimport pump_stream
 from snow_owl_tftp._engine.worker.rates cimport is_withheld, note_reached, reason_by_rule
-from snow_owl_tftp._engine.worker.send cimport pump_file, quantum_blocks, send_ack, send_error, send_first
+from snow_owl_tftp._engine.worker.send cimport pump_file, quantum_blocks
 from snow_owl_tftp._engine.worker.state cimport Q_NONE, REFUSED_RULE_TRANSFERS, Worker
 from snow_owl_tftp._engine.worker.tids cimport choose_socket, reply_socket
 

@@ -17,11 +17,11 @@ from snow_owl_tftp._engine.protocol.timeouts cimport flight_on_timeout
 from snow_owl_tftp._engine.protocol.window cimport (
     ACT_ACK, ACT_FIRST, ACT_GIVE_UP, ACT_GO_ON, ACT_SEND, SENDER, flight_check)
 from snow_owl_tftp._engine.worker.beginning cimport pump
+from snow_owl_tftp._engine.worker.control cimport send_first
 from snow_owl_tftp._engine.worker.doubt cimport CAPPED_NS, hold_for_trial, network_entry, share_is_spent, takes_turn
 from snow_owl_tftp._engine.worker.life cimport end, fail, leave_stuck, release
 from snow_owl_tftp._engine.worker.pacing cimport hold, keep_held
 from snow_owl_tftp._engine.worker.receiving cimport acknowledge
-from snow_owl_tftp._engine.worker.send cimport send_first
 from snow_owl_tftp._engine.worker.state cimport Q_WAITING, Worker
 from snow_owl_tftp._engine.worker.waiting cimport on_loaded
 

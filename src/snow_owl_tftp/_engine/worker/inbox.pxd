@@ -28,10 +28,10 @@ from snow_owl_tftp._engine.protocol.patience cimport Patience
 from snow_owl_tftp._engine.protocol.receiver cimport flight_dally_ns
 from snow_owl_tftp._engine.worker.beginning cimport begin, final_block, resume
 from snow_owl_tftp._engine.worker.completions cimport complete, payload_acknowledged, recall_memory, verdict
+from snow_owl_tftp._engine.worker.control cimport send_ack, send_bytes, send_first
 from snow_owl_tftp._engine.worker.life cimport begin_dally, fail, release
 from snow_owl_tftp._engine.worker.rates cimport is_withheld
 from snow_owl_tftp._engine.worker.receiving cimport awaits_sink, on_written, write_on
-from snow_owl_tftp._engine.worker.send cimport send_ack, send_bytes, send_first
 from snow_owl_tftp._engine.worker.state cimport Worker
 from snow_owl_tftp._engine.worker.tids cimport reply_socket
 from snow_owl_tftp._engine.worker.waiting cimport on_loaded

@@ -13,10 +13,11 @@ from snow_owl_tftp._engine.memory.slab cimport find_by_local, find_by_tid, trans
 from snow_owl_tftp._engine.net.batch cimport may_be_anothers, receive, receive_error, received_local, received_segment
 from snow_owl_tftp._engine.net.sockets cimport S_FREE, S_LISTENER, S_PRIVATE, S_SHARED, Socket
 from snow_owl_tftp._engine.protocol.opcodes cimport OP_WRQ
+from snow_owl_tftp._engine.worker.finals cimport flush_finals
 from snow_owl_tftp._engine.worker.life cimport end
+from snow_owl_tftp._engine.worker.outbox cimport flush
 from snow_owl_tftp._engine.worker.packets cimport on_packet
 from snow_owl_tftp._engine.worker.requests cimport on_request, wake_python
-from snow_owl_tftp._engine.worker.send cimport flush, flush_finals
 from snow_owl_tftp._engine.worker.speakers cimport reject_stray
 from snow_owl_tftp._engine.worker.state cimport Worker
 

@@ -30,7 +30,8 @@ from snow_owl_tftp._engine.memory.strays cimport OF_ENDED, strays_remember
 from snow_owl_tftp._engine.memory.timers cimport wheel_remove, wheel_update
 from snow_owl_tftp._engine.net.sockets cimport S_PRIVATE, socket_close
 from snow_owl_tftp._engine.worker.completions cimport complete, payload_acknowledged, verdict
-from snow_owl_tftp._engine.worker.send cimport flush, flush_own, send_error
+from snow_owl_tftp._engine.worker.control cimport send_error
+from snow_owl_tftp._engine.worker.outbox cimport flush, flush_own
 from snow_owl_tftp._engine.worker.state cimport Q_NONE, Worker
 
 

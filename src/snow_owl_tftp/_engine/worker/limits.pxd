@@ -15,9 +15,9 @@ from snow_owl_tftp._engine.memory.chain cimport chain_oldest
 from snow_owl_tftp._engine.memory.guesses cimport Guesser, guesser_of
 from snow_owl_tftp._engine.memory.history cimport history_has
 from snow_owl_tftp._engine.memory.slab cimport transfer_at
+from snow_owl_tftp._engine.worker.control cimport send_error
 from snow_owl_tftp._engine.worker.life cimport end
 from snow_owl_tftp._engine.worker.rates cimport is_beyond_share, is_unknown, note_reached
-from snow_owl_tftp._engine.worker.send cimport send_error
 from snow_owl_tftp._engine.worker.state cimport (
     PACED, REFUSED_CLIENT_HALF_OPEN, REFUSED_CLIENT_REQUESTS, REFUSED_CLIENT_TRANSFERS, REFUSED_GUESSES,
     REFUSED_HALF_OPEN, REFUSED_NETWORK_HALF_OPEN, REFUSED_NETWORK_REQUESTS, REFUSED_NETWORK_TRANSFERS,

@@ -41,12 +41,13 @@ from snow_owl_tftp._engine.protocol.rtt cimport Retransmit
 from snow_owl_tftp._engine.protocol.window cimport SENDER
 from snow_owl_tftp._engine.worker.beginning cimport pump
 from snow_owl_tftp._engine.worker.deadlines cimport run_timers
+from snow_owl_tftp._engine.worker.finals cimport flush_finals
 from snow_owl_tftp._engine.worker.inbox cimport read_inbox
 from snow_owl_tftp._engine.worker.ingress cimport drain_errors, drain_socket
 from snow_owl_tftp._engine.worker.limits cimport TELL_REFUSALS_NS, tell_refusals
 from snow_owl_tftp._engine.worker.linger cimport linger
+from snow_owl_tftp._engine.worker.outbox cimport flush
 from snow_owl_tftp._engine.worker.requests cimport COPY_NS, forget_copy, judge_copies, wake_python
-from snow_owl_tftp._engine.worker.send cimport flush, flush_finals
 from snow_owl_tftp._engine.worker.state cimport EVENTS, Limits, TID_HISTORY, Worker
 from snow_owl_tftp._engine.worker.waiting cimport on_writable, run_queue
 

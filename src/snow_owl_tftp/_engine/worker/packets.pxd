@@ -17,11 +17,11 @@ from snow_owl_tftp._engine.protocol.sender cimport sender_on_ack
 from snow_owl_tftp._engine.protocol.window cimport (
     ACT_DONE, ACT_DUPLICATE, ACT_GAP, ACT_SEND, ACT_STRAY, RECEIVER, SENDER, flight_check)
 from snow_owl_tftp._engine.worker.beginning cimport pump, resume
+from snow_owl_tftp._engine.worker.control cimport send_ack
 from snow_owl_tftp._engine.worker.doubt cimport is_too_early, judge_answer, try_answer
 from snow_owl_tftp._engine.worker.life cimport end
 from snow_owl_tftp._engine.worker.pacing cimport keep_held
 from snow_owl_tftp._engine.worker.receiving cimport on_data
-from snow_owl_tftp._engine.worker.send cimport send_ack
 from snow_owl_tftp._engine.worker.speakers cimport may_be_guessed, on_spoken
 from snow_owl_tftp._engine.worker.state cimport Worker
 

@@ -9,7 +9,9 @@ from snow_owl_tftp._engine.disk.stream cimport stream_fill, stream_idle, stream_
 from snow_owl_tftp._engine.net.batch cimport send_data
 from snow_owl_tftp._engine.protocol.exchange cimport flight_offset, flight_restart_clocks
 from snow_owl_tftp._engine.protocol.sender cimport flight_send_end
-from snow_owl_tftp._engine.worker.send cimport note_sent, rest, run_later, train_length, turn_blocks, use_socket_for
+from snow_owl_tftp._engine.worker.queues cimport run_later
+from snow_owl_tftp._engine.worker.send cimport train_length, turn_blocks, use_socket_for
+from snow_owl_tftp._engine.worker.sent cimport note_sent, rest
 from snow_owl_tftp._engine.worker.state cimport Worker
 
 

@@ -23,9 +23,9 @@ from snow_owl_tftp._engine.protocol.seq cimport seq_block
 from snow_owl_tftp._engine.protocol.window cimport (
     ACT_ACK, ACT_DELIVER, ACT_DUPLICATE, ACT_FINAL, RECEIVER, flight_check)
 from snow_owl_tftp._engine.worker.completions cimport complete
+from snow_owl_tftp._engine.worker.control cimport send_ack
 from snow_owl_tftp._engine.worker.life cimport end, fail, owe_verdict, release, tell_released
 from snow_owl_tftp._engine.worker.pacing cimport keep_held, pace
-from snow_owl_tftp._engine.worker.send cimport send_ack
 from snow_owl_tftp._engine.worker.speakers cimport on_spoken
 from snow_owl_tftp._engine.worker.state cimport Worker
 

@@ -15,9 +15,9 @@ from snow_owl_tftp._engine.memory.strays cimport (
 from snow_owl_tftp._engine.protocol.opcodes cimport OP_ACK, OP_DATA, OP_ERROR, OP_OACK
 from snow_owl_tftp._engine.protocol.seq cimport seq_block
 from snow_owl_tftp._engine.worker.completions cimport keep_memory
+from snow_owl_tftp._engine.worker.control cimport send_error
 from snow_owl_tftp._engine.worker.doubt cimport network_entry, note_evidence, note_guess
 from snow_owl_tftp._engine.worker.life cimport end, prefer, release, uncount_half_open
-from snow_owl_tftp._engine.worker.send cimport send_error
 from snow_owl_tftp._engine.worker.state cimport Worker
 
 

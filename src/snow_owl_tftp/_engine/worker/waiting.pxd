@@ -9,8 +9,8 @@ from snow_owl_tftp._engine.memory.slab cimport transfer_free
 from snow_owl_tftp._engine.protocol.exchange cimport flight_restart_clocks
 from snow_owl_tftp._engine.protocol.window cimport RECEIVER, SENDER
 from snow_owl_tftp._engine.worker.beginning cimport pump
+from snow_owl_tftp._engine.worker.control cimport send_ack, send_first
 from snow_owl_tftp._engine.worker.life cimport fail_source
-from snow_owl_tftp._engine.worker.send cimport send_ack, send_first
 from snow_owl_tftp._engine.worker.state cimport Q_NONE, Q_WAITING, Worker
 
 

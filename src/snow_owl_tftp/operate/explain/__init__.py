@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import BadPacket, ConfigError, OptionalMissingError, RefusedError
-from snow_owl_tftp.operate.explain.explanation import Asked, Explanation, MeaningTried, Rewriting
+from snow_owl_tftp.operate.explain.explanation import Explanation, MeaningTried, Question, Rewriting
 from snow_owl_tftp.operate.explain.reads import decide_read, tell_accepted, tell_meanings
 from snow_owl_tftp.operate.explain.rules_told import said_of
 from snow_owl_tftp.operate.explain.who import known_machines
@@ -37,7 +37,7 @@ from snow_owl_tftp.server.generation import Generation
 from snow_owl_tftp.server.sources import open_root
 from snow_owl_tftp.server.verdict import Accepted
 
-__all__ = ["Asked", "Explanation", "MeaningTried", "explain"]
+__all__ = ["Explanation", "MeaningTried", "Question", "explain"]
 
 _EVERY = ("0.0.0.0", "::")
 
@@ -55,7 +55,7 @@ class _Request(Struct, frozen=True):
         """See IncomingRequest.charge: as a client of whom nothing is known."""
 
 
-def explain(settings: Settings, asked: Asked) -> Explanation:
+def explain(settings: Settings, asked: Question) -> Explanation:
     """Decide about a request as the server would.
 
     Args:
@@ -87,7 +87,7 @@ def explain(settings: Settings, asked: Asked) -> Explanation:
     return told
 
 
-def _local_address(settings: Settings, asked: Asked) -> str | None:
+def _local_address(settings: Settings, asked: Question) -> str | None:
     """Ours, where the server has to be told by each request."""
     host, port = asked.listen
     binds = settings.bind_addresses
@@ -101,7 +101,7 @@ def _asks_where(settings: Settings) -> bool:
 
 
 def _explain(
-    settings: Settings, asked: Asked, incoming: _Request, request: Request, machines: Machines, told: Explanation
+    settings: Settings, asked: Question, incoming: _Request, request: Request, machines: Machines, told: Explanation
 ) -> None:
     host, port = asked.listen
     if host in _EVERY:
@@ -170,7 +170,7 @@ def _tell_limits_of_rule(settings: Settings, told: Explanation) -> None:
             told.limits[f"rules[{told.rule}].limits.{key}"] = value
 
 
-def _limits_of(settings: Settings, asked: Asked) -> dict[str, int]:
+def _limits_of(settings: Settings, asked: Question) -> dict[str, int]:
     of_files = {"max_file_size_bytes": settings.max_file_size_bytes}
     if asked.is_write:
         of_files["write_config.max_total_bytes"] = settings.write_config.max_total_bytes

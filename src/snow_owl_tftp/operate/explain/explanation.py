@@ -8,10 +8,10 @@ from msgspec import Struct
 from snow_owl_tftp.policy.machines import Machine
 from snow_owl_tftp.protocol.packets import Option
 
-__all__ = ["Asked", "Explanation", "MeaningTried", "Rewriting", "RootTried", "RulePassed", "TemplateUsed"]
+__all__ = ["Explanation", "MeaningTried", "Question", "Rewriting", "RootTried", "RulePassed", "TemplateUsed"]
 
 
-class Asked(Struct, frozen=True):
+class Question(Struct, frozen=True):
     """One request.
 
     Attributes:
@@ -99,7 +99,7 @@ class Explanation(Struct):
         answer: In a few words.
         error: Code of the ERROR; None: there is none.
         why: What the log would say beside it.
-        is_optional: The ERROR is for a file that nobody misses.
+        is_optional: The ERROR is for an optional file that is missing.
         machine: Who asks; None: nobody that is known.
         seeks_machine: Whether the server would look who it is.
         rewriting: Steps of rules that rewrite names.

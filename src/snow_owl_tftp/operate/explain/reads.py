@@ -16,7 +16,7 @@ from typing import Final
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.overlay import Overlay
 from snow_owl_tftp.errors import RefusedError
-from snow_owl_tftp.operate.explain.explanation import Asked, Explanation, MeaningTried, TemplateUsed
+from snow_owl_tftp.operate.explain.explanation import Explanation, MeaningTried, Question, TemplateUsed
 from snow_owl_tftp.operate.explain.rules_told import said_of, tell_rules, text_of, try_roots
 from snow_owl_tftp.operate.explain.walk import Step, Walk
 from snow_owl_tftp.operate.handlers import HandlerNames
@@ -54,7 +54,7 @@ class _Handlers:
 
 
 async def decide_read(
-    settings: Settings, generation: Generation, incoming: IncomingRequest, asked: Asked, told: Explanation
+    settings: Settings, generation: Generation, incoming: IncomingRequest, asked: Question, told: Explanation
 ) -> tuple[Verdict, list[Step]]:
     """Have a request decided as the server would; what cannot be read again from the verdict is told at once.
 
@@ -92,7 +92,7 @@ def tell_meanings(
     incoming: IncomingRequest,
     request: Request,
     steps: list[Step],
-    asked: Asked,
+    asked: Question,
     told: Explanation,
 ) -> None:
     """Tell what the name meant, and what rules, roots and templates said of it."""
@@ -138,7 +138,7 @@ def _told_of(generation: Generation, incoming: IncomingRequest, step: Step, over
 
 
 def _tell_template(
-    generation: Generation, incoming: IncomingRequest, request: Request, step: Step, asked: Asked, told: Explanation
+    generation: Generation, incoming: IncomingRequest, request: Request, step: Step, asked: Question, told: Explanation
 ) -> None:
     templates, decision = generation.templates, step.decision
     found = None if templates is None or decision is None else templates.find(decision.paths)
