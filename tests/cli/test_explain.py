@@ -203,3 +203,46 @@ def test_what_cannot_be_asked_is_one_line(capsys: pytest.CaptureFixture[str], ar
     assert main(["explain", *arguments]) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert line in told
+
+
+LIMITED = """
+[limits]
+max_requests_per_s_per_client = 30
+max_bytes_per_s_per_client = 1_000
+
+[[rules]]
+paths = ["common/**", "up/**"]
+limits = {{ requests_per_s = 20, transfers = 4 }}
+"""
+
+
+@pytest.mark.parametrize(("arguments", "answers"), [(["common/x"], 0), (["--write", "up/new"], 0), (["common/no"], 1)])
+def test_limits_are_those_of_the_rule_where_it_has_any(
+    config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], answers: int
+) -> None:
+    before, _, _ = TOML.partition("[[rules]]")
+    config.write_text((before + LIMITED).format(root=config.parent / "root"))
+    status, told = explained(capsys, config, *arguments)
+    assert status == answers
+    assert told["rule"] == 1
+    of_client = {key: value for key, value in told["limits"].items() if "client" in key or "rules" in key}
+    assert of_client == {
+        "limits.max_half_open_per_client": 1000,
+        "limits.max_bytes_per_s_per_client": 1000,
+        "rules[1].limits.requests_per_s": 20,
+        "rules[1].limits.transfers": 4,
+    }
+    _, told = explained(capsys, config, "x")
+    assert told["limits"]["limits.max_requests_per_s_per_client"] == 30
+    assert not any("rules" in key for key in told["limits"])
+
+
+def test_line_of_limits_names_the_rule(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, _, _ = TOML.partition("[[rules]]")
+    config.write_text((before + LIMITED).format(root=config.parent / "root"))
+    assert main(["explain", "--config", str(config), "--client", "127.0.0.1", "common/x"]) == 0
+    line = (
+        "limits    max_half_open_per_client=1000 max_bytes_per_s_per_client=1000 rules[1].limits.requests_per_s=20"
+        " rules[1].limits.transfers=4"
+    )
+    assert line in capsys.readouterr().out.splitlines()

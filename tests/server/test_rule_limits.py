@@ -205,6 +205,32 @@ def puts(address: Address, total: int) -> list[str]:
     return texts
 
 
+def test_what_a_name_may_mean_besides_is_charged_once(root: Path, config: Path) -> None:
+    """First as it was sent, then in lower case: two decisions by one rule."""
+    before = '[names]\ncase = "lower"\n'
+    rule = limited(RULES["by port"], "requests_per_s = 4")
+    with serve_command(root, *flags(config, rule, before=before)) as server, ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.address, source=HERE)) for _ in range(6)]
+        for client in clients:
+            client.request(A_NAME.upper())
+        packets = [client.receive_packet()[0] for client in clients]
+    assert [type(packet) for packet in packets[:4]] == [Data] * 4
+    assert Error in map(type, packets[4:])
+
+
+def test_what_a_template_makes_is_under_the_same_limits(root: Path, config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("minijinja", reason="the extra `templates` is not installed")
+    (tmp_path / "made.j2").write_text("x" * 2000)
+    before = '[[templates]]\nmatch = "made"\ntemplate = "made.j2"\n'
+    with (
+        serve_command(root, *flags(config, limited(RULES["by port"], "transfers = 1"), before=before)) as server,
+        ExitStack() as stack,
+    ):
+        assert isinstance(begin(stack, server.address, HERE, "made"), Data)
+        assert isinstance(begin(stack, server.address, HERE, "made"), Error)
+        assert isinstance(begin(stack, server.address, ALSO, "made"), Data)
+
+
 def test_without_flows_too(root: Path, config: Path) -> None:
     """There are no classes then: each request is decided, and counted, by itself."""
     before = "[performance.platform.batch]\nenable_flows = false\n"
