@@ -33,7 +33,7 @@ __all__ = [
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_RULES: Final = 10_000
-"""More than anybody writes by hand; the compiled set of so many takes some 30 MB."""
+"""More than anybody writes by hand; the compiled set of so many takes some 70 MB, and two seconds."""
 _MAX_ROOTS: Final = 16
 """Each costs a request that finds nothing in it a system call or two."""
 _EVERY: Final = frozenset({"0.0.0.0", "::"})
