@@ -2,12 +2,16 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
 from tests.test_config import ALL_KEYS
 
 from snow_owl_tftp.config.check import check
 from snow_owl_tftp.config.load import load, override
+from snow_owl_tftp.config.paths import is_table, table_of_list
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.config.schema_json import json_schema
 from snow_owl_tftp.config.words import words_of
@@ -53,6 +57,19 @@ def test_every_key_shown_has_its_remark() -> None:
     assert "options = { patience_ms = 20 }  # at rules[1].options" in lines
     assert "max_batch_size = 64  # at performance.platform.batch.max_batch_size" in lines
     assert len(asked) == len(set(asked)) == sum(" # at " in line for line in lines)
+
+
+def test_every_key_has_a_description() -> None:
+    def missing(table_type: type[Struct], prefix: str = "") -> Iterator[str]:
+        words = words_of(table_type)
+        for field in msgspec.structs.fields(table_type):
+            inner = field.type if is_table(field.type) else table_of_list(field.type)
+            if inner is not None:
+                yield from missing(inner, f"{prefix}{field.name}.")
+            elif field.name not in words:
+                yield prefix + field.name
+
+    assert not list(missing(Settings))
 
 
 def test_descriptions_are_the_texts_below_the_fields() -> None:

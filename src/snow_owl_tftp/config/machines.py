@@ -54,6 +54,7 @@ class MachinesSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     leases: tuple[str, ...] = ()
     """Lease files of dnsmasq, Kea or ISC dhcpd."""
     name_patterns: tuple[str, ...] = DEFAULT_PATTERNS
+    """What a requested name says of the machine that asks, such as "{mac_dashes}"; a claim, and no proof."""
 
 
 def machines_contradictions(machines: MachinesSettings) -> Iterator[str]:

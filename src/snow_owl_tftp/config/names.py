@@ -43,6 +43,7 @@ class NamesSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     encodings: tuple[str, ...] = ()
     """In which clients may write what the disk has in UTF-8, and the other way round."""
     cut: tuple[str, ...] = CUTS
+    """What firmware hangs behind names, and is taken off where there is no file of the name as sent."""
     siblings: tuple[str, ...] = ()
     """Names that are looked for beside the client's last file."""
     optional: tuple[str, ...] = ()

@@ -43,7 +43,9 @@ class RuleOptions(Table, frozen=True):
     """options = { … } of a rule: what it negotiates otherwise than [options] does; what is missing changes nothing."""
 
     max_blksize_bytes: Annotated[int, Meta(ge=8, le=65464)] | None = None
+    """Instead of the key of [options]."""
     max_windowsize_blocks: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """Likewise."""
     refuse: tuple[
         Literal["blksize", "blksize2", "timeout", "utimeout", "tsize", "windowsize", "rollover", "cookie"], ...
     ] = ()
@@ -58,6 +60,7 @@ class RuleLimits(Table, frozen=True):
     """limits = { … } of a rule: what each of its clients may have in the place of what [limits] says of each client."""
 
     requests_per_s: Annotated[int, Meta(ge=1, le=10_000_000_000)] | None = None
+    """Beyond it ERROR 0."""
     bytes_per_s: Annotated[int, Meta(ge=1, le=10_000_000_000)] | None = None
     """As `max_bytes_per_s_per_client`: who has had them waits."""
     transfers: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None

@@ -48,10 +48,13 @@ class LoggingSettings(Table, frozen=True):
     """[logging]: what is written about the server's work, and where."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The quietest lines that are written; at `warning` a transfer that went well costs nothing."""
     format: Literal["text", "json"] = "text"
+    """`json`: one object a line."""
     file: str = ""
     """Empty: standard error."""
     audit_enabled: bool = False
+    """Write an event for everything asked, granted and refused."""
     audit_file: str = ""
     """Empty: events go to `file`, between its lines."""
 
@@ -76,9 +79,13 @@ class LimitsSettings(Table, frozen=True):
     """[limits]: how much one client, and all of them, may hold at once."""
 
     max_transfers: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    """Running at once, of all clients."""
     max_transfers_per_client: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000
+    """Of one address."""
     max_half_open: Annotated[int, Meta(ge=1, le=10_000_000)] = 131_072
+    """Whose client has answered nothing yet; beyond it the oldest gives way."""
     max_half_open_per_client: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000
+    """Of one address."""
     max_unproven_network_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 16_777_216
     """Sent to a /24 or /56 of which no client has shown that it hears us; 0: no limit. It fills again slowly."""
     max_pending_requests: Annotated[int, Meta(ge=1, le=1_048_576)] = 65_536
@@ -86,13 +93,19 @@ class LimitsSettings(Table, frozen=True):
     max_transfers_per_network: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     """Of a /24 or /56, as in the other keys of a network; 0, here and below: no limit."""
     max_half_open_per_network: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Of a /24 or /56."""
     max_requests_per_s_per_client: _Rate = 0
+    """Of one address; beyond it ERROR 0."""
     max_requests_per_s_per_network: _Rate = 0
+    """Of a /24 or /56."""
     max_requests_per_s: _Rate = 0
+    """Of all; networks of which no transfer has ended well get half."""
     max_bytes_per_s_per_client: _Rate = 0
     """Of DATA, its headers included, in both directions; who has had them waits, and is refused nothing."""
     max_bytes_per_s_per_network: _Rate = 0
+    """Of a /24 or /56."""
     max_bytes_per_s: _Rate = 0
+    """Of all."""
     max_unproven_bytes_per_s: _Rate = 0
     """Answers to networks of which no transfer has ended well; 0: half of `max_bytes_per_s`, if that is set."""
 
@@ -103,12 +116,14 @@ class RetransmitSettings(Table, frozen=True):
     floor_ms: Annotated[int, Meta(ge=1, le=60_000)] = 10
     """The least that the timer exceeds the measured round trip by."""
     ceiling_ms: Annotated[int, Meta(ge=10, le=255_000)] = 3_000
+    """Where doubling of the timer stops."""
     initial_ms: Annotated[int, Meta(ge=1, le=255_000)] = 1_000
     """Before the first repetition to a client of which no loss is known. There are devices that pause, and
     that hang when a block comes twice."""
     give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 30
     """Without any progress; progress starts the count anew."""
     half_open_give_up_s: Annotated[int, Meta(ge=1, le=3_600)] = 10
+    """A client that has answered nothing is given up after so long, whatever `timeout` it asked for."""
     stalled_give_up_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
     """How long the server's own disk may hold a transfer up; a client's patience is its own affair meanwhile."""
     half_open_max_datagrams: Annotated[int, Meta(ge=1, le=64)] = 3
@@ -119,18 +134,27 @@ class WriteSettings(Table, frozen=True):
     """[write_config]: uploads, off unless switched on, and then only where a pattern allows."""
 
     enabled: bool = False
+    """Take uploads; off: ERROR 2."""
     allow_overwrite: bool = False
+    """The older spelling of `on_existing = "replace"`."""
     allowed_patterns: tuple[str, ...] = ()
+    """Globs of the names that may be written: `*` within a part, `**` across parts. None match none."""
     create_directories: bool = False
+    """Make missing directories when an upload is stored."""
     file_mode: Annotated[int, Meta(ge=0, le=0o777)] | Annotated[str, Meta(pattern="^(0o|0)?[0-7]{3}$")] = 0o644
+    """Permissions of a new file, whatever the umask."""
     on_existing: Literal["refuse", "replace", "version", "replace_writable"] = "refuse"
+    """What to do where the name exists; `replace_writable`: replace what everybody may write, as tftpd-hpa does."""
     max_total_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """0: no limit."""
     fsync: bool = True
+    """A file is on the disk before the last ACK leaves."""
     on_upload: tuple[str, ...] = ()
     """Program and arguments to run after an upload; empty: none."""
     on_upload_timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    """Then its process group is killed."""
     on_upload_max_running: Annotated[int, Meta(ge=1, le=1_024)] = 4
+    """At a time; up to 1,024 more wait."""
 
     @property
     def file_mode_bits(self) -> int:
@@ -144,8 +168,11 @@ class RewriteSettings(Table, frozen=True):
     pattern: Annotated[str, Meta(min_length=1, max_length=4_096)]
     """POSIX extended regular expression, which matches anywhere in a name."""
     replacement: Annotated[str, Meta(max_length=4_096)] = ""
+    r"""What the part that matched becomes: `\1` to `\9` are groups, `\i` the client's address."""
     requests: Literal["all", "read", "write"] = "all"
+    """Which requests it is for."""
     ignore_case: bool = False
+    """Match letters of either case."""
     every: bool = False
     """Replace every match, not the first alone."""
     last: bool = False
@@ -156,14 +183,21 @@ class BatchSettings(Table, frozen=True):
     """[performance.platform.batch]: what is gathered into one system call."""
 
     enable_recvmmsg: bool = True
+    """Receive many datagrams in one call."""
     enable_sendmmsg: bool = True
+    """Send many datagrams in one call."""
     enable_gso: bool = True
+    """Hand the kernel a train of blocks as one (UDP_SEGMENT)."""
     enable_flows: bool = True
+    """Let the engine answer by itself what Python has answered before."""
     max_batch_size: Annotated[int, Meta(ge=1, le=1_024)] = 64
     """1024 is UIO_MAXIOV, the most one recvmmsg or sendmmsg takes."""
     batch_timeout_us: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """How long to wait for more datagrams before a batch is answered; 0: not at all."""
     enable_adaptive_batching: bool = False
+    """Let the engine find out how long waiting pays."""
     adaptive_batch_threshold: Annotated[int, Meta(ge=1, le=1_024)] = 5
+    """Datagrams a call from which batching counts as worth it."""
 
 
 class SocketSettings(Table, frozen=True):
@@ -172,12 +206,14 @@ class SocketSettings(Table, frozen=True):
     recv_buffer_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 16_384
     """The default of 208 KiB holds 166 datagrams of 516 bytes: a boot storm overflows it."""
     send_buffer_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 16_384
+    """Room for what is sent and not yet on the wire."""
 
 
 class FileIoSettings(Table, frozen=True):
     """[performance.platform.file_io]: the threads that fetch what is not in memory."""
 
     io_threads: Annotated[int, Meta(ge=1, le=64)] = 4
+    """For each device."""
     source_linger_s: Annotated[int, Meta(ge=0, le=3_600)] = 5
     """How long a file stays open after its last transfer; the next one finds it ready."""
 
@@ -204,19 +240,24 @@ class Settings(Table, frozen=True):
     """
 
     root_dir: str = "/srv/tftp"
+    """Everything that can be read or written lies below it."""
     link_targets: tuple[str, ...] = ()
     """Directories outside the root that links within it may lead to."""
     hidden: Literal["refuse", "serve"] = "refuse"
     """Names of which a part begins with a dot: administrators keep there what is not meant for clients. "serve" is the
     older spelling of `names.hidden = true`."""
     rewrite: tuple[RewriteSettings, ...] = ()
+    """What becomes of names, one rule after the other."""
     rewrite_file: str = ""
     """A map file of tftpd-hpa, whose rules come after those of `rewrite`; empty: none."""
     rewrite_max_steps: Annotated[int, Meta(ge=1, le=65_536)] = 4_096
     """Rules that are looked at for one name, and replacements made; tftpd-hpa's own default."""
     bind_addr: str | tuple[str, ...] = "0.0.0.0:69"
+    """Where requests arrive: one "ADDR:PORT" or a list; ":69" is every address."""
     workers: Annotated[int, Meta(ge=1, le=_MAX_WORKERS)] | Literal["auto"] = 1
+    """Native threads that answer; "auto": one for each usable core."""
     single_port: bool = False
+    """Serve everything from the request port, for NAT and containers."""
     tid_ports: str = ""
     """Empty: the kernel chooses."""
     tid_sockets: Annotated[int, Meta(ge=1, le=64)] = 16
@@ -224,6 +265,7 @@ class Settings(Table, frozen=True):
     max_file_size_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     """0: no limit."""
     drain_timeout_s: Annotated[int, Meta(ge=0, le=3_600)] = 10
+    """How long running transfers may go on after SIGTERM."""
     names: NamesSettings = NamesSettings()
     logging: LoggingSettings = LoggingSettings()
     options: OptionsSettings = OptionsSettings()
