@@ -529,7 +529,7 @@ def test_every_difference_is_either_applied_or_named(changes: dict[str, Any]) ->
     [
         ("wrokers = 2\n[options]\nmax_blksize_bytes = 1\n", ["wrokers: unknown key", "expected 8..65464, got 1"]),
         ("workers = ", ["not TOML"]),
-        ('tid_ports = "5000-6000"\n', ["command line: tid_ports: has no effect with single_port"]),
+        ('tid_ports = "5000-6000"\n', ["snow-owl.toml:1: tid_ports: has no effect with single_port"]),
         (None, ["No such file or directory"]),
     ],
 )

@@ -244,7 +244,7 @@ def test_server_leaves_nothing_behind(root: Path) -> None:
             client.request("boot.img")
             client.receive()
         engine = server.engine
-    assert engine.live_objects() == {"transfers": 0, "recipes": 0, "sinks": 0, "sources": 0}
+    assert engine.live_objects() == {"accounts": 0, "transfers": 0, "recipes": 0, "sinks": 0, "sources": 0}
     del engine
     assert settled_descriptors() == before
     # The pool that opens files is told to end, not waited for: one of its threads may hang on a disk.
