@@ -245,7 +245,7 @@ def test_server_leaves_nothing_behind(root: Path) -> None:
             client.receive()
         engine = server.server._engine
     assert engine is not None
-    assert engine.live_objects() == {"transfers": 0, "recipes": 0, "sinks": 0, "sources": 0}
+    assert engine.live_objects() == {"transfers": 0, "recipes": 0, "sinks": 0, "sources": 0, "accounts": 0}
     del engine
     assert settled_descriptors() == before
     # The pool that opens files is told to end, not waited for: one of its threads may hang on a disk.
