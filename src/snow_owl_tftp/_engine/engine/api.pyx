@@ -13,7 +13,6 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from snow_owl_tftp._engine.base.accounts cimport ACCOUNT_SETS, AccountTable, accounts_free, accounts_init
 from snow_owl_tftp._engine.base.classes cimport Classes, classes_keep
 from snow_owl_tftp._engine.base.counters cimport Counters, HISTOGRAM
 from snow_owl_tftp._engine.base.messages cimport (
@@ -28,7 +27,7 @@ from snow_owl_tftp._engine.disk.state cimport Store
 from snow_owl_tftp._engine.disk.store cimport (
     store_abandon, store_discard, store_init, store_is_sick, store_give_up, store_stop, store_watch)
 from snow_owl_tftp._engine.engine.classes cimport ClientClasses
-from snow_owl_tftp._engine.engine.events cimport Completion, Request, client_limits, event_of
+from snow_owl_tftp._engine.engine.events cimport Accounts, Completion, Request, client_limits, event_of
 from snow_owl_tftp._engine.engine.plans cimport Stock, plan_attach, plan_recipe, plan_undo, recipe_drop, recipe_free
 from snow_owl_tftp._engine.engine.spares cimport Spares, message_or_spare, spares_fill, spares_free
 from snow_owl_tftp._engine.includes.files cimport owl_file, owl_look
@@ -66,7 +65,7 @@ cdef class Engine:
     cdef Tuning _tuning
     cdef Quotas _quotas
     cdef SharedBuckets _shared
-    cdef AccountTable _accounts
+    cdef Accounts _accounts
     cdef uint32_t _count
     cdef bint _ready, _running, _stopped
     cdef list _threads
@@ -117,13 +116,12 @@ cdef class Engine:
         cdef uint32_t i
         entropy = os.urandom(8)
         memcpy(&secret, <const char *>entropy, 8)
-        if accounts_init(&self._accounts, ACCOUNT_SETS, secret) < 0:
-            raise MemoryError()
+        self._accounts = Accounts(secret)
         for i in range(self._count):
             if (queue_init(&self._inboxes[i]) < 0
                     or worker_init(&self._workers[i], i, &self._inboxes[i], &self._outbox, self._stock.store,
                                    &self._tuning, retransmit, limits, &self._quotas, &self._shared,
-                                   &self._accounts, 1024, self._stock.slot_bytes, secret) < 0):
+                                   &self._accounts.table, 1024, self._stock.slot_bytes, secret) < 0):
                 raise OSError(ENOMEM, "the engine could not get its memory or descriptors")
 
     def __dealloc__(self):
@@ -137,8 +135,6 @@ cdef class Engine:
         else:
             free(self._inboxes)
             free(self._stock.store)
-        if not self._running:
-            accounts_free(&self._accounts)
         spares_free(&self._spares)
         free(self._workers)
 
@@ -270,8 +266,7 @@ cdef class Engine:
             following = m.next
             event = event_of(m)
             if m.kind == M_REQUEST:
-                (<Request>event)._accounts = &self._accounts
-                (<Request>event)._engine = self
+                (<Request>event)._accounts = self._accounts
             if event is not None:
                 events.append(event)
             if m.kind == M_COMPLETION:
@@ -623,8 +618,8 @@ cdef class Engine:
         result["receive_histogram"] = totals[len(COUNTERS):len(COUNTERS) + HISTOGRAM]
         result["send_histogram"] = totals[len(COUNTERS) + HISTOGRAM:]
         result["client_prefixes"] = self._prefix_count
-        result["accounts_replaced"] = self._accounts.replaced
-        result["accounts_missed"] = self._accounts.missed
+        result["accounts_replaced"] = self._accounts.table.replaced
+        result["accounts_missed"] = self._accounts.table.missed
         result["file_loads"] = self._stock.store.loads_total
         result["file_writes"] = self._stock.store.writes_total
         result["file_copies"] = self._stock.store.copies_total
@@ -642,7 +637,7 @@ cdef class Engine:
         for i in range(self._count):
             transfers += self._workers[i].counters.live_transfers + self._workers[i].counters.dallying_transfers
         return {"transfers": transfers, "recipes": self._stock.live_recipes, "sinks": self._stock.live_sinks,
-                "sources": sources, "accounts": self._accounts.held}
+                "sources": sources, "accounts": self._accounts.table.held}
 
 
 cdef uint32_t share(uint32_t total, uint32_t workers):

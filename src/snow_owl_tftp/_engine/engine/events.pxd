@@ -7,14 +7,18 @@ from snow_owl_tftp._engine.base.messages cimport Message
 from snow_owl_tftp._engine.base.quotas cimport ClientLimits
 
 
+cdef class Accounts:
+    cdef AccountTable table
+
+
 cdef class Request:
     cdef readonly uint64_t transfer_id
     cdef readonly int endpoint
     cdef readonly bytes datagram
     cdef readonly uint64_t received_ns
     cdef readonly object limits
-    cdef AccountTable *_accounts  # of the engine, which is kept alive
-    cdef object _engine, _refusal
+    cdef Accounts _accounts       # of the engine, which may be gone by then
+    cdef object _refusal
     cdef bint _is_counted
     cdef uint32_t _charged
     cdef Peer _peer

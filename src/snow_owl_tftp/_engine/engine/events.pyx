@@ -7,8 +7,9 @@ import socket as _socket
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint32_t
-from snow_owl_tftp._engine.base.accounts cimport ACCOUNT_GRANTS, account_ask
+from libc.stdint cimport uint32_t, uint64_t
+from snow_owl_tftp._engine.base.accounts cimport (
+    ACCOUNT_GRANTS, ACCOUNT_SETS, account_ask, accounts_free, accounts_init)
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.clock cimport clock_ns
 from snow_owl_tftp._engine.base.messages cimport (
@@ -60,7 +61,18 @@ cdef object local_host(const Local *local):
     return _socket.inet_ntop(_socket.AF_INET6, (<const char *>local.address)[:16])
 
 
-# Or the collector would look at each of a flood: what it refers to, the engine and numbers, never refers to it.
+cdef class Accounts:
+    """What clients have of what rules let them have: an engine's, and of the requests that it has told of."""
+
+    def __cinit__(self, uint64_t secret):
+        if accounts_init(&self.table, ACCOUNT_SETS, secret) < 0:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        accounts_free(&self.table)
+
+
+# Or the collector would look at each of a flood: what it refers to, accounts and numbers, never refers to it.
 @cython.no_gc
 cdef class Request:
     """A datagram on a listener that may be an RRQ or WRQ.  Answer with start() or refuse(), once."""
@@ -94,12 +106,12 @@ cdef class Request:
         cdef ClientLimits by
         cdef int answer
         self.limits = limits
-        if limits is None or self._is_counted or self._accounts == NULL:
+        if limits is None or self._is_counted or self._accounts is None:
             return None
         client_limits(limits, &by)
         if self._charged == by.rule + 1:         # for another name that it may mean
             return self._refusal
-        answer = account_ask(self._accounts, &self._peer, &by, clock_ns())
+        answer = account_ask(&self._accounts.table, &self._peer, &by, clock_ns())
         self._charged = by.rule + 1
         self._refusal = None if answer == ACCOUNT_GRANTS else LIMITS[reason_by_rule(&by, answer)]
         return self._refusal
