@@ -103,9 +103,8 @@ class NamePatterns:
         candidates = self._candidates(text)
         if not candidates or ".." in text.split("/"):
             return None
-        has_control = _CONTROL.search(text) is not None
         for number in candidates:
-            if has_control and self._are_free[number]:
+            if self._are_free[number] and _CONTROL.search(text) is not None:
                 continue
             if (match := self._patterns[number].fullmatch(text)) is not None:
                 return Captured(number, {name: _plain(value) for name, value in match.groupdict().items()})
