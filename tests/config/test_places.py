@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from snow_owl_tftp.config.layers import located
-from snow_owl_tftp.config.load import gather, load, settle
+from snow_owl_tftp.config.load import gather, load, override, settle
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.errors import ConfigError
 
@@ -82,6 +82,13 @@ def test_later_layers_win_and_lists_of_tables_grow(tmp_path: Path) -> None:
     assert (settings.root_dir, settings.workers, settings.drain_timeout_s) == ("/b", 5, 4)
     assert (settings.logging.level, settings.logging.format) == ("debug", "json")
     assert [rule.paths for rule in settings.rules] == [("1",), ("2",), ("3",)]
+
+
+def test_what_is_overridden_is_replaced_lists_of_tables_too() -> None:
+    settings = override(Settings(), {"rules": [{"paths": ["1"]}]})
+
+    assert [rule.paths for rule in override(settings, {"rules": [{"paths": ["2"]}]}).rules] == [("2",)]
+    assert override(settings, {"rules": []}).rules == ()
 
 
 def test_place_of_what_is_in_force(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from snow_owl_tftp.config.lines import Parts, depth_of, parts_of
 
-__all__ = ["Layer", "located", "merged", "nested", "sets"]
+__all__ = ["Layer", "laid_over", "located", "merged", "nested", "sets"]
 
 
 class Layer(NamedTuple):
@@ -31,7 +31,27 @@ def merged(layers: Sequence[Layer]) -> dict[str, Any]:
     """Lay every layer over those before it."""
     tree: dict[str, Any] = {}
     for layer in layers:
-        tree = _over(tree, layer.tree)
+        tree = laid_over(tree, layer.tree, lists_grow=True)
+    return tree
+
+
+def laid_over(under: dict[str, Any], over: Mapping[str, Any], *, lists_grow: bool = False) -> dict[str, Any]:
+    """Return a tree with the keys of another in the place of its own, table by table.
+
+    Args:
+        under: It stays as it is.
+        over: The other.
+        lists_grow: A list of tables comes behind the one that is there.
+    """
+    tree = dict(under)
+    for key, value in over.items():
+        there = tree.get(key)
+        if isinstance(there, dict) and isinstance(value, Mapping):
+            tree[key] = laid_over(there, value, lists_grow=lists_grow)
+        elif lists_grow and _is_list_of_tables(there) and _is_list_of_tables(value):
+            tree[key] = [*(there or ()), *value]
+        else:
+            tree[key] = value
     return tree
 
 
@@ -77,19 +97,6 @@ def nested(values: Mapping[str, object], unknown: Callable[[str], Exception]) ->
             if not isinstance(table, dict):
                 raise unknown(path)
         table[key] = value
-    return tree
-
-
-def _over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    tree = dict(under)
-    for key, value in over.items():
-        there = tree.get(key)
-        if isinstance(there, dict) and isinstance(value, Mapping):
-            tree[key] = _over(there, value)
-        elif there is not None and _is_list_of_tables(there) and _is_list_of_tables(value):
-            tree[key] = [*there, *value]
-        else:
-            tree[key] = value
     return tree
 
 

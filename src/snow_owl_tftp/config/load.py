@@ -16,7 +16,7 @@ import msgspec
 
 from snow_owl_tftp.config.check import check, unknown_key
 from snow_owl_tftp.config.environment import layers_of_environment
-from snow_owl_tftp.config.layers import Layer, located, merged, nested, sets
+from snow_owl_tftp.config.layers import Layer, laid_over, located, merged, nested, sets
 from snow_owl_tftp.config.legacy import drop_hints
 from snow_owl_tftp.config.made import beside
 from snow_owl_tftp.config.schema import Settings
@@ -108,14 +108,14 @@ def override(settings: Settings, overrides: Mapping[str, object], *, source: str
 
     Args:
         settings: They stay as they are.
-        overrides: Key path ("workers", "write_config.enabled") to value. None means that nothing was given.
+        overrides: What is to be in the place of what is there, by key path ("workers", "write_config.enabled") to value. None means that nothing was given.
         source: Whom to name in an error.
 
     Raises:
         ConfigError: A key is unknown, a value out of range, or two contradict each other.
     """
     tree = nested(overrides, lambda key: ConfigError(f"{source}: {unknown_key(key)}"))
-    return check(merged([Layer(one, lambda parts: source) for one in (msgspec.to_builtins(settings), tree)]), source)
+    return check(laid_over(msgspec.to_builtins(settings), tree), source)
 
 
 def _files(path: Path) -> Iterator[Path]:
