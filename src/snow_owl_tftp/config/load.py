@@ -108,7 +108,8 @@ def override(settings: Settings, overrides: Mapping[str, object], *, source: str
 
     Args:
         settings: They stay as they are.
-        overrides: What is to be in the place of what is there, by key path ("workers", "write_config.enabled") to value. None means that nothing was given.
+        overrides: Key path ("workers", "write_config.enabled") to what takes the place of its value, of a list too. None
+            means that nothing was given.
         source: Whom to name in an error.
 
     Raises:
