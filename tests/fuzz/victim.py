@@ -48,8 +48,8 @@ class CountedEngine(Engine):
                 EVENTS["flow_hits"] += event.flow_hit
         return events
 
-    def start(self, plan: Any, flow: Any = None, *, wake: bool = True) -> None:
-        super().start(plan, flow, wake=wake)
+    def start(self, plan: Any, flow: Any = None, **more: Any) -> None:
+        super().start(plan, flow, **more)
         EVENTS["started"] += 1
 
     def refuse(self, transfer_id: int, datagram: bytes) -> None:

@@ -215,7 +215,7 @@ def check_serves(parts: Parts, name: str) -> None:
     file.close()
     assert sources.overlay is not None
     assert all(tree.places[0].fd >= 0 for tree in sources.overlay._trees.values())
-    assert parts.exchange.uploads._area.holds(b"up")
+    assert parts.exchange.uploads._area.directories.holds(b"up")
     gathered = parts.exchange.machines.in_force.gathered
     assert gathered is not None
     assert gathered.hearing is None or gathered.hearing.fileno() >= 0

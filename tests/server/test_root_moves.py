@@ -269,7 +269,7 @@ async def test_leftovers_of_a_crash_are_removed_from_another_root_too(base: Path
     assert leftover.exists(), "who only prepares changes nothing"
     desk.reload(generation, area)
     desk.tidy()
-    assert desk._sweeping.finish(10)
+    assert desk._walking.finish(10)
     assert not leftover.exists()
 
 

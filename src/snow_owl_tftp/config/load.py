@@ -108,7 +108,7 @@ def override(settings: Settings, overrides: Mapping[str, object], *, source: str
 
     Args:
         settings: They stay as they are.
-        overrides: Key path ("workers", "write_config.enabled") to what takes the place of its value, of a list too. None
+        overrides: Key path ("workers", "write_config.enabled") to what takes the place of its value, a list too. None
             means that nothing was given.
         source: Whom to name in an error.
 

@@ -231,11 +231,14 @@ class _TreeBelow(FileTree):
 
     def _open_places(self) -> tuple[Place, ...]:
         top = FileTree(self._root_dir, link_targets=self._link_targets)
+        fd = top.descriptor_of(os.fsencode(self._root))
+        root_dir, *targets = top.places
+        root_dir.close()  # it has served its turn
         path = os.path.join(self._root_dir, self._root)  # noqa: PTH118 - "." too
-        if (fd := top.descriptor_of(os.fsencode(self._root))) < 0:
-            reason, remedy = os.strerror(-fd), "name a directory that this user may enter"
-            if fd in (-errno.EXDEV, -errno.ELOOP):
-                reason = "a link leads out of root_dir"
-                remedy = "name where it leads, or add that to link_targets"
-            raise ConfigError(f"{self._key}: {path}: {reason}; {remedy}")
-        return Place(path, self._key, fd), *top.places[1:]
+        if fd >= 0:
+            return Place(path, self._key, fd), *targets
+        top.close()
+        reason, remedy = os.strerror(-fd), "name a directory that this user may enter"
+        if fd in (-errno.EXDEV, -errno.ELOOP):
+            reason, remedy = "a link leads out of root_dir", "name where it leads, or add that to link_targets"
+        raise ConfigError(f"{self._key}: {path}: {reason}; {remedy}")

@@ -13,6 +13,7 @@ Invariants:
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, NamedTuple
 
@@ -50,14 +51,15 @@ def read_templates(folder: str, names: Iterable[str]) -> dict[str, str]:
         wanted |= dict.fromkeys(_below(base))
     if len(wanted) > _MAX_FILES:
         raise ConfigError(f"template_dir: {folder}: {len(wanted)} templates; {_MAX_FILES} is the most")
-    tree = FileTree(base, key="template_dir") if folder else None
     sources: dict[str, str] = {}
     left_bytes = _MAX_BYTES
-    for name in wanted:
-        sources[name], size_bytes = _read(Path(base, name), name, tree)
-        left_bytes -= size_bytes
-        if left_bytes < 0:
-            raise ConfigError(f"templates: more than {_MAX_BYTES >> 20} MiB in all; move what is no template elsewhere")
+    with closing(FileTree(base, key="template_dir")) if folder else nullcontext() as tree:
+        for name in wanted:
+            sources[name], size_bytes = _read(Path(base, name), name, tree)
+            left_bytes -= size_bytes
+            if left_bytes < 0:
+                most = f"{_MAX_BYTES >> 20} MiB"
+                raise ConfigError(f"templates: more than {most} in all; move what is no template elsewhere")
     return sources
 
 
