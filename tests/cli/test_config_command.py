@@ -111,6 +111,14 @@ def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "root_dir" in json.loads(out)["$defs"]["Settings"]["properties"]
 
 
+def test_page_of_settings_is_what_the_program_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[2] / "docs/settings.md"
+
+    assert run(capsys, "schema", "--markdown")[1] == page.read_text(), (
+        "snow-owl-tftp config schema --markdown > docs/settings.md"
+    )
+
+
 def test_differences_are_named_with_both_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = tmp_path / "old.toml", tmp_path / "new.toml"
     old.write_text("workers = 2\n[limits]\nmax_transfers = 7\n")

@@ -93,10 +93,16 @@ def _show(file: Path | None, origin: bool) -> None:
 
 
 @command.command("schema")
-def _schema() -> None:
+@click.option("--markdown", is_flag=True, help="Tables of all keys for people, instead.")
+def _schema(markdown: bool) -> None:
     """Print the JSON Schema of a configuration, for editors that complete and check TOML."""
+    from snow_owl_tftp.config.schema import Settings
     from snow_owl_tftp.config.schema_json import json_schema
+    from snow_owl_tftp.config.written import reference
 
+    if markdown:
+        click.echo("\n".join([*_REFERENCE, *reference(Settings)]))
+        return
     click.echo(json.dumps(json_schema(), indent=2))
 
 
@@ -146,6 +152,12 @@ def _import(file: Path, form: str | None) -> None:
         click.echo(f"not carried over: {remark.place}: {remark.text}", err=True)
 
 
+_REFERENCE = (
+    "# Settings",
+    "",
+    "Every key of the configuration, as `snow-owl-tftp config schema --markdown` prints them.",
+    "[configuration.md](configuration.md) says why you would change them.",
+)
 _BEGINNING = (
     "# Configuration of snow-owl-tftp. Every key is here with its default; take the # away from what you change.",
     "# `snow-owl-tftp config check FILE` finds every mistake.",

@@ -50,7 +50,7 @@ class MachinesSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     )
     """The first that knows a client counts. An inventory completes it, also where it is not named here."""
     inventory: str = ""
-    """Empty: there is none."""
+    """A list of machines, in TOML, JSON, CSV or YAML; empty: there is none."""
     leases: tuple[str, ...] = ()
     """Lease files of dnsmasq, Kea or ISC dhcpd."""
     name_patterns: tuple[str, ...] = DEFAULT_PATTERNS

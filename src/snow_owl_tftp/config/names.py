@@ -29,7 +29,7 @@ _ASCII: Final = bytes(range(0x80))
 
 
 class NamesSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """[names]."""
+    """[names]: how the name of a request becomes the name of a file."""
 
     case: Literal["exact", "lower", "insensitive"] = "exact"
     """What is tried where no file has the name as sent: nothing, the name in lower case, or the one file whose name

@@ -68,7 +68,7 @@ class RuleLimits(Table, frozen=True):
 
 
 class Rule(Table, frozen=True):
-    """One of [[rules]]."""
+    """[[rules]]: who gets what; the first that fits decides."""
 
     clients: tuple[str, ...] = ()
     """Addresses and prefixes, IPv4 or IPv6."""

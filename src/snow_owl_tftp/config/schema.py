@@ -52,11 +52,11 @@ class LoggingSettings(Table, frozen=True):
     format: Literal["text", "json"] = "text"
     """`json`: one object a line."""
     file: str = ""
-    """Empty: standard error."""
+    """Where lines go; empty: standard error."""
     audit_enabled: bool = False
     """Write an event for everything asked, granted and refused."""
     audit_file: str = ""
-    """Empty: events go to `file`, between its lines."""
+    """Where events go; empty: to `file`, between its lines."""
 
     @property
     def audit_path(self) -> str:
@@ -68,11 +68,11 @@ class OptionsSettings(Table, frozen=True):
     """[options]: caps on what a client may negotiate."""
 
     max_blksize_bytes: Annotated[int, Meta(ge=8, le=65464)] = 65464
-    """RFC 2348 sets the range; tunnels need a lower cap (1500 less their own headers)."""
+    """Cap on blksize; RFC 2348 sets the range; tunnels need a lower one (1500 less their own headers)."""
     max_windowsize_blocks: Annotated[int, Meta(ge=1, le=65535)] = 32767
-    """Beyond 32767 an old ACK that was overtaken can be taken for one of this window: 16 bits tell no more."""
+    """Cap on windowsize; beyond 32767 an old ACK that was overtaken can be taken for one of this window."""
     max_window_bytes: Annotated[int, Meta(ge=512, le=64 * 1024 * 1024)] = 2 * 1024 * 1024
-    """windowsize times blksize; 2 MiB fill 1 Gbit/s at 16 ms round trip."""
+    """Cap on windowsize times blksize; 2 MiB fill 1 Gbit/s at 16 ms round trip."""
 
 
 class LimitsSettings(Table, frozen=True):
@@ -146,7 +146,7 @@ class WriteSettings(Table, frozen=True):
     on_existing: Literal["refuse", "replace", "version", "replace_writable"] = "refuse"
     """What to do where the name exists; `replace_writable`: replace what everybody may write, as tftpd-hpa does."""
     max_total_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    """0: no limit."""
+    """Most that all files of `allowed_patterns` may hold together; 0: no limit."""
     fsync: bool = True
     """A file is on the disk before the last ACK leaves."""
     on_upload: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ class BatchSettings(Table, frozen=True):
     enable_flows: bool = True
     """Let the engine answer by itself what Python has answered before."""
     max_batch_size: Annotated[int, Meta(ge=1, le=1_024)] = 64
-    """1024 is UIO_MAXIOV, the most one recvmmsg or sendmmsg takes."""
+    """Datagrams in one call; 1024 is UIO_MAXIOV, the most one recvmmsg or sendmmsg takes."""
     batch_timeout_us: Annotated[int, Meta(ge=0, le=10_000)] = 0
     """How long to wait for more datagrams before a batch is answered; 0: not at all."""
     enable_adaptive_batching: bool = False
@@ -204,7 +204,7 @@ class SocketSettings(Table, frozen=True):
     """[performance.platform.socket]: buffers asked of the kernel; what it granted is logged."""
 
     recv_buffer_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 16_384
-    """The default of 208 KiB holds 166 datagrams of 516 bytes: a boot storm overflows it."""
+    """Room for requests and ACKs; the kernel's 208 KiB hold 166 datagrams of 516 bytes: too few for a boot storm."""
     send_buffer_kb: Annotated[int, Meta(ge=4, le=1_048_576)] = 16_384
     """Room for what is sent and not yet on the wire."""
 
@@ -219,7 +219,7 @@ class FileIoSettings(Table, frozen=True):
 
 
 class PlatformSettings(Table, frozen=True):
-    """[performance.platform]."""
+    """[performance.platform]: how the machine is used."""
 
     batch: BatchSettings = BatchSettings()
     socket: SocketSettings = SocketSettings()
@@ -227,7 +227,7 @@ class PlatformSettings(Table, frozen=True):
 
 
 class PerformanceSettings(Table, frozen=True):
-    """[performance]."""
+    """[performance]: what costs or saves time."""
 
     platform: PlatformSettings = PlatformSettings()
 
@@ -259,11 +259,11 @@ class Settings(Table, frozen=True):
     single_port: bool = False
     """Serve everything from the request port, for NAT and containers."""
     tid_ports: str = ""
-    """Empty: the kernel chooses."""
+    """UDP ports of transfers, "A-B"; empty: the kernel chooses."""
     tid_sockets: Annotated[int, Meta(ge=1, le=64)] = 16
-    """Per worker."""
+    """UDP sockets that the transfers of one worker share, for each address."""
     max_file_size_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    """0: no limit."""
+    """Larger files are neither served nor taken; 0: no limit."""
     drain_timeout_s: Annotated[int, Meta(ge=0, le=3_600)] = 10
     """How long running transfers may go on after SIGTERM."""
     names: NamesSettings = NamesSettings()

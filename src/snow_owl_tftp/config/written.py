@@ -2,6 +2,7 @@
 
     Settings, remark ──shown──► lines, valid TOML          (`config show`)
     the schema ──commented──► every key, as a remark       (`config init`)
+               ──reference──► every key, in tables         (`config schema --markdown`, docs/settings.md)
 
 May know: any schema, its descriptions, ranges and defaults. Must not know any key of it.
 """
@@ -19,7 +20,7 @@ from snow_owl_tftp.config.paths import is_table, table_of_list
 from snow_owl_tftp.config.toml_text import line_of_key, text_of
 from snow_owl_tftp.config.words import words_of
 
-__all__ = ["commented", "shown"]
+__all__ = ["commented", "reference", "shown"]
 
 _WIDTH: Final = 100
 
@@ -72,6 +73,29 @@ def commented(table_type: type[Struct], name: str = "", hidden: bool = False) ->
         yield from commented(kind, f"{name}{field.name}.", hidden=hidden or listed is not None)
 
 
+def reference(table_type: type[Struct], name: str = "") -> Iterator[str]:
+    """Write every key of a schema as Markdown: tables of keys, defaults, ranges and meanings.
+
+    Args:
+        table_type: A table of any schema.
+        name: Of the table, as its header has it, with a dot at the end; empty: the top level.
+    """
+    words = words_of(table_type)
+    if plain := _plain_fields(table_type):
+        yield from ("", "| key | default | expected | |", "|---|---|---|---|")
+    for field in plain:
+        default = _default(field)
+        shown_default = "" if default is NODEFAULT or default is None else f"`{_default_text(field)}`"
+        cells = (f"`{field.name}`", shown_default, expected(field.type, field.name), words.get(field.name, ""))
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    for field in _table_fields(table_type):
+        listed = table_of_list(field.type)
+        kind, path = listed or field.type, f"{name}{field.name}"
+        meaning = _first_line(kind).partition(": ")[2] or _first_line(kind)
+        yield from ("", f"## `[[{path}]]`" if listed else f"## `[{path}]`", "", meaning[:1].upper() + meaning[1:])
+        yield from reference(kind, f"{path}.")
+
+
 def _entry(entry: Struct, header: str, path: str, remark: Callable[[str], str]) -> Iterator[str]:
     said = remark(path)
     yield from ("", f"[[{header}]]" + (f"  # {said}" if said else ""))
@@ -107,7 +131,13 @@ def _described(words: str, field: FieldInfo) -> Iterator[str]:
     yield from _remark(" ".join(filter(None, (words, f"({expected(field.type, field.name)})"))))
     default = _default(field)
     missing = default is NODEFAULT or default is None
-    yield f"# {field.name} =" if missing else f"# {field.name} = {text_of(msgspec.to_builtins(default))}"
+    yield f"# {field.name} =" if missing else f"# {field.name} = {_default_text(field)}"
+
+
+def _default_text(field: FieldInfo) -> str:
+    if field.name == "file_mode":  # as everybody writes it
+        return f"0o{_default(field):03o}"
+    return text_of(msgspec.to_builtins(_default(field)))
 
 
 def _remark(text: str) -> list[str]:
