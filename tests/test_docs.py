@@ -118,7 +118,7 @@ def test_a_name_that_leads_nowhere_is_found(text: str, expected: list[str]) -> N
 
 def test_a_module_and_a_link_that_lead_nowhere_are_found() -> None:
     among = {"server.__init__", "server.loop"}
-    assert list(missing_modules("`server.loop`, `server.loop.Server`, `server.gone`, `server.a.b`", among)) == [
+    assert list(missing_modules("`server.loop`, `server.loop.TransferServer`, `server.gone`, `server.a.b`", among)) == [
         "server.a.b"
     ]
     assert list(broken_links("README.md", "[a](docs/gone.md) [b](README.md#no-such-heading) [c](README.md)")) == [

@@ -10,7 +10,7 @@ from tests.bench.test_report import WORKLOAD, load, timed, traced
 
 from snow_owl_tftp.bench import pictures
 from snow_owl_tftp.bench.runs import Run
-from snow_owl_tftp.bench.settings import Target
+from snow_owl_tftp.bench.settings import BenchTarget
 from snow_owl_tftp.bench.sweeps import NO_BATCHING, Result, linger_targets
 
 # Looked for and not imported: that takes a third of a second in each process of a run.
@@ -22,7 +22,7 @@ BROKEN = Run("x", WORKLOAD, problem="it did not become ready")
 
 
 def of_clients(name: str, clients: int, run: Run) -> Result:
-    return Result("clients", Target(name), Run(name, WORKLOAD.with_clients(clients), run.load, run.server_cpu_s))
+    return Result("clients", BenchTarget(name), Run(name, WORKLOAD.with_clients(clients), run.load, run.server_cpu_s))
 
 
 def lingering(section: str) -> list[Result]:
@@ -46,7 +46,7 @@ def curves(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 
 
 def test_every_section_has_its_pictures(tmp_path: Path) -> None:
-    results = [Result("main", Target("a"), timed()), Result("main", Target("a"), traced(10, 0, 10))]
+    results = [Result("main", BenchTarget("a"), timed()), Result("main", BenchTarget("a"), traced(10, 0, 10))]
     results += [of_clients("a", clients, timed()) for clients in (1, 10)]
     results += lingering("linger") + lingering("recvmmsg 100 KiB")
     drawn = pictures.draw(tmp_path, results)
@@ -66,8 +66,8 @@ def test_every_section_has_its_pictures(tmp_path: Path) -> None:
 def test_no_calls_are_drawn_where_none_were_counted(tmp_path: Path) -> None:
     idle = traced(10, 0, 10)
     idle.load["blocks"] = 0
-    for counted in ([], [Result("main", Target("a"), idle)]):
-        assert pictures.draw(tmp_path, [Result("main", Target("a"), timed()), *counted]) == ["main-latency.png"]
+    for counted in ([], [Result("main", BenchTarget("a"), idle)]):
+        assert pictures.draw(tmp_path, [Result("main", BenchTarget("a"), timed()), *counted]) == ["main-latency.png"]
 
 
 def test_run_that_is_not_valid_is_a_gap(tmp_path: Path, curves: dict[str, list[float]]) -> None:
@@ -80,14 +80,14 @@ def test_run_that_is_not_valid_is_a_gap(tmp_path: Path, curves: dict[str, list[f
 
 
 def test_server_that_failed_has_no_latency(tmp_path: Path, curves: dict[str, list[float]]) -> None:
-    pictures.draw(tmp_path, [Result("main", Target("good"), timed()), Result("main", Target("bad"), BROKEN)])
+    pictures.draw(tmp_path, [Result("main", BenchTarget("good"), timed()), Result("main", BenchTarget("bad"), BROKEN)])
     assert "good" in curves
     assert "bad" not in curves
 
 
 def test_server_of_which_no_transfer_ended_says_so(tmp_path: Path, curves: dict[str, list[float]]) -> None:
     endless = Run("x", WORKLOAD, load(finished=0, latency_quantiles_s=[None] * 3), server_cpu_s=0.1)
-    pictures.draw(tmp_path, [Result("main", Target("slow"), endless)])
+    pictures.draw(tmp_path, [Result("main", BenchTarget("slow"), endless)])
     assert "slow (none ended)" in curves
 
 
@@ -100,7 +100,7 @@ def test_lingers_without_a_figure_are_gaps(tmp_path: Path, curves: dict[str, lis
 
 def test_nothing_but_failures_is_an_empty_picture(tmp_path: Path) -> None:
     broken = Run("x", WORKLOAD, load(failed=1), trace=traced(1, 1, 1).trace, is_traced=True)
-    results = [Result("main", Target("a"), run) for run in (BROKEN, broken)]
+    results = [Result("main", BenchTarget("a"), run) for run in (BROKEN, broken)]
     assert pictures.draw(tmp_path, [*results, of_clients("a", 1, BROKEN)]) == ["throughput.png", "main-latency.png"]
 
 

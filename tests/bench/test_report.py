@@ -11,7 +11,7 @@ from snow_owl_tftp.bench.figures import Rounds, figures_of
 from snow_owl_tftp.bench.provenance import machine, without_paths
 from snow_owl_tftp.bench.report import write
 from snow_owl_tftp.bench.runs import Run
-from snow_owl_tftp.bench.settings import Network, Target, Workload, human_bytes
+from snow_owl_tftp.bench.settings import BenchTarget, Network, Workload, human_bytes
 from snow_owl_tftp.bench.sweeps import (
     PROFILE_CLIENTS,
     PROFILE_SIZES_BYTES,
@@ -89,7 +89,7 @@ def test_speeds_follow_from_blocks_bytes_and_time() -> None:
 def test_run_with_one_failure_has_no_speed(run: Run, tmp_path: Path) -> None:
     assert not run.is_valid
     assert run.blocks_per_s is run.mb_per_s is run.cpu_us_per_block is None
-    said = report(tmp_path, [Result("main", Target("x"), run)])
+    said = report(tmp_path, [Result("main", BenchTarget("x"), run)])
     assert "no figure" in said
     assert "40,000" not in said
     written = json.loads((tmp_path / "results.json").read_text())
@@ -128,7 +128,7 @@ def test_one_failed_round_leaves_no_figure() -> None:
 
 def test_traced_run_that_failed_is_no_timed_one() -> None:
     broken = Run("x", WORKLOAD, problem="trace: bpftrace did not attach", is_traced=True)
-    shown, traced_rounds = figures_of([Result("main", Target("x"), run) for run in (timed(), broken)], "x")
+    shown, traced_rounds = figures_of([Result("main", BenchTarget("x"), run) for run in (timed(), broken)], "x")
     assert shown is not None
     assert shown.is_valid
     assert traced_rounds is not None
@@ -136,13 +136,13 @@ def test_traced_run_that_failed_is_no_timed_one() -> None:
 
 
 def test_figures_are_those_of_one_target() -> None:
-    results = [Result("main", Target("a"), timed()), Result("main", Target("b"), traced(10, 0, 10))]
+    results = [Result("main", BenchTarget("a"), timed()), Result("main", BenchTarget("b"), traced(10, 0, 10))]
     assert figures_of(results, "a")[1] is None
     assert figures_of(results, "b")[0] is None
 
 
 def test_row_has_calls_per_block(tmp_path: Path) -> None:
-    results = [Result("main", Target("ours"), timed()), Result("main", Target("ours"), traced(1000, 0, 2000))]
+    results = [Result("main", BenchTarget("ours"), timed()), Result("main", BenchTarget("ours"), traced(1000, 0, 2000))]
     said = report(tmp_path, results)
     assert "| ours | 512 B × 1 | 40,000 | 40,000 – 40,000 | 20.5 | 5.00 | 15.00 | 10.0 | 20.0 | 30.0 |" in said
     assert "| 0.0500 | 0.1000 | 0.0250 | 0.0020 | 20.00 | 100.00 % | 0.00 % |" in said
@@ -159,17 +159,17 @@ def test_nothing_is_said_of_calls_that_were_not_counted(tmp_path: Path) -> None:
 
 def test_what_limits_a_figure_is_marked(tmp_path: Path) -> None:
     stolen = Run("x", WORKLOAD, load(load_cpu_s=0.499), server_cpu_s=0.1, steal_share=0.07)
-    said = report(tmp_path, [Result("main", Target("x"), run) for run in (timed(), stolen)])
+    said = report(tmp_path, [Result("main", BenchTarget("x"), run) for run in (timed(), stolen)])
     assert "(7 % stolen)" in said
     assert "(limit of the load)" in said
-    said = report(tmp_path, [Result("main", Target("x"), timed())])
+    said = report(tmp_path, [Result("main", BenchTarget("x"), timed())])
     assert "stolen" not in said
     assert "limit of" not in said
 
 
 def test_transfers_of_which_none_ended_have_blocks_and_no_latency(tmp_path: Path) -> None:
     run = timed(finished=0, cut_off=50, p50_s=None, p99_s=None, max_s=None, latency_quantiles_s=[None] * 3)
-    said = report(tmp_path, [Result("main", Target("x"), run)])
+    said = report(tmp_path, [Result("main", BenchTarget("x"), run)])
     assert "| 40,000 |" in said
     assert "| – | – | – |" in said
     assert "cut off" in said
@@ -177,7 +177,7 @@ def test_transfers_of_which_none_ended_have_blocks_and_no_latency(tmp_path: Path
 
 def test_what_was_not_measured_is_said_and_no_figure(tmp_path: Path) -> None:
     run = Run("x", WORKLOAD, {key: value for key, value in load().items() if key != "load_cpu_s"})
-    write(tmp_path, machine(0, 1, ""), [Result("main", Target("x"), run)], [], "")
+    write(tmp_path, machine(0, 1, ""), [Result("main", BenchTarget("x"), run)], [], "")
     said = (tmp_path / "report.md").read_text()
     assert "; server CPU not measured." in said
     assert "| 20.5 | not measured | not measured | 10.0 |" in said
@@ -187,7 +187,7 @@ def test_what_was_not_measured_is_said_and_no_figure(tmp_path: Path) -> None:
 
 
 def test_one_round_without_cpu_leaves_no_figure_of_it(tmp_path: Path) -> None:
-    said = report(tmp_path, [Result("main", Target("x"), timed(cpu_s=cpu_s)) for cpu_s in (0.1, None, 0.1)])
+    said = report(tmp_path, [Result("main", BenchTarget("x"), timed(cpu_s=cpu_s)) for cpu_s in (0.1, None, 0.1)])
     assert "| 20.5 | not measured | 15.00 |" in said
 
 
@@ -196,7 +196,7 @@ def test_nothing_is_divided_by_blocks_that_did_not_come(tmp_path: Path) -> None:
     counted.load["blocks"] = 0
     assert run.is_valid
     assert run.cpu_us_per_block is run.load_cpu_us_per_block is None
-    said = report(tmp_path, [Result("main", Target("x"), one) for one in (run, counted)])
+    said = report(tmp_path, [Result("main", BenchTarget("x"), one) for one in (run, counted)])
     assert "| not measured | not measured |" in said
     assert "| – | – | – | – | 2,000.00 |" in said or "| – | – | – | – | 2000.00 |" in said
 
@@ -205,7 +205,7 @@ def test_share_without_calls_is_a_dash_and_no_percentage(tmp_path: Path) -> None
     counted = traced(10, 0, 10)
     assert counted.trace is not None
     counted.trace["derived"] |= {"batch_efficiency": None, "empty_receive_share": None}
-    said = report(tmp_path, [Result("main", Target("x"), one) for one in (timed(), counted)])
+    said = report(tmp_path, [Result("main", BenchTarget("x"), one) for one in (timed(), counted)])
     assert said.rstrip().endswith("![one.png](one.png)")
     assert "| – | – |" in said
     assert "– %" not in said
@@ -214,11 +214,11 @@ def test_share_without_calls_is_a_dash_and_no_percentage(tmp_path: Path) -> None
 def test_what_the_relay_saw_repeated_is_the_server_s(tmp_path: Path) -> None:
     relay = {"forwarded": 1, "lost": 0, "overflowed": 0, "busy_share": 0.1, "repeated_by_server": 17}
     run = Run("x", WORKLOAD, load(), server_cpu_s=0.1, relay=relay)
-    assert "17 DATA by the server" in report(tmp_path, [Result("main", Target("x"), run)])
+    assert "17 DATA by the server" in report(tmp_path, [Result("main", BenchTarget("x"), run)])
 
 
 def test_classical_page_states_its_bound(tmp_path: Path) -> None:
-    target = Target("classical, linger 500 µs", "classical")
+    target = BenchTarget("classical, linger 500 µs", "classical")
     said = report(tmp_path, [Result("recvmmsg 100 KiB", target, traced(100, 19_900, 20_000))])
     page = said[said.index("## Why the earlier Rust server saw") :]
     assert "one datagram a transfer, 0.5 % of 100 KiB" in page
@@ -230,7 +230,7 @@ def test_report_names_its_commit_arguments_and_peers(tmp_path: Path) -> None:
     setting = machine(0, 1, "a test", arguments=["--clients", "5"], servers=["ours", "dnsmasq"])
     assert "ours" not in setting["peers"]
     setting.update(commit="abc1234 dirty", peers={"dnsmasq": "Dnsmasq version 2.90"})
-    write(tmp_path, setting, [Result("main", Target("ours"), timed())], [], "")
+    write(tmp_path, setting, [Result("main", BenchTarget("ours"), timed())], [], "")
     said = (tmp_path / "report.md").read_text()
     for part in ("(abc1234 dirty)", "`snow-owl-tftp bench --clients 5`", "dnsmasq: Dnsmasq version 2.90"):
         assert part in said
@@ -253,7 +253,7 @@ def test_paths_of_this_machine_are_not_shown(text: str, shown: str) -> None:
 def profile_results(ours: Run, plain: Run) -> list[Result]:
     section = f"recvmmsg {human_bytes(PROFILE_SIZES_BYTES[0])}"
     shown = next(target for target in linger_targets() if target.name == "adaptive, linger 500 µs")
-    return [Result(section, Target("no batching"), plain), Result(section, shown, ours)]
+    return [Result(section, BenchTarget("no batching"), plain), Result(section, shown, ours)]
 
 
 def test_earlier_table_compares_with_the_run_without_batching(tmp_path: Path) -> None:
@@ -276,7 +276,9 @@ def test_earlier_table_is_not_filled_in_from_a_run_that_failed(tmp_path: Path) -
 
 
 def test_notes_and_machine_head_the_report(tmp_path: Path) -> None:
-    said = report(tmp_path, [Result("main", Target("ours"), timed())], notes="System calls were not counted: no root.")
+    said = report(
+        tmp_path, [Result("main", BenchTarget("ours"), timed())], notes="System calls were not counted: no root."
+    )
     assert "server on core 0, load (and relay) on core 1" in said
     assert "server CPU by a test" in said
     assert "System calls were not counted: no root." in said
@@ -285,11 +287,11 @@ def test_notes_and_machine_head_the_report(tmp_path: Path) -> None:
 def test_relay_that_was_too_busy_is_named(tmp_path: Path) -> None:
     relay = {"forwarded": 1, "lost": 0, "overflowed": 0, "busy_share": 0.95}
     run = Run("x", WORKLOAD, load(), server_cpu_s=0.1, relay=relay)
-    assert "(limit of the relay)" in report(tmp_path, [Result("main", Target("x"), run)])
+    assert "(limit of the relay)" in report(tmp_path, [Result("main", BenchTarget("x"), run)])
 
 
 def test_rounds_alternate_between_servers_and_traces_are_apart() -> None:
-    targets = [Target("a"), Target("b")]
+    targets = [BenchTarget("a"), BenchTarget("b")]
     steps = standard_steps(targets, WORKLOAD, 2, chosen=["main"])
     assert [(step.target.name, step.is_traced) for step in steps] == [
         ("a", False),
@@ -301,7 +303,7 @@ def test_rounds_alternate_between_servers_and_traces_are_apart() -> None:
 
 
 def test_clients_are_swept_up_to_what_was_asked() -> None:
-    steps = standard_steps([Target("a")], WORKLOAD, 2, chosen=["clients"])
+    steps = standard_steps([BenchTarget("a")], WORKLOAD, 2, chosen=["clients"])
     swept = [step.workload for step in steps]
     assert [workload.clients for workload in swept] == [1, 2, 5, 10, 20, 50] * 2
     assert all(workload.transfers % workload.clients == 0 for workload in swept)
@@ -309,7 +311,7 @@ def test_clients_are_swept_up_to_what_was_asked() -> None:
 
 def test_linger_is_swept_for_ours_alone_and_every_round() -> None:
     def swept(server: str) -> list[str]:
-        steps = standard_steps([Target("x", server)], WORKLOAD, 2, chosen=["linger"])
+        steps = standard_steps([BenchTarget("x", server)], WORKLOAD, 2, chosen=["linger"])
         return [step.target.name for step in steps if not step.is_traced]
 
     assert swept("dnsmasq") == []
@@ -317,7 +319,7 @@ def test_linger_is_swept_for_ours_alone_and_every_round() -> None:
 
 
 def test_traced_rounds_are_at_most_three() -> None:
-    steps = standard_steps([Target("a")], WORKLOAD, 9, chosen=["main"])
+    steps = standard_steps([BenchTarget("a")], WORKLOAD, 9, chosen=["main"])
     assert [step.is_traced for step in steps] == [False] * 9 + [True] * 3
 
 

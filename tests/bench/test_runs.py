@@ -14,7 +14,7 @@ from snow_owl_tftp.bench import cpu, runs
 from snow_owl_tftp.bench.cpu import PROCESS_CLOCKS, CpuAccount, end_tree, start
 from snow_owl_tftp.bench.runs import Bench
 from snow_owl_tftp.bench.servers import KINDS, OURS, has_classical, installed_peers, our_targets
-from snow_owl_tftp.bench.settings import Network, Target, Workload
+from snow_owl_tftp.bench.settings import BenchTarget, Network, Workload
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace.counter import Tracer
 
@@ -31,7 +31,7 @@ SMALL = Workload(clients=10, transfers=40, file_bytes=20_000, limit_s=20)
 
 def test_timed_run_has_speed_latency_and_cpu() -> None:
     with Bench() as bench:
-        run = bench.timed(Target("ours"), SMALL)
+        run = bench.timed(BenchTarget("ours"), SMALL)
     assert run.is_valid, run
     assert run.load["blocks"] == 40 * SMALL.blocks_each
     assert run.blocks_per_s is not None
@@ -41,7 +41,7 @@ def test_timed_run_has_speed_latency_and_cpu() -> None:
 
 def test_cpu_is_measured_without_control_groups(no_control_groups: None) -> None:
     with Bench() as bench:
-        run = bench.timed(Target("ours"), SMALL)
+        run = bench.timed(BenchTarget("ours"), SMALL)
     assert run.is_valid, run
     assert run.cpu_counted_by == PROCESS_CLOCKS
     assert run.cpu_us_per_block is not None
@@ -66,14 +66,14 @@ def test_cpu_of_a_server_that_forgets_its_children_is_no_figure(no_control_group
 def test_cpu_that_nothing_tells_is_no_figure(monkeypatch: pytest.MonkeyPatch, used_s: float | None) -> None:
     monkeypatch.setattr(CpuAccount, "used_s", lambda account: used_s)
     with Bench() as bench:
-        run = bench.timed(Target("ours"), SMALL)
+        run = bench.timed(BenchTarget("ours"), SMALL)
     assert run.is_valid, run
     assert (run.server_cpu_s, run.cpu_us_per_block, run.cpu_counted_by) == (None, None, "")
 
 
 @needs_trace
 @pytest.mark.parametrize("target", our_targets(), ids=lambda target: target.name)
-def test_traced_run_shows_what_was_configured(target: Target) -> None:
+def test_traced_run_shows_what_was_configured(target: BenchTarget) -> None:
     with Bench() as bench:
         run = bench.traced(target, SMALL)
     assert run.is_valid, run
@@ -91,7 +91,7 @@ def test_traced_run_shows_what_was_configured(target: Target) -> None:
 @pytest.mark.skipif(not has_classical(), reason="benchmarks/classical.c is not here, or no gcc")
 def test_classical_layout_batches_requests_only() -> None:
     with Bench() as bench:
-        run = bench.traced(Target("classical", "classical"), SMALL)
+        run = bench.traced(BenchTarget("classical", "classical"), SMALL)
     assert run.is_valid, run
     assert run.trace is not None
     calls = run.trace["calls"]
@@ -104,13 +104,13 @@ def test_installed_peer_is_started_and_serves_every_byte(name: str) -> None:
     if (problem := installed_peers().get(name, "is MISSING (make peers, make peers-all)")) is not None:
         pytest.skip(f"NOT STARTED: {name} {problem}")
     with Bench() as bench:
-        run = bench.timed(Target(name, name), Workload(clients=2, transfers=4, file_bytes=5000, limit_s=20))
+        run = bench.timed(BenchTarget(name, name), Workload(clients=2, transfers=4, file_bytes=5000, limit_s=20))
     assert run.is_valid, run
 
 
 def test_server_that_does_not_start_says_why() -> None:
     with Bench() as bench:
-        run = bench.timed(Target("broken", batch={"max_batch_size": 0}), SMALL)
+        run = bench.timed(BenchTarget("broken", batch={"max_batch_size": 0}), SMALL)
     assert not run.is_valid
     assert "max_batch_size" in run.problem
 
@@ -122,7 +122,7 @@ def test_port_that_was_taken_meanwhile_is_another_one(monkeypatch: pytest.Monkey
         ports = [taken.getsockname()[1]] * taken_again
         free_port = runs._free_port
         monkeypatch.setattr(runs, "_free_port", lambda: ports.pop() if ports else free_port())
-        run = bench.timed(Target("ours"), SMALL)
+        run = bench.timed(BenchTarget("ours"), SMALL)
     assert run.is_valid == (taken_again < 3), run
     assert ("in use" in run.problem) == (taken_again == 3)
 
@@ -133,7 +133,7 @@ def test_what_keeps_a_tracer_from_starting_is_the_run_s_problem(monkeypatch: pyt
 
     monkeypatch.setattr(Tracer, "start", refuse)
     with Bench() as bench:
-        run = bench.traced(Target("ours"), SMALL)
+        run = bench.traced(BenchTarget("ours"), SMALL)
     assert run.problem == "trace: bpftrace: no such map"
     assert run.is_traced
 
@@ -144,7 +144,7 @@ def test_problem_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch
 
     with Bench() as bench, monkeypatch.context() as patched:
         patched.setattr(Path, "open", refuse)
-        run = bench.timed(Target("ours"), SMALL)
+        run = bench.timed(BenchTarget("ours"), SMALL)
     assert run.problem == "[Errno 28] No space left on device: '…/part'"
 
 
@@ -159,7 +159,7 @@ def test_content_is_the_same_for_every_size_and_made_in_parts(monkeypatch: pytes
 def test_run_is_cut_off_when_its_time_is_over() -> None:
     asked = Workload(clients=4, transfers=None, file_bytes=50_000, stop_after_s=0.5, limit_s=20)
     with Bench() as bench:
-        run = bench.timed(Target("ours"), asked)
+        run = bench.timed(BenchTarget("ours"), asked)
     assert run.is_valid, run
     assert run.load["finished"] > 4
     assert run.load["wall_s"] == pytest.approx(0.5, abs=0.3)
@@ -178,7 +178,7 @@ def test_one_wrong_byte_leaves_no_speed(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(Bench, "_content", spoilt)
     with Bench() as bench:
-        run = bench.timed(Target("ours"), SMALL)
+        run = bench.timed(BenchTarget("ours"), SMALL)
     assert "content differs" in run.problem
     assert run.blocks_per_s is None
 
@@ -189,13 +189,13 @@ def test_unknown_server_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     missing = [name for name, kind in KINDS.items() if kind.find() is None]
     assert "rs-tftpd" in missing
     with Bench() as bench:
-        assert bench.timed(Target("x", "rs-tftpd"), SMALL).problem == "rs-tftpd is not installed"
+        assert bench.timed(BenchTarget("x", "rs-tftpd"), SMALL).problem == "rs-tftpd is not installed"
 
 
 def test_relay_delays_both_ways() -> None:
     slow = Workload(clients=1, transfers=1, file_bytes=5 * 512, network=Network(rtt_ms=20), limit_s=20)
     with Bench() as bench:
-        run = bench.timed(Target("ours"), slow)
+        run = bench.timed(BenchTarget("ours"), slow)
     assert run.is_valid, run
     # RRQ to DATA 1, then an ACK to DATA for each of 2..6.
     assert run.load["p50_s"] >= 6 * 0.020
@@ -212,7 +212,7 @@ def test_relay_loses_by_its_seed_and_every_byte_arrives() -> None:
         clients=4, transfers=8, file_bytes=40_000, windowsize_blocks=4, network=Network(1, 5, seed=3), limit_s=40
     )
     with Bench() as bench:
-        run = bench.timed(Target("ours"), lossy)
+        run = bench.timed(BenchTarget("ours"), lossy)
     assert run.is_valid, run
     assert run.relay is not None
     assert run.relay["lost"] > 0

@@ -17,7 +17,7 @@ from tests.support.descriptors import descriptors_at_rest
 from snow_owl_tftp.content.confine import KernelResolver, choose_resolver
 from snow_owl_tftp.content.refusals import OutsideRootError
 from snow_owl_tftp.content.store import leftovers, places, reception, staging
-from snow_owl_tftp.content.store.uploads import StoredFile, Upload, UploadArea, UploadError
+from snow_owl_tftp.content.store.uploads import OpenUpload, StoredFile, UploadArea, UploadError
 from snow_owl_tftp.content.walk import WalkResolver
 from snow_owl_tftp.errors import ConfigError, InternalError, RefusedError
 from snow_owl_tftp.linux import unnamed
@@ -73,14 +73,14 @@ def area(root: Path, request: pytest.FixtureRequest) -> Iterator[UploadArea]:
     assert descriptors_at_rest() == before, "a descriptor leaked"
 
 
-def opened(area: UploadArea, terms: Terms, announced_bytes: int | None = None, **more: Any) -> Upload:
+def opened(area: UploadArea, terms: Terms, announced_bytes: int | None = None, **more: Any) -> OpenUpload:
     """An upload whose first byte is here."""
     upload = area.begin(terms, announced_bytes, **more)
     upload.open()
     return upload
 
 
-def receive(upload: Upload, data: bytes) -> None:
+def receive(upload: OpenUpload, data: bytes) -> None:
     assert os.pwrite(upload.open(), data, 0) == len(data)
 
 

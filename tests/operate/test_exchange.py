@@ -33,7 +33,7 @@ from snow_owl_tftp.operate.machines import MachineWatch, wanted_machines
 from snow_owl_tftp.operate.machines.gathered import Gathered
 from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.server.generation import Generation
-from snow_owl_tftp.server.loop import Server
+from snow_owl_tftp.server.loop import TransferServer
 from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.reads import FileDecider
 from snow_owl_tftp.server.sources import Sources
@@ -46,8 +46,8 @@ FAILS = [
     (FileDecider, "reload"),
     (PluggedHandlers, "reload"),
     (Report, "reload"),
-    (Server, "set_classes"),
-    (Server, "reload"),
+    (TransferServer, "set_classes"),
+    (TransferServer, "reload"),
     (UploadAnswerer, "reload"),
 ]
 
@@ -104,7 +104,7 @@ def parts_of(two: TwoConfigurations, closing: ExitStack) -> Parts:
     closing.callback(uploads.close)
     decider = FileDecider(settings, uploads.answer, generation)
     closing.callback(decider.close)
-    server = Server(settings, decider, report)
+    server = TransferServer(settings, decider, report)
     server.set_classes(generation.classes)
     hook = UploadHook(settings.write_config, log)
     plugged = PluggedHandlers(settings, generation.limits)
@@ -174,10 +174,10 @@ def test_part_that_fails_puts_back_those_before_it(
 def test_server_without_memory_for_classes_decides_for_each_client(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Server, classes: object) -> None:
+    def fail(self: TransferServer, classes: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Server, "set_classes", fail)
+    monkeypatch.setattr(TransferServer, "set_classes", fail)
     parts.put(parts.prepare("B"))
     generation = parts.exchange.decider.in_force[0]
     assert (generation.classes, generation.unclassed_why) == (None, "out of memory")

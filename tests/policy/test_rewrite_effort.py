@@ -15,7 +15,7 @@ from snow_owl_tftp.policy.rewrite.expand import Client
 from snow_owl_tftp.policy.rewrite.matching import Matcher
 from snow_owl_tftp.policy.rewrite.nodes import Node
 from snow_owl_tftp.policy.rewrite.parse import parse_map
-from snow_owl_tftp.policy.rewrite.program import FAILURE, MAX_WORK, Outcome, Program
+from snow_owl_tftp.policy.rewrite.program import FAILURE, MAX_WORK, Program, RewriteOutcome
 from snow_owl_tftp.policy.rewrite.rewrites import Rewrites
 from snow_owl_tftp.policy.rewrite.triggers import triggers_of
 
@@ -56,7 +56,7 @@ RULES = st.lists(st.sampled_from(LINES), min_size=1, max_size=14)
 LETTERS = st.text("abcxyzq-", max_size=24).map(str.encode)
 
 
-def one_by_one(program: Program, name: bytes) -> Outcome:
+def one_by_one(program: Program, name: bytes) -> RewriteOutcome:
     """Run the rules without any pass over all of them, and with each expression asked of RE2 in its turn."""
     run = programs._Run(program, CLIENT, None)
     run._passes_left = 0

@@ -9,7 +9,7 @@ from snow_owl_tftp.protocol.packets import build_ack, build_data, build_error
 from snow_owl_tftp.protocol.patience import Patience
 from snow_owl_tftp.protocol.rtt import RetransmitPolicy, RoundTrip
 from snow_owl_tftp.protocol.seq import Rollover, block_of, index_from
-from snow_owl_tftp.protocol.transfer import DALLY_NS, Outcome, Receiver, Sender, Terms
+from snow_owl_tftp.protocol.transfer import DALLY_NS, ExchangeOutcome, Receiver, Sender, Terms
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -61,7 +61,7 @@ def test_lock_step_sends_one_block_per_ack():
     assert machine.receive(build_ack(1), MS) == [build_data(2, bytes(range(8, 16)))]
     assert machine.receive(build_ack(2), 2 * MS) == [build_data(3, bytes(range(16, 20)))]
     assert machine.receive(build_ack(3), 3 * MS) == []
-    assert (machine.done, machine.outcome, machine.deadline_ns) == (True, Outcome.OK, None)
+    assert (machine.done, machine.outcome, machine.deadline_ns) == (True, ExchangeOutcome.OK, None)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 15, 16, 17])
@@ -77,7 +77,7 @@ def test_every_size_arrives_whole_and_ends_with_a_short_block(size, windowsize):
             answers += sink.commit(now)
         sent = [datagram for answer in answers for datagram in source.receive(answer, now)]
     assert bytes(sink.delivered) == bytes(range(size))
-    assert source.outcome is sink.outcome is Outcome.OK
+    assert source.outcome is sink.outcome is ExchangeOutcome.OK
     assert [len(payload) for payload in payloads] == [8] * (size // 8) + [size % 8]
     assert source.retransmits == sink.retransmits == 0
 
@@ -173,7 +173,7 @@ def test_the_last_window_ends_with_the_file():
     machine, _ = sender(8 * 5 + 1, 4, oack=True)
     assert blocks(machine.receive(build_ack(4), 2 * MS)) == [5, 6]
     assert machine.receive(build_ack(6), 3 * MS) == []
-    assert machine.outcome is Outcome.OK
+    assert machine.outcome is ExchangeOutcome.OK
 
 
 def test_a_partial_ack_restarts_the_window_behind_it():
@@ -203,7 +203,7 @@ def test_a_client_that_acknowledges_within_the_window_is_soon_known(every):
             received += 1
             if received % every == 0 or received == 400:
                 path += [(now + MS, block) for block in blocks(machine.receive(build_ack(received), now))]
-    assert (received, machine.outcome) == (400, Outcome.OK)
+    assert (received, machine.outcome) == (400, ExchangeOutcome.OK)
     assert machine.retransmits <= 16
 
 
@@ -416,7 +416,7 @@ def test_block_numbers_and_indexes():
 def test_a_peers_error_ends_at_once_and_is_not_answered():
     for machine in (sender(100)[0], receiver()):
         assert machine.receive(b"\0\5\0\3disk full\0junk", MS) == []
-        assert (machine.outcome, machine.peer_error) == (Outcome.PEER_ERROR, (3, b"disk full"))
+        assert (machine.outcome, machine.peer_error) == (ExchangeOutcome.PEER_ERROR, (3, b"disk full"))
         assert machine.done
         assert machine.receive(build_ack(1), MS) == machine.receive(full(1), MS) == machine.tick(99 * S) == []
 
@@ -424,7 +424,7 @@ def test_a_peers_error_ends_at_once_and_is_not_answered():
 def test_data_longer_than_the_block_size_is_refused():
     machine = receiver()
     assert machine.receive(build_data(1, b"9 bytes!!"), MS) == [build_error(4, "DATA longer than the block size")]
-    assert machine.outcome is Outcome.ABORTED
+    assert machine.outcome is ExchangeOutcome.ABORTED
 
 
 def test_the_last_ack_waits_for_the_commit_and_is_repeated_while_dallying():
@@ -441,7 +441,7 @@ def test_the_last_ack_waits_for_the_commit_and_is_repeated_while_dallying():
     assert machine.tick(4 * MS + DALLY_NS - 1) == []
     assert not machine.done
     assert machine.tick(4 * MS + DALLY_NS) == []
-    assert (machine.done, machine.outcome) == (True, Outcome.OK)
+    assert (machine.done, machine.outcome) == (True, ExchangeOutcome.OK)
     assert machine.delivered == b"8 bytes!end"
 
 
@@ -450,14 +450,14 @@ def test_an_error_while_dallying_does_not_undo_success():
     machine.receive(build_data(1, b""), MS)
     machine.commit(2 * MS)
     machine.receive(build_error(0, "bye"), 3 * MS)
-    assert (machine.done, machine.outcome) == (True, Outcome.OK)
+    assert (machine.done, machine.outcome) == (True, ExchangeOutcome.OK)
 
 
 def test_a_file_that_cannot_be_kept_is_refused():
     machine = receiver()
     machine.receive(build_data(1, b""), MS)
     assert machine.refuse(ErrorCode.DISK_FULL, "disk full") == [build_error(3, "disk full")]
-    assert (machine.done, machine.outcome) == (True, Outcome.ABORTED)
+    assert (machine.done, machine.outcome) == (True, ExchangeOutcome.ABORTED)
 
 
 # --- giving up ---------------------------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ def test_a_silent_peer_that_never_answered_gets_three_datagrams_and_an_error_aft
     log = give_up(machine)
     assert [(now, blocks([datagram])) for now, datagram in log[:-1]] == [(1 * S, [1]), (3 * S, [1])]
     assert log[-1] == (10 * S, TIMED_OUT)
-    assert machine.outcome is Outcome.TIMED_OUT
+    assert machine.outcome is ExchangeOutcome.TIMED_OUT
     assert len(sent) + len(log) == 4
 
 
@@ -601,7 +601,7 @@ def test_the_last_window_cannot_be_extended():
     machine.tick(machine.deadline_ns)
     assert machine.receive(build_ack(2), 2 * S) == []
     machine.receive(build_ack(4), 2 * S)
-    assert machine.outcome is Outcome.OK
+    assert machine.outcome is ExchangeOutcome.OK
 
 
 def test_a_window_that_was_resent_and_acknowledged_whole_leaves_nothing_behind():

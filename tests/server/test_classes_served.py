@@ -20,7 +20,7 @@ from snow_owl_tftp.operate.exchange import with_its_classes
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.machines import Machine
 from snow_owl_tftp.server.generation import Generation
-from snow_owl_tftp.server.loop import Server
+from snow_owl_tftp.server.loop import TransferServer
 from snow_owl_tftp.server.reads import FileDecider
 from snow_owl_tftp.server.sources import Sources
 
@@ -189,7 +189,7 @@ def test_without_memory_for_classes_each_client_is_decided_about(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Server, "set_classes", fail)
+    monkeypatch.setattr(TransferServer, "set_classes", fail)
     served.reload(*({**rule, "roots": [root]} for rule, root in zip(TWO, ("s1", "s0"), strict=True)))
     assert served.generation.unclassed_why == "out of memory"
     before = served.hits()

@@ -1,4 +1,4 @@
-"""Servers for tests: the real command in a process of its own, and a Server in a thread of this one.
+"""Servers for tests: the real command in a process of its own, and a TransferServer in a thread of this one.
 
     with serve_command(root, "--workers", "2") as server:
         Client(server.address).get("boot.img")
@@ -32,7 +32,7 @@ from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
 from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.server.generation import Generation
-from snow_owl_tftp.server.loop import Server
+from snow_owl_tftp.server.loop import TransferServer
 from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.reads import FileDecider
 from snow_owl_tftp.server.verdict import Decider
@@ -157,9 +157,9 @@ def cpu_of_a_quiet_second(pid: int, tries: int = 5) -> float:
 
 @dataclass(slots=True)
 class ServerThread:
-    """A Server in a thread with an event loop of its own."""
+    """A TransferServer in a thread with an event loop of its own."""
 
-    server: Server
+    server: TransferServer
     loop: asyncio.AbstractEventLoop
     log_path: Path
     errors: list[BaseException] = field(default_factory=list)
@@ -198,8 +198,8 @@ def make_server(
     *,
     decider: Decider | None = None,
     log_path: Path | None = None,
-) -> tuple[Server, Callable[[], None]]:
-    """Returns a Server that is not started, and what to call when it has stopped."""
+) -> tuple[TransferServer, Callable[[], None]]:
+    """Returns a TransferServer that is not started, and what to call when it has stopped."""
     log_path = log_path or root.parent / f"{root.name}.log"
     usual: dict[str, object] = {"root_dir": str(root), "bind_addr": "127.0.0.1:0", "logging.level": "debug"}
     if FLOWS is not None:
@@ -218,7 +218,7 @@ def make_server(
         log_file.close()
 
     report = Report(settings, make_logger(settings.logging, log_file), audit)
-    server = Server(settings, decider or files, report)
+    server = TransferServer(settings, decider or files, report)
     server.set_classes(generation.classes)
     server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
     if files:
@@ -234,7 +234,7 @@ def serve_in_thread(
     decider: Decider | None = None,
     log_path: Path | None = None,
 ) -> Iterator[ServerThread]:
-    """Runs a Server in this process; `overrides` are settings by key path."""
+    """Runs a TransferServer in this process; `overrides` are settings by key path."""
     log_path = log_path or root.parent / f"{root.name}.log"
     server, close = make_server(root, overrides, decider=decider, log_path=log_path)
     loop = asyncio.new_event_loop()

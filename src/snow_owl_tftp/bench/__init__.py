@@ -1,6 +1,6 @@
 """The benchmark: servers side by side under the same load, every byte compared.
 
-    settings   what is asked: Workload, Target
+    settings   what is asked: Workload, BenchTarget
     servers    which servers are here, and how each is started
     cpu        pinning, and what a server's processes have cost
     load       many clients in one process, on the engine (a process of its own: `python -m`)

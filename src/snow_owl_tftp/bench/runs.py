@@ -28,7 +28,7 @@ from snow_owl_tftp.bench.cpu import CpuAccount, StealWatch, cores, end_tree, sta
 from snow_owl_tftp.bench.helper import Helper, RunError
 from snow_owl_tftp.bench.provenance import without_paths
 from snow_owl_tftp.bench.servers import KINDS, Asked, Kind, why_not_started
-from snow_owl_tftp.bench.settings import Target, Workload
+from snow_owl_tftp.bench.settings import BenchTarget, Workload
 from snow_owl_tftp.errors import ConfigError
 from snow_owl_tftp.observe.trace.counter import Tracer
 
@@ -180,15 +180,15 @@ class Bench:
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def timed(self, target: Target, workload: Workload) -> Run:
+    def timed(self, target: BenchTarget, workload: Workload) -> Run:
         """Speed, latency and CPU."""
         return self._run(target, workload, is_traced=False)
 
-    def traced(self, target: Target, workload: Workload) -> Run:
+    def traced(self, target: BenchTarget, workload: Workload) -> Run:
         """System calls."""
         return self._run(target, workload, is_traced=True)
 
-    def _run(self, target: Target, workload: Workload, *, is_traced: bool) -> Run:
+    def _run(self, target: BenchTarget, workload: Workload, *, is_traced: bool) -> Run:
         try:
             return self._made(target, workload, is_traced=is_traced)
         except (RunError, ConfigError, OSError, subprocess.SubprocessError, ValueError) as error:
@@ -196,7 +196,7 @@ class Bench:
             problem = without_paths(str(error)) or type(error).__name__
             return Run(target.name, workload, problem=problem, is_traced=is_traced)
 
-    def _made(self, target: Target, workload: Workload, *, is_traced: bool) -> Run:
+    def _made(self, target: BenchTarget, workload: Workload, *, is_traced: bool) -> Run:
         content_path = self._content(workload.file_bytes)
         with CpuAccount(target.name.replace(" ", "").replace(",", "-")) as account:
             with (
@@ -236,7 +236,9 @@ class Bench:
         return path
 
     @contextlib.contextmanager
-    def _server(self, target: Target, account: CpuAccount) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
+    def _server(
+        self, target: BenchTarget, account: CpuAccount
+    ) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
         kind = KINDS[target.server]
         program = kind.find()
         if program is None:
@@ -248,7 +250,7 @@ class Bench:
             end_tree(process)
 
     def _started(
-        self, target: Target, account: CpuAccount, kind: Kind, program: str
+        self, target: BenchTarget, account: CpuAccount, kind: Kind, program: str
     ) -> tuple[subprocess.Popen[bytes], tuple[str, int]]:
         """The process, and where it answers. A port that was free may be taken when the server wants it: once more."""
         log_path = self._folder / f"{target.server}.log"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from snow_owl_tftp.bench.settings import Target
+from snow_owl_tftp.bench.settings import BenchTarget
 from snow_owl_tftp.errors import ConfigError
 
 __all__ = [
@@ -46,7 +46,7 @@ class Asked:
         host: IPv4 address to listen on.
         port: UDP port to listen on.
         scratch: A folder for files of the server's own.
-        batch: Of the Target.
+        batch: Of the BenchTarget.
     """
 
     program: str
@@ -259,13 +259,13 @@ def has_classical() -> bool:
     return _classical_program() is not None
 
 
-def our_targets() -> list[Target]:
+def our_targets() -> list[BenchTarget]:
     """Ours with and without batching, with and without GSO."""
     plain = {"enable_recvmmsg": False, "enable_sendmmsg": False, "enable_gso": False}
     return [
-        Target("ours"),
-        Target("ours, no GSO", batch={"enable_gso": False}),
-        Target("ours, no batching", batch=plain),
+        BenchTarget("ours"),
+        BenchTarget("ours, no GSO", batch={"enable_gso": False}),
+        BenchTarget("ours, no batching", batch=plain),
     ]
 
 

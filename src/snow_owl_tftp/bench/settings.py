@@ -6,7 +6,7 @@ May know: nothing else. Every value has its unit in its name.
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-__all__ = ["Network", "Target", "Workload"]
+__all__ = ["BenchTarget", "Network", "Workload"]
 
 _CLIENT_TIMEOUT_S: Final = 4.0
 _LOSSY_CLIENT_TIMEOUT_S: Final = 1.0
@@ -118,7 +118,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BenchTarget:
     """One server in one configuration.
 
     Attributes:

@@ -15,7 +15,7 @@ from typing import Final
 
 from snow_owl_tftp.bench.runs import Bench, Run
 from snow_owl_tftp.bench.servers import OURS
-from snow_owl_tftp.bench.settings import Target, Workload, human_bytes
+from snow_owl_tftp.bench.settings import BenchTarget, Workload, human_bytes
 
 __all__ = [
     "CLASSICAL_PLAIN",
@@ -48,8 +48,8 @@ TRACED_ROUNDS: Final = 3
 SECTIONS: Final = ("main", "clients", "linger")
 
 PLAIN: Final = {"enable_recvmmsg": False, "enable_sendmmsg": False, "enable_gso": False}
-NO_BATCHING: Final = Target("no batching", batch=dict(PLAIN))
-CLASSICAL_PLAIN: Final = Target("classical, no recvmmsg", "classical-plain")
+NO_BATCHING: Final = BenchTarget("no batching", batch=dict(PLAIN))
+CLASSICAL_PLAIN: Final = BenchTarget("classical, no recvmmsg", "classical-plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Step:
     """One run to make; `section` says which table or picture it is for."""
 
     section: str
-    target: Target
+    target: BenchTarget
     workload: Workload
     is_traced: bool = False
 
@@ -67,12 +67,12 @@ class Result:
     """One run that was made."""
 
     section: str
-    target: Target
+    target: BenchTarget
     run: Run
 
 
 def standard_steps(
-    targets: Sequence[Target], workload: Workload, rounds: int, *, chosen: Collection[str]
+    targets: Sequence[BenchTarget], workload: Workload, rounds: int, *, chosen: Collection[str]
 ) -> list[Step]:
     """The sections that were chosen: every target under one workload; against clients; batch_timeout_us swept.
 
@@ -116,18 +116,20 @@ def profile_workload(size_bytes: int) -> Workload:
     )
 
 
-def classical_targets() -> list[Target]:
+def classical_targets() -> list[BenchTarget]:
     """The classical layout without recvmmsg, and with it after several lingers."""
-    batching = [Target(f"classical, linger {us} µs", "classical", {"linger_us": us}) for us in CLASSICAL_LINGERS_US]
+    batching = [
+        BenchTarget(f"classical, linger {us} µs", "classical", {"linger_us": us}) for us in CLASSICAL_LINGERS_US
+    ]
     return [CLASSICAL_PLAIN, *batching]
 
 
-def linger_targets() -> Iterable[Target]:
+def linger_targets() -> Iterable[BenchTarget]:
     """Batching with adaptive off and on, for each linger."""
     for is_adaptive in (False, True):
         for linger_us in LINGERS_US:
             name = f"{'adaptive' if is_adaptive else 'always'}, linger {linger_us} µs"
-            yield Target(name, batch={"batch_timeout_us": linger_us, "enable_adaptive_batching": is_adaptive})
+            yield BenchTarget(name, batch={"batch_timeout_us": linger_us, "enable_adaptive_batching": is_adaptive})
 
 
 def perform(
@@ -151,7 +153,7 @@ def perform(
     return results
 
 
-def _traced(section: str, targets: Iterable[Target], workload: Workload, rounds: int) -> list[Step]:
+def _traced(section: str, targets: Iterable[BenchTarget], workload: Workload, rounds: int) -> list[Step]:
     if workload.stop_after_s is not None:
         # No latency is wanted of it: a long file need not end.
         workload = min(workload, workload.timed(RUN_S), key=lambda one: one.stop_after_s or 0)

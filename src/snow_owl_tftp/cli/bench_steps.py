@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snow_owl_tftp.bench.runs import check_target
 from snow_owl_tftp.bench.servers import OURS, has_classical, installed_peers, our_targets
-from snow_owl_tftp.bench.settings import Network, Target, Workload
+from snow_owl_tftp.bench.settings import BenchTarget, Network, Workload
 from snow_owl_tftp.bench.sweeps import PROFILE_SIZES_BYTES, RUN_S, SECTIONS, Step, profile_steps, standard_steps
 from snow_owl_tftp.errors import ConfigError
 
@@ -96,11 +96,11 @@ def spelled(asked: BenchFlags, given: Sequence[str], typed: Mapping[str, str]) -
     return words
 
 
-def _targets(servers: str | None) -> list[Target]:
+def _targets(servers: str | None) -> list[BenchTarget]:
     peers = [name for name, problem in installed_peers().items() if problem is None]
     names = [name.strip() for name in servers.split(",")] if servers else [OURS, *peers]
     targets = []
     for name in names:
         check_target(name)
-        targets += our_targets() if name == OURS else [Target(name, name)]
+        targets += our_targets() if name == OURS else [BenchTarget(name, name)]
     return targets

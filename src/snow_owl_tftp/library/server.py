@@ -31,7 +31,7 @@ from snow_owl_tftp.library.responses import ReadHandler, ReadRequest, Refuse, Re
 from snow_owl_tftp.library.threaded import LoopThread
 from snow_owl_tftp.library.told import Completion, LibraryReport
 from snow_owl_tftp.server.generation import option_limits
-from snow_owl_tftp.server.loop import Server as CoreServer
+from snow_owl_tftp.server.loop import TransferServer
 from snow_owl_tftp.server.sockets import format_address
 
 __all__ = ["Server"]
@@ -121,7 +121,7 @@ class Server:
         asked = override(Settings(), {**(settings or {}), **own}, source="Server")
         self._settings = override(asked, _patience_with(handler_timeout_s, settings or {}), source="Server")
         self._decider = HandlerDecider(handlers, option_limits(self._settings), max_upload_bytes)
-        self._core = CoreServer(self._settings, self._decider, LibraryReport(self._settings, on_complete))
+        self._core = TransferServer(self._settings, self._decider, LibraryReport(self._settings, on_complete))
         self._core.on_stopped = self._decider.close
         self._decider.abort = self._core.abort
         self._process_id: int | None = None  # of the process that it was started in

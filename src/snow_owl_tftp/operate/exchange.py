@@ -25,7 +25,7 @@ from snow_owl_tftp.operate.log_places import refuse_inventory_below_root, refuse
 from snow_owl_tftp.operate.machines import MachineWatch, Prepared, wanted_machines
 from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.server.generation import Generation
-from snow_owl_tftp.server.loop import Server
+from snow_owl_tftp.server.loop import TransferServer
 from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.reads import FileDecider
 from snow_owl_tftp.server.sources import Sources
@@ -76,7 +76,7 @@ class Exchange:
         plugged: Functions of the operator's; None: there are none.
     """
 
-    server: Server
+    server: TransferServer
     report: Report
     hook: UploadHook
     listening: Listening
@@ -164,10 +164,10 @@ class Exchange:
         self.report.reload(settings, log)
 
 
-def with_its_classes(server: Server, generation: Generation) -> Generation:
+def with_its_classes(server: TransferServer, generation: Generation) -> Generation:
     """Have a server go by the classes of what it is to decide by; where it cannot, decide for each client alone.
 
-    What was decided before must not be repeated any more: Server.reload sees to that in either case.
+    What was decided before must not be repeated any more: TransferServer.reload sees to that in either case.
     """
     try:
         server.set_classes(generation.classes)

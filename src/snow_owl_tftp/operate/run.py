@@ -1,4 +1,4 @@
-"""The process around one Server: descriptors, log, signals, and how it ends.
+"""The process around one TransferServer: descriptors, log, signals, and how it ends.
 
     SIGTERM, SIGINT   take no more requests, let transfers finish (at most drain_timeout_s), exit 0; 2 s later at
                       the latest, whatever hangs
@@ -43,7 +43,7 @@ from snow_owl_tftp.operate.told import tell_of_configuration, warn_of_dropped_ke
 from snow_owl_tftp.policy.asker import Listening
 from snow_owl_tftp.server.answer import refuse_write
 from snow_owl_tftp.server.generation import Generation
-from snow_owl_tftp.server.loop import Server
+from snow_owl_tftp.server.loop import TransferServer
 from snow_owl_tftp.server.narrate import Report
 from snow_owl_tftp.server.reads import FileDecider
 from snow_owl_tftp.server.sockets import format_address
@@ -149,7 +149,7 @@ def _live(
         if given:
             log.info("listening on the sockets that were handed over, not on bind_addr", sockets=len(given))
         tell_of_configuration(log, settings, decider)
-        server = Server(settings, decider, report, given)
+        server = TransferServer(settings, decider, report, given)
         server.set_classes(generation.classes)
         server.on_listening = lambda addresses: setattr(listening, "addresses", addresses)
         decider.texts.abort = server.abort
@@ -204,7 +204,7 @@ def _live(
 
 
 def _count_hung(
-    server: Server,
+    server: TransferServer,
     decider: FileDecider,
     uploads: "UploadAnswerer | None",
     machines: MachineWatch,
@@ -224,7 +224,7 @@ def _count_losses(log_file: LogFile, audit: AuditLog, hook: UploadHook) -> dict[
     }
 
 
-def _turned_away(decider: FileDecider, uploads: "UploadAnswerer | None", server: Server) -> dict[str, int]:
+def _turned_away(decider: FileDecider, uploads: "UploadAnswerer | None", server: TransferServer) -> dict[str, int]:
     """Totals since the start."""
     of_uploads = {"uploads_busy": uploads.slow_opens.busy_total} if uploads is not None else {}
     of_loop = {"waited_in_vain": server.tally.dropped_total, "rests": server.rests_total}
@@ -273,7 +273,7 @@ class _Parts:
     reloader: Reloader[Coming]
     watches: tuple[RootWatch, ...]
     machines: MachineWatch
-    server: Server
+    server: TransferServer
     report: Report
     audit: AuditLog
     hook: UploadHook

@@ -18,7 +18,7 @@ from snow_owl_tftp.protocol.patience import Patience, Trial
 from snow_owl_tftp.protocol.rtt import RetransmitPolicy, RoundTrip
 from snow_owl_tftp.protocol.seq import Rollover
 
-__all__ = ["FIRST_BLOCK", "Exchange", "Outcome", "Terms"]
+__all__ = ["FIRST_BLOCK", "Exchange", "ExchangeOutcome", "Terms"]
 
 FIRST_BLOCK: Final = 1
 
@@ -28,7 +28,7 @@ _DELICATE_NS: Final = 1_000_000_000
 _DOUBLINGS: Final = 10
 
 
-class Outcome(StrEnum):
+class ExchangeOutcome(StrEnum):
     """How a transfer ended."""
 
     OK = "OK"
@@ -73,7 +73,7 @@ class Exchange(ABC):
         self.rtt = RoundTrip(terms.policy)
         if self.patience.srtt_ns:
             self.rtt.srtt_ns, self.rtt.rttvar_ns = self.patience.srtt_ns, self.patience.rttvar_ns
-        self.outcome: Outcome | None = None
+        self.outcome: ExchangeOutcome | None = None
         self.peer_error: tuple[int, bytes] | None = None
         self.done = False
         self.deadline_ns: int | None = None
@@ -114,7 +114,7 @@ class Exchange(ABC):
         if self.done or self.deadline_ns is None or now_ns < self.deadline_ns:
             return []
         if self._is_hopeless(now_ns):
-            return self._abort(Outcome.TIMED_OUT, ErrorCode.NOT_DEFINED, "timed out: no answer")
+            return self._abort(ExchangeOutcome.TIMED_OUT, ErrorCode.NOT_DEFINED, "timed out: no answer")
         if self._has_had_its_share():
             self.deadline_ns = self._progress_ns + self.terms.policy.half_open_give_up_ns
             return []
@@ -126,13 +126,13 @@ class Exchange(ABC):
         """An ERROR is never answered, and ends the transfer at once."""
         text, _, _ = datagram[4:].partition(b"\0")
         self.peer_error = int.from_bytes(datagram[2:4], "big"), text[:511]
-        return self._end(Outcome.PEER_ERROR)
+        return self._end(ExchangeOutcome.PEER_ERROR)
 
-    def _abort(self, outcome: Outcome, code: ErrorCode, text: str) -> list[bytes]:
+    def _abort(self, outcome: ExchangeOutcome, code: ErrorCode, text: str) -> list[bytes]:
         self._end(outcome)
         return [build_error(code, text)]
 
-    def _end(self, outcome: Outcome) -> list[bytes]:
+    def _end(self, outcome: ExchangeOutcome) -> list[bytes]:
         self._remember()
         self.outcome = self.outcome or outcome
         self.done = True

@@ -3,7 +3,7 @@
 from typing import Final
 
 from snow_owl_tftp.protocol.constants import MAX_BLOCK, ErrorCode, Opcode
-from snow_owl_tftp.protocol.exchange import FIRST_BLOCK, Exchange, Outcome, Terms
+from snow_owl_tftp.protocol.exchange import FIRST_BLOCK, Exchange, ExchangeOutcome, Terms
 from snow_owl_tftp.protocol.packets import build_ack
 from snow_owl_tftp.protocol.seq import Rollover, ahead_of, block_of
 
@@ -47,14 +47,14 @@ class Receiver(Exchange):
 
     def commit(self, now_ns: int) -> list[bytes]:
         """The file is safe: acknowledges the last block and dallies, to repeat that ACK if it gets lost."""
-        self.outcome = Outcome.OK
+        self.outcome = ExchangeOutcome.OK
         self._dallies = True
         self.deadline_ns = now_ns + max(DALLY_NS, DALLY_TIMEOUTS * self.terms.timeout_ns)
         return [self._ack()]
 
     def refuse(self, code: ErrorCode, text: str) -> list[bytes]:
         """The file could not be kept."""
-        return self._abort(Outcome.ABORTED, code, text)
+        return self._abort(ExchangeOutcome.ABORTED, code, text)
 
     # --- what the peer and the clock do
 
@@ -64,7 +64,7 @@ class Receiver(Exchange):
 
     def tick(self, now_ns: int) -> list[bytes]:
         if self._dallies and self.deadline_ns is not None and now_ns >= self.deadline_ns:
-            return self._end(Outcome.OK)
+            return self._end(ExchangeOutcome.OK)
         return super().tick(now_ns)
 
     def _on_packet(self, opcode: int, block: int, payload: bytes, now_ns: int) -> list[bytes]:
@@ -76,7 +76,7 @@ class Receiver(Exchange):
             # RFC 1350 section 6: dallying, the last ACK is repeated when the last block is.
             return [self._ack()] if self._dallies and block == self._wire(self.last) else []
         if len(payload) > self.terms.blksize_bytes:
-            return self._abort(Outcome.ABORTED, ErrorCode.ILLEGAL_OPERATION, "DATA longer than the block size")
+            return self._abort(ExchangeOutcome.ABORTED, ErrorCode.ILLEGAL_OPERATION, "DATA longer than the block size")
         return self._on_data(block, payload, now_ns)
 
     def _on_data(self, block: int, payload: bytes, now_ns: int) -> list[bytes]:

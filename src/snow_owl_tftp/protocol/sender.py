@@ -23,7 +23,7 @@ from typing import Final
 
 from snow_owl_tftp.protocol.burst import Burst
 from snow_owl_tftp.protocol.constants import Opcode
-from snow_owl_tftp.protocol.exchange import FIRST_BLOCK, Exchange, Outcome, Terms
+from snow_owl_tftp.protocol.exchange import FIRST_BLOCK, Exchange, ExchangeOutcome, Terms
 from snow_owl_tftp.protocol.packets import build_data
 from snow_owl_tftp.protocol.seq import block_of, index_from
 
@@ -140,7 +140,7 @@ class Sender(Exchange):
         """Once the last block is sent the peer may have moved on; a boot ROM takes it for its next file's."""
         return self.sent_end > self.last
 
-    def _end(self, outcome: Outcome) -> list[bytes]:
+    def _end(self, outcome: ExchangeOutcome) -> list[bytes]:
         if self.burst.is_learned:
             self.patience.burst_blocks = self.burst.limit
         return super()._end(outcome)
@@ -212,7 +212,7 @@ class Sender(Exchange):
         self.next = max(self.next, self.window_base)
         self._note_arrived()
         if acked == self.last:
-            return self._end(Outcome.OK)
+            return self._end(ExchangeOutcome.OK)
         if is_report and not self._is_taking(now_ns):
             if self._trial is not None:
                 # The probe was answered with what is missing: who had only paused would miss nothing.

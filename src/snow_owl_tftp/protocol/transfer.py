@@ -23,11 +23,11 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from snow_owl_tftp.protocol.exchange import Outcome, Terms
+from snow_owl_tftp.protocol.exchange import ExchangeOutcome, Terms
 from snow_owl_tftp.protocol.receiver import DALLY_NS, DALLY_TIMEOUTS, Receiver
 from snow_owl_tftp.protocol.sender import Sender
 
-__all__ = ["DALLY_NS", "DALLY_TIMEOUTS", "NEXT", "Outcome", "Receiver", "Sender", "State", "Terms"]
+__all__ = ["DALLY_NS", "DALLY_TIMEOUTS", "NEXT", "ExchangeOutcome", "Receiver", "Sender", "State", "Terms"]
 
 
 class State(IntEnum):

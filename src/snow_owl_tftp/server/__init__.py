@@ -4,7 +4,7 @@
                                  │                       └─────────Refused(ERROR)──► engine.refuse_all()
                  ──Completion─►  └──► narrate ──► log, audit
 
-    loop        Server: whose turn it is; knows neither files nor log formats
+    loop        TransferServer: whose turn it is; knows neither files nor log formats
     waiting     whose request is decided next, and which waited in vain
     verdict     the words of an answer, and what is remembered of a transfer
     answer      one request to one Verdict: parse, answer, negotiate, freeze; the library's too

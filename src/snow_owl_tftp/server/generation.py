@@ -1,6 +1,6 @@
 """One configuration, as far as it decides about requests: compiled once, never changed, swapped whole by a reload.
 
-    Settings ─of─► Generation ─classes─► Server.set_classes
+    Settings ─of─► Generation ─classes─► TransferServer.set_classes
                        └─► reads and writes, which keep to the one they began with
 
 May know: settings, rules, templates, what may be negotiated, and how the engine tells clients apart. Must not open
@@ -44,8 +44,8 @@ class Generation:
         offers_flows: Whether the engine may repeat what holds for everybody.
         templates: What is made for who asks; None: nothing is.
         indexed: Which names are kept in memory; None: none.
-        classes: Whom the rules tell apart, for `Server.set_classes`; None: nobody is told anything that others are not,
-            or it depends on who asks.
+        classes: Whom the rules tell apart, for `TransferServer.set_classes`; None: nobody is told anything that others
+            are not, or it depends on who asks.
         unclassed_why: Why there are none although rules have prefixes; empty: there is no such reason.
     """
 

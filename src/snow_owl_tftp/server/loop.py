@@ -1,6 +1,6 @@
-"""Server: how a TFTP server begins, changes and ends.
+"""TransferServer: how a TFTP server begins, changes and ends.
 
-    async with Server(settings, decider, report) as server:
+    async with TransferServer(settings, decider, report) as server:
         print(server.addresses)          # requests are answered from here on
         await server.drain(timeout_s=10)
 
@@ -38,13 +38,13 @@ from snow_owl_tftp.server.serving import Serving
 from snow_owl_tftp.server.sockets import BoundAddress, open_addresses
 from snow_owl_tftp.server.verdict import Decider
 
-__all__ = ["Server"]
+__all__ = ["TransferServer"]
 
 _DRAIN_LOOK_S: Final = 0.02
 """How often a draining server looks whether it is done; no event says so, and nobody notices 20 ms at a shutdown."""
 
 
-class Server:
+class TransferServer:
     """One TFTP server: its sockets, its engine, and the loop that serves them."""
 
     def __init__(

@@ -1,11 +1,11 @@
 """Under which name and terms an upload begins: for the server that takes it, and for whoever only explains that.
 
-    WRQ ─rewrite, policy─► name, terms ─area─► the name as sent, where something has it ─negotiate─► Upload
+    WRQ ─rewrite, policy─► name, terms ─area─► the name as sent, where something has it ─negotiate─► OpenUpload
 
 May know: policy, areas, what is negotiated. Must not know threads, or what becomes of the upload.
 """
 
-from snow_owl_tftp.content.store.uploads import Upload, UploadArea
+from snow_owl_tftp.content.store.uploads import OpenUpload, UploadArea
 from snow_owl_tftp.errors import RefusedError
 from snow_owl_tftp.policy.asker import Asker
 from snow_owl_tftp.policy.decision import DeniedError, WriteDecision
@@ -46,7 +46,7 @@ def _decide(generation: Generation, asker: Asker, request: Request) -> tuple[str
 
 def begin_upload(
     area: UploadArea, generation: Generation, asker: Asker, request: Request, name: str, terms: WriteDecision
-) -> tuple[Upload, Negotiated, WriteDecision]:
+) -> tuple[OpenUpload, Negotiated, WriteDecision]:
     """Begin an upload; may wait for the area's file system.
 
     Args:

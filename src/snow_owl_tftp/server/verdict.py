@@ -43,7 +43,7 @@ __all__ = [
 
 Flow: TypeAlias = tuple[int, bytes, bytes]
 """Directory descriptor, path beneath it, the request's datagram: lets the engine repeat this decision by itself, for
-clients of the same class as the one who asked (Server.set_classes); without classes for everybody."""
+clients of the same class as the one who asked (TransferServer.set_classes); without classes for everybody."""
 
 
 class IncomingRequest(Asker, Protocol):

@@ -1,6 +1,6 @@
 """One WRQ to a file in its place: decide, receive, commit, release.
 
-    WRQ ─rewrite, policy─► terms ─area.begin─► Upload ─negotiate─► TransferPlan (RECEIVER)
+    WRQ ─rewrite, policy─► terms ─area.begin─► OpenUpload ─negotiate─► TransferPlan (RECEIVER)
     FirstData ─open─► descriptor, or ERROR
     Received ─commit─► durable and visible ─► last ACK, or ERROR          Completion ─close─► nothing left over
 
@@ -10,7 +10,7 @@ the answers to the engine, `narrate` tells of them.
 Invariants:
 - The loop never waits for a disk: whatever touches one runs in a thread of its device. Beginnings have threads of
   their own, so that a WRQ is answered while others wait for an fsync.
-- Every Upload that was begun is closed: by its Completion, by whoever discards its verdict, or at
+- Every OpenUpload that was begun is closed: by its Completion, by whoever discards its verdict, or at
   the end by `close`.
 - An upload of which nothing has arrived holds no descriptor: whoever sends WRQs and nothing else takes none away.
 - A descriptor is closed after the Completion only, or after Released: until then the engine may write to it.
@@ -28,7 +28,7 @@ from typing import Final
 
 from snow_owl_tftp.config.schema import Settings
 from snow_owl_tftp.content.store.leftovers import Survey
-from snow_owl_tftp.content.store.uploads import Upload, UploadArea, UploadError
+from snow_owl_tftp.content.store.uploads import OpenUpload, UploadArea, UploadError
 from snow_owl_tftp.content.walk import Place
 from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.plan.freeze import freeze_upload
@@ -102,7 +102,7 @@ class UploadAnswerer:
         self._committing = _threads(_COMMIT_THREADS, "tftp-commit")
         self.slow_opens = SlowOpens(self._beginning, _MAX_WAITING)
         self._waiting = self._opening = 0
-        self._open: dict[Upload, UploadArea] = {}
+        self._open: dict[OpenUpload, UploadArea] = {}
         # A thread of its own: a look must not wait behind those who wait for a disk.
         self._looking = PatientThreads(1, 1, "tftp-room")
         self._looks_for_room = settings.write_config.max_total_bytes > 0
@@ -375,7 +375,7 @@ class UploadAnswerer:
         plan = freeze_upload(incoming.transfer_id, upload.limit_bytes, upload.announced_bytes, negotiated, receiving)
         return Accepted(plan, None)
 
-    async def open(self, upload: Upload, device: int) -> Sink | CommitRefusal:
+    async def open(self, upload: OpenUpload, device: int) -> Sink | CommitRefusal:
         """Open the file of an upload that begins to arrive; see UploadContext.open."""
         if self._opening >= _MAX_OPENING or self._beginning.is_stuck(device):
             return _BUSY
@@ -391,7 +391,7 @@ class UploadAnswerer:
             self._opening -= 1
         return Sink(fd, upload.limit_bytes)
 
-    async def commit(self, upload: Upload, device: int, received_bytes: int, client: str) -> CommitRefusal | None:
+    async def commit(self, upload: OpenUpload, device: int, received_bytes: int, client: str) -> CommitRefusal | None:
         """Make an upload durable and visible; see UploadContext.commit."""
         loop = asyncio.get_running_loop()
         try:
@@ -401,12 +401,12 @@ class UploadAnswerer:
         self._on_stored(stored.real_path, client)
         return None
 
-    def release(self, upload: Upload, device: int) -> None:
+    def release(self, upload: OpenUpload, device: int) -> None:
         """Close an upload without waiting: what it wrote may take long to give back."""
         upload.abandon()  # now, for a commit that hangs may have all threads
         self._committing.submit_for(device, self._close, upload)
 
-    def _close(self, upload: Upload) -> None:
+    def _close(self, upload: OpenUpload) -> None:
         """Runs in a thread."""
         upload.close()
         area = self._open.pop(upload, None)
@@ -422,7 +422,7 @@ class _Receiving(UploadContext):
     def __init__(
         self,
         answerer: UploadAnswerer,
-        upload: Upload,
+        upload: OpenUpload,
         device: int,
         client: str,
         request: Request,

@@ -15,7 +15,7 @@ from tests.support.simulation.oracle import Oracle, Stage
 from tests.support.simulation.readers import DATA, Habits, Reader
 from tests.support.simulation.writers import Manner, Writer
 
-from snow_owl_tftp.protocol.transfer import Outcome, Receiver, Sender
+from snow_owl_tftp.protocol.transfer import ExchangeOutcome, Receiver, Sender
 
 LIMIT_NS: Final = 600 * S
 RRQ: Final = b"\0\1"
@@ -199,7 +199,7 @@ def _read_once(world: World, peer: Peer) -> Played:
     _ask_until_answered(world, reader, up)
     world.run(lambda: machine.done or bool(reader.error))
     played = server.played
-    played.ended_well = machine.outcome is Outcome.OK
+    played.ended_well = machine.outcome is ExchangeOutcome.OK
     _note_end(played, world, reader, began_ns)
     played.damaged = down.lost_total + up.lost_total + reader.overruns
     world.pass_time()
@@ -269,7 +269,7 @@ def _write_once(world: World, peer: Peer) -> Played:
     world.run(writer.is_over)
     played = server.played
     played.arrived = writer.done_ns is not None and machine.delivered == world.source
-    played.ended_well = machine.outcome is Outcome.OK
+    played.ended_well = machine.outcome is ExchangeOutcome.OK
     if writer.done_ns is not None:
         played.took_ns = writer.done_ns - began_ns
     played.damaged = to_server.lost_total + to_client.lost_total

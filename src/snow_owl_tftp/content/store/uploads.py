@@ -1,6 +1,6 @@
 """Uploads: a file that nobody sees until it is whole, durable and accounted for.
 
-    WRQ ──begin──► Upload ──open──► fd, written by the engine ──commit──► the name
+    WRQ ──begin──► OpenUpload ──open──► fd, written by the engine ──commit──► the name
                       └───────────────────close──► nothing (unless committed before)
 
 May know the root, through a Resolver that confines, and the terms that the rules set. Must not know
@@ -52,7 +52,7 @@ from snow_owl_tftp.errors import InternalError, RefusedError
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.protocol.constants import ErrorCode
 
-__all__ = ["StoredFile", "Upload", "UploadArea", "UploadError", "UploadTerms"]
+__all__ = ["OpenUpload", "StoredFile", "UploadArea", "UploadError", "UploadTerms"]
 
 
 class StoredFile(Struct, frozen=True):
@@ -148,7 +148,9 @@ class UploadArea:
         """
         return self._publishing.setdefault(device_of_descriptor(directory_fd)[0], threading.RLock())
 
-    def begin(self, terms: UploadTerms, announced_bytes: int | None = None, *, is_netascii: bool = False) -> "Upload":
+    def begin(
+        self, terms: UploadTerms, announced_bytes: int | None = None, *, is_netascii: bool = False
+    ) -> "OpenUpload":
         """Make ready to receive a file.
 
         Args:
@@ -184,7 +186,7 @@ class UploadArea:
         finally:
             close_descriptor(directory_fd)
         self.space.check(announced_bytes)
-        return Upload(self, terms, announced_bytes, limit_bytes, is_netascii=is_netascii)
+        return OpenUpload(self, terms, announced_bytes, limit_bytes, is_netascii=is_netascii)
 
     def receive(self, terms: UploadTerms) -> Reception:
         """Create a file to receive into.
@@ -205,7 +207,7 @@ class UploadArea:
         return survey(self._root_fd, counts=self._counts, removes_leftovers=removes_leftovers)
 
 
-class Upload:
+class OpenUpload:
     """One file that was asked for, or is being received.
 
     Attributes:

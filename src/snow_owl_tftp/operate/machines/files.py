@@ -12,7 +12,7 @@ import stat
 from typing import Final
 
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.operate.machines.followed import Outcome, Told
+from snow_owl_tftp.operate.machines.followed import FollowOutcome, Told
 from snow_owl_tftp.policy.machines.formats import read_inventory
 from snow_owl_tftp.policy.machines.inventory import Inventory
 
@@ -69,33 +69,35 @@ class InventoryFile:
         """
         self._inventory.replace(read_inventory(data, self.path))
 
-    def look(self) -> Outcome:
+    def look(self) -> FollowOutcome:
         """See FollowedFile.look."""
         stamp: object = None
         try:
             stamp = stamp_of(os.stat(self.path))  # noqa: PTH116 - as its path leads
             if stamp == self._stamp:
                 self._refused = ""
-                return Outcome()
+                return FollowOutcome()
             if stamp != self._met:
                 self._met = stamp
-                return Outcome(again_s=_SETTLE_S)
+                return FollowOutcome(again_s=_SETTLE_S)
             self.learn(self.fetch())
         except OSError as error:
             return self._refuse(str(error.errno), f"{self.path}: {error.strerror}; bring it back")
         except ConfigError as error:
             return self._refuse(str(stamp), "; ".join(str(error).splitlines()))
         self._refused = ""
-        return Outcome((Told("info", "inventory read again", {"file": self.path, "machines": self._inventory.size}),))
+        return FollowOutcome(
+            (Told("info", "inventory read again", {"file": self.path, "machines": self._inventory.size}),)
+        )
 
     def close(self) -> None:
         """See FollowedFile.close; nothing is kept open."""
 
-    def _refuse(self, what: str, reason: str) -> Outcome:
+    def _refuse(self, what: str, reason: str) -> FollowOutcome:
         if what == self._refused:
-            return Outcome()
+            return FollowOutcome()
         self._refused = what
-        return Outcome((Told("error", "inventory refused, the old one stays", {"reason": reason}),))
+        return FollowOutcome((Told("error", "inventory refused, the old one stays", {"reason": reason}),))
 
     def _read(self) -> tuple[bytes, object]:
         try:

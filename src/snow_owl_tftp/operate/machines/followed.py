@@ -5,7 +5,7 @@ May know: words only, so that a server without machines need not load the rest.
 
 from typing import NamedTuple, Protocol
 
-__all__ = ["FollowedFile", "Outcome", "Told"]
+__all__ = ["FollowOutcome", "FollowedFile", "Told"]
 
 
 class Told(NamedTuple):
@@ -16,7 +16,7 @@ class Told(NamedTuple):
     fields: dict[str, object]
 
 
-class Outcome(NamedTuple):
+class FollowOutcome(NamedTuple):
     """What a look has found.
 
     Attributes:
@@ -35,7 +35,7 @@ class FollowedFile(Protocol):
     def path(self) -> str:
         """Absolute."""
 
-    def look(self) -> Outcome:
+    def look(self) -> FollowOutcome:
         """Find out what is new, and learn it; raises nothing. Runs in a thread."""
 
     def close(self) -> None:

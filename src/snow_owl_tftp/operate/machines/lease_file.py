@@ -19,7 +19,7 @@ from typing import Final
 
 from snow_owl_tftp.linux.descriptors import close_descriptor
 from snow_owl_tftp.operate.machines.files import open_regular, stamp_of
-from snow_owl_tftp.operate.machines.followed import Outcome, Told
+from snow_owl_tftp.operate.machines.followed import FollowOutcome, Told
 from snow_owl_tftp.policy.machines.dhcp import LeaseReader, reader_of
 from snow_owl_tftp.policy.machines.leases import LeaseTable
 
@@ -59,7 +59,7 @@ class LeaseFile:
         self._is_closed = False
         self._is_looking = threading.Lock()
 
-    def look(self) -> Outcome:
+    def look(self) -> FollowOutcome:
         """See FollowedFile.look."""
         with self._is_looking:
             try:
@@ -73,7 +73,7 @@ class LeaseFile:
             if self._is_closed:
                 self._close_file()
             self._tries = 0 if is_whole else self._tries + 1
-            return Outcome(tuple(self._news(trouble)), None if is_whole else _AGAIN_S)
+            return FollowOutcome(tuple(self._news(trouble)), None if is_whole else _AGAIN_S)
 
     def close(self) -> None:
         """See FollowedFile.close."""

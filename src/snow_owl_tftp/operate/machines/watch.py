@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from snow_owl_tftp.config.machines import MachinesSettings
 from snow_owl_tftp.linux.folder_news import ANY_WATCH, FolderNews
-from snow_owl_tftp.operate.machines.followed import Outcome, Told
+from snow_owl_tftp.operate.machines.followed import FollowOutcome, Told
 from snow_owl_tftp.operate.machines.turn import Turn, Watched, watch_folders
 from snow_owl_tftp.policy.machines import NO_MACHINES, Machines
 from snow_owl_tftp.server.patient import PatientThreads
@@ -257,7 +257,7 @@ class MachineWatch:
         turn.is_busy, turn.is_stale = True, False
         news, loop, began_s = self._news, asyncio.get_running_loop(), time.monotonic()
 
-        def look() -> tuple[Watched, Outcome]:
+        def look() -> tuple[Watched, FollowOutcome]:
             followed = watch_folders(news, turn.file.path)  # first: what changes from here on is heard of
             return followed, turn.file.look()
 

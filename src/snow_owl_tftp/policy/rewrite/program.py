@@ -21,7 +21,7 @@ from snow_owl_tftp.policy.rewrite.compiled import CompiledRule
 from snow_owl_tftp.policy.rewrite.expand import Client
 from snow_owl_tftp.policy.rewrite.matching import Matches
 
-__all__ = ["FAILURE", "MAX_CANDIDATES", "MAX_NAME_BYTES", "MAX_WORK", "Outcome", "Program"]
+__all__ = ["FAILURE", "MAX_CANDIDATES", "MAX_NAME_BYTES", "MAX_WORK", "Program", "RewriteOutcome"]
 
 MAX_NAME_BYTES: Final = 1024
 """Of what rules make of a name: twice what a request holds. It bounds what a rule costs that makes its name longer."""
@@ -46,7 +46,7 @@ Note = Callable[[str, str], None]
 """Told where a rule is written and what it did, each time that one does something."""
 
 
-class Outcome(NamedTuple):
+class RewriteOutcome(NamedTuple):
     """What became of a name.
 
     Attributes:
@@ -89,7 +89,7 @@ class Program:
         self._matches = Matches((self._rules[at].node for at in usual), usual)
         self._max_steps = max_steps
 
-    def run(self, name: bytes, client: Client, note: Note | None = None) -> Outcome:
+    def run(self, name: bytes, client: Client, note: Note | None = None) -> RewriteOutcome:
         """Run it.
 
         Args:
@@ -129,15 +129,15 @@ class _Run:
         self._has_gone_back = False
         self.at = 0
 
-    def run(self, name: bytes) -> Outcome:
+    def run(self, name: bytes) -> RewriteOutcome:
         try:
             name, denial, why = self._to_the_end(name)
         except _Failure as failure:
             return self._outcome((), FAILURE, str(failure))
         return self._outcome((name,) if denial is None else (), denial, why)
 
-    def _outcome(self, last: tuple[bytes, ...], denial: str | None, why: str) -> Outcome:
-        return Outcome((*self._candidates, *last), denial, why, self._depends)
+    def _outcome(self, last: tuple[bytes, ...], denial: str | None, why: str) -> RewriteOutcome:
+        return RewriteOutcome((*self._candidates, *last), denial, why, self._depends)
 
     def _to_the_end(self, name: bytes) -> tuple[bytes, str | None, str]:
         rules = self._program._rules

@@ -20,7 +20,7 @@ from snow_owl_tftp.errors import ConfigError, RefusedError
 from snow_owl_tftp.policy.rewrite.compiled import CompiledRule, compile_rules
 from snow_owl_tftp.policy.rewrite.expand import Client
 from snow_owl_tftp.policy.rewrite.parse import parse_map
-from snow_owl_tftp.policy.rewrite.program import Note, Outcome, Program
+from snow_owl_tftp.policy.rewrite.program import Note, Program, RewriteOutcome
 from snow_owl_tftp.policy.rewrite.rules import Rule, Source
 from snow_owl_tftp.protocol.constants import ErrorCode
 
@@ -122,7 +122,7 @@ class Rewrites:
         return rewritten
 
 
-def _rewritten(outcome: Outcome) -> Rewritten:
+def _rewritten(outcome: RewriteOutcome) -> Rewritten:
     names = tuple(name.decode("utf-8", "surrogateescape") for name in dict.fromkeys(outcome.names))
     return Rewritten(names, outcome.denial, outcome.why, not outcome.depends_on_client)
 
