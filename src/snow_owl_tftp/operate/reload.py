@@ -99,6 +99,7 @@ class Reloader(Generic[_Coming]):
         prepare: Callable[[Settings], _Coming],
         exchange: Callable[[_Coming, Settings], "FilteringBoundLogger"],
         tell: Callable[["FilteringBoundLogger"], None] = lambda log: None,
+        on_turn: Callable[[bool], None] = lambda begins: None,
     ) -> None:
         """Prepare; nothing is read before somebody asks.
 
@@ -110,6 +111,7 @@ class Reloader(Generic[_Coming]):
             exchange: Puts in force what is ready, in place of what these settings said, in the event loop; returns the
                 log to use from then on. Where it raises, it has changed nothing and closed what was ready.
             tell: Says what is to be said about what is in force now.
+            on_turn: Told when a reload begins (True), and when it is over, however it ended (False).
         """
         self.settings = settings
         self._threads = threads
@@ -117,6 +119,7 @@ class Reloader(Generic[_Coming]):
         self._make_ready = prepare
         self._exchange = exchange
         self._tell = tell
+        self._on_turn = on_turn
         self._is_asked = asyncio.Event()
 
     def ask(self) -> None:
@@ -128,10 +131,12 @@ class Reloader(Generic[_Coming]):
         while True:
             await self._is_asked.wait()
             self._is_asked.clear()
+            self._on_turn(True)
             try:
                 log = await self._reload(log)
             except Exception as error:  # a bug of ours must cost a reload, not the next ones too
                 log.error("internal error", exc_info=error)
+            self._on_turn(False)
 
     async def _reload(self, log: "FilteringBoundLogger") -> "FilteringBoundLogger":
         if self._read is None:

@@ -28,6 +28,7 @@ from snow_owl_tftp._engine.disk import apart
 from snow_owl_tftp.config.schema import LoggingSettings, Settings
 from snow_owl_tftp.errors import EngineError
 from snow_owl_tftp.linux.activation import take_given_sockets
+from snow_owl_tftp.linux.notify import Notifier
 from snow_owl_tftp.linux.remedies import with_remedy
 from snow_owl_tftp.observe.audit import AuditLog
 from snow_owl_tftp.observe.log import LogFile, make_logger
@@ -177,7 +178,10 @@ def _live(
             audit.reopen()
 
         threads = decider.threads.of(_CONFIGURATION)
-        reloader = Reloader(settings, threads, read_again, exchange.prepare, put_in_force, tell)
+        manager = Notifier()
+        closing.callback(manager.close)
+        on_turn = partial(_tell_of_reload, manager)
+        reloader = Reloader(settings, threads, read_again, exchange.prepare, put_in_force, tell, on_turn)
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         looks_at_roots = [decider.look_at_roots]
@@ -192,9 +196,21 @@ def _live(
 
         server.on_work = on_work
         last_resort = LastResort(report, partial(_count_hung, server, decider, uploads, machines, (log_file, audit)))
-        losses = partial(_count_losses, log_file, audit, hook)
+        losses = partial(_count_losses, log_file, audit, hook, manager)
         parts = _Parts(
-            reloader, watches, machines, server, report, audit, hook, plugged, reopen, host, last_resort, losses
+            reloader,
+            watches,
+            machines,
+            server,
+            report,
+            audit,
+            hook,
+            plugged,
+            reopen,
+            host,
+            last_resort,
+            losses,
+            manager,
         )
         decider.other_names.index.settle(_INDEX_S)  # or the first client is told that its file is not there
         serving = _serve(parts, announce)
@@ -215,12 +231,13 @@ def _count_hung(
     return server.hung_threads + of_reads + of_uploads + machines.busy_total + sum(one.hangs for one in lines)
 
 
-def _count_losses(log_file: LogFile, audit: AuditLog, hook: UploadHook) -> dict[str, int]:
+def _count_losses(log_file: LogFile, audit: AuditLog, hook: UploadHook, manager: Notifier) -> dict[str, int]:
     return {
         "log_lines": log_file.lost_lines_total,
         "audit_events": audit.lost_events_total,
         "on_upload_dropped": hook.dropped_total,
         "on_upload_failed": hook.failed_total,
+        "manager_messages": manager.lost_total,
     }
 
 
@@ -282,6 +299,7 @@ class _Parts:
     host: int
     last_resort: LastResort
     losses: Callable[[], dict[str, int]]
+    manager: Notifier
 
 
 async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
@@ -309,6 +327,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
         if unsaid:
             report.log.warning("standard output does not take lines", lost=len(unsaid), addresses=",".join(unsaid))
+        parts.manager.tell(READY="1", STATUS=f"Serving {settings.root_dir} on {', '.join(texts)}")
         tasks = [
             asyncio.create_task(reloader.run(report.log)),
             asyncio.create_task(parts.machines.run(lambda: report.log)),
@@ -318,6 +337,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         for task in tasks:
             task.cancel()
         report.log.info("asked to stop", by=reason)
+        parts.manager.tell(STOPPING="1", STATUS=f"Ending {server.live_transfers} transfers")
         parts.last_resort.begin(reloader.settings.drain_timeout_s + _END_S)
         is_drained = await server.drain(reloader.settings.drain_timeout_s)
         aborted = server.live_transfers
@@ -331,6 +351,13 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
     audit.server_shutdown(reason=reason, transfers_total=tally.transfers_total, aborted_transfers=aborted)
     if lost := {name: count for name, count in parts.losses().items() if count}:
         report.log.warning("lost since the start", **lost)
+
+
+def _tell_of_reload(manager: Notifier, begins: bool) -> None:
+    if begins:
+        manager.tell_reloading()
+    else:
+        manager.tell(READY="1")
 
 
 def _catch_signals(on_hangup: Callable[[], None], reopen: Callable[[], None]) -> asyncio.Future[str]:
