@@ -9,7 +9,7 @@ import pytest
 from snow_owl_tftp.cli import main
 from snow_owl_tftp.config.load import load
 from snow_owl_tftp.errors import ConfigError
-from snow_owl_tftp.operate.explain import Asked, explain
+from snow_owl_tftp.operate.explain import Question, explain
 from snow_owl_tftp.policy.machines.formats import read_inventory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ def test_settings_of_a_page_are_settings(page: str, laid_out: Path) -> None:
         config = laid_out / "owl.toml"
         root = "" if "root_dir" in block else f'root_dir = "{laid_out}/srv"\n'
         config.write_text(root + here(block, laid_out))
-        explain(load(config), Asked("127.0.0.1", ("127.0.0.1", 69), "x"))
+        explain(load(config), Question("127.0.0.1", ("127.0.0.1", 69), "x"))
 
 
 def test_inventories_of_the_page_are_inventories() -> None:
