@@ -157,7 +157,7 @@ NAMES = [(piece * LONGEST)[:LONGEST] for piece in [b"a", b"ab", b"a/", b"xy", b"
 SEARCHES = MAX_WORK // 2 + 200
 """Of one expression, for one name: 200 in the first round of the rules, and those that are paid for."""
 MOST_S = 0.006
-"""CPU; measured: 1.6 ms on a quiet machine, 3.2 beside three other tests. Counts hold the bound; this, what they mean."""
+"""CPU; measured: 1.6 ms on a quiet machine, 3.2 beside three other tests. Counts hold the bound above."""
 
 
 @pytest.mark.parametrize("lines", HARD, ids=lambda lines: lines[-1])
