@@ -275,6 +275,7 @@ def test_lease_file_is_followed(tmp_path: Path) -> None:
     leases = tmp_path / "dnsmasq.leases"
     toml = f'[machines]\ninventory = "{tmp_path}/machines.toml"\nleases = ["{leases}"]\n'
     with serve(tmp_path, toml) as served:
+        wait_for(lambda: served.lines("lease file cannot be read"), "a line about it")
         (line,) = served.lines("lease file cannot be read")
         assert (line["file"], line["remedy"]) == (str(leases), "it is read once it is there")
         assert "machine" not in served.ask()
