@@ -83,6 +83,10 @@ def _problems(table_type: type[Struct], tree: dict[str, Any], prefix: str) -> It
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
             yield f"{path}: expected {expected(kind, key)}, got {_shown(value)}"
+        else:
+            texts = value if isinstance(value, (list, tuple)) else [value]
+            if any(isinstance(text, str) and "\0" in text for text in texts):
+                yield f"{path}: has a NUL; remove it"
 
 
 @cache

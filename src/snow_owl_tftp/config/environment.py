@@ -37,7 +37,7 @@ def _value(text: str, kind: Any) -> Any:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
         msgspec.convert(value, kind)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError):
+    except (ValueError, RecursionError):  # no TOML, or nothing that the key expects
         return text
     return value
 

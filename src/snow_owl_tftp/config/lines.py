@@ -9,6 +9,7 @@ are refused, or shown: a look takes some ten parses.
 May know: TOML. Must not know the schema.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -19,16 +20,17 @@ Parts: TypeAlias = Sequence[str | int]
 """A key path, with the places in lists counted from 0."""
 
 _MISSING: Final = object()
+_IN_LIST: Final = re.compile(r"(.*)\[([0-9]{1,9})\]", re.DOTALL)
+_BEGINS: Final = re.compile(r"""\s*(?:$|\#|\[|[\w"'-][^=]*=)""")
+"""A line that may begin a statement, or has none: only before such a one another can end."""
 
 
 def parts_of(path: str) -> list[str | int]:
     """Take a key path as messages have it apart: "rules[3].paths", where the first of a list is 1."""
     parts: list[str | int] = []
     for piece in path.split("."):
-        name, _, number = piece.partition("[")
-        parts.append(name)
-        if number:
-            parts.append(int(number.rstrip("]")) - 1)
+        found = _IN_LIST.fullmatch(piece)  # else a key of the operator's, whatever is in it
+        parts += [piece] if found is None else [found[1], int(found[2]) - 1]
     return parts
 
 
@@ -65,7 +67,8 @@ def _end_between(lines: list[str], before: int, behind: int) -> int | None:
     """Return the end of a statement between two, near the middle; None: there is none."""
     middle = (before + behind) // 2
     upwards = range(max(middle, before + 1), behind)
-    return next((end for end in (*upwards, *range(middle - 1, before, -1)) if _parsed(lines, end) is not None), None)
+    ends = (end for end in (*upwards, *range(middle - 1, before, -1)) if _BEGINS.match(lines[end]))
+    return next((end for end in ends if _parsed(lines, end) is not None), None)
 
 
 def _parsed(lines: list[str], count: int) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ May know: TOML files, environment variables and flat key paths. Must not know wh
 Invariant: only checked settings leave this module.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,14 +67,16 @@ def gather(
     layers, dropped = [], []
     files = list(_files(Path(path))) if path is not None else []
     texts = {file: _read(file) for file in files}
-    has_dir = any(tree.get("template_dir") for _, tree in texts.values())
+    nearer = list(layers_of_environment(environ))
+    flag_tree = nested(flags, lambda key: ConfigError(f"command line: {unknown_key(key)}"))
+    nearer.append(Layer(flag_tree, lambda parts: "command line"))
+    trees = [*(tree for _, tree in texts.values()), *(layer.tree for layer in nearer)]
+    has_dir = any(tree.get("template_dir") for tree in trees)
     for file, (text, whole) in texts.items():
         tree, hints = drop_hints(whole)
         dropped += hints
         layers.append(Layer(tree if has_dir else beside(tree, file), _place_in(file, text)))
-    layers += layers_of_environment(environ)
-    flag_tree = nested(flags, lambda key: ConfigError(f"command line: {unknown_key(key)}"))
-    layers.append(Layer(flag_tree, lambda parts: "command line"))
+    layers += nearer
     if files:
         on_dropped(dropped)
     return layers
@@ -123,9 +126,12 @@ def _files(path: Path) -> Iterator[Path]:
     yield path
     folder = path.parent / "conf.d"
     try:
-        yield from sorted(folder.glob("*.toml"))
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - Path.glob takes one that may not be read for an empty one
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except OSError as error:
         raise ConfigError(f"{folder}: {error.strerror}; make it readable, or remove it") from error
+    yield from (folder / name for name in names if name.endswith(".toml") and not name.startswith("."))
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -142,6 +148,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         line = _LINE.search(str(error))
         place = f"{path}:{line[1]}" if line else str(path)
         raise ConfigError(f"{place}: not TOML: {error}; mend it there") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or so many brackets
+        raise ConfigError(f"{path}: not TOML: {error}; mend it there") from error
 
 
 def _place_in(path: Path, text: str) -> Callable[[Sequence[str | int]], str]:

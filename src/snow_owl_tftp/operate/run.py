@@ -180,8 +180,10 @@ def _live(
         threads = decider.threads.of(_CONFIGURATION)
         manager = Notifier()
         closing.callback(manager.close)
-        on_turn = partial(_tell_of_reload, manager)
-        reloader = Reloader(settings, threads, read_again, exchange.prepare, put_in_force, tell, on_turn)
+        on_turn = partial(_tell_of_reload, manager, lambda: reloader.settings)
+        reloader: Reloader[Coming] = Reloader(
+            settings, threads, read_again, exchange.prepare, put_in_force, tell, on_turn
+        )
         looks = [decider.look_again, *([uploads.look_again] if uploads is not None else [])]
         watch = RootWatch(settings.root_dir, looks, decider.threads, server.forget_decisions, report)
         looks_at_roots = [decider.look_at_roots]
@@ -327,7 +329,7 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         report.log.info("server started", version=__version__, root=settings.root_dir, addresses=",".join(texts))
         if unsaid:
             report.log.warning("standard output does not take lines", lost=len(unsaid), addresses=",".join(unsaid))
-        parts.manager.tell(READY="1", STATUS=f"Serving {settings.root_dir} on {', '.join(texts)}")
+        parts.manager.tell(READY="1", STATUS=f"Serving {settings.root_dir}")
         tasks = [
             asyncio.create_task(reloader.run(report.log)),
             asyncio.create_task(parts.machines.run(lambda: report.log)),
@@ -353,11 +355,11 @@ async def _serve(parts: _Parts, announce: Callable[[str], bool]) -> None:
         report.log.warning("lost since the start", **lost)
 
 
-def _tell_of_reload(manager: Notifier, begins: bool) -> None:
+def _tell_of_reload(manager: Notifier, settings: Callable[[], Settings], begins: bool) -> None:
     if begins:
         manager.tell_reloading()
     else:
-        manager.tell(READY="1")
+        manager.tell(READY="1", STATUS=f"Serving {settings().root_dir}")
 
 
 def _catch_signals(on_hangup: Callable[[], None], reopen: Callable[[], None]) -> asyncio.Future[str]:

@@ -30,6 +30,10 @@ _REMARKS: Final = {
     "mtftp": "--mtftp {}: this version serves no multicast",
     "no-source-port-checking": "--no-source-port-checking: a transfer belongs to the port that asked for it, always",
     "tftpd-timeout": "--tftpd-timeout {}: the server runs until it is stopped",
+    "listen-local": "--listen-local: name a local address in bind_addr",
+    "logfile": "--logfile {}: set logging.file",
+    "mcast-ttl": "--mcast-ttl {}: this version serves no multicast",
+    "prevent-sas": "--prevent-sas: a copy of a request or an ACK repeats nothing here, always",
     "pcre": "--pcre {}: write it as a map file first: snow-owl-tftp config import --from pcre {} > {}.map",
 }
 
@@ -53,6 +57,8 @@ def carry_atftpd(arguments: Sequence[str], place: str, carried: Carried) -> None
     short = {"-t": "tftpd-timeout", "-r": "retry-timeout", "-m": "maxthread"}
     options = {short.get(name, name.lstrip("-")): value for name, value in pairs}
     carried.set("root_dir", directories[0] if directories else "/tftpboot", place)
+    for other in directories[1:]:
+        carried.remark(place, f"{other}: the first directory alone counts, there too")
     carried.set("write_config.enabled", True, place)
     carried.set("write_config.allowed_patterns", ["**"], place)
     carried.set("write_config.on_existing", "replace_writable", place)
@@ -63,8 +69,12 @@ def carry_atftpd(arguments: Sequence[str], place: str, carried: Carried) -> None
         raise ConfigError(f"{place}: atftpd: {error}; mend it there") from None
     if "bind-address" in options or "port" in options:
         bind = f"{options.get('bind-address', '')}:{options.get('port', '69')}"
-        parse_bind(bind)
-        carried.set("bind_addr", bind, place)
+        try:
+            parse_bind(bind)
+        except ConfigError as error:
+            carried.remark(place, f"{error}; write the address that it stands for into bind_addr")
+        else:
+            carried.set("bind_addr", bind, place)
     refused = [name for name in ("timeout", "tsize", "blksize", "windowsize") if f"no-{name}" in options]
     if refused:
         carried.set("rules", [{"options": {"refuse": refused}}], place)

@@ -7,6 +7,7 @@
 May know: its options about TFTP. Must not follow conf-dir: each file is named.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -16,10 +17,15 @@ from snow_owl_tftp.errors import ConfigError
 __all__ = ["carry_dnsmasq"]
 
 _REMARKS: Final = {
+    "conf-dir": "what {} names may say more of TFTP; import each of its files",
+    "conf-file": "{} may say more of TFTP; import it too",
+    "except-interface": "the server binds addresses, not interfaces; name those to listen on in bind_addr",
     "tftp-no-fail": "the server starts only where its root is there; say RequiresMountsFor= or Restart= in its unit",
     "dhcp-script": "write_config.on_upload runs a command for uploads only",
     "interface": "the server binds addresses, not interfaces; write the address of {} into bind_addr",
 }
+_COMMENT: Final = re.compile(r'("[^"]*")|(?:^|\s)#.*')
+"""Only where a blank is before it, and not in quotes."""
 _HEADERS_IPV4: Final = 32
 """What it takes off the MTU: IP, UDP, and the four bytes of TFTP."""
 
@@ -110,6 +116,7 @@ _KEYS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
 def _options(text: str) -> Iterator[tuple[str, str, int]]:
     """Yield name, value and line; as its command line has them, with two dashes, they are taken too."""
     for number, line in enumerate(text.splitlines(), 1):
-        name, _, value = line.partition("#")[0].strip().removeprefix("--").partition("=")
+        said = _COMMENT.sub(lambda found: found[1] or "", line).replace('"', "")
+        name, _, value = said.strip().removeprefix("--").partition("=")
         if name:
             yield name.strip(), value.strip(), number

@@ -9,6 +9,7 @@ May know: its options. Must not open anything.
 """
 
 import getopt
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -124,7 +125,8 @@ def _carry_rules(directories: list[str], options: Options, place: str, carried: 
     names = {name for name, _ in options}
     rule: dict[str, Any] = {}
     if len(directories) > 1 and "secure" not in names:
-        rule["paths"] = [f"{directory.strip('/')}/**" for directory in directories]
+        # A directory's own "*", "?" and "[" stand for themselves.
+        rule["paths"] = [re.sub(r"[*?\[]", r"[\g<0>]", directory.strip("/")) + "/**" for directory in directories]
     if "permissive" not in names:
         rule["require"] = "world_readable"
     refused = _EVERY_OPTION if "refuse-all" in names else [value for name, value in options if name == "refuse"]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from snow_owl_tftp.config.importing.atftpd import carry_atftpd
 from snow_owl_tftp.config.importing.carried import Carried
 from snow_owl_tftp.config.importing.hpa import carry_hpa
+from snow_owl_tftp.config.importing.quoting import words_of
 from snow_owl_tftp.errors import ConfigError
 
 __all__ = ["carry_default_atftpd", "carry_default_hpa", "variables"]
@@ -20,20 +21,26 @@ __all__ = ["carry_default_atftpd", "carry_default_hpa", "variables"]
 def carry_default_hpa(text: str, place: str, carried: Carried) -> None:
     """Carry /etc/default/tftpd-hpa over. Raises: ConfigError."""
     found = {name: (value, number) for name, value, number in variables(text, place)}
+    if not found.keys() & {"TFTP_OPTIONS", "TFTP_DIRECTORY", "TFTP_ADDRESS"}:
+        raise ConfigError(f"{place}: no TFTP_OPTIONS and no TFTP_DIRECTORY; name the file that has them")
     options, number = found.get("TFTP_OPTIONS", ("", 1))
-    arguments = shlex.split(options)
+    arguments = words_of(options, f"{place}:{number}")
     for name, flag in (("TFTP_ADDRESS", "--address"), ("TFTP_USERNAME", "--user")):
         if found.get(name, ("", 0))[0]:
             arguments = [flag, found[name][0], *arguments]
-    arguments += shlex.split(found.get("TFTP_DIRECTORY", ("", 0))[0])
+    directory, line = found.get("TFTP_DIRECTORY", ("", number))
+    arguments += words_of(directory, f"{place}:{line}")
     carry_hpa(arguments, f"{place}:{number}", carried)
 
 
 def carry_default_atftpd(text: str, place: str, carried: Carried) -> None:
     """Carry /etc/default/atftpd over. Raises: ConfigError."""
-    for name, value, number in variables(text, place):
+    found = list(variables(text, place))
+    if all(name != "OPTIONS" for name, _, _ in found):
+        raise ConfigError(f"{place}: no OPTIONS; name the file that has them")
+    for name, value, number in found:
         if name == "OPTIONS":
-            carry_atftpd(shlex.split(value), f"{place}:{number}", carried)
+            carry_atftpd(words_of(value, f"{place}:{number}"), f"{place}:{number}", carried)
         elif name == "USE_INETD" and value == "true":
             carried.remark(f"{place}:{number}", "USE_INETD: the server runs by itself, or by socket activation")
 

@@ -1,11 +1,10 @@
-"""tftp.service: the ExecStart of a systemd unit that runs in.tftpd, atftpd or dnsmasq.
+"""tftp.service: the ExecStart of a systemd unit that runs in.tftpd or atftpd.
 
     ExecStart=/usr/sbin/in.tftpd -s /var/lib/tftpboot ──carry_unit──► as its command line
 
 May know: what a unit's line looks like. Must not read other files: variables that stand elsewhere are refused by name.
 """
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Final
@@ -13,6 +12,7 @@ from typing import Final
 from snow_owl_tftp.config.importing.atftpd import carry_atftpd
 from snow_owl_tftp.config.importing.carried import Carried
 from snow_owl_tftp.config.importing.hpa import carry_hpa
+from snow_owl_tftp.config.importing.quoting import words_of
 from snow_owl_tftp.errors import ConfigError
 
 __all__ = ["carry_command", "carry_unit"]
@@ -24,7 +24,7 @@ _PROGRAMS: Final[dict[str, Callable[[Sequence[str], str, Carried], None]]] = {
     "in.atftpd": carry_atftpd,
 }
 _PREFIXES: Final = "@-:+!"
-"""Of a command in a unit; none changes what it serves."""
+"""Of a command in a unit; none changes what it serves, but behind @ its second word is no argument."""
 
 
 def carry_unit(text: str, place: str, carried: Carried) -> None:
@@ -43,10 +43,12 @@ def carry_unit(text: str, place: str, carried: Carried) -> None:
     number, command = commands[-1]
     if "$" in command:
         raise ConfigError(f"{place}:{number}: ExecStart needs variables of another file; import that file")
-    try:
-        words = shlex.split(command.lstrip(_PREFIXES))
-    except ValueError as error:
-        raise ConfigError(f"{place}:{number}: {error}; mend it there") from None
+    if "%" in command.replace("%%", ""):
+        raise ConfigError(f"{place}:{number}: ExecStart has a specifier; put what it stands for there")
+    bare = command.lstrip(_PREFIXES)
+    words = words_of(bare.replace("%%", "%"), f"{place}:{number}")
+    if "@" in command[: len(command) - len(bare)]:
+        del words[1:2]  # what the program is to be called
     carry_command(words, f"{place}:{number}", carried)
 
 
@@ -67,7 +69,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield logical lines, each with the number of its first: a backslash goes on in the next."""
     begun, first = "", 0
     for number, line in enumerate(text.splitlines(), 1):
-        if not begun and line.lstrip().startswith(("#", ";")):
+        if line.lstrip().startswith(("#", ";")):
             continue
         first = first if begun else number
         if line.endswith("\\"):
@@ -75,3 +77,5 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             continue
         yield first, begun + line
         begun = ""
+    if begun:
+        yield first, begun

@@ -5,11 +5,13 @@
 May know: attributes of xinetd. Must not open anything.
 """
 
-import shlex
+import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Final
 
 from snow_owl_tftp.config.importing.carried import Carried
+from snow_owl_tftp.config.importing.quoting import words_of
 from snow_owl_tftp.config.importing.unit import carry_command
 from snow_owl_tftp.config.rules import parse_network
 from snow_owl_tftp.errors import ConfigError
@@ -19,7 +21,9 @@ __all__ = ["carry_xinetd"]
 _REMARKS: Final = {
     "access_times": "rules know no times of day",
     "cps": "limits.max_requests_per_s counts requests, and refuses them without a pause afterwards",
+    "deny_time": "limits.max_requests_per_s_per_client refuses them, and forgets nobody",
     "env": "say Environment= in the unit",
+    "group": "say Group= in the unit",
     "instances": "limits.max_transfers counts transfers, not processes",
     "per_source": "limits.max_transfers_per_client counts transfers, not processes",
     "umask": "write_config.file_mode says what an uploaded file gets",
@@ -37,11 +41,18 @@ def carry_xinetd(text: str, place: str, carried: Carried) -> None:
     number = attributes["server"][1] if "server" in attributes else 1
     if "server" not in attributes:
         raise ConfigError(f"{place}: no service with a server; name the file of the service tftp")
-    arguments = shlex.split(attributes.get("server_args", ("", 0))[0])
-    ipv4 = ["-4"] if "IPv4" in attributes.get("flags", ("", 0))[0].split() else []
+    server = attributes["server"][0]
+    text, line = attributes.get("server_args", ("", number))
+    arguments = words_of(text, f"{place}:{line}")
+    port = attributes.get("port", ("", 0))[0]
     bind = attributes.get("bind", attributes.get("interface", ("", 0)))[0]
-    address = ["--address", bind] if bind else []
-    carry_command([attributes["server"][0], *address, *ipv4, *arguments], f"{place}:{number}", carried)
+    is_ipv4 = "IPv4" in attributes.get("flags", ("", 0))[0].split()
+    is_atftpd = PurePosixPath(server).name.endswith("atftpd")
+    address = f"[{bind}]" if ":" in bind else bind or ("0.0.0.0" if is_ipv4 and is_atftpd else "")
+    where = ["--bind-address" if is_atftpd else "--address", address] if address else []
+    where += ["--port", port] if port else []
+    where += ["-4"] if is_ipv4 and not is_atftpd else []
+    carry_command([server, *where, *arguments], f"{place}:{number}", carried)
     _carry_access(attributes, place, carried)
     if attributes.get("disable", ("no", 0))[0] == "yes":
         number = attributes["disable"][1]
@@ -86,9 +97,14 @@ def _networks(value: str, place: str, name: str, carried: Carried) -> Iterator[s
 def _attributes(text: str, place: str) -> Iterator[tuple[str, tuple[str, int]]]:
     """Yield (attribute, (value, line)); "+=" adds to what was there, "-=" is refused."""
     values: dict[str, tuple[str, int]] = {}
+    has_tftp = re.search(r"^\s*service\s+tftp\b", text, re.MULTILINE) is not None
+    service = ""
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
-        if not line or line.startswith(("#", "service")) or line in "{}":
+        if line.startswith("service"):
+            service = line.removeprefix("service").rstrip("{").strip()
+            continue
+        if not line or line.startswith("#") or line in "{}" or (has_tftp and service not in ("", "tftp")):
             continue
         name, equals, value = line.partition("=")
         name, value = name.strip(), value.strip()
