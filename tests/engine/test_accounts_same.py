@@ -29,6 +29,12 @@ def test_both_twins_say_the_same_at_every_step() -> None:
             rate = chance.choice([0, 1, 3, 10**10])
             at_most = chance.choice([0, transfers])
             assert table.ask(*key, rate, at_most, now_ns) == model.ask(rate, at_most, now_ns)
+        elif deed < 0.45:
+            has_place, number = table.rejoin(*key, transfers, now_ns)
+            assert has_place == model.rejoin(transfers)
+            assert (number < 0) == (not has_place)
+            if has_place:
+                opened.append((key, number, True))
         elif deed < 0.7:
             answer, number = table.open(*key, transfers, now_ns)
             assert answer == model.open(transfers)
@@ -39,8 +45,7 @@ def test_both_twins_say_the_same_at_every_step() -> None:
             at = chance.randrange(len(opened))
             of, number, is_proven = opened.pop(at)
             if not is_proven:
-                table.prove(number)
-                models[of].prove()
+                assert table.prove(number) == models[of].prove()
             if is_proven or deed < 0.85:
                 table.close(number)
                 models[of].close()

@@ -383,3 +383,63 @@ def test_limits_are_for_classes_that_there_are():
     with pytest.raises(ValueError, match="classes of prefixes"):
         ClientClasses([prefix("127.1.0.0/16", 1)], {2: (1, 1, 1, 1)})
     assert classes_of({"127.1.0.0/16": 1}).find(b"\x7f\x01\x00\x01") == 1
+
+
+def test_a_superseded_transfer_that_its_client_goes_on_with_is_over(limited, tmp_path):
+    """Else a client has as many as it likes: each request from its port frees the place of the one before."""
+    for number in range(4):
+        (tmp_path / f"file-{number}").write_bytes(bytes(20_000))
+    served = limited(rule=(1, 0, 0, 1), flows=False)
+    with Client(served.address, source=HERE) as client:
+        tids, running = [], set()
+        for number in range(4):
+            client.request(f"file-{number}")
+            packet, tid = client.receive_packet()
+            while not isinstance(packet, Data) or tid in tids:
+                packet, tid = client.receive_packet()
+            tids.append(tid)
+            client.send(build_ack(1), tid)
+            client.receive_packet()
+        for block in range(2, 6):
+            for tid in tids:
+                client.send(build_ack(block), tid)
+            with contextlib.suppress(Silence):
+                while True:
+                    packet, tid = client.receive_packet(0.2)
+                    if isinstance(packet, Data) and packet.block > 3:
+                        running.add(tid)
+        assert running == {tids[-1]}
+    assert served.engine.live_objects()["accounts"] == 1
+
+
+def test_transfers_that_began_at_several_workers_are_counted_when_their_client_answers(limited, tmp_path):
+    (tmp_path / "long").write_bytes(bytes(20_000))
+    served = limited(rule=(1, 0, 0, 1), flows=False, workers=4)
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(16):
+            client = stack.enter_context(Client(served.address, source=HERE))
+            client.request("long")
+            packet, tid = client.receive_packet()
+            if isinstance(packet, Data):
+                clients.append((client, tid))
+        assert len(clients) > 1
+        for client, tid in clients:
+            client.send(build_ack(1), tid)
+        served.wait(lambda: served.counter("half_open_transfers") == 0)
+        served.wait(lambda: served.engine.live_objects()["accounts"] <= 1)
+        assert served.engine.live_objects()["accounts"] == 1
+        assert served.counter("transfers_too_many") > 0
+
+
+def test_copies_of_a_request_count(limited):
+    served = limited(rule=(1, 1, 0, 0), flows=False)
+    with Client(served.address, source=HERE) as client:
+        for _ in range(50):
+            client.request(NAME)
+        answers = 0
+        with contextlib.suppress(Silence):
+            while True:
+                answers += isinstance(client.receive_packet(0.3)[0], Data)
+    assert 1 <= answers <= 3, "one, and what a second or two of a slow machine bring"
+    assert served.counter("answers_withheld") >= 40

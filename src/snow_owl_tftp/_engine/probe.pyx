@@ -9,8 +9,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from snow_owl_tftp._engine.base.accounts cimport (
-    ACCOUNT_WAYS, Account, AccountTable, account_ask, account_close, account_open, account_prove, accounts_free,
-    accounts_init)
+    ACCOUNT_WAYS, Account, AccountTable, account_ask, account_close, account_open, account_prove, account_rejoin,
+    accounts_free, accounts_init)
 from snow_owl_tftp._engine.base.addresses cimport Peer
 from snow_owl_tftp._engine.base.index cimport (
     Index, hash_bytes, index_add, index_find, index_free, index_init, index_remove)
@@ -144,7 +144,15 @@ cdef class AccountTableProbe:
         return answer, -1 if account == NULL else account - self._table.entries
 
     def prove(self, uint32_t account):
-        account_prove(&self._table, &self._table.entries[account])
+        return account_prove(&self._table, &self._table.entries[account])
+
+    def rejoin(self, uint32_t client, uint32_t rule, uint32_t transfers, uint64_t now_ns):
+        """Whether there was a place, and the number of its account."""
+        cdef Peer peer = numbered_peer(client)
+        cdef ClientLimits limits = ClientLimits(0, 0, transfers, rule)
+        cdef Account *account = NULL
+        cdef bint has_place = account_rejoin(&self._table, &peer, &limits, now_ns, &account)
+        return has_place, -1 if account == NULL else account - self._table.entries
 
     def close(self, uint32_t account):
         account_close(&self._table, &self._table.entries[account])

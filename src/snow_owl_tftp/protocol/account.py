@@ -1,7 +1,7 @@
 """What one client has of what a rule lets it have: requests a second, and transfers at a time.
 
     request ──ask──► it may, or which limit it is beyond
-    transfer ──open──► one more ──prove──► its client has answered ──close──► one less
+    transfer ──open──► one more ──prove──► its client has answered ──close──► one less ──rejoin──► one more after all
 
 A transfer that its client has not answered may be forged, so it keeps nobody out: where all places are taken the
 newcomer gets one, and whoever asks sees to it that the oldest of these gives way.
@@ -68,9 +68,17 @@ class Account:
         self.unproven += 1
         return Grant.CROWDED if self.live > transfers else Grant.GRANTS
 
-    def prove(self) -> None:
-        """One of them has been answered, or is over without that."""
+    def prove(self) -> int:
+        """One of them has been answered, or is over without that; returns how many have been now."""
         self.unproven -= 1
+        return self.live - self.unproven
+
+    def rejoin(self, transfers: int) -> bool:
+        """Count one again that was closed and goes on after all, answered; False: there is no place for it."""
+        if self.live - self.unproven >= transfers:
+            return False
+        self.live += 1
+        return True
 
     def close(self) -> None:
         """One that was proven is over."""

@@ -97,8 +97,16 @@ class TransferServer:
         addresses = open_addresses(self._settings, self._report.log.warning, given)
         engine = self._run_engine(addresses)
         self._addresses = tuple((address.host, address.port) for address in addresses)
-        self.on_listening(self._addresses)
-        self._serving = Serving(
+        try:
+            self.on_listening(self._addresses)
+            self._serving = self._serve(engine)
+        except BaseException:
+            engine.stop()  # nobody else knows of it
+            raise
+        self._report.log.debug("engine runs", workers=self._settings.worker_count, addresses=len(addresses))
+
+    def _serve(self, engine: Engine) -> Serving:
+        return Serving(
             engine,
             self._decider,
             self._report,
@@ -108,7 +116,6 @@ class TransferServer:
             under_way=self._under_way,
             on_work=lambda: self.on_work(),
         )
-        self._report.log.debug("engine runs", workers=self._settings.worker_count, addresses=len(addresses))
 
     def _run_engine(self, addresses: list[BoundAddress]) -> Engine:
         try:

@@ -129,12 +129,35 @@ cdef inline int account_open(AccountTable *table, const Peer *peer, const Client
     return answer
 
 
-cdef inline void account_prove(AccountTable *table, Account *a) noexcept nogil:
-    """The client has answered, or the transfer is over without that: at most once, before account_close()."""
+cdef inline uint32_t account_prove(AccountTable *table, Account *a) noexcept nogil:
+    """The client has answered, or the transfer is over without that: at most once, before account_close().
+
+    Returns how many it has answered now: more than it may have where they began at several workers.
+    """
+    cdef uint32_t proven
     pthread_mutex_lock(&table.lock)
     OWL_INVARIANT(0 < a.unproven <= a.live)
     a.unproven -= 1
+    proven = a.live - a.unproven
     pthread_mutex_unlock(&table.lock)
+    return proven
+
+
+cdef inline bint account_rejoin(AccountTable *table, const Peer *peer, const ClientLimits *limits, uint64_t now_ns,
+                                Account **account) noexcept nogil:
+    """One that was closed goes on after all, answered: it counts again.  False: there is no place for it."""
+    cdef bint has_place = True
+    cdef Account *a
+    pthread_mutex_lock(&table.lock)
+    a = account_of(table, peer, limits.rule, now_ns)
+    if a != NULL and a.live - a.unproven >= limits.transfers:
+        has_place = False
+    elif a != NULL:
+        a.live += 1
+        table.held += 1
+        account[0] = a
+    pthread_mutex_unlock(&table.lock)
+    return has_place
 
 
 cdef inline void account_close(AccountTable *table, Account *a) noexcept nogil:

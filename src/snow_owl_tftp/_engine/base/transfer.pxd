@@ -98,6 +98,7 @@ cdef struct Transfer:
     uint8_t paced_stage           # OF_...: the bucket that is asked next
     uint8_t unknown               # no transfer of its network has ended well within the hour: worker/rates.pxd
     uint8_t kept                  # that the peer's path loses is in the memory already
+    uint8_t recounts              # it left its account, or is one too many: may_go_on() looks when its client goes on
 
 
 cdef extern from * nogil:

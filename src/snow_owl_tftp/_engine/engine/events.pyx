@@ -109,6 +109,8 @@ cdef class Request:
         if limits is None or self._is_counted or self._accounts is None:
             return None
         client_limits(limits, &by)
+        if by.requests_per_s == 0 and by.transfers == 0:
+            return None                          # bytes are paced, which needs no account
         if self._charged == by.rule + 1:         # for another name that it may mean
             return self._refusal
         answer = account_ask(&self._accounts.table, &self._peer, &by, clock_ns())

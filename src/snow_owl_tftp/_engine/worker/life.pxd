@@ -46,12 +46,14 @@ cdef inline void count_half_open(Worker *w, Transfer *t) noexcept nogil:
 
 cdef inline void uncount_half_open(Worker *w, Transfer *t) noexcept nogil:
     """The peer answered, or the transfer is over."""
+    cdef uint32_t proven
     if not t.counted_half_open:
         return
     t.counted_half_open = 0
     w.counters.half_open_transfers -= 1
     if t.account != NULL:
-        account_prove(w.accounts, t.account)
+        proven = account_prove(w.accounts, t.account)
+        t.recounts = t.recipe != NULL and proven > t.recipe.limits.transfers
     if t.client >= 0:
         w.clients.entries[t.client].half_open -= 1
     if t.network >= 0:

@@ -5,10 +5,12 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport strlen
+from snow_owl_tftp._engine.base.accounts cimport ACCOUNT_TRANSFERS, account_rejoin
 from snow_owl_tftp._engine.base.addresses cimport Local, Peer
 from snow_owl_tftp._engine.base.messages cimport M_REFUSED, Message, OUT_ABORTED, message_new
 from snow_owl_tftp._engine.base.queue cimport queue_push
-from snow_owl_tftp._engine.base.transfer cimport AMONG_ALL, AMONG_CLIENTS, Chain, Transfer
+from snow_owl_tftp._engine.base.transfer cimport (
+    AMONG_ALL, AMONG_CLIENTS, Chain, SUPERSEDED, SUPERSEDED_PERHAPS, Transfer)
 from snow_owl_tftp._engine.disk.sources cimport store_is_crowded
 from snow_owl_tftp._engine.includes.threads cimport owl_load32
 from snow_owl_tftp._engine.memory.chain cimport chain_oldest
@@ -16,8 +18,8 @@ from snow_owl_tftp._engine.memory.guesses cimport Guesser, guesser_of
 from snow_owl_tftp._engine.memory.history cimport history_has
 from snow_owl_tftp._engine.memory.slab cimport transfer_at
 from snow_owl_tftp._engine.worker.control cimport send_error
-from snow_owl_tftp._engine.worker.life cimport end
-from snow_owl_tftp._engine.worker.rates cimport is_beyond_share, is_unknown, note_reached
+from snow_owl_tftp._engine.worker.life cimport end, fail
+from snow_owl_tftp._engine.worker.rates cimport is_beyond_share, is_unknown, note_reached, reason_by_rule
 from snow_owl_tftp._engine.worker.state cimport (
     PACED, REFUSED_CLIENT_HALF_OPEN, REFUSED_CLIENT_REQUESTS, REFUSED_CLIENT_TRANSFERS, REFUSED_GUESSES,
     REFUSED_HALF_OPEN, REFUSED_NETWORK_HALF_OPEN, REFUSED_NETWORK_REQUESTS, REFUSED_NETWORK_TRANSFERS,
@@ -179,6 +181,22 @@ cdef inline const char *text_that_fits(int reason, uint32_t size) noexcept nogil
     if size >= 9:
         return b"Busy"
     return NULL
+
+
+cdef inline bint may_go_on(Worker *w, Transfer *t) noexcept nogil:
+    """Of one that `recounts`, whose client goes on with it: whether it may; else it has ended."""
+    if t.superseded == SUPERSEDED_PERHAPS:
+        return True                              # it is not known yet which of both is wanted
+    if t.superseded == SUPERSEDED:
+        end(w, t, OUT_ABORTED, 0, b"the client sent another request", 31)
+        return False
+    t.recounts = 0
+    if t.account == NULL and account_rejoin(w.accounts, &t.peer, &t.recipe.limits, w.now_ns, &t.account):
+        return True
+    w.counters.transfers_too_many += 1
+    note_reached(w, reason_by_rule(&t.recipe.limits, ACCOUNT_TRANSFERS), &t.peer)
+    fail(w, t, OUT_ABORTED, 0, 0, refusal_text(REFUSED_RULE_TRANSFERS))
+    return False
 
 
 cdef inline void refuse_busy(Worker *w, int32_t endpoint, const Peer *peer, const Local *local, int reason,

@@ -20,6 +20,7 @@ from snow_owl_tftp._engine.worker.beginning cimport pump, resume
 from snow_owl_tftp._engine.worker.control cimport send_ack
 from snow_owl_tftp._engine.worker.doubt cimport is_too_early, judge_answer, try_answer
 from snow_owl_tftp._engine.worker.life cimport end
+from snow_owl_tftp._engine.worker.limits cimport may_go_on
 from snow_owl_tftp._engine.worker.pacing cimport keep_held
 from snow_owl_tftp._engine.worker.receiving cimport on_data
 from snow_owl_tftp._engine.worker.speakers cimport may_be_guessed, on_spoken
@@ -50,6 +51,8 @@ cdef inline void on_ack(Worker *w, Transfer *t, uint16_t block) noexcept nogil:
         history_note(&w.history, &t.peer, w.now_ns)
         end(w, t, OUT_OK, 0, NULL, 0)
     elif act & ACT_SEND:
+        if t.recounts and not may_go_on(w, t):
+            return
         if not t.doubted or not try_answer(w, t, act & ACT_GAP):
             pump(w, t)
     elif t.held == HELD_PACED:

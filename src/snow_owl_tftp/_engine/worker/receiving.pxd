@@ -25,6 +25,7 @@ from snow_owl_tftp._engine.protocol.window cimport (
 from snow_owl_tftp._engine.worker.completions cimport complete
 from snow_owl_tftp._engine.worker.control cimport send_ack
 from snow_owl_tftp._engine.worker.life cimport end, fail, owe_verdict, release, tell_released
+from snow_owl_tftp._engine.worker.limits cimport may_go_on
 from snow_owl_tftp._engine.worker.pacing cimport keep_held, pace
 from snow_owl_tftp._engine.worker.speakers cimport on_spoken
 from snow_owl_tftp._engine.worker.state cimport Worker
@@ -133,6 +134,8 @@ cdef inline void on_data(Worker *w, Transfer *t, uint16_t block, const uint8_t *
         return
     if act & ACT_FINAL:
         flush_sink(w, t)
+        return
+    if t.recounts and act & ACT_ACK and not may_go_on(w, t):
         return
     if act & ACT_ACK:
         acknowledge(w, t)

@@ -88,6 +88,15 @@ cdef inline Transfer *admit(Worker *w, int32_t listener, uint32_t size, const Pe
     return t
 
 
+cdef inline bint is_copy_beyond(Worker *w, const Transfer *t) noexcept nogil:
+    """Whether a copy of its request is one too many; how many transfers there are is of no account for that."""
+    cdef ClientLimits limits = t.recipe.limits
+    limits.transfers = 0
+    if limits.requests_per_s and over_rule(w, &t.peer, &limits) >= 0:
+        return True
+    return w.quotas.asks and over_rate(w, &t.peer) >= 0
+
+
 cdef inline bint is_repeated(Worker *w, int32_t listener, const uint8_t *bytes, uint32_t size, const Peer *peer,
                              const Local *local, uint32_t of_peer, uint64_t hash) noexcept nogil:
     """A request from a TID that we know: the same one again, or the sign that the peer has moved on."""
@@ -105,7 +114,7 @@ cdef inline bint is_repeated(Worker *w, int32_t listener, const uint8_t *bytes, 
         supersede(w, t, listener, SUPERSEDED)
         return False
     if not t.flight.proven:
-        if w.quotas.asks and over_rate(w, peer) >= 0:
+        if is_copy_beyond(w, t):
             w.counters.answers_withheld += 1     # an ERROR would end what it has begun
         else:
             repeat_first(w, t)
@@ -131,6 +140,7 @@ cdef inline void supersede(Worker *w, Transfer *t, int32_t listener, int how) no
         # old transfer may end well, but it never speaks again by itself: a boot ROM that waits for its
         # next file takes whatever comes first for the answer.
         remove_by_request(&w.slab, t)
+        t.recounts |= t.account != NULL          # should its client go on with it after all
         leave_account(w, t)
         t.superseded = how
         if t.flight.deadline_ns > w.now_ns + w.retransmit.ceiling_ns:
@@ -281,7 +291,8 @@ cdef inline Transfer *take_request(Worker *w, int32_t listener, const uint8_t *b
     m.body.request.endpoint = endpoint
     m.body.request.listener = listener
     m.body.request.received_ns = w.now_ns
-    m.body.request.is_counted = limits != NULL
+    m.body.request.is_counted = limits != NULL or (
+        recipe != NULL and (recipe.limits.requests_per_s != 0 or recipe.limits.transfers != 0))
     w.pending += 1
     w.owes_wake |= queue_append(w.outbox, m, m)
     return t
