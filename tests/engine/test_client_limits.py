@@ -435,11 +435,13 @@ def test_transfers_that_began_at_several_workers_are_counted_when_their_client_a
 def test_copies_of_a_request_count(limited):
     served = limited(rule=(1, 1, 0, 0), flows=False)
     with Client(served.address, source=HERE) as client:
+        client.request(NAME)
+        assert isinstance(client.receive_packet()[0], Data), "decided: before that, copies are not answered at all"
         for _ in range(50):
             client.request(NAME)
         answers = 0
         with contextlib.suppress(Silence):
             while True:
                 answers += isinstance(client.receive_packet(0.3)[0], Data)
-    assert 1 <= answers <= 3, "one, and what a second or two of a slow machine bring"
+    assert answers <= 3, "what a second or two of a slow machine bring, and the timer"
     assert served.counter("answers_withheld") >= 40
