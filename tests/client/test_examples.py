@@ -105,7 +105,9 @@ def test_python_in_library_guide(mark):
     (block,) = [block for block in LIBRARY_BLOCKS if mark in block]
     done = run(sys.executable, "-W", "error", "-c", block)
     assert re.fullmatch(SAYS[mark][0], done.stdout)
-    assert re.fullmatch(SAYS[mark][1], done.stderr)
+    # Whoever is not root may be granted smaller buffers, and is told so.
+    lines = [line for line in done.stderr.splitlines(keepends=True) if "socket buffer smaller than asked" not in line]
+    assert re.fullmatch(SAYS[mark][1], "".join(lines))
 
 
 def test_fixture_in_library_guide(tmp_path):

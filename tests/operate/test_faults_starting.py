@@ -80,6 +80,13 @@ def test_a_start_bears_a_call_that_fails_or_says_what_to_do(tmp_path: Path, conf
         assert not sweep(nursery, config, cases)
 
 
+def test_a_start_and_its_end_bear_the_want_of_any_thread(tmp_path: Path, config: Path) -> None:
+    with Nursery(tmp_path) as nursery:
+        threads = counts_of(nursery, config)["THREAD"]
+        assert threads > 10
+        assert not sweep(nursery, config, [("THREAD", errno.EAGAIN, skip) for skip in range(threads + 1)])
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_start_bears_every_call_that_fails_or_says_what_to_do(

@@ -12,6 +12,7 @@ Invariants:
 """
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,7 +44,11 @@ class LastResort:
         """End the process when `timeout_s` are over and it has not ended by itself."""
         timer = threading.Timer(timeout_s, self._end_late)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:  # no thread is to be had; the kernel needs none, and has no words
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, timeout_s)
 
     def tell(self) -> None:
         """Log what is left behind, if anything is."""
@@ -58,8 +63,9 @@ class LastResort:
 
     def _end_late(self) -> None:
         telling = threading.Thread(target=self._tell_late, daemon=True)
-        telling.start()
-        telling.join(_LOG_S)
+        with suppress(RuntimeError):  # no thread is to be had
+            telling.start()
+            telling.join(_LOG_S)
         let_go_of_others()
         os._exit(0)
 

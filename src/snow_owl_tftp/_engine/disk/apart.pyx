@@ -16,6 +16,8 @@
 #
 # Must not: know what the threads do.
 
+from _thread import allocate_lock
+
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from snow_owl_tftp._engine.includes.threads cimport owl_start_thread
 
@@ -143,7 +145,7 @@ def begin():
 
 
 def start(thread):
-    """Starts a threading.Thread, in the host if there is one; it may begin after this has returned.
+    """Starts a threading.Thread, in the host if there is one.
 
     Raises:
         RuntimeError: The system has no more threads.
@@ -152,10 +154,24 @@ def start(thread):
     if owl_apart_host() == 0:
         thread.start()
         return
-    function = thread.start
+    begun, refused = allocate_lock(), []
+    begun.acquire()
+
+    def function():
+        # Only a thread of the host starts another one there; that may be refused as well.
+        try:
+            thread.start()
+        except RuntimeError as why:
+            refused.append(why)
+        finally:
+            begun.release()
+
     Py_INCREF(function)
     with nogil:
         error = start_apart(call, <void *>function)
     if error:
         Py_DECREF(function)
         raise RuntimeError("can't start new thread")
+    begun.acquire()
+    if refused:
+        raise refused[0]
