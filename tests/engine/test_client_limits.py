@@ -97,10 +97,12 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_beyond_its_requests_a_second_a_client_is_refused_and_no_other(limited, way):
     served = limited(rule=(1, 3, 0, 0), **way)
-    answers = [ask(served, HERE) for _ in range(8)]
-    refused = [answer for answer in answers if isinstance(answer, Error)]
+    answers, refused = [], []
+    while len(refused) < 3 and len(answers) < 60:  # a slow machine gives tokens back meanwhile
+        answers.append(ask(served, HERE))
+        refused += [answers[-1]] * isinstance(answers[-1], Error)
     assert all(isinstance(answer, Data) for answer in answers[:3])
-    assert len(refused) >= 3
+    assert len(refused) == 3
     assert {(answer.code, answer.text) for answer in refused} == {(ErrorCode.NOT_DEFINED, BUSY)}
     assert all(isinstance(ask(served, ELSEWHERE), Data) for _ in range(8)), "of no rule"
     assert all(isinstance(ask(served, OTHER), Data) for _ in range(3)), "another client of the rule"
