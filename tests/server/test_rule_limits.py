@@ -239,7 +239,7 @@ def test_without_flows_too(root: Path, config: Path) -> None:
     with serve_command(root, *flags(config, rule, before=before)) as server, ExitStack() as stack:
         assert isinstance(begin(stack, server.address, HERE), Data)
         assert begin(stack, server.address, HERE).text == MANY
-        assert sum(BUSY in outcome for outcome in outcomes(server.address, 8, HERE)) >= 3
+        assert sum(BUSY in outcome for outcome in outcomes(server.address, 8, HERE)) >= 1
 
 
 def test_two_workers_count_together(root: Path, config: Path) -> None:
