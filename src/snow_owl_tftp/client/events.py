@@ -92,7 +92,7 @@ class ClientCore:
         self._queue = TransferQueue(self._engine, self._asking, limit)
         self._finisher = Finisher()
         self._news = News()
-        self._is_closing = False
+        self._is_closing = self._has_stopped = False
         self._is_asleep = False
         self._awake_until_s = 0.0
         self._progress_due_s = 0.0
@@ -173,6 +173,7 @@ class ClientCore:
                 self._news.tell(self.cancel)
                 self._ask_for_progress()
             self._engine.stop()
+            self._has_stopped = True
             self._finisher.close()
             self._handle_events()
             self._news.tell(self.cancel)
@@ -212,6 +213,8 @@ class ClientCore:
             for event in self._engine.poll():
                 if type(event) is native.Completion:
                     self._on_completion(event)
+                elif self._has_stopped:
+                    continue  # what it asked nobody can answer any more; each transfer's end is among the events
                 elif type(event) is native.Answer:
                     self._on_answer(event)
                 elif type(event) is native.Received:
